@@ -1,0 +1,1 @@
+"""Slow campaigns; each prints ratios against a baseline of the same run."""
