@@ -1,0 +1,29 @@
+"""Time and ids come from here and from nowhere else, so that a test can steer both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import uuid4
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _random_id() -> str:
+    return str(uuid4())
+
+
+@dataclass(frozen=True)
+class Clock:
+    """``now`` gives an aware UTC datetime, ``new_id`` a UUID in its 36-character form."""
+
+    now: Callable[[], datetime] = _utc_now
+    new_id: Callable[[], str] = _random_id
+
+
+def iso(moment: datetime) -> str:
+    """ISO 8601 in UTC with microseconds and ``Z``: sorts as text in the order of time."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,122 @@
+"""Every error the product raises on purpose.
+
+    OpmError
+    ├── InvalidInput              a value from outside is not acceptable: names the field, the value, the fix
+    ├── SettingsError             a setting is missing or malformed
+    ├── LedgerError
+    │   ├── LedgerSchemaError     the file is not migrated, or was migrated by a newer version
+    │   ├── LedgerLocked          another process writes and this SQLite cannot share safely
+    │   ├── LedgerWriteFailed     the commit failed; nothing of the batch was recorded
+    │   ├── LedgerOverloaded      the queue in front of the writer is full
+    │   ├── VersionConflict       the conversation moved on since the caller looked
+    │   └── UnknownEvent          an event type or schema version that this code does not know
+    ├── EmbeddingError            the embedding endpoint gave no usable vectors
+    │   ├── EmbeddingUnavailable  unreachable, too slow, rate-limited or failing: may work later
+    │   ├── EmbeddingRejected     it refused these texts: the same call will fail again
+    │   └── EmbeddingMisfit       it answered, but not as configured (model, dimensions, numbers)
+    ├── IndexCorrupt              a projection's file does not match its manifest
+    └── UpstreamError             the chat endpoint gave no usable answer
+
+Each message says what happened, with which value, and what to do about it.
+"""
+
+from __future__ import annotations
+
+_SHOWN_CHARS = 80
+
+
+def shown(value: object) -> str:
+    """Quote a value for an error message, cut to a length that fits one line."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 1]}…"
+
+
+class OpmError(Exception):
+    """Base of every error the product raises on purpose."""
+
+
+class InvalidInput(OpmError):
+    """A value from outside is not acceptable.
+
+    ``field`` is the name the sender used, ``value`` what was sent, ``fix`` what would be accepted.
+    """
+
+    def __init__(self, field: str, value: object, fix: str) -> None:
+        self.field = field
+        self.value = value
+        self.fix = fix
+        super().__init__(f"{field} = {shown(value)}: {fix}")
+
+
+class SettingsError(OpmError):
+    """A setting is missing or malformed; the message names it in one line."""
+
+
+class LedgerError(OpmError):
+    """The ledger could not do what was asked."""
+
+
+class LedgerSchemaError(LedgerError):
+    """The ledger's tables are not those of this version."""
+
+
+class LedgerLocked(LedgerError):
+    """Another process holds the only writer that this SQLite can safely have."""
+
+
+class LedgerWriteFailed(LedgerError):
+    """A commit failed. Nothing of it was recorded, so the caller may try again."""
+
+
+class LedgerOverloaded(LedgerError):
+    """More appends wait than the queue in front of the writer takes."""
+
+
+class VersionConflict(LedgerError):
+    """The conversation has another head than the caller expected."""
+
+
+class UnknownEvent(LedgerError):
+    """An event of a type or schema version that this code does not know: upgrade the code."""
+
+
+class EmbeddingError(OpmError):
+    """The embedding endpoint gave no usable vectors."""
+
+    kind = "embedding_failed"
+
+
+class EmbeddingUnavailable(EmbeddingError):
+    """The endpoint is unreachable, too slow, rate-limited or failing; a later call may work."""
+
+    kind = "embedding_unavailable"
+
+
+class EmbeddingRejected(EmbeddingError):
+    """The endpoint refused these texts (too long, say); the same call will be refused again."""
+
+    kind = "embedding_rejected"
+
+
+class EmbeddingMisfit(EmbeddingError):
+    """The endpoint answered with vectors of another length than the index holds, or with no numbers."""
+
+    kind = "embedding_misfit"
+
+
+class IndexCorrupt(OpmError):
+    """A projection's file does not match its manifest; it is rebuilt from the ledger."""
+
+
+class UpstreamError(OpmError):
+    """The chat endpoint gave no usable answer.
+
+    ``status`` is what our client is told (400, 429, 502 or 504), ``code`` a short name for programs,
+    ``retry_after_s`` what the endpoint asked for, if it did.
+    """
+
+    def __init__(self, message: str, *, status: int, code: str, retry_after_s: float | None = None) -> None:
+        self.status = status
+        self.code = code
+        self.retry_after_s = retry_after_s
+        super().__init__(message)

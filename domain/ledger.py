@@ -1,0 +1,321 @@
+"""The ledger: the only code that writes the events table.
+
+One thread per process owns the only writing connection. Callers hand it appends; it takes all that wait, up to a bound,
+into one transaction (SQLite has no group commit of its own, and the fsync of a commit is most of its cost), and
+answers each caller after the commit, never before. The head (position, last hash, the conversation's version) is read
+inside that transaction and never kept, so another process may append to the same file at any time.
+
+An append gives a function from the head to events, rather than events: what depends on the head (a turn's number) is
+thereby decided where nothing can come between.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, bindparam, func, insert, select
+from sqlalchemy.exc import DatabaseError, IntegrityError
+
+from domain import chain
+from domain.clock import Clock, iso
+from domain.errors import LedgerError, LedgerOverloaded, LedgerSchemaError, LedgerWriteFailed, VersionConflict
+from domain.events import Event, NewEvent, TurnRecorded
+from domain.identity import StreamId
+from domain.reader import LedgerReader
+from domain.schema import EVENTS
+from domain.sqlite import WriterLock, open_engine
+
+log = logging.getLogger(__name__)
+
+_QUEUE_MAX = 10_000
+_BATCH_MAX = 64
+_CHECKPOINT_WAL_BYTES = 4 * 1024 * 1024
+_WARN_WAL_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHead:
+    """Where a conversation stands: its last version and its last turn's number, 0 when there is none."""
+
+    version: int
+    turn_id: int
+
+
+Decide = Callable[[StreamHead], Sequence[NewEvent]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Append:
+    stream: StreamId
+    decide: Decide
+    expected_version: int | None
+    done: Future[tuple[Event, ...]]
+
+
+class Ledger:
+    """Append to and read from ``path``, which the migrations have made.
+
+    Raises :class:`LedgerSchemaError` when there is no such file and :class:`LedgerLocked` when this SQLite cannot share
+    writing and another process already writes.
+    """
+
+    def __init__(self, path: Path, clock: Clock | None = None) -> None:
+        if not path.exists():
+            raise LedgerSchemaError(
+                f"there is no ledger at {path.name}: start the service once, or run `alembic upgrade head`"
+            )
+        self.path = path
+        self.clock = clock or Clock()
+        self._lock = WriterLock(path)
+        self._writer = open_engine(path, writer=True)
+        self._readers = open_engine(path, writer=False)
+        self.reader = LedgerReader(self._readers)
+        self._queue: queue.Queue[_Append | None] = queue.Queue(maxsize=_QUEUE_MAX)
+        self._listeners: list[Callable[[], None]] = []
+        self._closed = False
+        self._thread = threading.Thread(target=self._write_forever, name="ledger-writer", daemon=True)
+        self._thread.start()
+
+    def append(
+        self, stream: StreamId, decide: Decide, *, expected_version: int | None = None
+    ) -> Future[tuple[Event, ...]]:
+        """Append what ``decide`` returns, all or nothing; the future resolves after the commit has reached the disk.
+
+        ``decide`` runs in the writer's thread, inside the transaction: it must be quick and pure. The future fails with
+        :class:`VersionConflict` when ``expected_version`` is given and is not the head's, with what ``decide`` raised,
+        or with :class:`LedgerWriteFailed`; in each case nothing was recorded. Raises :class:`LedgerOverloaded` at once
+        when too many appends wait.
+        """
+        if self._closed:
+            raise LedgerError("the ledger is closed")
+        done: Future[tuple[Event, ...]] = Future()
+        try:
+            self._queue.put_nowait(_Append(stream, decide, expected_version, done))
+        except queue.Full:
+            raise LedgerOverloaded(f"{_QUEUE_MAX} appends already wait for the disk: try again later") from None
+        return done
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener`` (quickly, from the writer's thread) after each commit; return what ends that.
+
+        Appends by other processes do not call it: whoever must see those polls :meth:`LedgerReader.head_position` too.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def close(self) -> None:
+        """Write what waits, checkpoint and let go of the file."""
+        if self._closed:
+            return
+        self._closed = True
+        self._queue.put(None)
+        self._thread.join()
+        # The last connection to close checkpoints the WAL, and that must be the writer's.
+        self._readers.dispose()
+        self._writer.dispose()
+        self._lock.release()
+
+    def _write_forever(self) -> None:
+        with _Writer(self._writer, self.clock) as writer:
+            ending = False
+            while not ending:
+                first = self._queue.get()
+                batch = [first] if first is not None else []
+                ending = first is None
+                while len(batch) < _BATCH_MAX and not self._queue.empty():
+                    item = self._queue.get_nowait()
+                    if item is None:
+                        ending = True
+                    else:
+                        batch.append(item)
+                writer.write(batch)
+                for listener in tuple(self._listeners):
+                    listener()
+                self._checkpoint(writer)
+
+    def _checkpoint(self, writer: _Writer) -> None:
+        wal = self.path.with_name(f"{self.path.name}-wal")
+        size = wal.stat().st_size if wal.exists() else 0
+        if size >= _CHECKPOINT_WAL_BYTES and self._queue.empty():
+            writer.checkpoint(truncate=size >= _WARN_WAL_BYTES)
+        if size >= _WARN_WAL_BYTES:
+            log.warning("ledger WAL has grown to %d MiB: a long-running reader holds it", size >> 20)
+
+
+class _Writer:
+    """The writing connection, used by one thread."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def __enter__(self) -> _Writer:
+        self._connection = self._engine.connect()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._connection.close()
+
+    def write(self, batch: Sequence[_Append]) -> None:
+        """Commit a batch and answer its callers."""
+        self._commit([item for item in batch if item.done.set_running_or_notify_cancel()])
+
+    def _commit(self, batch: Sequence[_Append]) -> None:
+        if not batch:
+            return
+        try:
+            with self._connection.begin():
+                answers = self._append_all(batch)
+        except IntegrityError as error:
+            if len(batch) > 1:  # one append is at fault, and the others must not suffer for it
+                for item in batch:
+                    self._commit([item])
+                return
+            answers = [LedgerWriteFailed(f"the event was refused ({error.orig})")]
+        except DatabaseError as error:
+            failure = LedgerWriteFailed(f"the ledger could not be written ({error.orig}): nothing was recorded")
+            answers = [failure] * len(batch)
+        for item, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, Exception):
+                item.done.set_exception(answer)
+            else:
+                item.done.set_result(answer)
+
+    def _append_all(self, batch: Sequence[_Append]) -> list[tuple[Event, ...] | Exception]:
+        """Decide every append of a batch on top of the one before it, and insert all rows at once."""
+        last = self._connection.execute(_LEDGER_HEAD).one_or_none()
+        position, prev_hash = (last.position, last.hash) if last is not None else (0, chain.GENESIS)
+        recorded_at = self._clock.now()
+        heads: dict[StreamId, StreamHead] = {}
+        rows: list[dict[str, Any]] = []
+        answers: list[tuple[Event, ...] | Exception] = []
+        for item in batch:
+            head = heads.get(item.stream) or self._stream_head(item.stream)
+            try:
+                new_events = _decided(item, head)
+                events, new_rows = _chained(item.stream, head, new_events, position, prev_hash, recorded_at)
+            except Exception as error:  # noqa: BLE001 - handed to the caller whose append it is
+                answers.append(error)
+                continue
+            answers.append(events)
+            if events:
+                rows += new_rows
+                position, prev_hash = position + len(events), new_rows[-1]["hash"]
+                heads[item.stream] = _moved(head, events)
+        if rows:
+            self._connection.execute(_INSERT, rows)
+        return answers
+
+    def _stream_head(self, stream: StreamId) -> StreamHead:
+        row = self._connection.execute(
+            _STREAM_HEAD, {"user_id": stream.user_id, "conversation_id": stream.conversation_id}
+        ).one()
+        return StreamHead(version=row.version or 0, turn_id=row.turn_id or 0)
+
+    def checkpoint(self, *, truncate: bool) -> None:
+        """Copy the WAL into the database file, as far as readers allow."""
+        raw = self._connection.connection.driver_connection
+        assert raw is not None
+        raw.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'PASSIVE'})").close()
+
+
+# Built once: putting a statement together costs more than running it.
+_OF_STREAM = (EVENTS.c.user_id == bindparam("user_id")) & (EVENTS.c.conversation_id == bindparam("conversation_id"))
+_INSERT = insert(EVENTS)
+_LEDGER_HEAD = select(EVENTS.c.position, EVENTS.c.hash).order_by(EVENTS.c.position.desc()).limit(1)
+_STREAM_HEAD = select(
+    select(func.max(EVENTS.c.version)).where(_OF_STREAM).scalar_subquery().label("version"),
+    select(func.json_extract(EVENTS.c.payload, "$.turn_id"))
+    .where(_OF_STREAM, EVENTS.c.type == TurnRecorded.type)
+    .order_by(EVENTS.c.version.desc())
+    .limit(1)
+    .scalar_subquery()
+    .label("turn_id"),
+)
+
+
+def _decided(item: _Append, head: StreamHead) -> Sequence[NewEvent]:
+    if item.expected_version is not None and item.expected_version != head.version:
+        raise VersionConflict(
+            f"the conversation is at version {head.version}, not {item.expected_version}: read it again and decide anew"
+        )
+    return item.decide(head)
+
+
+def _chained(
+    stream: StreamId,
+    head: StreamHead,
+    new_events: Sequence[NewEvent],
+    position: int,
+    prev_hash: str,
+    recorded_at: datetime,
+) -> tuple[tuple[Event, ...], list[dict[str, Any]]]:
+    """Complete the envelopes of new events and chain their rows to ``prev_hash``."""
+    events: list[Event] = []
+    rows: list[dict[str, Any]] = []
+    for offset, new in enumerate(new_events, start=1):
+        event = Event(
+            position=position + offset,
+            event_id=new.event_id,
+            user_id=stream.user_id,
+            conversation_id=stream.conversation_id,
+            version=head.version + offset,
+            recorded_at=recorded_at,
+            correlation_id=new.correlation_id,
+            causation_id=new.causation_id,
+            payload=new.payload,
+        )
+        row = _row(event, prev_hash)
+        prev_hash = row["hash"]
+        events.append(event)
+        rows.append(row)
+    return tuple(events), rows
+
+
+def _moved(head: StreamHead, events: Sequence[Event]) -> StreamHead:
+    turns = [event.payload.turn_id for event in events if isinstance(event.payload, TurnRecorded)]
+    return StreamHead(version=events[-1].version, turn_id=turns[-1] if turns else head.turn_id)
+
+
+def _row(event: Event, prev_hash: str) -> dict[str, Any]:
+    payload = chain.canonical(event.payload.model_dump(mode="json"))
+    salt = chain.new_salt()
+    row: dict[str, Any] = {
+        "position": event.position,
+        "event_id": event.event_id,
+        "user_id": event.user_id,
+        "conversation_id": event.conversation_id,
+        "version": event.version,
+        "type": event.payload.type,
+        "schema_version": event.payload.schema_version,
+        "recorded_at": iso(event.recorded_at),
+        "correlation_id": event.correlation_id,
+        "causation_id": event.causation_id,
+        "payload": payload,
+        "salt": salt,
+        "identity_hash": chain.identity_hash(salt, event.user_id, event.conversation_id),
+        "payload_hash": chain.payload_hash(salt, payload),
+        "prev_hash": prev_hash,
+    }
+    row["hash"] = chain.event_hash(
+        prev_hash=prev_hash,
+        position=event.position,
+        event_id=event.event_id,
+        version=event.version,
+        event_type=event.payload.type,
+        schema_version=event.payload.schema_version,
+        recorded_at=row["recorded_at"],
+        correlation_id=event.correlation_id,
+        causation_id=event.causation_id,
+        identity_hash=row["identity_hash"],
+        payload_hash=row["payload_hash"],
+    )
+    return row

@@ -1,0 +1,44 @@
+"""A memory: one recorded turn, with its newest summary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from domain.events import Facet
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """One turn as it is remembered.
+
+    ``memory_id`` is the event id of the turn, ``position`` its place in the ledger, ``turn_id`` its number in the
+    conversation; ``summary`` is None until the summary has been written.
+    """
+
+    memory_id: str
+    position: int
+    conversation_id: str
+    turn_id: int
+    ts: datetime
+    user: str
+    assistant: str
+    summary: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FacetText:
+    """A text by which a memory can be found.
+
+    ``turn_position`` names the memory, ``position`` the event that said the text.
+    """
+
+    position: int
+    turn_position: int
+    facet: Facet
+    text: str
+
+
+def exchange_text(user: str, assistant: str) -> str:
+    """Return the text of an exchange as it is embedded: what was asked and what was answered, and nothing recalled."""
+    return f"{user}\n{assistant}".strip()

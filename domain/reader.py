@@ -1,0 +1,327 @@
+"""Reads from the ledger: one method per question that the rest of the house asks.
+
+Every question about a user filters by that user in the query itself. Reads are short, since a long one would let the
+WAL grow without bound; whoever reads everything pages by position.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Engine, Row, and_, bindparam, func, select, tuple_
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.sql import Select
+from sqlalchemy.sql.elements import ColumnElement
+
+from domain.chain import GENESIS
+from domain.errors import LedgerSchemaError
+from domain.events import (
+    EmbeddingModelActivated,
+    Event,
+    PromptsActivated,
+    SummaryRecorded,
+    TurnRecorded,
+    decode_payload,
+)
+from domain.identity import SYSTEM_ID, StreamId
+from domain.memory import FacetText, Memory, exchange_text
+from domain.schema import EVENTS
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event as it stands in the table: every column, the payload as its JSON text."""
+
+    position: int
+    event_id: str
+    user_id: str
+    conversation_id: str
+    version: int
+    type: str
+    schema_version: int
+    recorded_at: str
+    correlation_id: str | None
+    causation_id: str | None
+    payload: str
+    salt: str
+    identity_hash: str
+    payload_hash: str
+    prev_hash: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationHead:
+    """A conversation and the version of its last event."""
+
+    user_id: str
+    conversation_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationSummary:
+    """A conversation as a list shows it: how many turns, when the last one was, how it began."""
+
+    conversation_id: str
+    turns: int
+    last_ts: datetime
+    title: str
+
+
+_TURN = EVENTS.alias("turn")
+_SUMMARY = EVENTS.alias("summary")
+_NEWEST_SUMMARY = (
+    select(_SUMMARY.c.payload)
+    .where(
+        _SUMMARY.c.causation_id == _TURN.c.event_id,
+        _SUMMARY.c.type == SummaryRecorded.type,
+        _SUMMARY.c.user_id == _TURN.c.user_id,
+    )
+    .order_by(_SUMMARY.c.position.desc())
+    .limit(1)
+    .correlate(_TURN)
+    .scalar_subquery()
+)
+_MEMORY: Select[Any] = select(
+    _TURN.c.position,
+    _TURN.c.event_id,
+    _TURN.c.conversation_id,
+    _TURN.c.schema_version,
+    _TURN.c.payload,
+    _NEWEST_SUMMARY.label("summary"),
+).where(_TURN.c.type == TurnRecorded.type)
+
+
+class LedgerReader:
+    """Questions to the ledger through a pool of reading connections; safe to call from any thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def _all(self, query: Select[Any], **values: object) -> Sequence[Row[Any]]:
+        with self._engine.connect() as connection:
+            return connection.execute(query, values).all()
+
+    def check(self) -> None:
+        """Raise :class:`LedgerSchemaError` unless the events table can be read."""
+        try:
+            self.head_position()
+        except DatabaseError as error:
+            raise LedgerSchemaError(f"the ledger cannot be read ({error.orig})") from None
+
+    def head(self) -> tuple[int, str]:
+        """Return the last event's position (0 for an empty ledger) and hash."""
+        query = select(EVENTS.c.position, EVENTS.c.hash).order_by(EVENTS.c.position.desc()).limit(1)
+        rows = self._all(query)
+        return (rows[0].position, rows[0].hash) if rows else (0, GENESIS)
+
+    def head_position(self) -> int:
+        """Return the position of the last event, 0 when there is none."""
+        return self.head()[0]
+
+    def events_after(self, position: int, limit: int, types: Sequence[str] | None = None) -> list[Event]:
+        """Return at most ``limit`` events behind ``position``, in order, of the given types or all."""
+        query = select(EVENTS).where(EVENTS.c.position > position)
+        if types is not None:
+            query = query.where(EVENTS.c.type.in_(types))
+        return [_event(row) for row in self._all(query.order_by(EVENTS.c.position).limit(limit))]
+
+    def stored_after(self, position: int, limit: int) -> list[StoredEvent]:
+        """Return at most ``limit`` rows behind ``position``, in order, as they are stored."""
+        query = select(EVENTS).where(EVENTS.c.position > position).order_by(EVENTS.c.position).limit(limit)
+        return [StoredEvent(**row._asdict()) for row in self._all(query)]
+
+    def stored_in_stream(self, stream: StreamId, after_version: int, limit: int) -> list[StoredEvent]:
+        """Return at most ``limit`` rows of one conversation behind ``after_version``, in order."""
+        query = (
+            select(EVENTS).where(_of(stream), EVENTS.c.version > after_version).order_by(EVENTS.c.version).limit(limit)
+        )
+        return [StoredEvent(**row._asdict()) for row in self._all(query)]
+
+    def heads_after(self, stream: StreamId | None, limit: int) -> list[ConversationHead]:
+        """Return at most ``limit`` conversations in the order of their ids, behind ``stream``."""
+        query = (
+            select(EVENTS.c.user_id, EVENTS.c.conversation_id, func.max(EVENTS.c.version).label("version"))
+            .group_by(EVENTS.c.user_id, EVENTS.c.conversation_id)
+            .order_by(EVENTS.c.user_id, EVENTS.c.conversation_id)
+            .limit(limit)
+        )
+        if stream is not None:
+            query = query.where(
+                tuple_(EVENTS.c.user_id, EVENTS.c.conversation_id) > (stream.user_id, stream.conversation_id)
+            )
+        return [ConversationHead(**row._asdict()) for row in self._all(query)]
+
+    def users_after(self, user_id: str, limit: int) -> list[str]:
+        """Return at most ``limit`` user ids that have memories, in order, behind ``user_id``."""
+        query = (
+            select(EVENTS.c.user_id)
+            .where(EVENTS.c.user_id > user_id, EVENTS.c.type == TurnRecorded.type)
+            .distinct()
+            .order_by(EVENTS.c.user_id)
+            .limit(limit)
+        )
+        return [row.user_id for row in self._all(query)]
+
+    def recent_turns(self, stream: StreamId, limit: int, before_turn: int | None = None) -> list[Memory]:
+        """Return the newest ``limit`` turns of a conversation, oldest first; if given, only those before ``before_turn``."""
+        if limit == 0:
+            return []
+        query = _MEMORY.where(_TURN.c.user_id == stream.user_id, _TURN.c.conversation_id == stream.conversation_id)
+        if before_turn is not None:
+            query = query.where(func.json_extract(_TURN.c.payload, "$.turn_id") < before_turn)
+        rows = self._all(query.order_by(_TURN.c.version.desc()).limit(limit))
+        return [_memory(row) for row in reversed(rows)]
+
+    def memories(self, user_id: str, positions: Sequence[int]) -> dict[int, Memory]:
+        """Return this user's memories at the given positions; positions that are not this user's turns are missing."""
+        if not positions:
+            return {}
+        query = _MEMORY.where(_TURN.c.user_id == user_id, _TURN.c.position.in_(bindparam("positions", expanding=True)))
+        return {row.position: _memory(row) for row in self._all(query, positions=list(positions))}
+
+    def facet_texts(self, user_id: str | None, after: int, limit: int) -> tuple[list[FacetText], int]:
+        """Return the texts to embed of at most ``limit`` events behind ``after``, in order, and the last position read.
+
+        ``user_id`` None means all users. A turn gives the text of its exchange, a summary its own. The position
+        returned equals ``after`` when there was nothing more to read.
+        """
+        query = (
+            select(EVENTS, _TURN.c.position.label("turn_position"))
+            .outerjoin(_TURN, and_(_TURN.c.event_id == EVENTS.c.causation_id, EVENTS.c.type == SummaryRecorded.type))
+            .where(EVENTS.c.type.in_((TurnRecorded.type, SummaryRecorded.type)), EVENTS.c.position > after)
+            .order_by(EVENTS.c.position)
+            .limit(limit)
+        )
+        if user_id is not None:
+            query = query.where(EVENTS.c.user_id == user_id)
+        texts: list[FacetText] = []
+        rows = self._all(query)
+        for row in rows:
+            payload = decode_payload(row.type, row.schema_version, json.loads(row.payload))
+            if isinstance(payload, TurnRecorded):
+                text = exchange_text(payload.user, payload.assistant)
+                texts.append(FacetText(row.position, row.position, "exchange", text))
+            elif isinstance(payload, SummaryRecorded) and row.turn_position is not None:
+                texts.append(FacetText(row.position, row.turn_position, "summary", payload.summary))
+        return texts, (rows[-1].position if rows else after)
+
+    def count_facets(self, user_id: str | None) -> int:
+        """Count the events that carry a text to embed, of one user or of all."""
+        query = select(func.count()).where(EVENTS.c.type.in_((TurnRecorded.type, SummaryRecorded.type)))
+        if user_id is not None:
+            query = query.where(EVENTS.c.user_id == user_id)
+        return int(self._all(query)[0][0])
+
+    def turns_without_summary(self, after: int, limit: int) -> list[Event]:
+        """Return at most ``limit`` turns behind ``after`` that have no summary yet, in order."""
+        has_summary = (
+            select(_SUMMARY.c.position)
+            .where(_SUMMARY.c.causation_id == EVENTS.c.event_id, _SUMMARY.c.type == SummaryRecorded.type)
+            .exists()
+        )
+        query = (
+            select(EVENTS)
+            .where(EVENTS.c.type == TurnRecorded.type, EVENTS.c.position > after, ~has_summary)
+            .order_by(EVENTS.c.position)
+            .limit(limit)
+        )
+        return [_event(row) for row in self._all(query)]
+
+    def events_of_answer(self, correlation_id: str) -> list[Event]:
+        """Return the events of one chat completion, in order."""
+        query = select(EVENTS).where(EVENTS.c.correlation_id == correlation_id).order_by(EVENTS.c.position)
+        return [_event(row) for row in self._all(query)]
+
+    def active_embedding_model(self, user_id: str) -> EmbeddingModelActivated | None:
+        """Return what was activated last for this user or for everybody, None when nothing ever was."""
+        query = (
+            select(EVENTS)
+            .where(
+                EVENTS.c.user_id.in_((SYSTEM_ID, user_id)),
+                EVENTS.c.type == EmbeddingModelActivated.type,
+                EVENTS.c.conversation_id == SYSTEM_ID,
+            )
+            .order_by(EVENTS.c.position.desc())
+            .limit(1)
+        )
+        rows = self._all(query)
+        payload = _event(rows[0]).payload if rows else None
+        return payload if isinstance(payload, EmbeddingModelActivated) else None
+
+    def active_prompts(self) -> PromptsActivated | None:
+        """Return the prompts activated last, None when none ever were."""
+        query = select(EVENTS).where(EVENTS.c.type == PromptsActivated.type).order_by(EVENTS.c.position.desc()).limit(1)
+        rows = self._all(query)
+        payload = _event(rows[0]).payload if rows else None
+        return payload if isinstance(payload, PromptsActivated) else None
+
+    def conversations(self, user_id: str, limit: int) -> list[ConversationSummary]:
+        """Return this user's conversations that have turns, the one used last first."""
+        last = (
+            select(
+                EVENTS.c.conversation_id,
+                func.max(EVENTS.c.position).label("last"),
+                func.min(EVENTS.c.position).label("first"),
+                func.count().label("turns"),
+            )
+            .where(EVENTS.c.user_id == user_id, EVENTS.c.type == TurnRecorded.type)
+            .group_by(EVENTS.c.conversation_id)
+            .order_by(func.max(EVENTS.c.position).desc())
+            .limit(limit)
+            .subquery()
+        )
+        first_event, last_event = EVENTS.alias("first_event"), EVENTS.alias("last_event")
+        query = (
+            select(
+                last.c.conversation_id,
+                last.c.turns,
+                func.json_extract(last_event.c.payload, "$.ts").label("last_ts"),
+                func.json_extract(first_event.c.payload, "$.user").label("title"),
+            )
+            .join(last_event, last_event.c.position == last.c.last)
+            .join(first_event, first_event.c.position == last.c.first)
+            .order_by(last.c.last.desc())
+        )
+        return [
+            ConversationSummary(row.conversation_id, row.turns, datetime.fromisoformat(row.last_ts), row.title)
+            for row in self._all(query)
+        ]
+
+
+def _of(stream: StreamId) -> ColumnElement[bool]:
+    return (EVENTS.c.user_id == stream.user_id) & (EVENTS.c.conversation_id == stream.conversation_id)
+
+
+def _event(row: Row[Any]) -> Event:
+    return Event(
+        position=row.position,
+        event_id=row.event_id,
+        user_id=row.user_id,
+        conversation_id=row.conversation_id,
+        version=row.version,
+        recorded_at=datetime.fromisoformat(row.recorded_at),
+        correlation_id=row.correlation_id,
+        causation_id=row.causation_id,
+        payload=decode_payload(row.type, row.schema_version, json.loads(row.payload)),
+    )
+
+
+def _memory(row: Row[Any]) -> Memory:
+    turn = decode_payload(TurnRecorded.type, row.schema_version, json.loads(row.payload))
+    assert isinstance(turn, TurnRecorded)
+    return Memory(
+        memory_id=row.event_id,
+        position=row.position,
+        conversation_id=row.conversation_id,
+        turn_id=turn.turn_id,
+        ts=turn.ts,
+        user=turn.user,
+        assistant=turn.assistant,
+        summary=json.loads(row.summary)["summary"] if row.summary is not None else None,
+    )

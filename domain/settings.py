@@ -1,0 +1,58 @@
+"""Settings of this floor, and the one way in which every floor loads its own.
+
+Each floor declares what it needs and the floor above extends it. Values come from the environment, then from a ``.env``
+file in the working directory. An empty value counts as not set.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from domain.errors import SettingsError, shown
+
+_SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+
+
+class StorageSettings(BaseSettings):
+    """Where the ledger lives."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    storage_dir: Path = Field(default=Path("storage"), description="folder of the ledger and its projections")
+
+    @property
+    def ledger_path(self) -> Path:
+        return self.storage_dir / "ledger.sqlite3"
+
+    @property
+    def users_dir(self) -> Path:
+        return self.storage_dir / "users"
+
+
+S = TypeVar("S", bound=StorageSettings)
+
+
+def load_settings(kind: type[S], **overrides: object) -> S:
+    """Read ``kind`` from the environment; raise :class:`SettingsError` with one line that names each bad variable."""
+    try:
+        return kind(**overrides)  # type: ignore[arg-type]  # pydantic checks what is given
+    except ValidationError as error:
+        raise SettingsError("; ".join(_complaint(kind, dict(item)) for item in error.errors())) from None
+
+
+def _complaint(kind: type[StorageSettings], item: dict[str, object]) -> str:
+    where = item["loc"]
+    field = str(where[0]) if isinstance(where, tuple) and where else "settings"
+    name = field.upper()
+    known = kind.model_fields.get(field)
+    hint = f" ({known.description})" if known is not None and known.description else ""
+    if item["type"] == "missing":
+        return f"{name} is not set{hint}: set it in the environment or in .env"
+    value = "(hidden)" if any(word in name for word in _SECRET_WORDS) else shown(item.get("input"))
+    return f"{name} = {value}{hint}: {item['msg']}"

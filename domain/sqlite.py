@@ -1,0 +1,100 @@
+"""What only SQLite can do, in one place: the driver, the pragmas, who may write.
+
+SQLite 3.7.0 to 3.51.2 can corrupt a WAL database when two connections write or checkpoint at the same moment
+(https://sqlite.org/wal.html, "the WAL-reset bug"). Many Pythons link such a version, so the ``pysqlite3`` wheel is used
+where it is newer. Where even that is too old, a file lock lets one process write and tells the second one why not.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any
+
+from sqlalchemy import Engine, create_engine, event, pool
+
+from domain.errors import LedgerLocked
+
+SAFE_WAL_VERSION = (3, 51, 3)
+_BUSY_TIMEOUT_MS = 10_000
+_READERS_MAX = 16
+
+
+def _newest_driver() -> ModuleType:
+    try:
+        from pysqlite3 import dbapi2
+    except ImportError:
+        return sqlite3
+    newer: ModuleType = dbapi2 if dbapi2.sqlite_version_info > sqlite3.sqlite_version_info else sqlite3
+    return newer
+
+
+DRIVER = _newest_driver()
+SHARES_WRITING = DRIVER.sqlite_version_info >= SAFE_WAL_VERSION
+
+
+def open_engine(path: Path, *, writer: bool, durable: bool = True) -> Engine:
+    """Return an engine on a SQLite file.
+
+    A writer has one connection, begins every transaction with ``BEGIN IMMEDIATE`` (a deferred one that reads and then
+    writes would fail with SQLITE_BUSY_SNAPSHOT, which no timeout helps) and is the only one to checkpoint the WAL. A
+    reader can change nothing. ``durable`` commits reach the disk before they return; without it a crash of the
+    *machine* may lose the newest commits, which only a projection can afford.
+    """
+    engine = create_engine(
+        f"sqlite:///{path}",
+        module=DRIVER,
+        poolclass=pool.QueuePool,
+        pool_size=1 if writer else _READERS_MAX,
+        max_overflow=0,
+        connect_args={"check_same_thread": False, "timeout": _BUSY_TIMEOUT_MS / 1000},
+    )
+    begin = "BEGIN IMMEDIATE" if writer else "BEGIN"
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:  # the DBAPI has no types of its own
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        if writer:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            cursor.execute("PRAGMA foreign_keys=ON")
+        else:
+            cursor.execute("PRAGMA query_only=ON")
+        # The writer checkpoints by itself between batches: an automatic checkpoint would run inside somebody's commit.
+        cursor.execute("PRAGMA wal_autocheckpoint=0")
+        cursor.execute("PRAGMA mmap_size=268435456")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+class WriterLock:
+    """Holds the right to write a ledger file; where SQLite shares writing safely it excludes nobody."""
+
+    def __init__(self, ledger_path: Path) -> None:
+        self._file: IO[bytes] | None = None
+        if SHARES_WRITING:
+            return
+        lock_path = ledger_path.with_suffix(".lock")
+        self._file = lock_path.open("ab")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            version = ".".join(map(str, DRIVER.sqlite_version_info))
+            safe = ".".join(map(str, SAFE_WAL_VERSION))
+            raise LedgerLocked(
+                f"{ledger_path.name} is being written by another process, and SQLite {version} can corrupt a ledger "
+                f"with two writers: stop the other process, or install pysqlite3 (SQLite {safe} or newer)"
+            ) from error
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()
