@@ -169,7 +169,7 @@ class LedgerReader:
         return [row.user_id for row in self._all(query)]
 
     def recent_turns(self, stream: StreamId, limit: int, before_turn: int | None = None) -> list[Memory]:
-        """Return the newest ``limit`` turns of a conversation, oldest first; if given, only those before ``before_turn``."""
+        """Return the newest ``limit`` turns of a conversation, oldest first; ``before_turn`` leaves out later ones."""
         if limit == 0:
             return []
         query = _MEMORY.where(_TURN.c.user_id == stream.user_id, _TURN.c.conversation_id == stream.conversation_id)

@@ -31,8 +31,8 @@ def migrate(ledger_path: Path) -> None:
             known = {script.revision for script in scripts.walk_revisions()}
             if current is not None and current not in known:
                 raise LedgerSchemaError(
-                    f"{ledger_path.name} has schema {current!r}, which this version does not know: run the newer version "
-                    "of OpenPersistentMemory that migrated it, or restore a backup from before"
+                    f"{ledger_path.name} has schema {current!r}, which this version does not know: run the newer "
+                    "version of OpenPersistentMemory that migrated it, or restore a backup from before"
                 )
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
