@@ -31,7 +31,7 @@ from domain.events import Event, NewEvent, TurnRecorded
 from domain.identity import StreamId
 from domain.reader import LedgerReader
 from domain.schema import EVENTS
-from domain.sqlite import WriterLock, open_engine
+from domain.sqlite import WriterLock, checkpoint, open_engine, wal_bytes
 
 log = logging.getLogger(__name__)
 
@@ -142,8 +142,7 @@ class Ledger:
                 self._checkpoint(writer)
 
     def _checkpoint(self, writer: _Writer) -> None:
-        wal = self.path.with_name(f"{self.path.name}-wal")
-        size = wal.stat().st_size if wal.exists() else 0
+        size = wal_bytes(self.path)
         if size >= _CHECKPOINT_WAL_BYTES and self._queue.empty():
             writer.checkpoint(truncate=size >= _WARN_WAL_BYTES)
         if size >= _WARN_WAL_BYTES:
@@ -222,9 +221,7 @@ class _Writer:
 
     def checkpoint(self, *, truncate: bool) -> None:
         """Copy the WAL into the database file, as far as readers allow."""
-        raw = self._connection.connection.driver_connection
-        assert raw is not None
-        raw.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'PASSIVE'})").close()
+        checkpoint(self._connection, truncate=truncate)
 
 
 # Built once: putting a statement together costs more than running it.

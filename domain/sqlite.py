@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
-from sqlalchemy import Engine, create_engine, event, pool
+from sqlalchemy import Connection, Engine, create_engine, event, pool
 
 from domain.errors import LedgerLocked
 
@@ -73,6 +73,19 @@ def open_engine(path: Path, *, writer: bool, durable: bool = True) -> Engine:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def wal_bytes(path: Path) -> int:
+    """Return the size of the write-ahead log beside a database."""
+    wal = path.with_name(f"{path.name}-wal")
+    return wal.stat().st_size if wal.exists() else 0
+
+
+def checkpoint(connection: Connection, *, truncate: bool = False) -> None:
+    """Copy the WAL into the database file, as far as readers allow. Only a file's writer may call this."""
+    raw = connection.connection.driver_connection
+    assert raw is not None
+    raw.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'PASSIVE'})").close()
 
 
 class WriterLock:

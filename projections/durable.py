@@ -1,0 +1,29 @@
+"""Files that are either the old one or the new one, whatever happens in between."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def fsync_path(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of files, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_durably(temporary: Path, target: Path) -> None:
+    """Move a complete temporary file over ``target``: atomic, and on the disk when this returns."""
+    fsync_path(temporary)
+    temporary.replace(target)
+    fsync_path(target.parent)
+
+
+def write_durably(target: Path, content: bytes) -> None:
+    """Write a whole file atomically."""
+    temporary = target.with_name(f"{target.name}.tmp")
+    temporary.write_bytes(content)
+    replace_durably(temporary, target)

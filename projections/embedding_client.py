@@ -1,0 +1,123 @@
+"""The embedding endpoint: texts in, unit vectors out, and one of three errors where that fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import openai
+from openai import AsyncOpenAI, omit
+
+from domain.errors import EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailable
+from projections.settings import ProjectionSettings
+
+log = logging.getLogger(__name__)
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingSpace:
+    """What makes two vectors comparable: the same model, length and prefix of the stored side."""
+
+    model: str
+    dimensions: int
+    passage_prefix: str
+
+
+class EmbeddingClient:
+    """Embeds queries and passages with the configured model. One call is one request; nothing is retried here."""
+
+    def __init__(self, settings: ProjectionSettings) -> None:
+        self.model = settings.emb_model
+        self.base_url = settings.emb_base_url
+        self.query_prefix = settings.query_prefix
+        self.passage_prefix = settings.passage_prefix
+        self._dims_wanted = settings.embedding_dims
+        self._ask_dims = False
+        self._client = AsyncOpenAI(
+            base_url=settings.emb_base_url, api_key=settings.openai_api_key.get_secret_value(), max_retries=0
+        )
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    def space(self, dimensions: int) -> EmbeddingSpace:
+        """Return the space of this client's vectors of ``dimensions`` numbers."""
+        return EmbeddingSpace(self.model, dimensions, self.passage_prefix)
+
+    async def embed(self, texts: Sequence[str], *, timeout_s: float) -> Vectors:
+        """Embed texts that already carry their prefixes.
+
+        Returns float32 of shape (len(texts), dimensions), each row of length 1. Raises :class:`EmbeddingUnavailable`,
+        :class:`EmbeddingRejected` or :class:`EmbeddingMisfit`.
+        """
+        vectors = await self._request(texts, timeout_s)
+        if self._dims_wanted and vectors.shape[1] != self._dims_wanted and not self._ask_dims:
+            # Only Matryoshka models take `dimensions`; the others answer 400, so it is asked for only where needed.
+            self._ask_dims = True
+            try:
+                vectors = await self._request(texts, timeout_s)
+            except EmbeddingRejected:
+                self._ask_dims = False
+                raise EmbeddingMisfit(
+                    f"EMBEDDING_DIMS = {self._dims_wanted}, but {self.model} at EMB_BASE_URL gives {vectors.shape[1]} "
+                    "and cannot shorten them: set EMBEDDING_DIMS to that number or to 0"
+                ) from None
+        if self._dims_wanted and vectors.shape[1] != self._dims_wanted:
+            raise EmbeddingMisfit(
+                f"EMBEDDING_DIMS = {self._dims_wanted}, but {self.model} at EMB_BASE_URL gives {vectors.shape[1]}: "
+                "set EMBEDDING_DIMS to that number or to 0"
+            )
+        return vectors
+
+    async def _request(self, texts: Sequence[str], timeout_s: float) -> Vectors:
+        try:
+            response = await self._client.embeddings.create(
+                model=self.model,
+                input=list(texts),
+                timeout=timeout_s,
+                dimensions=self._dims_wanted if self._ask_dims else omit,
+            )
+            rows = [item.embedding for item in sorted(response.data, key=lambda item: item.index)]
+        except openai.APITimeoutError:
+            raise EmbeddingUnavailable(f"the embedding endpoint did not answer within {timeout_s:g} s") from None
+        except openai.APIConnectionError:
+            raise EmbeddingUnavailable("the embedding endpoint (EMB_BASE_URL) cannot be reached") from None
+        except openai.APIStatusError as error:
+            raise _from_status(error.status_code, self.model) from None
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
+            # What the client raises on an answer that is no embeddings list, depending on how it is malformed.
+            raise EmbeddingMisfit(
+                f"the answer of the embedding endpoint cannot be read ({type(error).__name__}): "
+                "is EMB_BASE_URL an OpenAI-compatible endpoint, ending in /v1?"
+            ) from None
+        return _unit_rows(rows, len(texts))
+
+
+def _from_status(status: int, model: str) -> EmbeddingUnavailable | EmbeddingRejected | EmbeddingMisfit:
+    if status in {401, 403}:
+        return EmbeddingMisfit(f"the embedding endpoint refuses the key ({status}): check OPENAI_API_KEY")
+    if status == 404:
+        return EmbeddingMisfit(f"the embedding endpoint does not know EMB_MODEL = {model!r} (404)")
+    if status == 429:
+        return EmbeddingUnavailable("the embedding endpoint limits the rate of requests (429)")
+    if 400 <= status < 500 and status != 408:
+        return EmbeddingRejected(f"the embedding endpoint refused the text ({status})")
+    return EmbeddingUnavailable(f"the embedding endpoint fails ({status})")
+
+
+def _unit_rows(rows: Sequence[Sequence[float]], expected: int) -> Vectors:
+    if len(rows) != expected:
+        raise EmbeddingMisfit(f"the embedding endpoint gave {len(rows)} vectors for {expected} texts")
+    if len({len(row) for row in rows}) != 1 or not len(rows[0]):
+        raise EmbeddingMisfit("the embedding endpoint gave vectors of different lengths for one request")
+    vectors = np.asarray(rows, dtype=np.float32)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.isfinite(norms).all() or not (norms > 0).all():
+        raise EmbeddingMisfit("the embedding endpoint gave a vector that is zero or not finite")
+    unit: Vectors = vectors / norms
+    return unit

@@ -1,0 +1,64 @@
+"""Settings of this floor: the embedding endpoint and how vectors are kept."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from domain.settings import StorageSettings
+
+
+def _http_url(value: str) -> str:
+    if not value.startswith(("http://", "https://")):
+        raise ValueError("give an http:// or https:// address, usually ending in /v1")
+    return value.rstrip("/")
+
+
+Endpoint = Annotated[str, AfterValidator(_http_url)]
+
+_PREFIXES = {
+    # The families that were trained with a prefix per side lose much of their quality without it.
+    "e5-": ("query: ", "passage: "),  # https://huggingface.co/intfloat/multilingual-e5-small
+    "nomic-embed-text": (
+        "search_query: ",
+        "search_document: ",
+    ),  # https://huggingface.co/nomic-ai/nomic-embed-text-v1.5
+}
+
+
+class ProjectionSettings(StorageSettings):
+    """What it takes to build and search the projections."""
+
+    openai_api_key: SecretStr = Field(
+        default=SecretStr("not-needed"), description="key sent to the endpoints; self-hosted ones rarely need one"
+    )
+    emb_base_url: Endpoint = Field(
+        description="base URL of the OpenAI-compatible embedding endpoint, e.g. http://localhost:8002/v1"
+    )
+    emb_model: str = Field(min_length=1, description="name of the embedding model at EMB_BASE_URL")
+    embedding_dims: int = Field(default=0, ge=0, le=65_536, description="length of a vector; 0 = infer it")
+    emb_query_prefix: str | None = Field(default=None, description="put before a question; default by model family")
+    emb_passage_prefix: str | None = Field(default=None, description="put before a memory; default by model family")
+    emb_timeout_s: float = Field(default=5.0, gt=0, description="how long a turn waits for the embedding of its query")
+    emb_batch: int = Field(default=64, ge=1, le=2048, description="texts in one embedding request")
+    index_storage: Literal["fp16", "fp32"] = Field(default="fp16", description="how a number of a vector is stored")
+    index_cache_mb: int = Field(
+        default=2048, ge=1, description="memory for users' indices; least recently used go first"
+    )
+
+    @property
+    def query_prefix(self) -> str:
+        return self.emb_query_prefix if self.emb_query_prefix is not None else _family_prefixes(self.emb_model)[0]
+
+    @property
+    def passage_prefix(self) -> str:
+        return self.emb_passage_prefix if self.emb_passage_prefix is not None else _family_prefixes(self.emb_model)[1]
+
+
+def _family_prefixes(model: str) -> tuple[str, str]:
+    name = model.lower().rsplit("/", maxsplit=1)[-1]
+    for family, prefixes in _PREFIXES.items():
+        if name.startswith(family) or f"-{family}" in name:
+            return prefixes
+    return ("", "")

@@ -1,0 +1,254 @@
+"""One user's vectors: an immutable FAISS snapshot mapped from disk, and a small tail of what came after it.
+
+FAISS must not be searched while it is changed, so nothing here changes a FAISS index: new vectors go into the tail, a
+plain array whose filled part never changes, and once the tail has grown, a new snapshot is built beside the old one and
+switched in. A search reads one immutable state, so searches need no lock.
+
+Keys are ``4 * position of the turn + facet``: a hit names its memory without asking a second table, and best match
+counts over a memory's facets.
+
+FAISS's Python classes are generated and have attributes that no type knows, hence ``Any``.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # faiss: threads of its own under ours cost 4 to 6 times the time
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from domain.events import Facet
+from projections.embedding_client import Vectors
+
+Keys = npt.NDArray[np.int64]
+Storage = Literal["fp16", "fp32"]
+
+_FACETS: tuple[Facet, ...] = ("exchange", "summary")
+_FACETS_MAX = 4
+_TAIL_ROWS_MIN = 256
+_TAIL_ROWS_MAX = 1024
+
+
+def key_of(turn_position: int, facet: Facet) -> int:
+    """Return the key of a memory's facet."""
+    return turn_position * _FACETS_MAX + _FACETS.index(facet)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A memory found: the position of its turn, its best facet's cosine similarity, and which facet that was."""
+
+    turn_position: int
+    score: float
+    matched: Facet
+
+
+@dataclass(frozen=True)
+class _State:
+    """All that a search needs. ``replaced`` are keys of the snapshot that the tail supersedes.
+
+    The tail's arrays have room for more rows than ``tail_rows``; rows before it never change, and rows are in the order
+    of the ledger.
+    """
+
+    position: int
+    snapshot: Any | None
+    sorted_keys: Keys
+    replaced: frozenset[int]
+    tail_positions: Keys
+    tail_keys: Keys
+    tail_vectors: Vectors
+    tail_rows: int
+
+
+class UserIndex:
+    """Search and extend one user's vectors of one space. Safe to call from any thread.
+
+    ``position`` is the ledger position up to which every text of this user is in.
+    """
+
+    def __init__(self, dimensions: int, storage: Storage, *, snapshot: Any | None = None, position: int = 0) -> None:
+        self.dimensions = dimensions
+        self.storage = storage
+        self._mutation = threading.Lock()
+        self._state = _State(
+            position=position,
+            snapshot=snapshot,
+            sorted_keys=np.sort(_ids(snapshot)) if snapshot is not None else np.empty(0, np.int64),
+            replaced=frozenset(),
+            tail_positions=np.empty(_TAIL_ROWS_MIN, np.int64),
+            tail_keys=np.empty(_TAIL_ROWS_MIN, np.int64),
+            tail_vectors=np.empty((_TAIL_ROWS_MIN, dimensions), np.float32),
+            tail_rows=0,
+        )
+
+    @property
+    def position(self) -> int:
+        return self._state.position
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory held, a mapped snapshot counted as if all of it were resident."""
+        state = self._state
+        width = 2 if self.storage == "fp16" else 4
+        return len(state.sorted_keys) * (self.dimensions * width + 16) + state.tail_vectors.nbytes
+
+    def __len__(self) -> int:
+        state = self._state
+        return len(state.sorted_keys) - len(state.replaced) + state.tail_rows
+
+    def extend(
+        self, after: int, positions: Sequence[int], keys: Sequence[int], vectors: Vectors, position: int
+    ) -> bool:
+        """Add the vectors of the events in (``after``, ``position``]: float32 of shape (len(keys), dimensions).
+
+        ``positions`` are those events' own, ascending. Returns False and changes nothing when the index no longer
+        stands at ``after``: somebody else was quicker. A key that is already in gets its new vector.
+        """
+        with self._mutation:
+            state = self._state
+            if state.position != after:
+                return False
+            added = len(keys)
+            state = _without(state, np.asarray(keys, np.int64))
+            rows = state.tail_rows + added
+            if rows > len(state.tail_keys):
+                state = _with_room(state, max(rows, 2 * len(state.tail_keys)))
+            state.tail_positions[state.tail_rows : rows] = positions
+            state.tail_keys[state.tail_rows : rows] = keys
+            state.tail_vectors[state.tail_rows : rows] = vectors
+            self._state = replace(state, position=position, tail_rows=rows)
+            return True
+
+    def search(self, query: Vectors, count: int) -> list[Hit]:
+        """Return the ``count`` memories nearest to ``query`` (float32, shape (dimensions,), length 1), best first.
+
+        The search is exact. Memories of equal score come in the order of their age, oldest first.
+        """
+        state = self._state
+        # A memory has at most this many vectors, so that many times the count holds the wanted number of memories.
+        depth = count * len(_FACETS)
+        scores, keys = _search_snapshot(state, query, depth)
+        if state.tail_rows:
+            tail_scores, tail_keys = _search_tail(state, query, depth)
+            scores, keys = np.concatenate((scores, tail_scores)), np.concatenate((keys, tail_keys))
+        best: dict[int, Hit] = {}
+        for at in np.lexsort((keys, -scores)).tolist():
+            position, facet = divmod(int(keys[at]), _FACETS_MAX)
+            if position not in best:
+                best[position] = Hit(position, float(scores[at]), _FACETS[facet])
+                if len(best) == count:
+                    break
+        return list(best.values())
+
+    def wants_snapshot(self) -> bool:
+        """Tell whether the tail has grown enough to be worth a new snapshot."""
+        state = self._state
+        return state.tail_rows >= min(max(_TAIL_ROWS_MIN, len(state.sorted_keys) // 4), _TAIL_ROWS_MAX)
+
+    def snapshot(self) -> tuple[Any, int]:
+        """Build a snapshot of all vectors; return it and the position it stands for. Nothing is switched yet.
+
+        Rows are in the order of the ledger, so a snapshot grown step by step equals one built at once.
+        """
+        state = self._state
+        grown = _empty_snapshot(self.dimensions, self.storage)
+        if state.snapshot is not None and len(state.sorted_keys):
+            # Codes are copied as they are: cheaper than decoding, and nothing is rounded twice.
+            codes = state.snapshot.index.codes.data()
+            grown.add_sa_codes(len(state.sorted_keys), codes, state.snapshot.id_map.data())
+            if state.replaced:
+                grown.remove_ids(np.fromiter(state.replaced, np.int64))
+        if state.tail_rows:
+            grown.add_with_ids(state.tail_vectors[: state.tail_rows], state.tail_keys[: state.tail_rows])
+        return grown, state.position
+
+    def adopt(self, snapshot: Any, position: int) -> None:
+        """Switch to a snapshot that holds everything up to ``position``; the tail keeps only what came later."""
+        with self._mutation:
+            old = self._state
+            later = int(np.searchsorted(old.tail_positions[: old.tail_rows], position, side="right"))
+            rows = old.tail_rows - later
+            fresh = UserIndex(self.dimensions, self.storage, snapshot=snapshot, position=position)._state
+            keys = old.tail_keys[later : old.tail_rows]
+            fresh = _with_room(_without(fresh, keys), max(rows, _TAIL_ROWS_MIN))
+            fresh.tail_positions[:rows] = old.tail_positions[later : old.tail_rows]
+            fresh.tail_keys[:rows] = keys
+            fresh.tail_vectors[:rows] = old.tail_vectors[later : old.tail_rows]
+            self._state = replace(fresh, position=old.position, tail_rows=rows)
+
+
+def _empty_snapshot(dimensions: int, storage: Storage) -> Any:
+    """Return an empty FAISS index: exact, inner product."""
+    inner: Any
+    if storage == "fp16":
+        inner = faiss.IndexScalarQuantizer(dimensions, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    else:
+        inner = faiss.IndexFlatIP(dimensions)
+    return faiss.IndexIDMap(inner)
+
+
+def _ids(snapshot: Any) -> Keys:
+    ids: Keys = faiss.vector_to_array(snapshot.id_map).copy()
+    return ids
+
+
+def _without(state: _State, keys: Keys) -> _State:
+    """Return a state in which none of ``keys`` can be found any more."""
+    at = np.searchsorted(state.sorted_keys, keys)
+    inside = at < len(state.sorted_keys)
+    known = keys[inside][state.sorted_keys[at[inside]] == keys[inside]]
+    if len(known):
+        state = replace(state, replaced=state.replaced | frozenset(known.tolist()))
+    in_tail = np.isin(state.tail_keys[: state.tail_rows], keys)
+    if in_tail.any():
+        kept = np.flatnonzero(~in_tail)
+        state = replace(
+            state,
+            tail_positions=state.tail_positions[kept],
+            tail_keys=state.tail_keys[kept],
+            tail_vectors=state.tail_vectors[kept],
+            tail_rows=len(kept),
+        )
+    return state
+
+
+def _with_room(state: _State, capacity: int) -> _State:
+    """Return a state whose tail has room for ``capacity`` rows; the old arrays stay as they are for their readers."""
+    if len(state.tail_keys) >= capacity:
+        return state
+    rows = state.tail_rows
+    positions, keys = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
+    vectors = np.empty((capacity, state.tail_vectors.shape[1]), np.float32)
+    positions[:rows], keys[:rows] = state.tail_positions[:rows], state.tail_keys[:rows]
+    vectors[:rows] = state.tail_vectors[:rows]
+    return replace(state, tail_positions=positions, tail_keys=keys, tail_vectors=vectors)
+
+
+def _search_snapshot(state: _State, query: Vectors, depth: int) -> tuple[Vectors, Keys]:
+    if state.snapshot is None or not len(state.sorted_keys):
+        return np.empty(0, np.float32), np.empty(0, np.int64)
+    wanted = min(depth + len(state.replaced), len(state.sorted_keys))
+    found_scores, found_keys = state.snapshot.search(query[np.newaxis, :], wanted)
+    scores, keys = found_scores[0], found_keys[0]
+    if state.replaced:
+        valid = ~np.isin(keys, np.fromiter(state.replaced, np.int64))
+        scores, keys = scores[valid], keys[valid]
+    return scores, keys
+
+
+def _search_tail(state: _State, query: Vectors, depth: int) -> tuple[Vectors, Keys]:
+    scores: Vectors = state.tail_vectors[: state.tail_rows] @ query
+    keys = state.tail_keys[: state.tail_rows]
+    if len(scores) > depth:
+        top = np.argpartition(-scores, depth - 1)[:depth]
+        scores, keys = scores[top], keys[top]
+    return scores, keys

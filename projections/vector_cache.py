@@ -1,0 +1,164 @@
+"""Vectors by model and text: what has been embedded once is never embedded again.
+
+One SQLite file for all users and generations. A text is known by its SHA-256, so the cache holds no text. Its content
+can be computed again, so its commits need not wait for the disk. A row without a vector marks a text that the model
+refuses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import (
+    Column,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    bindparam,
+    insert,
+    select,
+)
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from domain.sqlite import checkpoint, open_engine, wal_bytes
+from projections.embedding_client import EmbeddingSpace, Vectors
+
+_METADATA = MetaData()
+_SPACES = Table(
+    "spaces",
+    _METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("dimensions", Integer, nullable=False),
+    Column("passage_prefix", Text, nullable=False),
+    Column("position", Integer, nullable=False, default=0),
+    UniqueConstraint("model", "dimensions", "passage_prefix"),
+)
+_VECTORS = Table(
+    "vectors",
+    _METADATA,
+    Column("space_id", Integer, primary_key=True),
+    Column("text_hash", LargeBinary, primary_key=True),
+    Column("vector", LargeBinary),
+    sqlite_with_rowid=False,
+)
+_LOOKUP_MAX = 500
+_CHECKPOINT_WAL_BYTES = 32 * 1024 * 1024
+_LOOKUP = select(_VECTORS.c.text_hash, _VECTORS.c.vector).where(
+    _VECTORS.c.space_id == bindparam("space_id"), _VECTORS.c.text_hash.in_(bindparam("hashes", expanding=True))
+)
+
+Cached = np.ndarray[tuple[int], np.dtype[np.float32]] | None
+
+
+def text_hash(text: str) -> bytes:
+    """Return the 32 bytes by which a text is known."""
+    return hashlib.sha256(text.encode("utf-8")).digest()
+
+
+class VectorCache:
+    """The cache in ``path``; ``half`` stores fp16 instead of fp32. Safe to call from any thread."""
+
+    def __init__(self, path: Path, *, half: bool) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._stored = np.dtype(np.float16 if half else np.float32)
+        self._writer = open_engine(path, writer=True, durable=False)
+        with self._writer.begin() as connection:
+            _METADATA.create_all(connection)
+        self._readers = open_engine(path, writer=False)
+        self._path = path
+        self._dimensions_of: dict[int, int] = {}
+
+    def close(self) -> None:
+        self._readers.dispose()
+        self._writer.dispose()
+
+    def space_id(self, space: EmbeddingSpace) -> int:
+        """Return the number under which vectors of ``space`` are kept."""
+        query = select(_SPACES.c.id).where(
+            _SPACES.c.model == space.model,
+            _SPACES.c.dimensions == space.dimensions,
+            _SPACES.c.passage_prefix == space.passage_prefix,
+        )
+        with self._readers.connect() as connection:
+            known = connection.execute(query).scalar_one_or_none()
+        if known is not None:
+            return int(known)
+        with self._writer.begin() as connection:
+            connection.execute(
+                upsert(_SPACES)
+                .values(
+                    model=space.model,
+                    dimensions=space.dimensions,
+                    passage_prefix=space.passage_prefix,
+                    position=0,
+                )
+                .on_conflict_do_nothing()
+            )
+            return int(connection.execute(query).scalar_one())
+
+    def get(self, space_id: int, hashes: Sequence[bytes]) -> dict[bytes, Cached]:
+        """Return what is known: float32 of shape (dimensions,), or None for a text that the model refuses."""
+        found: dict[bytes, Cached] = {}
+        wanted = list(dict.fromkeys(hashes))
+        with self._readers.connect() as connection:
+            for start in range(0, len(wanted), _LOOKUP_MAX):
+                part = wanted[start : start + _LOOKUP_MAX]
+                for row in connection.execute(_LOOKUP, {"space_id": space_id, "hashes": part}):
+                    found[row.text_hash] = self._decode(space_id, row.vector)
+        return found
+
+    def put(self, space_id: int, vectors: Mapping[bytes, Cached], *, position: int | None = None) -> None:
+        """Keep vectors, and in the same transaction the ledger position up to which all texts are now embedded."""
+        rows = [
+            {
+                "space_id": space_id,
+                "text_hash": key,
+                "vector": None if vector is None else vector.astype(self._stored).tobytes(),
+            }
+            for key, vector in vectors.items()
+        ]
+        with self._writer.begin() as connection:
+            if rows:
+                connection.execute(insert(_VECTORS).prefix_with("OR REPLACE"), rows)
+            if position is not None:
+                connection.execute(
+                    _SPACES.update()
+                    .where(_SPACES.c.id == space_id, _SPACES.c.position < position)
+                    .values(position=position)
+                )
+        self._checkpoint()
+
+    def position(self, space_id: int) -> int:
+        """Return the ledger position up to which every text has been embedded."""
+        with self._readers.connect() as connection:
+            return int(connection.execute(select(_SPACES.c.position).where(_SPACES.c.id == space_id)).scalar_one())
+
+    def rounded(self, vectors: Vectors) -> Vectors:
+        """Return vectors as they come back from the cache, so that a fresh one and a cached one score the same."""
+        back: Vectors = vectors.astype(self._stored).astype(np.float32)
+        return back
+
+    def _decode(self, space_id: int, blob: bytes | None) -> Cached:
+        if blob is None:
+            return None
+        dtype = np.float16 if len(blob) == 2 * self._dimensions(space_id) else np.float32
+        return np.frombuffer(blob, dtype=dtype).astype(np.float32)
+
+    def _dimensions(self, space_id: int) -> int:
+        if space_id not in self._dimensions_of:
+            with self._readers.connect() as connection:
+                rows = connection.execute(select(_SPACES.c.id, _SPACES.c.dimensions)).all()
+            self._dimensions_of = {row.id: row.dimensions for row in rows}
+        return self._dimensions_of[space_id]
+
+    def _checkpoint(self) -> None:
+        if wal_bytes(self._path) > _CHECKPOINT_WAL_BYTES:
+            with self._writer.connect() as connection:
+                checkpoint(connection)
