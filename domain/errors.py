@@ -14,6 +14,9 @@
     │   ├── EmbeddingUnavailable  unreachable, too slow, rate-limited or failing: may work later
     │   ├── EmbeddingRejected     it refused these texts: the same call will fail again
     │   └── EmbeddingMisfit       it answered, but not as configured (model, dimensions, numbers)
+    ├── IndexUnavailable          memory cannot be searched now
+    │   ├── EmbeddingModelMismatch  the index was built with another embedding model: a rebuild is needed
+    │   └── IndexCatchingUp       the index is being built in the background
     ├── IndexCorrupt              a projection's file does not match its manifest
     └── UpstreamError             the chat endpoint gave no usable answer
 
@@ -106,6 +109,24 @@ class EmbeddingMisfit(EmbeddingError):
 
 class IndexCorrupt(OpmError):
     """A projection's file does not match its manifest; it is rebuilt from the ledger."""
+
+
+class IndexUnavailable(OpmError):
+    """Memory cannot be searched now."""
+
+    kind = "index_unavailable"
+
+
+class EmbeddingModelMismatch(IndexUnavailable):
+    """The index was built with another embedding model than the configured one."""
+
+    kind = "embedding_model_mismatch"
+
+
+class IndexCatchingUp(IndexUnavailable):
+    """Too much is missing from the index to add it while a turn waits; it is added in the background."""
+
+    kind = "index_catching_up"
 
 
 class UpstreamError(OpmError):

@@ -33,6 +33,7 @@ class FacetText:
     ``turn_position`` names the memory, ``position`` the event that said the text.
     """
 
+    user_id: str
     position: int
     turn_position: int
     facet: Facet

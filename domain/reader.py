@@ -124,6 +124,18 @@ class LedgerReader:
         """Return the position of the last event, 0 when there is none."""
         return self.head()[0]
 
+    def hash_at(self, position: int) -> str:
+        """Return the hash of the event at ``position``; the genesis hash for 0, where the ledger has no event yet."""
+        rows = self._all(select(EVENTS.c.hash).where(EVENTS.c.position == position))
+        return str(rows[0].hash) if rows else GENESIS
+
+    def is_anchor(self, user_id: str, position: int, anchor: str) -> bool:
+        """Tell whether this user's event at ``position`` has the hash ``anchor``."""
+        query = select(EVENTS.c.position).where(
+            EVENTS.c.position == position, EVENTS.c.user_id == user_id, EVENTS.c.hash == anchor
+        )
+        return bool(self._all(query))
+
     def events_after(self, position: int, limit: int, types: Sequence[str] | None = None) -> list[Event]:
         """Return at most ``limit`` events behind ``position``, in order, of the given types or all."""
         query = select(EVENTS).where(EVENTS.c.position > position)
@@ -206,14 +218,21 @@ class LedgerReader:
             payload = decode_payload(row.type, row.schema_version, json.loads(row.payload))
             if isinstance(payload, TurnRecorded):
                 text = exchange_text(payload.user, payload.assistant)
-                texts.append(FacetText(row.position, row.position, "exchange", text))
+                texts.append(FacetText(row.user_id, row.position, row.position, "exchange", text))
             elif isinstance(payload, SummaryRecorded) and row.turn_position is not None:
-                texts.append(FacetText(row.position, row.turn_position, "summary", payload.summary))
+                texts.append(FacetText(row.user_id, row.position, row.turn_position, "summary", payload.summary))
         return texts, (rows[-1].position if rows else after)
 
     def count_facets(self, user_id: str | None) -> int:
         """Count the events that carry a text to embed, of one user or of all."""
-        query = select(func.count()).where(EVENTS.c.type.in_((TurnRecorded.type, SummaryRecorded.type)))
+        return self._count((TurnRecorded.type, SummaryRecorded.type), user_id)
+
+    def count_turns(self, user_id: str | None) -> int:
+        """Count the memories of one user or of all."""
+        return self._count((TurnRecorded.type,), user_id)
+
+    def _count(self, types: Sequence[str], user_id: str | None) -> int:
+        query = select(func.count()).where(EVENTS.c.type.in_(types))
         if user_id is not None:
             query = query.where(EVENTS.c.user_id == user_id)
         return int(self._all(query)[0][0])

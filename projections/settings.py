@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -46,6 +47,10 @@ class ProjectionSettings(StorageSettings):
     index_cache_mb: int = Field(
         default=2048, ge=1, description="memory for users' indices; least recently used go first"
     )
+
+    @property
+    def vector_cache_path(self) -> Path:
+        return self.storage_dir / "vectors.sqlite3"
 
     @property
     def query_prefix(self) -> str:

@@ -163,21 +163,22 @@ class UserIndex:
         grown = _empty_snapshot(self.dimensions, self.storage)
         if state.snapshot is not None and len(state.sorted_keys):
             # Codes are copied as they are: cheaper than decoding, and nothing is rounded twice.
-            codes = state.snapshot.index.codes.data()
-            grown.add_sa_codes(len(state.sorted_keys), codes, state.snapshot.id_map.data())
+            stored: Any = faiss.downcast_index(state.snapshot.index)
+            rows = len(state.sorted_keys)
+            codes = faiss.rev_swig_ptr(stored.codes.data(), rows * stored.code_size).reshape(rows, -1)
+            grown.add_sa_codes(codes, _ids(state.snapshot))
             if state.replaced:
                 grown.remove_ids(np.fromiter(state.replaced, np.int64))
         if state.tail_rows:
             grown.add_with_ids(state.tail_vectors[: state.tail_rows], state.tail_keys[: state.tail_rows])
         return grown, state.position
 
-    def adopt(self, snapshot: Any, position: int) -> None:
-        """Switch to a snapshot that holds everything up to ``position``; the tail keeps only what came later."""
+    def adopt(self, other: UserIndex) -> None:
+        """Switch to another index's snapshot; the tail keeps only what came after it."""
         with self._mutation:
-            old = self._state
-            later = int(np.searchsorted(old.tail_positions[: old.tail_rows], position, side="right"))
+            old, fresh = self._state, other._state
+            later = int(np.searchsorted(old.tail_positions[: old.tail_rows], fresh.position, side="right"))
             rows = old.tail_rows - later
-            fresh = UserIndex(self.dimensions, self.storage, snapshot=snapshot, position=position)._state
             keys = old.tail_keys[later : old.tail_rows]
             fresh = _with_room(_without(fresh, keys), max(rows, _TAIL_ROWS_MIN))
             fresh.tail_positions[:rows] = old.tail_positions[later : old.tail_rows]

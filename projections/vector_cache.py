@@ -67,6 +67,7 @@ class VectorCache:
 
     def __init__(self, path: Path, *, half: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.half = half
         self._stored = np.dtype(np.float16 if half else np.float32)
         self._writer = open_engine(path, writer=True, durable=False)
         with self._writer.begin() as connection:

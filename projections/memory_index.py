@@ -1,0 +1,253 @@
+"""The one door through which the service searches memory.
+
+A user's index follows the ledger by itself: whoever opens or searches it first reads the few events that are not in yet
+and takes their vectors from the cache. What the cache lacks (a turn of a moment ago) is embedded together with the
+query, in the same request, so that a new memory can be found at once. Everything that takes longer is left to
+:meth:`MemoryIndex.maintain`, which runs in the background.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from domain.errors import (
+    EmbeddingMisfit,
+    EmbeddingModelMismatch,
+    EmbeddingRejected,
+    IndexCatchingUp,
+    IndexCorrupt,
+)
+from domain.events import EmbeddingModelActivated, NewEvent
+from domain.identity import SYSTEM_ID, SYSTEM_STREAM
+from domain.ledger import Ledger
+from domain.memory import FacetText
+from projections.embedder import Embedder
+from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors
+from projections.index_files import IndexFiles
+from projections.settings import ProjectionSettings
+from projections.user_index import Hit, UserIndex, key_of
+from projections.vector_cache import VectorCache, text_hash
+
+log = logging.getLogger(__name__)
+
+REBUILD_COMMAND = "python -m projections.rebuild"
+
+_EVENTS_PER_READ = 512
+_EVENTS_PER_SEARCH_MAX = 2048
+_TEXTS_WITH_QUERY_MAX = 8
+_MAINTENANCE_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search gave: hits best first, and what it was searched with. Times in milliseconds."""
+
+    hits: list[Hit]
+    space: EmbeddingSpace
+    position: int
+    embed_ms: float
+    search_ms: float
+
+
+class MemoryIndex:
+    """Searches every user's index of the configured embedding model. To be used from one event loop."""
+
+    def __init__(
+        self, ledger: Ledger, client: EmbeddingClient, cache: VectorCache, settings: ProjectionSettings
+    ) -> None:
+        self._ledger = ledger
+        self._client = client
+        self._cache = cache
+        self._settings = settings
+        self._open: OrderedDict[tuple[str, EmbeddingSpace], UserIndex] = OrderedDict()
+        self._open_lock = threading.Lock()
+        self._embedders: dict[EmbeddingSpace, Embedder] = {}
+        self._activation = asyncio.Lock()
+
+    async def search(self, user_id: str, query: str, count: int) -> Found:
+        """Return the ``count`` memories of a user nearest to ``query``.
+
+        Raises an :class:`EmbeddingError` when the query cannot be embedded, :class:`EmbeddingModelMismatch` when a
+        rebuild is needed, :class:`IndexCatchingUp` when the index has fallen too far behind to wait for it.
+        """
+        space = await self.space_of(user_id)
+        index, pending = await asyncio.to_thread(self._caught_up, user_id, space)
+        started = time.perf_counter()
+        vector = await self._embed_query(space, query, pending)
+        embedded = time.perf_counter()
+        if pending:
+            index, _ = await asyncio.to_thread(self._caught_up, user_id, space)
+        hits = await asyncio.to_thread(index.search, vector, count)
+        searched = time.perf_counter()
+        return Found(hits, space, index.position, (embedded - started) * 1000, (searched - embedded) * 1000)
+
+    async def space_of(self, user_id: str) -> EmbeddingSpace:
+        """Return the space in which a user's memory is searched; raise :class:`EmbeddingModelMismatch` without one.
+
+        The first use of an empty ledger activates the configured model.
+        """
+        active = await asyncio.to_thread(self._ledger.reader.active_embedding_model, user_id)
+        if active is None:
+            active = await self._activate()
+        space = EmbeddingSpace(active.model, active.dimensions, active.passage_prefix)
+        wanted = self._client.space(self._settings.embedding_dims or space.dimensions)
+        if space != wanted:
+            raise EmbeddingModelMismatch(
+                f"memory is indexed with {_shown(space)}, but the service is configured for {_shown(wanted)}: "
+                f"run `{REBUILD_COMMAND}`"
+            )
+        return space
+
+    async def maintain(self, user_id: str) -> None:
+        """Bring a user's index up to the ledger, however far behind it is, and take a snapshot where it is due.
+
+        Raises as :meth:`search` does, except that it waits for what is missing.
+        """
+        space = await self.space_of(user_id)
+        while True:
+            index, behind = await asyncio.to_thread(self._catch_up_once, user_id, space)
+            if behind is None:
+                break
+            await self.embedder(space).embed_missing([text.text for text in behind])
+        if index.wants_snapshot():
+            await asyncio.to_thread(self._take_snapshot, user_id, space, index)
+
+    def embedder(self, space: EmbeddingSpace) -> Embedder:
+        """Return the embedder of a space for work in the background."""
+        if space not in self._embedders:
+            self._embedders[space] = Embedder(
+                self._client, self._cache, space, batch=self._settings.emb_batch, timeout_s=_MAINTENANCE_TIMEOUT_S
+            )
+        return self._embedders[space]
+
+    async def _activate(self) -> EmbeddingModelActivated:
+        async with self._activation:
+            active = await asyncio.to_thread(self._ledger.reader.active_embedding_model, SYSTEM_ID)
+            if active is not None:
+                return active
+            probe = await self._client.embed(
+                [self._client.query_prefix + "dimension"], timeout_s=self._settings.emb_timeout_s
+            )
+            space = self._client.space(probe.shape[1])
+            payload = EmbeddingModelActivated(
+                model=space.model,
+                dimensions=space.dimensions,
+                passage_prefix=space.passage_prefix,
+                memories=0,
+                vectors=0,
+                ledger_position=0,
+            )
+            event = NewEvent(self._ledger.clock.new_id(), payload)
+            await asyncio.wrap_future(self._ledger.append(SYSTEM_STREAM, lambda _head: [event]))
+            log.info("embedding model %s activated", _shown(space))
+            return payload
+
+    async def _embed_query(self, space: EmbeddingSpace, query: str, pending: Sequence[FacetText]) -> Vectors:
+        """Embed the query and, in the same request, the newest memories that have no vector yet."""
+        texts = list(dict.fromkeys(text.text for text in pending))
+        prefixed = [self._client.query_prefix + query, *(space.passage_prefix + text for text in texts)]
+        try:
+            vectors = await self._client.embed(prefixed, timeout_s=self._settings.emb_timeout_s)
+        except EmbeddingRejected:
+            if not texts:
+                raise
+            # One of the memories is to blame, or the query itself: the background finds out which.
+            vectors = await self._client.embed(prefixed[:1], timeout_s=self._settings.emb_timeout_s)
+        if vectors.shape[1] != space.dimensions:
+            raise EmbeddingMisfit(
+                f"{space.model} now gives vectors of {vectors.shape[1]} numbers, memory is indexed with "
+                f"{space.dimensions}: run `{REBUILD_COMMAND}`"
+            )
+        if len(vectors) > 1:
+            await asyncio.to_thread(self.embedder(space).keep, texts, vectors[1:])
+        first: Vectors = vectors[0]
+        return first
+
+    def _caught_up(self, user_id: str, space: EmbeddingSpace) -> tuple[UserIndex, list[FacetText]]:
+        """Return the user's index, and the few texts it still lacks because they have no vector."""
+        for _ in range(_EVENTS_PER_SEARCH_MAX // _EVENTS_PER_READ):
+            index, missing = self._catch_up_once(user_id, space)
+            if missing is None:
+                return index, []
+            if missing:
+                # More than a query can take along is the background's to embed; meanwhile the older memories serve.
+                return index, missing[:_TEXTS_WITH_QUERY_MAX]
+        raise IndexCatchingUp("the index of this user is being built in the background: try again in a moment")
+
+    def _catch_up_once(self, user_id: str, space: EmbeddingSpace) -> tuple[UserIndex, list[FacetText] | None]:
+        """Add one bounded batch of events. Returns the texts that lack a vector, [] for "go on", None for "all in"."""
+        index = self._opened(user_id, space)
+        after = index.position
+        texts, read_to = self._ledger.reader.facet_texts(user_id, after, _EVENTS_PER_READ)
+        if not texts:
+            return index, None
+        hashes = [text_hash(text.text) for text in texts]
+        known = self._cache.get(self.embedder(space).space_id, hashes)
+        ready = next((at for at, key in enumerate(hashes) if key not in known), len(texts))
+        newest = {key_of(text.turn_position, text.facet): at for at, text in enumerate(texts[:ready])}
+        rows = [at for at in sorted(newest.values()) if known[hashes[at]] is not None]
+        if ready:
+            index.extend(
+                after,
+                [texts[at].position for at in rows],
+                [key_of(texts[at].turn_position, texts[at].facet) for at in rows],
+                np.array([known[hashes[at]] for at in rows], np.float32).reshape(len(rows), space.dimensions),
+                read_to if ready == len(texts) else texts[ready - 1].position,
+            )
+        missing = [text for text, key in zip(texts, hashes, strict=True) if key not in known]
+        if not missing and len(texts) < _EVENTS_PER_READ:
+            return index, None
+        return index, missing
+
+    def _opened(self, user_id: str, space: EmbeddingSpace) -> UserIndex:
+        key = (user_id, space)
+        with self._open_lock:
+            index = self._open.get(key)
+            if index is not None:
+                self._open.move_to_end(key)
+                return index
+        index = self._load(user_id, space)
+        with self._open_lock:
+            index = self._open.setdefault(key, index)
+            budget = self._settings.index_cache_mb << 20
+            while len(self._open) > 1 and sum(held.nbytes for held in self._open.values()) > budget:
+                self._open.popitem(last=False)
+        return index
+
+    def _load(self, user_id: str, space: EmbeddingSpace) -> UserIndex:
+        empty = UserIndex(space.dimensions, self._settings.index_storage)
+        files = self._files(user_id, space)
+        try:
+            manifest = files.manifest()
+            if manifest is None or manifest.storage != empty.storage:
+                return empty
+            if self._ledger.reader.is_anchor(user_id, manifest.position, manifest.anchor):
+                return files.load(manifest)
+        except IndexCorrupt as error:
+            log.warning("an index is built again from the ledger: %s", error)
+        else:
+            log.warning("an index is built again from the ledger: it is not of this ledger and user")
+        return empty
+
+    def _take_snapshot(self, user_id: str, space: EmbeddingSpace, index: UserIndex) -> None:
+        snapshot, position = index.snapshot()
+        files = self._files(user_id, space)
+        anchor = self._ledger.reader.hash_at(position)
+        manifest = files.save(snapshot, index.storage, position, anchor)
+        index.adopt(files.load(manifest))
+
+    def _files(self, user_id: str, space: EmbeddingSpace) -> IndexFiles:
+        return IndexFiles(self._settings.users_dir, user_id, space)
+
+
+def _shown(space: EmbeddingSpace) -> str:
+    prefix = f" and passage prefix {space.passage_prefix!r}" if space.passage_prefix else ""
+    return f"{space.model!r} ({space.dimensions} dimensions{prefix})"
