@@ -25,6 +25,11 @@ class Memory:
     assistant: str
     summary: str | None = None
 
+    @property
+    def note(self) -> str:
+        """The memory on one line: its summary, or the exchange itself while it has none."""
+        return " ".join((self.summary or f"{self.user} — {self.assistant}").split())
+
 
 @dataclass(frozen=True, slots=True)
 class FacetText:

@@ -1,0 +1,190 @@
+"""What the gate and the rerank are asked, and how their answers are read. Pure: values in, values out.
+
+Candidates are numbered 1..N, since ids cost tokens and get cut off. An answer is read as far as it can be read: models
+wrap JSON in prose and fences, name numbers twice, name some that do not exist, or stop in the middle of the list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from domain.events import JsonObject, Verdict
+from domain.memory import Memory
+from domain.reasoning import visible
+from domain.retrieval import Candidate
+
+Message = dict[str, str]
+
+GATE_SCHEMA_NAME = "memory_gate"
+RERANK_SCHEMA_NAME = "memory_rerank"
+_NOTE_CHARS_MAX = 400
+_REASON_CHARS_MAX = 200
+
+_NUMBER = re.compile(r"\d{1,6}")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What could be read of a decision: numbers in 1..N in the order named, each once, and reasons by number."""
+
+    numbers: tuple[int, ...]
+    reasons: dict[int, str]
+
+
+def candidate_lines(memories: Sequence[Memory]) -> str:
+    """Return one line per memory, ``[n] (date) summary``; without a summary, the start of the exchange."""
+    return "\n".join(f"[{n}] ({memory.ts:%Y-%m-%d}) {_note(memory)}" for n, memory in enumerate(memories, start=1))
+
+
+def gate_messages(system: str, question: str, memories: Sequence[Memory]) -> list[Message]:
+    """Return the messages that ask the gate."""
+    asked = f"Question:\n{question}\n\nCandidates:\n{candidate_lines(memories)}"
+    return [{"role": "system", "content": system}, {"role": "user", "content": asked}]
+
+
+def rerank_messages(system: str, question: str, memories: Sequence[Memory], count: int) -> list[Message]:
+    """Return the messages that ask the rerank for the best ``count``."""
+    asked = f"Question:\n{question}\n\nName the best {count}.\n\nNotes:\n{candidate_lines(memories)}"
+    return [{"role": "system", "content": system}, {"role": "user", "content": asked}]
+
+
+def gate_format(count: int, *, reasons: bool) -> JsonObject:
+    """Return the ``response_format`` of the gate's answer about ``count`` candidates."""
+    properties: JsonObject = {"keep": _numbers_schema(count, count)}
+    if reasons:
+        properties["reasons"] = {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"n": {"type": "integer"}, "why": {"type": "string"}},
+                "required": ["n", "why"],
+                "additionalProperties": False,
+            },
+        }
+    return _format(GATE_SCHEMA_NAME, properties)
+
+
+def rerank_format(count: int, wanted: int) -> JsonObject:
+    """Return the ``response_format`` of the rerank's answer: at most ``wanted`` of ``count`` numbers."""
+    return _format(RERANK_SCHEMA_NAME, {"top": _numbers_schema(count, wanted)})
+
+
+def read_answer(raw: str, key: str, count: int) -> Answer | None:
+    """Read the numbers under ``key`` from a model's raw answer about candidates 1..``count``.
+
+    Returns None when the answer holds no such list at all; an empty list is an answer.
+    """
+    text = visible(raw)
+    found = _object_with(text, key)
+    if found is not None:
+        named = _integers(found[key])
+        reasons = _reasons(found.get("reasons"), count)
+    else:
+        started = re.search(rf"[\"']?{re.escape(key)}[\"']?\s*[:=]\s*\[?([^\]}}]*)", text)
+        if started is None:
+            started = re.search(r"\A\s*\[([^\]]*)", text)
+        if started is None:
+            return None
+        named = [int(match) for match in _NUMBER.findall(started.group(1))]
+        reasons = {}
+        if not named and started.group(1).strip():
+            return None
+    numbers = tuple(dict.fromkeys(number for number in named if 1 <= number <= count))
+    if named and not numbers:
+        return None  # only numbers that nobody was asked about: no decision on these candidates
+    return Answer(numbers, reasons)
+
+
+def verdicts(
+    candidates: Sequence[Candidate], kept: Sequence[int], keep_max: int, reasons: dict[int, str]
+) -> tuple[Verdict, ...]:
+    """Return a verdict per candidate. Where more than ``keep_max`` are kept, the best in vector order stay."""
+    wanted = set(kept)
+    stay = set([n for n in range(1, len(candidates) + 1) if n in wanted][:keep_max])
+    return tuple(
+        Verdict(
+            n=n,
+            memory_id=candidate.memory.memory_id,
+            keep=n in stay,
+            reason=reasons.get(n),
+            over_limit=n in wanted and n not in stay,
+        )
+        for n, candidate in enumerate(candidates, start=1)
+    )
+
+
+def full_order(named: Sequence[int], count: int) -> list[int]:
+    """Return all of 1..``count``: first the numbers named, then the others as they came."""
+    return [*named, *(n for n in range(1, count + 1) if n not in set(named))]
+
+
+def _note(memory: Memory) -> str:
+    line = memory.note
+    return line if len(line) <= _NOTE_CHARS_MAX else f"{line[: _NOTE_CHARS_MAX - 1]}…"
+
+
+def _numbers_schema(count: int, items_max: int) -> JsonObject:
+    return {
+        "type": "array",
+        "items": {"type": "integer", "minimum": 1, "maximum": count},
+        "maxItems": items_max,
+    }
+
+
+def _format(name: str, properties: JsonObject) -> JsonObject:
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema}}
+
+
+def _object_with(text: str, key: str) -> JsonObject | None:
+    """Return the first JSON object in ``text`` that has a list under ``key``."""
+    decoder = json.JSONDecoder()
+    at = text.find("{")
+    while at != -1:
+        value: object = None
+        # Prose has braces too: what is no JSON here is not the answer, and the search goes on.
+        with contextlib.suppress(ValueError, RecursionError):
+            value, _ = decoder.raw_decode(text, at)
+        if isinstance(value, dict) and isinstance(value.get(key), list):
+            return value
+        at = text.find("{", at + 1)
+    return None
+
+
+def _integers(values: Sequence[Any]) -> list[int]:
+    named: list[int] = []
+    for value in values:
+        if isinstance(value, bool):
+            continue
+        if isinstance(value, int):
+            named.append(value)
+        elif isinstance(value, float) and value.is_integer():
+            named.append(int(value))
+        elif isinstance(value, str) and (match := _NUMBER.search(value)):
+            named.append(int(match.group()))
+    return named
+
+
+def _reasons(value: object, count: int) -> dict[int, str]:
+    """Read reasons given as ``{"3": "..."}`` or as ``[{"n": 3, "why": "..."}]``."""
+    pairs: list[tuple[object, object]] = []
+    if isinstance(value, dict):
+        pairs = list(value.items())
+    elif isinstance(value, list):
+        pairs = [(item.get("n"), item.get("why")) for item in value if isinstance(item, dict)]
+    reasons: dict[int, str] = {}
+    for number, why in pairs:
+        known = _integers([number])
+        if known and 1 <= known[0] <= count and isinstance(why, str):
+            reasons[known[0]] = why[:_REASON_CHARS_MAX]
+    return reasons

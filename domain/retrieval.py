@@ -1,0 +1,74 @@
+"""Pure rules of retrieval: what the recent window already shows is excluded, what is kept is split in two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from domain.events import CandidateFound, Facet
+from domain.memory import Memory, exchange_text
+
+Exclusion = Literal["recent_window", "same_text_as_window"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A memory the index proposed: its similarity to the question (cosine, -1 to 1), and its rank, from 1."""
+
+    memory: Memory
+    score: float
+    rank: int
+    matched: Facet
+    excluded: Exclusion | None = None
+
+    def as_event(self) -> CandidateFound:
+        """Return what the ledger keeps of a candidate."""
+        return CandidateFound(
+            memory_id=self.memory.memory_id,
+            turn_position=self.memory.position,
+            conversation_id=self.memory.conversation_id,
+            turn_id=self.memory.turn_id,
+            dense_score=round(self.score, 6),
+            dense_rank=self.rank,
+            matched=self.matched,
+            excluded=self.excluded,
+        )
+
+
+def exclude_window(
+    candidates: Sequence[Candidate], window: Sequence[Memory], limit: int
+) -> tuple[list[Candidate], list[Candidate]]:
+    """Take the memories that the recent window already shows out of the candidates.
+
+    A memory is excluded when it is one of the window's turns, and when its exchange is the same word for word, since
+    showing it twice tells the model nothing. Returns the first ``limit`` candidates that go on, and the excluded ones
+    found on the way; both in their given order.
+    """
+    shown_ids = {turn.memory_id for turn in window}
+    shown_texts = {_said(turn) for turn in window}
+    going_on: list[Candidate] = []
+    excluded: list[Candidate] = []
+    for candidate in candidates:
+        if len(going_on) == limit:
+            break
+        if candidate.memory.memory_id in shown_ids:
+            excluded.append(_excluded(candidate, "recent_window"))
+        elif _said(candidate.memory) in shown_texts:
+            excluded.append(_excluded(candidate, "same_text_as_window"))
+        else:
+            going_on.append(candidate)
+    return going_on, excluded
+
+
+def split(order: Sequence[Candidate], replay_count: int) -> tuple[list[Candidate], list[Candidate]]:
+    """Split kept memories, best first, into the ones to replay and the ones shown as summaries."""
+    return list(order[:replay_count]), list(order[replay_count:])
+
+
+def _said(memory: Memory) -> str:
+    return " ".join(exchange_text(memory.user, memory.assistant).split())
+
+
+def _excluded(candidate: Candidate, why: Exclusion) -> Candidate:
+    return Candidate(candidate.memory, candidate.score, candidate.rank, candidate.matched, why)

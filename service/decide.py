@@ -1,0 +1,177 @@
+"""The gate and the rerank: which candidates come in, and which of those are replayed.
+
+Each returns the event that records its decision, and always decides: where the chat model gives nothing that can be
+read, the order of the vectors stands in, and the event says so with the raw answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from domain.decisions import (
+    Answer,
+    full_order,
+    gate_format,
+    gate_messages,
+    read_answer,
+    rerank_format,
+    rerank_messages,
+    verdicts,
+)
+from domain.errors import UpstreamError
+from domain.events import GateDecided, JsonObject, Outcome, RerankDecided, Usage
+from domain.prompts import Prompts
+from domain.retrieval import Candidate, split
+from service.settings import ServiceSettings
+from service.upstream import ChatClient
+
+_TOKENS_PER_NUMBER = 6
+_TOKENS_PER_REASON = 40
+_TOKENS_BASE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a decision call gave: an answer that could be read, or why there is none."""
+
+    answer: Answer | None
+    note: str | None
+    raw: str | None
+    usage: Usage | None
+
+
+class Decider:
+    """Decides about candidates with the configured strategy and prompts."""
+
+    def __init__(self, chat: ChatClient, prompts: Prompts, settings: ServiceSettings) -> None:
+        self._chat = chat
+        self._prompts = prompts
+        self._settings = settings
+
+    async def gate(
+        self, question: str, candidates: Sequence[Candidate], keep_max: int, *, use_gate: bool
+    ) -> tuple[list[Candidate], GateDecided]:
+        """Return the candidates kept, in vector order, and the decision. ``candidates`` are in vector order."""
+        strategy = self._settings.gate if use_gate else "off"
+        everything = range(1, len(candidates) + 1)
+        started = time.perf_counter()
+        asked = _Asked(None, None, None, None)
+        outcome: Outcome = "ok"
+        kept: Sequence[int] = everything
+        rule: JsonObject | None = None
+        if not candidates:
+            outcome, asked = "skipped", _Asked(None, "no candidates", None, None)
+        elif strategy == "off":
+            outcome, asked = "skipped", _Asked(None, "the gate is off", None, None)
+        elif strategy == "score":
+            threshold = self._settings.score_threshold
+            assert threshold is not None  # the settings refuse GATE=score without one
+            rule = {"min_score": threshold}
+            kept = [n for n in everything if candidates[n - 1].score >= threshold]
+        else:
+            asked = await self._ask_gate(question, candidates)
+            if asked.answer is None:
+                outcome = "fallback"
+            else:
+                kept = asked.answer.numbers
+        decided = verdicts(candidates, kept, keep_max, asked.answer.reasons if asked.answer else {})
+        by_model = strategy == "llm" and outcome != "skipped"
+        event = GateDecided(
+            strategy=strategy,
+            outcome=outcome,
+            note=asked.note,
+            model=self._chat.model if by_model else None,
+            prompt_version=self._prompts.gate.version if by_model else None,
+            keep_max=keep_max,
+            score_rule=rule,
+            verdicts=decided,
+            raw_answer=asked.raw,
+            usage=asked.usage,
+            latency_ms=_ms_since(started),
+        )
+        return [candidates[verdict.n - 1] for verdict in decided if verdict.keep], event
+
+    async def rerank(
+        self, question: str, kept: Sequence[Candidate], retrieve_k: int, *, use_rerank: bool
+    ) -> tuple[list[Candidate], list[Candidate], RerankDecided]:
+        """Return the memories to replay and those shown as summaries, each best first, and the decision."""
+        started = time.perf_counter()
+        asked = _Asked(None, None, None, None)
+        outcome: Outcome = "skipped"
+        named: Sequence[int] = ()
+        if not use_rerank:
+            asked = _Asked(None, "the rerank is off", None, None)
+        elif len(kept) <= retrieve_k or retrieve_k == 0:
+            asked = _Asked(None, "there is nothing to choose: all or none are replayed", None, None)
+        else:
+            asked = await self._ask_rerank(question, kept, retrieve_k)
+            outcome = "ok" if asked.answer is not None else "fallback"
+            named = asked.answer.numbers if asked.answer is not None else ()
+        order = [kept[n - 1] for n in full_order(named, len(kept))]
+        replay, notes = split(order, retrieve_k)
+        by_model = outcome != "skipped"
+        event = RerankDecided(
+            strategy="llm" if use_rerank else "none",
+            outcome=outcome,
+            note=asked.note,
+            model=self._chat.model if by_model else None,
+            prompt_version=self._prompts.rerank.version if by_model else None,
+            retrieve_k=retrieve_k,
+            order=tuple(candidate.memory.memory_id for candidate in order),
+            named=len(named),
+            replayed=tuple(candidate.memory.memory_id for candidate in replay),
+            raw_answer=asked.raw,
+            usage=asked.usage,
+            latency_ms=_ms_since(started),
+        )
+        return replay, notes, event
+
+    async def _ask_gate(self, question: str, candidates: Sequence[Candidate]) -> _Asked:
+        memories = [candidate.memory for candidate in candidates]
+        reasons = self._settings.gate_reasons
+        per_candidate = _TOKENS_PER_NUMBER + (_TOKENS_PER_REASON if reasons else 0)
+        return await self._ask(
+            gate_messages(self._prompts.gate.text, question, memories),
+            gate_format(len(memories), reasons=reasons),
+            key="keep",
+            count=len(memories),
+            timeout_s=self._settings.gate_timeout_s,
+            max_tokens=_TOKENS_BASE + per_candidate * len(memories),
+        )
+
+    async def _ask_rerank(self, question: str, kept: Sequence[Candidate], retrieve_k: int) -> _Asked:
+        memories = [candidate.memory for candidate in kept]
+        return await self._ask(
+            rerank_messages(self._prompts.rerank.text, question, memories, retrieve_k),
+            rerank_format(len(memories), retrieve_k),
+            key="top",
+            count=len(memories),
+            timeout_s=self._settings.rerank_timeout_s,
+            max_tokens=_TOKENS_BASE + _TOKENS_PER_NUMBER * retrieve_k,
+        )
+
+    async def _ask(
+        self,
+        messages: list[dict[str, str]],
+        response_format: JsonObject,
+        *,
+        key: str,
+        count: int,
+        timeout_s: float,
+        max_tokens: int,
+    ) -> _Asked:
+        try:
+            completion = await self._chat.complete(
+                messages, timeout_s=timeout_s, max_tokens=max_tokens, response_format=response_format
+            )
+        except UpstreamError as error:
+            return _Asked(None, str(error), None, None)
+        answer = read_answer(completion.text, key, count)
+        note = None if answer is not None else "the answer holds no decision on these candidates"
+        return _Asked(answer, note, completion.text, completion.usage)
+
+
+def _ms_since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 3)

@@ -1,0 +1,41 @@
+"""The knobs of a turn: names, defaults and bounds, and how they are read from a request's ``metadata``."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("give a whole number")  # noqa: TRY004 - pydantic turns a ValueError into a named error
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_bool)]
+
+
+class Knobs(BaseModel):
+    """How a turn uses memory. Values may be JSON values or strings, since OpenAI metadata holds strings."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    recent_turns: Whole = Field(default=6, ge=0, le=50, description="turns of this conversation shown as they were")
+    candidate_n: Whole = Field(default=60, ge=0, le=500, description="memories proposed by the index")
+    retrieve_k: Whole = Field(default=5, ge=0, le=50, description="memories replayed as past turns")
+    gate_keep_max: Whole = Field(default=30, ge=1, le=500, description="memories the gate may keep")
+    use_gate: bool = Field(default=True, description="let the gate drop what does not help")
+    use_rerank: bool | None = Field(default=None, description="let the chat model pick the ones to replay")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_misspelt_knob(cls, data: Any) -> Any:
+        # Metadata is the client's own, so an unknown key is none of our business, unless it is a knob with a slip.
+        for key in data if isinstance(data, dict) else ():
+            if key not in cls.model_fields and (
+                close := difflib.get_close_matches(str(key), cls.model_fields, 1, 0.85)
+            ):
+                raise ValueError(f"{key!r} is no knob: did you mean {close[0]!r}?")
+        return data

@@ -1,0 +1,72 @@
+"""Settings of the service: the chat model, the gate, the prompt budget and how long to wait for whom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from projections.settings import Endpoint, ProjectionSettings
+
+
+class ServiceSettings(ProjectionSettings):
+    """All settings of the service. Times are in seconds."""
+
+    llm_base_url: Endpoint = Field(
+        description="base URL of the OpenAI-compatible chat endpoint, e.g. http://localhost:8001/v1"
+    )
+    llm_model: str = Field(min_length=1, description="name of the chat model at LLM_BASE_URL")
+    llm_timeout_s: float = Field(
+        default=120.0, gt=0, description="how long the chat model may be silent before and while it answers"
+    )
+    llm_connect_timeout_s: float = Field(default=5.0, gt=0, description="how long to wait for a connection")
+    llm_extra_body: dict[str, Any] = Field(default={}, description="JSON object added to each answer's request")
+    decision_extra_body: dict[str, Any] = Field(
+        default={}, description="JSON object added to gate, rerank and summary requests"
+    )
+
+    gate: Literal["llm", "score", "off"] = Field(default="llm", description="who decides which memories are kept")
+    gate_timeout_s: float = Field(default=30.0, gt=0, description="how long a turn waits for the gate")
+    gate_reasons: bool = Field(default=False, description="ask the gate for a reason per memory (costs tokens)")
+    gate_score_min: float | None = Field(
+        default=None, ge=-1, le=1, description="lowest similarity that GATE=score keeps; known for the embedded model"
+    )
+    rerank_timeout_s: float = Field(default=30.0, gt=0, description="how long a turn waits for the rerank")
+    use_rerank_default: bool = Field(default=True, description="use_rerank of a request that does not say")
+
+    prompt_budget_tokens: int | None = Field(
+        default=None, ge=256, description="tokens of a prompt; default: what the chat endpoint says it takes"
+    )
+    answer_reserve_tokens: int = Field(
+        default=1024, ge=1, description="tokens kept free for an answer whose max_tokens is not given"
+    )
+    prompts_dir: Path | None = Field(
+        default=None, description="folder of CHAT_SYSTEM.txt and others that replace prompts"
+    )
+
+    summary_timeout_s: float = Field(default=120.0, gt=0, description="how long one try at a summary may take")
+    summary_attempts: int = Field(default=5, ge=1, description="tries at a summary until the next start")
+    summary_concurrency: int = Field(default=2, ge=1, le=64, description="summaries written at the same time")
+
+    request_bytes_max: int = Field(default=4_000_000, ge=1024, description="largest request body accepted")
+
+    @model_validator(mode="after")
+    def _score_gate_has_threshold(self) -> Self:
+        if self.gate == "score" and self.score_threshold is None:
+            raise ValueError(
+                "GATE=score needs GATE_SCORE_MIN: no threshold has been measured for "
+                f"EMB_MODEL = {self.emb_model!r}; set it, or use GATE=llm"
+            )
+        return self
+
+    @property
+    def score_threshold(self) -> float | None:
+        """The similarity below which ``GATE=score`` drops a memory."""
+        return self.gate_score_min if self.gate_score_min is not None else SCORE_THRESHOLDS.get(self.emb_model)
+
+
+SCORE_THRESHOLDS = {
+    "multilingual-e5-small": 0.83,
+}
+"""Similarity thresholds by embedding model, as measured by ``benchmarks/gate_threshold.py``."""

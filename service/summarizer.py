@@ -1,0 +1,111 @@
+"""Writes a summary for each turn that lacks one, in the background.
+
+It needs no list of its own: a turn without a ``SummaryRecorded`` event behind it lacks a summary, and at each start all
+such turns are tried again. A turn whose tries are used up gets a ``SummaryFailed`` event and rests until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from domain.errors import UpstreamError
+from domain.events import Event, NewEvent, Payload, SummaryFailed, SummaryRecorded, TurnRecorded
+from domain.ledger import Ledger
+from domain.prompts import Prompt
+from domain.reasoning import visible
+from service.settings import ServiceSettings
+from service.upstream import ChatClient
+
+log = logging.getLogger(__name__)
+
+_TURNS_PER_READ = 64
+_SUMMARY_TOKENS_MAX = 256
+_BACKOFF_FIRST_S = 1.0
+_BACKOFF_MAX_S = 60.0
+_EXCHANGE_CHARS_MAX = 8000
+"""What is read of each side of an exchange: the gist of a longer one is in its beginning, and the prompt must fit."""
+
+
+class Summarizer:
+    """The projection, in the sense of :class:`~projections.follower.Projection`, of turns to their summaries."""
+
+    name = "summaries"
+
+    def __init__(self, ledger: Ledger, chat: ChatClient, prompt: Prompt, settings: ServiceSettings) -> None:
+        self._ledger = ledger
+        self._chat = chat
+        self._prompt = prompt
+        self._settings = settings
+        self._position = 0
+
+    async def advance(self) -> bool:
+        """Summarise the next turns that lack a summary, a bounded number at a time."""
+        turns = await asyncio.to_thread(self._ledger.reader.turns_without_summary, self._position, _TURNS_PER_READ)
+        places = asyncio.Semaphore(self._settings.summary_concurrency)
+
+        async def summarise(turn: Event) -> None:
+            async with places:
+                await self._summarise(turn)
+
+        async with asyncio.TaskGroup() as group:
+            for turn in turns:
+                group.create_task(summarise(turn))
+        if turns:
+            self._position = turns[-1].position
+        return bool(turns)
+
+    async def _summarise(self, event: Event) -> None:
+        turn = event.payload
+        assert isinstance(turn, TurnRecorded)
+        attempts = 0
+        outcome: Payload
+        try:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(UpstreamError),
+                wait=wait_exponential_jitter(initial=_BACKOFF_FIRST_S, max=_BACKOFF_MAX_S),
+                stop=stop_after_attempt(self._settings.summary_attempts),
+                reraise=True,
+            ):
+                with attempt:
+                    attempts += 1
+                    outcome = await self._ask(event.event_id, turn, attempts)
+        except UpstreamError as error:
+            log.warning("no summary for turn %s after %d tries: %s", event.correlation_id, attempts, error.code)
+            outcome = SummaryFailed(
+                memory_id=event.event_id,
+                turn_id=turn.turn_id,
+                model=self._chat.model,
+                prompt_version=self._prompt.version,
+                error=str(error),
+                attempts=attempts,
+            )
+        new = NewEvent(self._ledger.clock.new_id(), outcome, event.correlation_id, event.event_id)
+        await asyncio.wrap_future(self._ledger.append(event.stream, lambda _head: [new]))
+
+    async def _ask(self, memory_id: str, turn: TurnRecorded, attempts: int) -> SummaryRecorded:
+        # The exchange alone: what was recalled for it is a memory already and must not be stored again.
+        exchange = (
+            f"Date: {turn.ts:%Y-%m-%d}\n"
+            f"Person: {turn.user[:_EXCHANGE_CHARS_MAX]}\n"
+            f"Assistant: {turn.assistant[:_EXCHANGE_CHARS_MAX]}"
+        )
+        completion = await self._chat.complete(
+            [{"role": "system", "content": self._prompt.text}, {"role": "user", "content": exchange}],
+            timeout_s=self._settings.summary_timeout_s,
+            max_tokens=_SUMMARY_TOKENS_MAX,
+        )
+        summary = visible(completion.text)
+        if not summary:
+            raise UpstreamError("the chat endpoint gave an empty summary", status=502, code="upstream_empty")
+        return SummaryRecorded(
+            memory_id=memory_id,
+            turn_id=turn.turn_id,
+            summary=summary,
+            model=self._chat.model,
+            prompt_version=self._prompt.version,
+            usage=completion.usage,
+            attempts=attempts,
+        )

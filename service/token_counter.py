@@ -1,0 +1,77 @@
+"""How many tokens a text has, without ever making a turn wait for the answer.
+
+A conservative estimate is there at once. Where a prompt comes near its budget and the chat endpoint can count, exact
+counts are fetched beside the turn's other calls and kept for the next ones; what has not arrived when the prompt is put
+together stays an estimate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Literal
+
+from domain.tokens import estimate_tokens
+from service.upstream import ChatClient
+
+_KEPT_MAX = 20_000
+_IN_FLIGHT_MAX = 8
+_NEAR_BUDGET = 0.8
+
+
+class TokenCounter:
+    """Counts by estimate, and by the endpoint's own tokenizer as far as its counts are known."""
+
+    def __init__(self, chat: ChatClient) -> None:
+        self._chat = chat
+        self._exact: OrderedDict[int, int] = OrderedDict()
+        self._places = asyncio.Semaphore(_IN_FLIGHT_MAX)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asked: set[int] = set()
+        self._can_count: bool | None = None
+
+    def count(self, text: str) -> int:
+        """Return the exact count where it is known, else an upper estimate."""
+        return self._exact.get(hash(text)) or estimate_tokens(text)
+
+    def kind(self, texts: Iterable[str]) -> Literal["exact", "estimate", "mixed"]:
+        """Tell how these texts are counted."""
+        known = {hash(text) in self._exact for text in texts}
+        return "mixed" if len(known) > 1 else ("exact" if known == {True} else "estimate")
+
+    def prefetch(self, texts: Iterable[str], budget_tokens: int) -> None:
+        """Start fetching exact counts, if the estimates come near the budget; return at once."""
+        wanted = list(dict.fromkeys(texts))
+        if self._can_count is False or sum(map(self.count, wanted)) < _NEAR_BUDGET * budget_tokens:
+            return
+        for text in wanted:
+            key = hash(text)
+            if key not in self._exact and key not in self._asked and len(self._tasks) < _KEPT_MAX:
+                self._asked.add(key)
+                task = asyncio.get_running_loop().create_task(self._fetch(text))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Stop fetching."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _fetch(self, text: str) -> None:
+        key = hash(text)
+        try:
+            async with self._places:
+                count = await self._chat.count_tokens(text) if self._can_count is not False else None
+        finally:
+            self._asked.discard(key)
+        if count is None:
+            # One refusal is taken as "no /tokenize here" until a count succeeds; the estimate serves meanwhile.
+            self._can_count = self._can_count or False
+            return
+        self._can_count = True
+        self._exact[key] = count
+        while len(self._exact) > _KEPT_MAX:
+            self._exact.popitem(last=False)

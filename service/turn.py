@@ -1,0 +1,357 @@
+"""One chat turn, from request to durable event.
+
+Read :meth:`TurnService.answer` top to bottom and you know the product.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+
+import anyio
+
+from domain.errors import EmbeddingError, IndexUnavailable, UpstreamError
+from domain.events import (
+    Event,
+    GateDecided,
+    JsonObject,
+    NewEvent,
+    Payload,
+    PromptReport,
+    RerankDecided,
+    RetrievalRecorded,
+    TurnFailed,
+    TurnRecorded,
+    Usage,
+)
+from domain.identity import StreamId
+from domain.ledger import Ledger, StreamHead
+from domain.memory import Memory
+from domain.prompt import LAYOUT, BuiltPrompt, build_prompt, texts_to_count
+from domain.prompts import Prompts
+from domain.reasoning import visible
+from domain.retrieval import Candidate, exclude_window
+from projections.memory_index import MemoryIndex
+from service.decide import Decider
+from service.knobs import Knobs
+from service.settings import ServiceSettings
+from service.token_counter import TokenCounter
+from service.upstream import ChatClient, Delta
+
+log = logging.getLogger(__name__)
+
+DISCONNECTED = "client_disconnected"
+"""``finish_reason`` of an answer whose client hung up: what was generated until then is kept."""
+_DISCONNECTED_STATUS = 499
+_DEFAULT_CONTEXT_TOKENS = 4096
+"""What a model takes when nobody says: the smallest context that self-hosted chat models commonly run with."""
+
+
+LastEvent = Callable[[StreamHead], Payload]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """What a client asks. ``parameters`` go to the chat model as they are."""
+
+    stream: StreamId
+    question: str
+    client_system: str
+    knobs: Knobs
+    parameters: JsonObject
+    max_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The chat model has begun to answer; this is what it was shown."""
+
+    correlation_id: str
+    created: datetime
+    model: str
+    replay: list[Candidate]
+    notes: list[Candidate]
+    retrieval: RetrievalRecorded
+    gate: GateDecided
+    rerank: RerankDecided
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The turn is on the disk."""
+
+    turn: TurnRecorded
+    memory_id: str
+
+
+@dataclass
+class _Draft:
+    """A turn in the making: what is known of it so far, so that it can be recorded wherever it ends."""
+
+    request: TurnRequest
+    correlation_id: str
+    ts: datetime
+    began: float
+    window: list[Memory] = field(default_factory=list)
+    retrieval: RetrievalRecorded | None = None
+    gate: GateDecided | None = None
+    rerank: RerankDecided | None = None
+    prompt: BuiltPrompt | None = None
+    report: PromptReport | None = None
+    text: str = ""
+    finish_reason: str = ""
+    usage: Usage | None = None
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+    def mark(self, name: str, since: float) -> None:
+        self.timings_ms[name] = round((time.perf_counter() - since) * 1000, 3)
+
+
+class TurnService:
+    """Answers requests with memory and records every turn. All state is in the ledger."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        index: MemoryIndex,
+        chat: ChatClient,
+        prompts: Prompts,
+        settings: ServiceSettings,
+    ) -> None:
+        self._ledger = ledger
+        self._index = index
+        self._chat = chat
+        self._prompts = prompts
+        self._settings = settings
+        self._decider = Decider(chat, prompts, settings)
+        self.tokens = TokenCounter(chat)
+        self.max_model_len: int | None = None
+        """What the chat endpoint says its model takes, once it has said so."""
+
+    async def answer(self, request: TurnRequest) -> AsyncIterator[Started | Delta | Finished]:
+        """Answer one request: first :class:`Started`, then the pieces of the answer, last :class:`Finished`.
+
+        Raises :class:`UpstreamError` when the chat model gives no whole answer (a ``TurnFailed`` event then holds the
+        question), and :class:`LedgerError` when the turn could not be recorded. Closing the iterator early, or
+        cancelling the task, records what was generated so far.
+        """
+        clock = self._ledger.clock
+        draft = _Draft(request, f"chatcmpl-{clock.new_id().replace('-', '')}", clock.now(), time.perf_counter())
+        try:
+            await self._read_window(draft)
+            candidates = await self._retrieve(draft)
+            kept = await self._gate(draft, candidates)
+            replay, notes = await self._rerank(draft, kept)
+            messages = self._build_prompt(draft, replay, notes)
+            started = time.perf_counter()
+            async with self._chat.stream(messages, request.parameters) as deltas:
+                async for delta in deltas:
+                    if "first_token" not in draft.timings_ms:
+                        draft.mark("first_token", started)
+                        yield self._started(draft, replay, notes)
+                    draft.text += delta.text
+                    draft.finish_reason = delta.finish_reason or draft.finish_reason
+                    draft.usage = delta.usage or draft.usage
+                    yield delta
+            draft.mark("answer", started)
+        except UpstreamError as error:
+            await self._record_failure(draft, str(error), error.code, error.status)
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            # The client is gone, and with it every reason to go on; what was said so far still happened.
+            with anyio.CancelScope(shield=True):
+                await self._record_interrupted(draft)
+            raise
+        yield await self._record(draft, draft.finish_reason)
+
+    async def _read_window(self, draft: _Draft) -> None:
+        started = time.perf_counter()
+        draft.window = await asyncio.to_thread(
+            self._ledger.reader.recent_turns, draft.request.stream, draft.request.knobs.recent_turns
+        )
+        draft.mark("window", started)
+
+    async def _retrieve(self, draft: _Draft) -> list[Candidate]:
+        """Search persistent memory and take out what the window shows; without memory, say why and go on."""
+        started = time.perf_counter()
+        request, knobs = draft.request, draft.request.knobs
+        recorded = partial(
+            RetrievalRecorded,
+            query=request.question,
+            knobs=knobs.model_dump(),
+            window=tuple(turn.memory_id for turn in draft.window),
+        )
+        if knobs.candidate_n == 0:
+            draft.retrieval = recorded(outcome="skipped", degraded_reason="candidate_n is 0")
+            return []
+        try:
+            # Every turn of the window may be among the nearest, so that many more are asked for.
+            wanted = knobs.candidate_n + len(draft.window)
+            found = await self._index.search(request.stream.user_id, request.question, wanted)
+        except (EmbeddingError, IndexUnavailable) as error:
+            log.warning("turn %s is answered without memory: %s", draft.correlation_id, error)
+            draft.retrieval = recorded(outcome="degraded", degraded_code=error.kind, degraded_reason=str(error))
+            draft.mark("retrieve", started)
+            return []
+        memories = await asyncio.to_thread(
+            self._ledger.reader.memories, request.stream.user_id, [hit.turn_position for hit in found.hits]
+        )
+        ranked = [
+            Candidate(memories[hit.turn_position], hit.score, rank, hit.matched)
+            for rank, hit in enumerate(found.hits, start=1)
+            if hit.turn_position in memories
+        ]
+        candidates, excluded = exclude_window(ranked, draft.window, knobs.candidate_n)
+        draft.retrieval = recorded(
+            outcome="ok",
+            embedding_model=found.space.model,
+            dimensions=found.space.dimensions,
+            index_position=found.position,
+            candidates=tuple(
+                candidate.as_event() for candidate in sorted([*candidates, *excluded], key=lambda item: item.rank)
+            ),
+            embed_ms=round(found.embed_ms, 3),
+            search_ms=round(found.search_ms, 3),
+        )
+        draft.mark("retrieve", started)
+        memories_found = [candidate.memory for candidate in candidates]
+        self.tokens.prefetch(
+            texts_to_count(draft.window, memories_found[: knobs.retrieve_k], memories_found), self._budget(request)
+        )
+        return candidates
+
+    async def _gate(self, draft: _Draft, candidates: list[Candidate]) -> list[Candidate]:
+        knobs = draft.request.knobs
+        kept, draft.gate = await self._decider.gate(
+            draft.request.question, candidates, knobs.gate_keep_max, use_gate=knobs.use_gate
+        )
+        draft.timings_ms["gate"] = draft.gate.latency_ms
+        return kept
+
+    async def _rerank(self, draft: _Draft, kept: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
+        knobs = draft.request.knobs
+        use_rerank = knobs.use_rerank if knobs.use_rerank is not None else self._settings.use_rerank_default
+        replay, notes, draft.rerank = await self._decider.rerank(
+            draft.request.question, kept, knobs.retrieve_k, use_rerank=use_rerank
+        )
+        draft.timings_ms["rerank"] = draft.rerank.latency_ms
+        return replay, notes
+
+    def _build_prompt(self, draft: _Draft, replay: list[Candidate], notes: list[Candidate]) -> list[dict[str, str]]:
+        budget = self._budget(draft.request)
+        draft.prompt = build_prompt(
+            system=self._prompts.chat.text,
+            client_system=draft.request.client_system,
+            window=draft.window,
+            replay=[candidate.memory for candidate in replay],
+            notes=[candidate.memory for candidate in notes],
+            question=draft.request.question,
+            budget_tokens=budget,
+            count=self.tokens.count,
+        )
+        draft.report = PromptReport(
+            layout=LAYOUT,
+            system_version=self._prompts.chat.version,
+            budget_tokens=budget,
+            tokens=draft.prompt.tokens,
+            counted=self.tokens.kind(message["content"] for message in draft.prompt.messages),
+            left_out=draft.prompt.left_out,
+        )
+        return draft.prompt.messages
+
+    def _budget(self, request: TurnRequest) -> int:
+        if self._settings.prompt_budget_tokens is not None:
+            return self._settings.prompt_budget_tokens
+        takes = self.max_model_len or _DEFAULT_CONTEXT_TOKENS
+        answer = request.max_tokens or min(self._settings.answer_reserve_tokens, takes // 4)
+        return max(takes - answer, takes // 4)
+
+    def _started(self, draft: _Draft, replay: list[Candidate], notes: list[Candidate]) -> Started:
+        assert draft.prompt is not None
+        assert draft.retrieval is not None
+        assert draft.gate is not None
+        assert draft.rerank is not None
+        replayed = {memory.memory_id for memory in draft.prompt.replayed}
+        summarised = {memory.memory_id for memory in draft.prompt.summarised}
+        return Started(
+            correlation_id=draft.correlation_id,
+            created=draft.ts,
+            model=self._chat.model,
+            replay=[candidate for candidate in replay if candidate.memory.memory_id in replayed],
+            notes=[candidate for candidate in notes if candidate.memory.memory_id in summarised],
+            retrieval=draft.retrieval,
+            gate=draft.gate,
+            rerank=draft.rerank,
+        )
+
+    async def _record(self, draft: _Draft, finish_reason: str) -> Finished:
+        prompt, report = draft.prompt, draft.report
+        assert prompt is not None
+        assert report is not None
+        draft.mark("total", draft.began)
+
+        def turn(head: StreamHead) -> TurnRecorded:
+            return TurnRecorded(
+                turn_id=head.turn_id + 1,
+                ts=draft.ts,
+                user=draft.request.question,
+                assistant=visible(draft.text),
+                model=self._chat.model,
+                parameters=draft.request.parameters,
+                finish_reason=finish_reason,
+                usage=draft.usage,
+                window=tuple(memory.memory_id for memory in prompt.window),
+                replayed=tuple(memory.memory_id for memory in prompt.replayed),
+                summarised=tuple(memory.memory_id for memory in prompt.summarised),
+                prompt=report,
+                timings_ms=draft.timings_ms,
+            )
+
+        recorded = (await self._append(draft, turn))[-1]
+        assert isinstance(recorded.payload, TurnRecorded)
+        return Finished(recorded.payload, recorded.event_id)
+
+    async def _record_failure(self, draft: _Draft, error: str, code: str, status: int) -> None:
+        draft.mark("total", draft.began)
+        failed = TurnFailed(
+            ts=draft.ts,
+            user=draft.request.question,
+            partial_assistant=visible(draft.text),
+            model=self._chat.model,
+            error=error,
+            code=code,
+            status=status,
+            timings_ms=draft.timings_ms,
+        )
+        log.warning("turn %s failed: %s (%d)", draft.correlation_id, code, status)
+        await self._append(draft, lambda _head: failed)
+
+    async def _record_interrupted(self, draft: _Draft) -> None:
+        if visible(draft.text):
+            await self._record(draft, draft.finish_reason or DISCONNECTED)
+        else:
+            reason = "the client hung up before the answer began"
+            await self._record_failure(draft, reason, DISCONNECTED, _DISCONNECTED_STATUS)
+
+    async def _append(self, draft: _Draft, last: LastEvent) -> tuple[Event, ...]:
+        """Append what was decided and how the turn ended, in one commit; each event caused by the one before it."""
+        clock = self._ledger.clock
+        decided = [event for event in (draft.retrieval, draft.gate, draft.rerank) if event is not None]
+        ids = [clock.new_id() for _ in range(len(decided) + 1)]
+
+        def decide(head: StreamHead) -> list[NewEvent]:
+            payloads: list[Payload] = [*decided, last(head)]
+            causes = [None, *ids]
+            return [
+                NewEvent(event_id, payload, draft.correlation_id, cause)
+                for event_id, payload, cause in zip(ids, payloads, causes, strict=False)
+            ]
+
+        # Once handed over it is written, whether or not anybody still waits for it.
+        with anyio.CancelScope(shield=True):
+            return await asyncio.shield(asyncio.wrap_future(self._ledger.append(draft.request.stream, decide)))

@@ -1,0 +1,271 @@
+"""The chat endpoint: the one place that calls it, and the one tree of errors that calling it can give."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import openai
+from openai import AsyncOpenAI, AsyncStream
+from openai.types.chat import ChatCompletionChunk
+
+from domain.errors import UpstreamError
+from domain.events import JsonObject, Usage
+from domain.reasoning import storable
+from service.settings import ServiceSettings
+
+Message = dict[str, str]
+
+_PROBE_TIMEOUT_S = 5.0
+_ERROR_CHARS_MAX = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole answer."""
+
+    text: str
+    finish_reason: str | None
+    usage: Usage | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of an answer as it comes. ``reasoning`` is shown and never stored."""
+
+    text: str = ""
+    reasoning: str = ""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+
+
+class ChatClient:
+    """Calls the configured chat model. Nothing is retried here: whoever calls knows what a retry is worth.
+
+    Every method raises :class:`UpstreamError` and nothing else when the endpoint gives no usable answer.
+    """
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self.model = settings.llm_model
+        self._settings = settings
+        self._client = AsyncOpenAI(
+            base_url=settings.llm_base_url,
+            api_key=settings.openai_api_key.get_secret_value(),
+            max_retries=0,
+            timeout=httpx2.Timeout(settings.llm_timeout_s, connect=settings.llm_connect_timeout_s),
+        )
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        timeout_s: float,
+        max_tokens: int,
+        response_format: JsonObject | None = None,
+    ) -> Completion:
+        """Ask for one short answer at temperature 0, as decisions and summaries need it."""
+        body: JsonObject = {"temperature": 0, "max_tokens": max_tokens, **self._settings.decision_extra_body}
+        if response_format is not None:
+            body["response_format"] = response_format
+        try:
+            async with asyncio.timeout(timeout_s):
+                answer: Any = await self._client.post(
+                    "/chat/completions",
+                    cast_to=object,
+                    body={"model": self.model, "messages": list(messages), **body},
+                )
+        except TimeoutError:
+            raise _timed_out(timeout_s) from None
+        except (openai.OpenAIError, ValueError) as error:
+            raise _as_upstream_error(error, self._settings) from None
+        return _completion(answer)
+
+    @asynccontextmanager
+    async def stream(self, messages: Sequence[Message], parameters: JsonObject) -> AsyncIterator[AsyncIterator[Delta]]:
+        """Open an answer; leaving the context closes the connection, which makes the endpoint stop generating."""
+        body: JsonObject = {
+            "model": self.model,
+            "messages": list(messages),
+            "stream_options": {"include_usage": True},
+            **parameters,
+            **self._settings.llm_extra_body,
+            "stream": True,
+        }
+        try:
+            stream = await self._client.post(
+                "/chat/completions",
+                cast_to=ChatCompletionChunk,
+                body=body,
+                stream=True,
+                stream_cls=AsyncStream[ChatCompletionChunk],
+            )
+        except (openai.OpenAIError, ValueError) as error:
+            raise _as_upstream_error(error, self._settings) from None
+        async with stream:
+            yield self._deltas(stream)
+
+    async def _deltas(self, stream: AsyncStream[ChatCompletionChunk]) -> AsyncIterator[Delta]:
+        finished = False
+        try:
+            async for chunk in stream:
+                delta = _delta(chunk)
+                if delta is not None:
+                    finished = finished or delta.finish_reason is not None
+                    yield delta
+        except httpx2.TimeoutException:
+            raise _timed_out(self._settings.llm_timeout_s) from None
+        except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:
+            raise _as_upstream_error(error, self._settings) from None
+        if not finished:
+            raise _broke_off()
+
+    async def max_model_len(self) -> int | None:
+        """Return how many tokens the model takes, as far as the endpoint's list of models says so."""
+        try:
+            answer: Any = await self._client.get("/models", cast_to=object, options={"timeout": _PROBE_TIMEOUT_S})
+        except (openai.OpenAIError, ValueError) as error:
+            raise _as_upstream_error(error, self._settings) from None
+        entries = answer.get("data") if isinstance(answer, dict) else None
+        for entry in entries if isinstance(entries, list) else []:
+            if isinstance(entry, dict) and entry.get("id") == self.model:
+                length = entry.get("max_model_len")
+                return length if isinstance(length, int) and length > 0 else None
+        return None
+
+    async def count_tokens(self, text: str) -> int | None:
+        """Return the endpoint's own count of a text, None where it has no ``/tokenize`` (vLLM's is outside ``/v1``)."""
+        root = self._settings.llm_base_url.removesuffix("/v1")
+        try:
+            answer: Any = await self._client.post(
+                f"{root}/tokenize",
+                cast_to=object,
+                body={"model": self.model, "prompt": text, "add_special_tokens": False},
+                options={"timeout": _PROBE_TIMEOUT_S},
+            )
+        except (openai.OpenAIError, ValueError):
+            return None
+        count = answer.get("count") if isinstance(answer, dict) else None
+        return count if isinstance(count, int) else None
+
+
+def _completion(answer: Any) -> Completion:
+    try:
+        choice = answer["choices"][0]
+        text = choice["message"].get("content") or ""
+        finish_reason = choice.get("finish_reason")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise _unreadable() from None
+    if not isinstance(text, str):
+        raise _unreadable()
+    return Completion(storable(text), finish_reason, _usage(answer.get("usage")))
+
+
+def _delta(chunk: ChatCompletionChunk) -> Delta | None:
+    usage = _usage(chunk.usage.model_dump()) if chunk.usage is not None else None
+    choice = chunk.choices[0] if chunk.choices else None
+    if choice is None:
+        return Delta(usage=usage) if usage is not None else None
+    extra = choice.delta.model_extra or {}
+    reasoning = extra.get("reasoning_content") or extra.get("reasoning") or ""
+    return Delta(
+        text=storable(choice.delta.content or ""),
+        reasoning=reasoning if isinstance(reasoning, str) else "",
+        finish_reason=choice.finish_reason,
+        usage=usage,
+    )
+
+
+def _usage(value: Any) -> Usage | None:
+    if not isinstance(value, dict):
+        return None
+    prompt, completion = value.get("prompt_tokens"), value.get("completion_tokens")
+    if not isinstance(prompt, int) or not isinstance(completion, int):
+        return None
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+
+
+def _timed_out(timeout_s: float) -> UpstreamError:
+    return UpstreamError(
+        f"the chat endpoint was silent for {timeout_s:g} s: try again, or raise LLM_TIMEOUT_S",
+        status=504,
+        code="upstream_timeout",
+    )
+
+
+def _broke_off() -> UpstreamError:
+    return UpstreamError(
+        "the chat endpoint broke off in the middle of its answer", status=502, code="upstream_broke_off"
+    )
+
+
+def _unreadable() -> UpstreamError:
+    return UpstreamError(
+        "the answer of the chat endpoint cannot be read: is LLM_BASE_URL an OpenAI-compatible endpoint, ending in /v1?",
+        status=502,
+        code="upstream_unreadable",
+    )
+
+
+def _as_upstream_error(error: Exception, settings: ServiceSettings) -> UpstreamError:
+    """Say what went wrong in our own words: a foreign message may quote a key or somebody's text."""
+    if isinstance(error, openai.APITimeoutError):
+        return _timed_out(settings.llm_timeout_s)
+    if isinstance(error, openai.APIStatusError):
+        return _from_status(error, settings)
+    if isinstance(error, openai.APIConnectionError):
+        return UpstreamError(
+            "the chat endpoint (LLM_BASE_URL) cannot be reached", status=502, code="upstream_unreachable"
+        )
+    if isinstance(error, httpx2.HTTPError):
+        return _broke_off()
+    if isinstance(error, openai.APIError) and not isinstance(error, openai.APIResponseValidationError):
+        return UpstreamError(
+            "the chat endpoint reported an error in the middle of its answer", status=502, code="upstream_failed"
+        )
+    return _unreadable()
+
+
+def _from_status(error: openai.APIStatusError, settings: ServiceSettings) -> UpstreamError:
+    status = error.status_code
+    if status in {401, 403}:
+        return UpstreamError(
+            f"the chat endpoint refuses the key ({status}): check OPENAI_API_KEY",
+            status=502,
+            code="upstream_refused_key",
+        )
+    if status == 404:
+        return UpstreamError(
+            f"the chat endpoint does not know LLM_MODEL = {settings.llm_model!r}, or LLM_BASE_URL is wrong (404)",
+            status=502,
+            code="upstream_not_found",
+        )
+    if status == 429:
+        return UpstreamError(
+            "the chat endpoint limits the rate of requests (429): try again later",
+            status=429,
+            code="rate_limit_exceeded",
+            retry_after_s=_retry_after(error),
+        )
+    if status in {408, 504}:
+        return UpstreamError(f"the chat endpoint timed out ({status})", status=504, code="upstream_timeout")
+    if 400 <= status < 500:
+        said = error.body.get("message") if isinstance(error.body, dict) else None
+        reason = f": {said[:_ERROR_CHARS_MAX]}" if isinstance(said, str) else ""
+        return UpstreamError(
+            f"the chat endpoint rejected the request ({status}){reason}", status=400, code="upstream_rejected"
+        )
+    return UpstreamError(f"the chat endpoint fails ({status})", status=502, code="upstream_failed")
+
+
+def _retry_after(error: openai.APIStatusError) -> float | None:
+    try:
+        return float(error.response.headers.get("retry-after", ""))
+    except ValueError:
+        return None
