@@ -11,6 +11,7 @@ thereby decided where nothing can come between.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -31,7 +32,7 @@ from domain.events import Event, NewEvent, TurnRecorded
 from domain.identity import StreamId
 from domain.reader import LedgerReader
 from domain.schema import EVENTS
-from domain.sqlite import WriterLock, checkpoint, open_engine, wal_bytes
+from domain.sqlite import DRIVER, WriterLock, checkpoint, open_engine, wal_bytes
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class _Append:
 class Ledger:
     """Append to and read from ``path``, which the migrations have made.
 
+    ``failures`` counts what went wrong in the writer's thread beside the appends, whose callers are told themselves.
     Raises :class:`LedgerSchemaError` when there is no such file and :class:`LedgerLocked` when this SQLite cannot share
     writing and another process already writes.
     """
@@ -74,14 +76,22 @@ class Ledger:
             )
         self.path = path
         self.clock = clock or Clock()
+        self.failures = 0
         self._lock = WriterLock(path)
         self._writer = open_engine(path, writer=True)
         self._readers = open_engine(path, writer=False)
         self.reader = LedgerReader(self._readers)
         self._queue: queue.Queue[_Append | None] = queue.Queue(maxsize=_QUEUE_MAX)
         self._listeners: list[Callable[[], None]] = []
+        # Nothing may be queued behind the word that ends the writer's thread: its future would never resolve.
+        self._closing = threading.Lock()
         self._closed = False
-        self._thread = threading.Thread(target=self._write_forever, name="ledger-writer", daemon=True)
+        try:
+            writer = _Writer(self._writer, self.clock)
+        except DatabaseError as error:
+            self._lock.release()
+            raise LedgerSchemaError(f"{path.name} cannot be opened as a ledger ({error.orig})") from None
+        self._thread = threading.Thread(target=self._write_forever, args=(writer,), name="ledger-writer", daemon=True)
         self._thread.start()
 
     def append(
@@ -94,13 +104,14 @@ class Ledger:
         or with :class:`LedgerWriteFailed`; in each case nothing was recorded. Raises :class:`LedgerOverloaded` at once
         when too many appends wait.
         """
-        if self._closed:
-            raise LedgerError("the ledger is closed")
         done: Future[tuple[Event, ...]] = Future()
-        try:
-            self._queue.put_nowait(_Append(stream, decide, expected_version, done))
-        except queue.Full:
-            raise LedgerOverloaded(f"{_QUEUE_MAX} appends already wait for the disk: try again later") from None
+        with self._closing:
+            if self._closed:
+                raise LedgerError("the ledger is closed")
+            try:
+                self._queue.put_nowait(_Append(stream, decide, expected_version, done))
+            except queue.Full:
+                raise LedgerOverloaded(f"{_QUEUE_MAX} appends already wait for the disk: try again later") from None
         return done
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
@@ -113,9 +124,10 @@ class Ledger:
 
     def close(self) -> None:
         """Write what waits, checkpoint and let go of the file."""
-        if self._closed:
-            return
-        self._closed = True
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
         self._queue.put(None)
         self._thread.join()
         # The last connection to close checkpoints the WAL, and that must be the writer's.
@@ -123,8 +135,8 @@ class Ledger:
         self._writer.dispose()
         self._lock.release()
 
-    def _write_forever(self) -> None:
-        with _Writer(self._writer, self.clock) as writer:
+    def _write_forever(self, writer: _Writer) -> None:
+        with contextlib.closing(writer):
             ending = False
             while not ending:
                 first = self._queue.get()
@@ -136,15 +148,30 @@ class Ledger:
                         ending = True
                     else:
                         batch.append(item)
-                writer.write(batch)
-                for listener in tuple(self._listeners):
-                    listener()
-                self._checkpoint(writer)
+                self._write(writer, batch)
+
+    def _write(self, writer: _Writer, batch: Sequence[_Append]) -> None:
+        """Write one batch. The thread must survive whatever happens here: without it every later append would hang."""
+        try:
+            writer.write(batch)
+            for listener in tuple(self._listeners):
+                listener()
+            self._checkpoint(writer)
+        except Exception as error:  # noqa: BLE001 - the outermost loop of a background thread: logged and counted
+            self.failures += 1
+            log.warning("ledger writer: %s after a batch of %d appends", type(error).__name__, len(batch))
+            for item in batch:
+                if not item.done.done():
+                    item.done.set_exception(LedgerWriteFailed(f"the writer failed ({type(error).__name__})"))
 
     def _checkpoint(self, writer: _Writer) -> None:
         size = wal_bytes(self.path)
         if size >= _CHECKPOINT_WAL_BYTES and self._queue.empty():
-            writer.checkpoint(truncate=size >= _WARN_WAL_BYTES)
+            try:
+                writer.checkpoint(truncate=size >= _WARN_WAL_BYTES)
+            except DRIVER.Error as error:  # what was committed is safe in the WAL: the next commit tries again
+                self.failures += 1
+                log.warning("ledger checkpoint failed (%s): the WAL stays at %d MiB", error, size >> 20)
         if size >= _WARN_WAL_BYTES:
             log.warning("ledger WAL has grown to %d MiB: a long-running reader holds it", size >> 20)
 
@@ -153,14 +180,10 @@ class _Writer:
     """The writing connection, used by one thread."""
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
-        self._engine = engine
         self._clock = clock
+        self._connection = engine.connect()
 
-    def __enter__(self) -> _Writer:
-        self._connection = self._engine.connect()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
+    def close(self) -> None:
         self._connection.close()
 
     def write(self, batch: Sequence[_Append]) -> None:

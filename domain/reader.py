@@ -205,7 +205,14 @@ class LedgerReader:
         """
         query = (
             select(EVENTS, _TURN.c.position.label("turn_position"))
-            .outerjoin(_TURN, and_(_TURN.c.event_id == EVENTS.c.causation_id, EVENTS.c.type == SummaryRecorded.type))
+            .outerjoin(
+                _TURN,
+                and_(
+                    _TURN.c.event_id == EVENTS.c.causation_id,
+                    _TURN.c.user_id == EVENTS.c.user_id,
+                    EVENTS.c.type == SummaryRecorded.type,
+                ),
+            )
             .where(EVENTS.c.type.in_((TurnRecorded.type, SummaryRecorded.type)), EVENTS.c.position > after)
             .order_by(EVENTS.c.position)
             .limit(limit)
@@ -241,7 +248,11 @@ class LedgerReader:
         """Return at most ``limit`` turns behind ``after`` that have no summary yet, in order."""
         has_summary = (
             select(_SUMMARY.c.position)
-            .where(_SUMMARY.c.causation_id == EVENTS.c.event_id, _SUMMARY.c.type == SummaryRecorded.type)
+            .where(
+                _SUMMARY.c.causation_id == EVENTS.c.event_id,
+                _SUMMARY.c.type == SummaryRecorded.type,
+                _SUMMARY.c.user_id == EVENTS.c.user_id,
+            )
             .exists()
         )
         query = (

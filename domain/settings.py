@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from domain.errors import SettingsError, shown
 
-_SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+_SECRET_WORDS = frozenset({"KEY", "KEYS", "TOKEN", "SECRET", "PASSWORD"})
 
 
 class StorageSettings(BaseSettings):
@@ -54,5 +54,5 @@ def _complaint(kind: type[StorageSettings], item: dict[str, object]) -> str:
     hint = f" ({known.description})" if known is not None and known.description else ""
     if item["type"] == "missing":
         return f"{name} is not set{hint}: set it in the environment or in .env"
-    value = "(hidden)" if any(word in name for word in _SECRET_WORDS) else shown(item.get("input"))
+    value = "(hidden)" if _SECRET_WORDS & set(name.split("_")) else shown(item.get("input"))
     return f"{name} = {value}{hint}: {item['msg']}"

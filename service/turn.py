@@ -353,5 +353,7 @@ class TurnService:
             ]
 
         # Once handed over it is written, whether or not anybody still waits for it.
+        written = asyncio.shield(asyncio.wrap_future(self._ledger.append(draft.request.stream, decide)))
         with anyio.CancelScope(shield=True):
-            return await asyncio.shield(asyncio.wrap_future(self._ledger.append(draft.request.stream, decide)))
+            await written
+        return written.result()

@@ -1,9 +1,9 @@
 """The events table and the triggers that make it append-only.
 
 Three triggers guard the table against every SQLite client, not only ours. UPDATE and DELETE are refused outright.
-INSERT is refused unless the row continues the ledger: the next position, chained to the last hash. That also stops
-``INSERT OR REPLACE``, which removes the row in its way without firing a DELETE trigger, since a row that replaces
-another can never be the next one.
+INSERT is refused unless the row continues the ledger (the next position, chained to the last hash), continues its
+conversation (the next version), and is a new event. That also stops ``INSERT OR REPLACE``, which removes whatever row
+is in its way without firing a DELETE trigger: a row that passes can be in nobody's way, by any of the unique keys.
 """
 
 from __future__ import annotations
@@ -64,6 +64,10 @@ def upgrade() -> None:
         WHEN NEW.position IS NOT (SELECT coalesce(max(position), 0) + 1 FROM events)
           OR NEW.prev_hash IS NOT coalesce(
                (SELECT hash FROM events ORDER BY position DESC LIMIT 1), '{_GENESIS}')
+          OR NEW.version IS NOT coalesce(
+               (SELECT max(version) FROM events
+                WHERE user_id = NEW.user_id AND conversation_id = NEW.conversation_id), 0) + 1
+          OR EXISTS (SELECT 1 FROM events WHERE event_id = NEW.event_id)
         BEGIN SELECT RAISE(ABORT, 'events is append-only: an event must follow the last one'); END
         """  # noqa: S608 - the only value put in is the constant above
     )

@@ -1,0 +1,138 @@
+"""Feeds a projection from its checkpoint to the head of the ledger, then waits for more.
+
+A follower pulls: it asks the projection to advance until there is nothing left, and sleeps until the ledger says that
+something was committed. The projection alone knows its checkpoint, so a wake-up that comes too often, or twice, costs
+one look and does no harm. Commits of this process wake the follower at once; those of other processes (a rebuild, the
+command line) are noticed by looking at the head of the ledger every ``poll_s`` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
+
+from domain.errors import InvalidInput, OpmError
+from domain.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+_RETRY_FIRST_S = 0.5
+_RETRY_MAX_S = 30.0
+
+
+class Projection(Protocol):
+    """A view of the ledger that knows how far it has read."""
+
+    @property
+    def name(self) -> str:
+        """What log lines call it."""
+        ...
+
+    async def advance(self) -> bool:
+        """Take in one bounded batch of what lies behind the own checkpoint; True when there may be more at once.
+
+        May raise: it is called again later, from wherever the checkpoint then stands.
+        """
+        ...
+
+
+class Follower:
+    """Keeps one projection at the head of the ledger while :meth:`run` runs.
+
+    ``failures`` counts what ``advance`` raised since the start, ``failing`` says whether the last call did.
+    """
+
+    def __init__(self, ledger: Ledger, projection: Projection, *, poll_s: float = 1.0) -> None:
+        self.failures = 0
+        self.failing = False
+        self._ledger = ledger
+        self._projection = projection
+        self._poll_s = poll_s
+        self._wake = asyncio.Event()
+        self._head_seen = -1
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def run(self) -> None:
+        """Follow until cancelled. One call at a time, on the event loop that awaits it."""
+        loop = asyncio.get_running_loop()
+
+        def committed() -> None:
+            # The writer's thread may be about to call while this loop closes; nobody is left to wake then.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._wake.set)
+
+        unsubscribe = self._ledger.subscribe(committed)
+        waiting: list[asyncio.Future[None]] = []
+        try:
+            while True:
+                self._wake.clear()
+                waiting, self._waiting = self._waiting, []
+                while await self._retried(self._projection.advance):
+                    pass
+                for future in waiting:
+                    if not future.done():
+                        future.set_result(None)
+                while not await self._retried(self._woken):
+                    pass
+        finally:
+            unsubscribe()
+            for future in waiting + self._waiting:
+                future.cancel()
+            self._waiting = []
+
+    async def caught_up(self) -> None:
+        """Return once the projection holds everything that was committed before this call.
+
+        It needs :meth:`run` to be running, or to be started; it is cancelled when that ends.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        self._wake.set()
+        await future
+
+    async def _retried(self, step: Callable[[], Awaitable[bool]]) -> bool:
+        """Return what ``step`` returns, trying again after failures, ever more rarely."""
+        retry_s = _RETRY_FIRST_S
+        while True:
+            try:
+                answer = await step()
+            except Exception as error:  # noqa: BLE001 - the outermost loop of a background task: logged and counted
+                self.failures += 1
+                self.failing = True
+                log.warning(
+                    "projection %s: %s; next try in %.1f s", self._projection.name, _safe_message(error), retry_s
+                )
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, _RETRY_MAX_S)
+            else:
+                self.failing = False
+                return answer
+
+    async def _woken(self) -> bool:
+        """Wait ``poll_s``; True when something was committed meanwhile, here or by another process."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), self._poll_s)
+            return True
+        # Compared with the last look, not with a checkpoint: a projection that reads some types only may stand still
+        # while the head moves on. An append made just before the projection read costs one needless round.
+        head = await asyncio.to_thread(self._ledger.reader.head_position)
+        moved, self._head_seen = head != self._head_seen, head
+        return moved
+
+
+def _safe_message(error: Exception) -> str:
+    """Say what went wrong without repeating what anybody wrote: foreign messages may quote texts or keys."""
+    kind = type(error).__name__
+    if isinstance(error, OpmError) and not isinstance(error, InvalidInput):
+        return f"{kind}: {error}"
+    if isinstance(error, OSError):
+        return f"{kind}: {error.strerror}"
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    where = f" at {Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame is not None else ""
+    return f"{kind}{where}"

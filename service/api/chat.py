@@ -1,0 +1,189 @@
+"""``POST /v1/chat/completions`` and ``GET /v1/models``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import ValidationError
+
+from domain.errors import InvalidInput
+from domain.retrieval import Candidate
+from service.api.connection import ClientGone, EventStream, while_connected
+from service.api.errors import body_of, log_error
+from service.api.openai_types import ChatCompletionRequest
+from service.knobs import Knobs
+from service.turn import Finished, Started, TurnRequest, TurnService
+from service.upstream import Delta
+
+router = APIRouter(prefix="/v1")
+
+_CLIENT_CLOSED_REQUEST = 499
+
+Turn = AsyncGenerator[Started | Delta | Finished, None]
+
+
+@router.post("/chat/completions", response_model=None)
+async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
+    """Answer with memory; stream when asked to."""
+    turns: TurnService = request.app.state.house.turns
+    asked = body.as_turn(_knobs(body.metadata or {}))
+    turn: Turn = turns.answer(asked)
+    try:
+        if not body.stream:
+            return JSONResponse(await while_connected(request, _whole_answer(turn)))
+        # The status line must wait for the first sign of an answer: until then an error can still have its own.
+        started = await while_connected(request, _begin(turn))
+    except ClientGone:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+    return EventStream(_events(turn, started, request.state.request_id, include_usage=body.wants_usage))
+
+
+@router.get("/models")
+async def models(request: Request) -> dict[str, Any]:
+    """List the one chat model that answers."""
+    house = request.app.state.house
+    return {
+        "object": "list",
+        "data": [
+            {
+                "id": house.settings.llm_model,
+                "object": "model",
+                "created": house.started_at,
+                "owned_by": "openpersistentmemory",
+                "max_model_len": house.turns.max_model_len,
+            }
+        ],
+    }
+
+
+def _knobs(metadata: dict[str, Any]) -> Knobs:
+    own = {"conversation_id", "conv_id"}
+    try:
+        return Knobs.model_validate({key: value for key, value in metadata.items() if key not in own})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(["metadata", *map(str, first["loc"])])
+        value = first["input"] if first["loc"] else list(metadata)
+        raise InvalidInput(field, value, str(first["msg"]).removeprefix("Value error, ")) from None
+
+
+async def _begin(turn: Turn) -> Started:
+    first = await anext(turn)
+    assert isinstance(first, Started)
+    return first
+
+
+async def _whole_answer(turn: Turn) -> dict[str, Any]:
+    try:
+        started = await _begin(turn)
+        text, reasoning = "", ""
+        async for part in turn:
+            if isinstance(part, Delta):
+                text += part.text
+                reasoning += part.reasoning
+            elif isinstance(part, Finished):
+                finished = part
+    finally:
+        await turn.aclose()
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    if reasoning:
+        message["reasoning_content"] = reasoning
+    usage = finished.turn.usage
+    return {
+        **_head(started, "chat.completion"),
+        "choices": [{"index": 0, "message": message, "finish_reason": finished.turn.finish_reason, "logprobs": None}],
+        "usage": usage.model_dump() if usage is not None else None,
+        **_memory_fields(started),
+        "turn": _turn_field(finished),
+    }
+
+
+async def _events(
+    turn: Turn, started: Started, request_id: str, *, include_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    """Render a turn as chunks. The last one with a choice leaves only after the turn is on the disk."""
+    head = _head(started, "chat.completion.chunk")
+    try:
+        yield _sse({**head, "choices": [_choice({"role": "assistant", "content": ""})], **_memory_fields(started)})
+        async for part in turn:
+            if isinstance(part, Delta):
+                delta = {"content": part.text} if part.text else {}
+                if part.reasoning:
+                    delta["reasoning_content"] = part.reasoning
+                if delta:
+                    yield _sse({**head, "choices": [_choice(delta)]})
+            elif isinstance(part, Finished):
+                reason = part.turn.finish_reason
+                yield _sse({**head, "choices": [_choice({}, reason)], "turn": _turn_field(part)})
+                if include_usage and part.turn.usage is not None:
+                    yield _sse({**head, "choices": [], "usage": part.turn.usage.model_dump()})
+        yield b"data: [DONE]\n\n"
+    except Exception as error:  # noqa: BLE001 - the outermost loop of a stream: logged, and told in OpenAI's shape
+        log_error(error, request_id)
+        yield _sse(body_of(error)[1])
+    finally:
+        await turn.aclose()
+
+
+def _head(started: Started, kind: str) -> dict[str, Any]:
+    return {
+        "id": started.correlation_id,
+        "object": kind,
+        "created": int(started.created.timestamp()),
+        "model": started.model,
+    }
+
+
+def _choice(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+    return {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
+
+
+def _sse(value: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _turn_field(finished: Finished, conversation_id: str = "") -> dict[str, Any]:
+    return {"turn_id": finished.turn.turn_id, "memory_id": finished.memory_id}
+
+
+def _memory_fields(started: Started) -> dict[str, Any]:
+    retrieval = started.retrieval
+    notice = None
+    if retrieval.outcome == "degraded":
+        notice = f"Answered without long-term memory: {retrieval.degraded_reason}"
+    return {
+        "retrieved": {
+            "replay": [
+                {
+                    **_found(candidate),
+                    "raw_user": candidate.memory.user,
+                    "raw_assistant": candidate.memory.assistant,
+                }
+                for candidate in started.replay
+            ],
+            "summary_only": [
+                {**_found(candidate), "summary": candidate.memory.note} for candidate in started.notes
+            ],
+        },
+        "memory_status": {
+            "retrieval": retrieval.outcome,
+            "gate": {"strategy": started.gate.strategy, "outcome": started.gate.outcome},
+            "rerank": {"outcome": started.rerank.outcome},
+            "notice": notice,
+        },
+    }
+
+
+def _found(candidate: Candidate) -> dict[str, Any]:
+    memory = candidate.memory
+    return {
+        "memory_id": memory.memory_id,
+        "conv_id": memory.conversation_id,
+        "turn_id": memory.turn_id,
+        "ts": memory.ts.isoformat().replace("+00:00", "Z"),
+        "score": round(candidate.score, 6),
+    }

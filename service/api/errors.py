@@ -1,0 +1,159 @@
+"""Errors in OpenAI's shape, and the request id that finds each of them in the log."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from domain.errors import InvalidInput, LedgerError, OpmError, UpstreamError, shown
+
+log = logging.getLogger(__name__)
+
+REQUEST_ID = "x-request-id"
+_GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,80}")
+
+
+def error_body(message: str, *, kind: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """Return an error as OpenAI clients read it."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def body_of(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Return the status, body and headers that tell a client about ``error``, and nothing it must not know."""
+    if isinstance(error, InvalidInput):
+        return 400, error_body(str(error), kind="invalid_request_error", param=error.field, code="invalid_value"), {}
+    if isinstance(error, UpstreamError):
+        kind = {400: "invalid_request_error", 429: "rate_limit_error"}.get(error.status, "upstream_error")
+        headers = {"retry-after": f"{error.retry_after_s:g}"} if error.retry_after_s is not None else {}
+        return error.status, error_body(str(error), kind=kind, code=error.code), headers
+    if isinstance(error, LedgerError):
+        message = f"the turn could not be recorded, so it does not count: {error}"
+        return 503, error_body(message, kind="server_error", code="ledger_unavailable"), {}
+    if isinstance(error, OpmError):
+        return 503, error_body(str(error), kind="server_error", code="unavailable"), {}
+    message = "an internal error; the log has it under the id in the x-request-id header"
+    return 500, error_body(message, kind="server_error", code="internal_error"), {}
+
+
+def log_error(error: Exception, request_id: str) -> None:
+    """Write what an operator needs to the log: a traceback for what nobody expected, never anybody's text."""
+    if isinstance(error, InvalidInput):
+        log.info("request %s: refused, %s", request_id, error.field)
+    elif isinstance(error, UpstreamError):
+        log.warning("request %s: %s (%d)", request_id, error.code, error.status)
+    elif isinstance(error, OpmError):
+        log.warning("request %s: %s", request_id, error)
+    else:
+        log.error("request %s: %s\n%s", request_id, type(error).__name__, _frames(error))
+
+
+def _frames(error: BaseException) -> str:
+    """Return where an error came from, without its message or the source lines' values."""
+    lines = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        lines.append(f"  {code.co_filename}:{trace.tb_lineno} in {code.co_name}")
+        trace = trace.tb_next
+    return "\n".join(lines)
+
+
+class RequestIds:
+    """Middleware: each request has an id, given by the client or made here, and each answer carries it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(REQUEST_ID.encode(), b"").decode("latin-1")
+        request_id = given if _GIVEN_ID.fullmatch(given) else f"req-{uuid4().hex}"
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (REQUEST_ID.encode(), request_id.encode())]
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+class BodyLimit:
+    """Middleware: a body larger than ``bytes_max`` is refused before it is held in memory."""
+
+    def __init__(self, app: ASGIApp, bytes_max: int) -> None:
+        self._app = app
+        self._bytes_max = bytes_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._bytes_max:
+                raise InvalidInput("body", f"more than {self._bytes_max} bytes", "send less, or raise REQUEST_BYTES_MAX")
+            return message
+
+        await self._app(scope, limited, send)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of ``app`` an OpenAI-shaped one."""
+
+    @app.exception_handler(OpmError)
+    async def _own(request: Request, error: OpmError) -> JSONResponse:
+        return _respond(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return _respond(request, _first_complaint(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        message = f"{request.method} {request.url.path}: {error.detail}"
+        body = error_body(message, kind="invalid_request_error", code=f"http_{error.status_code}")
+        return JSONResponse(body, error.status_code, headers=dict(error.headers or {}))
+
+    @app.middleware("http")
+    async def _unexpected(request: Request, call_next: Any) -> Any:
+        # Not an exception handler: Starlette would raise the error again after one for Exception has answered.
+        try:
+            return await call_next(request)
+        except Exception as error:  # noqa: BLE001 - the outermost loop of a request: logged, and told as an id
+            return _respond(request, error)
+
+
+def _respond(request: Request, error: Exception) -> JSONResponse:
+    log_error(error, request.state.request_id)
+    status, body, headers = body_of(error)
+    return JSONResponse(body, status, headers=headers)
+
+
+def _first_complaint(errors: Sequence[Any]) -> InvalidInput:
+    first = errors[0]
+    path = [str(part) for part in first["loc"] if part not in {"body", "query"}]
+    if first["type"] == "json_invalid":
+        return InvalidInput("body", "not JSON", f"send a JSON object ({first['ctx']['error']})")
+    field = ".".join(path) or "body"
+    fix = str(first["msg"]).removeprefix("Value error, ")
+    value = first["input"] if path and first["type"] != "missing" else "(missing)"
+    # A whole object is no value that anybody recognises in a message, and it may be long.
+    if isinstance(value, dict | list):
+        value = f"{type(value).__name__} with {len(value)} entries"
+    return InvalidInput(field, value, fix[:1].lower() + fix[1:] if shown(value) else fix)

@@ -1,0 +1,1 @@
+"""What is true: tests of the ground floor, one module for each of its modules."""

@@ -1,0 +1,27 @@
+"""A process that appends turns to one conversation and prints what was acknowledged, one event id a line.
+
+    python -m tests.domain.appender LEDGER USER CONVERSATION COUNT
+
+Each line is printed after the append's future has resolved, and not before.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from domain.identity import StreamId
+from tests.ledgers import opened, record_turn
+
+
+def main() -> None:
+    path, user, conversation, count = sys.argv[1:]
+    with opened(Path(path)) as ledger:
+        for _ in range(int(count)):
+            event = record_turn(ledger, StreamId(user, conversation), "q" * 500, "a" * 500)
+            sys.stdout.write(f"{event.event_id}\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""Real ledgers and plausible events for the tests of every floor."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from uuid import uuid4
+
+from domain import chain
+from domain.events import (
+    CandidateFound,
+    EmbeddingModelActivated,
+    Event,
+    GateDecided,
+    LeftOut,
+    NewEvent,
+    Payload,
+    PromptReport,
+    PromptsActivated,
+    RerankDecided,
+    RetrievalRecorded,
+    SummaryFailed,
+    SummaryRecorded,
+    TurnFailed,
+    TurnRecorded,
+    Usage,
+    Verdict,
+)
+from domain.identity import StreamId
+from domain.ledger import Ledger, StreamHead
+from domain.reader import StoredEvent
+from migrations.runner import migrate
+
+ROOT = Path(__file__).parent.parent
+STREAM = StreamId("ann", "trip")
+START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+USAGE = Usage(prompt_tokens=10, completion_tokens=5, total_tokens=15)
+
+
+@cache
+def _migrated_bytes() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.sqlite3"
+        migrate(path)
+        return path.read_bytes()
+
+
+def new_ledger_file(folder: Path) -> Path:
+    """Write a freshly migrated, empty ledger into ``folder`` (a copy of one: migrating takes its time)."""
+    path = folder / "ledger.sqlite3"
+    path.write_bytes(_migrated_bytes())
+    return path
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Ledger]:
+    """Open a ledger and close it whatever happens."""
+    ledger = Ledger(path)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+def turn(turn_id: int, user: str = "Where to?", assistant: str = "To Lisbon.") -> TurnRecorded:
+    return TurnRecorded(
+        turn_id=turn_id,
+        ts=START + timedelta(minutes=turn_id),
+        user=user,
+        assistant=assistant,
+        model="chat-1",
+        parameters={"temperature": 0.7, "max_tokens": None},
+        finish_reason="stop",
+        usage=USAGE,
+        window=("m1",),
+        replayed=("m2",),
+        summarised=(),
+        prompt=PromptReport(
+            layout="v1",
+            system_version="s1",
+            budget_tokens=4096,
+            tokens=123,
+            counted="estimate",
+            left_out=(LeftOut(part="summary", memory_id="m3", tokens=99),),
+        ),
+        timings_ms={"embed": 1.5, "answer": 1e3},
+    )
+
+
+def summary_of(memory_id: str, turn_id: int = 1, text: str = "Going to Lisbon.") -> SummaryRecorded:
+    return SummaryRecorded(
+        memory_id=memory_id,
+        turn_id=turn_id,
+        summary=text,
+        model="chat-1",
+        prompt_version="p1",
+        usage=None,
+        attempts=1,
+    )
+
+
+def activated(model: str = "emb-1") -> EmbeddingModelActivated:
+    return EmbeddingModelActivated(
+        model=model, dimensions=384, passage_prefix="", memories=1, vectors=2, ledger_position=3
+    )
+
+
+def one_of_each() -> Sequence[Payload]:
+    """Return a filled-in payload of every type in the catalogue."""
+    return (
+        turn(1, user='用户 says \u2028 "hi"\n\u0000', assistant="ünï 🙂"),
+        TurnFailed(
+            ts=START,
+            user="?",
+            partial_assistant="",
+            model="chat-1",
+            error="timed out",
+            code="timeout",
+            status=504,
+            timings_ms={},
+        ),
+        summary_of("m1"),
+        SummaryFailed(memory_id="m1", turn_id=1, model="chat-1", prompt_version="p1", error="503", attempts=3),
+        RetrievalRecorded(
+            query="Where?",
+            knobs={"recent_turns": 6},
+            window=("m1",),
+            outcome="ok",
+            embedding_model="emb-1",
+            dimensions=384,
+            index_position=7,
+            candidates=(
+                CandidateFound(
+                    memory_id="m2",
+                    turn_position=2,
+                    conversation_id="c",
+                    turn_id=1,
+                    dense_score=0.1 + 0.2,
+                    dense_rank=1,
+                    matched="summary",
+                    excluded="recent_window",
+                ),
+            ),
+        ),
+        GateDecided(
+            strategy="llm",
+            outcome="fallback",
+            note="not JSON",
+            model="chat-1",
+            prompt_version="g1",
+            keep_max=30,
+            score_rule={"threshold": 0.8},
+            verdicts=(Verdict(n=1, memory_id="m2", keep=True, reason="names the city"),),
+            raw_answer="{",
+            usage=USAGE,
+            latency_ms=1.25,
+        ),
+        RerankDecided(
+            strategy="none",
+            outcome="skipped",
+            note=None,
+            model=None,
+            prompt_version=None,
+            retrieve_k=5,
+            order=("m2",),
+            named=0,
+            replayed=("m2",),
+            raw_answer=None,
+            usage=None,
+            latency_ms=0.0,
+        ),
+        activated(),
+        PromptsActivated(versions={"CHAT_SYSTEM": "1"}, texts={"CHAT_SYSTEM": "Be kind."}),
+    )
+
+
+def record(ledger: Ledger, stream: StreamId, *payloads: Payload, causation_id: str | None = None) -> tuple[Event, ...]:
+    """Append payloads as one atomic append and wait for its commit."""
+    correlation_id = f"chatcmpl-{uuid4()}"
+    events = [NewEvent(str(uuid4()), payload, correlation_id, causation_id) for payload in payloads]
+    return ledger.append(stream, lambda _head: events).result()
+
+
+def record_turn(ledger: Ledger, stream: StreamId, user: str = "Where to?", assistant: str = "To Lisbon.") -> Event:
+    """Append the conversation's next turn and wait for its commit."""
+
+    def decide(head: StreamHead) -> list[NewEvent]:
+        return [NewEvent(str(uuid4()), turn(head.turn_id + 1, user, assistant))]
+
+    return ledger.append(stream, decide).result()[0]
+
+
+def all_stored(ledger: Ledger) -> list[StoredEvent]:
+    """Return every row of the ledger."""
+    return ledger.reader.stored_after(0, 1_000_000)
+
+
+def check_chain(rows: Sequence[StoredEvent]) -> None:
+    """Recompute every hash of a ledger from its first row, from what the columns say and nothing else."""
+    prev_hash = chain.GENESIS
+    for place, row in enumerate(rows, start=1):
+        assert row.position == place
+        assert row.prev_hash == prev_hash
+        assert row.identity_hash == chain.identity_hash(row.salt, row.user_id, row.conversation_id)
+        assert row.payload_hash == chain.payload_hash(row.salt, row.payload)
+        prev_hash = chain.event_hash(
+            prev_hash=prev_hash,
+            position=row.position,
+            event_id=row.event_id,
+            version=row.version,
+            event_type=row.type,
+            schema_version=row.schema_version,
+            recorded_at=row.recorded_at,
+            correlation_id=row.correlation_id,
+            causation_id=row.causation_id,
+            identity_hash=row.identity_hash,
+            payload_hash=row.payload_hash,
+        )
+        assert row.hash == prev_hash
