@@ -1,0 +1,41 @@
+"""A scripted upstream: a real HTTP server that speaks the OpenAI API, thinks simply, and fails on request.
+
+Tests and benchmarks put the service in front of it instead of a model:
+
+    with ScriptedUpstream(dims=64) as upstream:
+        upstream.fail("gate", Fault(status=500))                          # the next gate call fails
+        upstream.fail_always("embed", Fault(hang_s=UNTIL_RELEASED))       # every embedding call hangs
+        ...                                                               # talk to upstream.base_url
+        upstream.wait_for("answer")[0].body["messages"]
+
+`python -m tests.upstream --port N --dims D` runs it as a process, with `GET /_calls` as its log.
+"""
+
+from tests.upstream.dialect import CHAT_MODEL, EMBEDDING_MODEL
+from tests.upstream.minds import (
+    ChatRequest,
+    Reply,
+    gate_by_shared_words,
+    gate_drops_all,
+    gate_keeps_all,
+    rerank_by_shared_words,
+)
+from tests.upstream.script import KINDS, UNTIL_RELEASED, Call, Fault, Kind
+from tests.upstream.server import ScriptedUpstream
+
+__all__ = [
+    "CHAT_MODEL",
+    "EMBEDDING_MODEL",
+    "KINDS",
+    "UNTIL_RELEASED",
+    "Call",
+    "ChatRequest",
+    "Fault",
+    "Kind",
+    "Reply",
+    "ScriptedUpstream",
+    "gate_by_shared_words",
+    "gate_drops_all",
+    "gate_keeps_all",
+    "rerank_by_shared_words",
+]

@@ -1,0 +1,118 @@
+"""What the scripted upstream accepts and offers: models, templates, limits, refusals, and embeddings.
+
+It is as strict as the servers it stands for where clients have been caught out: templates that want one
+system message, first, and then turns that alternate; `dimensions` on a model that is not Matryoshka;
+prompts longer than the model.
+"""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tests.upstream import minds, wire
+from tests.upstream.http import HttpRequest
+from tests.upstream.script import Fault
+
+CHAT_MODEL = "scripted-chat"
+EMBEDDING_MODEL = "scripted-embedding"
+
+
+@dataclass
+class Dialect:
+    """The switches; each may be changed while the server runs."""
+
+    dims: int = 256
+    """Fewer make vectors of unrelated texts less orthogonal: their cosine is about `dims ** -0.5`."""
+    embedding_models: tuple[str, ...] = (EMBEDDING_MODEL,)
+    salt: str = ""
+    """Changes every vector, as other weights under the same name would."""
+    matryoshka: bool = False
+    max_input_chars: int | None = None
+    chat_model: str = CHAT_MODEL
+    max_model_len: int | None = 32_768
+    tokenize: bool = True
+    """Whether `/tokenize` exists."""
+    api_key: str | None = None
+    """When set, calls without this bearer token answer 401."""
+    strict_template: bool = True
+    keep_bodies: bool = True
+    """Off, `calls` hold no bodies: for long benchmarks."""
+
+    def admit(self, http: HttpRequest, fault: Fault) -> None:
+        """Lets a request in. Raises `BadRequestError` without the key, or when the fault says so."""
+        if self.api_key is not None and http.headers.get("authorization") != f"Bearer {self.api_key}":
+            raise wire.BadRequestError("Incorrect API key provided.", 401, code="invalid_api_key")
+        if fault.status is not None:
+            raise wire.BadRequestError("scripted failure", fault.status)
+
+    def models(self) -> dict[str, Any]:
+        length = {} if self.max_model_len is None else {"max_model_len": self.max_model_len}
+        names = (self.chat_model, *self.embedding_models)
+        shared = {"object": "model", "created": 1_700_000_000, "owned_by": "vllm"}
+        return {"object": "list", "data": [{"id": name, **shared, **length} for name in names]}
+
+    def tokenized(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        self._check_model(body, (self.chat_model, *self.embedding_models))
+        count = minds.tokens(body["prompt"]) if "prompt" in body else wire.prompt_tokens(wire.messages(body))
+        return {"count": count, "max_model_len": self.max_model_len, "tokens": list(range(count))}
+
+    def embeddings(self, body: Mapping[str, Any], fault: Fault) -> dict[str, Any]:
+        self._check_model(body, self.embedding_models)
+        given = body.get("input")
+        texts = [given] if isinstance(given, str) else given
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            message = "input must be a string or a list of strings, not empty"
+            raise wire.BadRequestError(message, param="input")
+        if self.max_input_chars is not None and max(map(len, texts)) > self.max_input_chars:
+            message = f"This model's maximum context length is {self.max_input_chars} characters."
+            raise wire.BadRequestError(message, param="input")
+        kept = body.get("dimensions")
+        if kept is not None and not self.matryoshka:
+            message = f"Model {body['model']!r} does not support matryoshka representation"
+            raise wire.BadRequestError(message, param="dimensions")
+        rows = []
+        for index, text in enumerate(texts):
+            vector = minds.vector(text, dims=self.dims, seed=f"{body['model']}/{self.salt}")
+            if kept is not None:
+                vector = vector[:kept] / max(float(np.linalg.norm(vector[:kept])), 1e-9)
+            if fault.vector_length is not None:
+                vector = np.resize(vector, fault.vector_length)
+            if fault.nan:
+                vector = np.full_like(vector, np.nan)
+            coded = body.get("encoding_format", "float") == "base64"
+            value = base64.b64encode(vector.astype("<f4").tobytes()).decode() if coded else vector.tolist()
+            rows.append({"object": "embedding", "index": index, "embedding": value})
+        count = sum(map(minds.tokens, texts))
+        usage = {"prompt_tokens": count, "total_tokens": count}
+        data = [] if fault.empty_choices else rows
+        return {"object": "list", "model": body["model"], "data": data, "usage": usage}
+
+    def _check_model(self, body: Mapping[str, Any], known: tuple[str, ...]) -> None:
+        if body.get("model") not in known:
+            message = f"The model `{body.get('model')}` does not exist."
+            raise wire.BadRequestError(message, 404, param="model", code="model_not_found")
+
+    def check_chat(self, body: Mapping[str, Any]) -> None:
+        self._check_model(body, (self.chat_model,))
+        messages = wire.messages(body)
+        if not messages:
+            raise wire.BadRequestError("messages must not be empty", param="messages")
+        for name in body:
+            if name.startswith("guided_"):
+                raise wire.BadRequestError(f"{name} was removed, use response_format", param=name)
+        if self.strict_template:
+            roles = [role for role, _ in messages]
+            if "system" in roles[1:]:
+                raise wire.BadRequestError("System message must be at the beginning.", param="messages")
+            turns = roles[1:] if roles[0] == "system" else roles
+            if turns != ["user", "assistant"] * (len(turns) // 2) + ["user"]:
+                message = "Conversation roles must alternate user/assistant/user/..., and end with user"
+                raise wire.BadRequestError(message, param="messages")
+        room = body.get("max_completion_tokens") or body.get("max_tokens") or 0
+        asked, most = wire.prompt_tokens(messages) + room, self.max_model_len
+        if most is not None and asked > most:
+            message = f"This model's maximum context length is {most} tokens, {asked} were asked for."
+            raise wire.BadRequestError(message, param="messages", code="context_length_exceeded")

@@ -1,0 +1,265 @@
+"""The scripted upstream itself: a thread with an event loop, its routes, its answers, whole or streamed."""
+
+import asyncio
+import math
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, Self
+
+from tests.upstream import minds, wire
+from tests.upstream.dialect import Dialect
+from tests.upstream.http import Connection, HttpRequest
+from tests.upstream.minds import ChatRequest, Reply
+from tests.upstream.script import Fault, Kind, OpenCall, Script
+
+Responder = Callable[[ChatRequest], Reply]
+
+
+@dataclass
+class ScriptedUpstream(Dialect, Script):
+    """An OpenAI-compatible server under the test's control. What a responder raises comes out on exit."""
+
+    port: int = 0
+    responders: dict[Kind, Responder] = field(
+        default_factory=lambda: {
+            "gate": minds.gate_by_shared_words,
+            "rerank": minds.rerank_by_shared_words,
+            "summary": minds.summary_in_one_sentence,
+            "answer": minds.answer_from_memory,
+        }
+    )
+
+    def __post_init__(self) -> None:
+        Script.__init__(self)
+        self._released = asyncio.Event()
+        self._connections: set[Connection] = set()
+        self._errors: list[BaseException] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def root_url(self) -> str:
+        """Without `/v1`: where `/tokenize` and `/health` are."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.root_url}/v1"
+
+    @property
+    def embedding_model(self) -> str:
+        return self.embedding_models[0]
+
+    def start(self) -> None:
+        """Listens; after `stop`, on the same port. Raises `OSError` when the port is taken."""
+        started = threading.Event()
+        failure: list[OSError] = []
+
+        def run() -> None:
+            try:
+                asyncio.run(self._serve(started))
+            except OSError as error:
+                failure.append(error)
+            finally:
+                started.set()
+
+        self._thread = threading.Thread(target=run, name="scripted-upstream", daemon=True)
+        self._thread.start()
+        started.wait()
+        if failure:
+            self._thread.join()
+            raise failure[0]
+
+    def stop(self) -> None:
+        """Closes the port and every connection, as a server that dies; no call counts as cancelled."""
+        if self._loop is None or self._stopping is None or self._thread is None:
+            return
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join()
+        self._loop = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.stop()
+        if self._errors and error is None:
+            raise self._errors[0]
+
+    async def _serve(self, started: threading.Event) -> None:
+        self._loop = loop = asyncio.get_running_loop()
+        self._released, self._stopping = asyncio.Event(), asyncio.Event()
+        server = await loop.create_server(
+            lambda: Connection(self._handle, self._connections, self._errors),
+            "127.0.0.1",
+            self.port,
+            backlog=1024,
+        )
+        self.port = server.sockets[0].getsockname()[1]
+        started.set()
+        await self._stopping.wait()
+        server.close()
+        for connection in tuple(self._connections):
+            connection.abort()
+        await server.wait_closed()
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        await asyncio.gather(*others, return_exceptions=True)
+
+    def release(self) -> None:
+        """Lets every call that hangs now go on to its answer."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._release)
+
+    def say(self, kind: Kind, text: str) -> None:
+        """Answers every call of a kind with this text."""
+        self.responders[kind] = lambda _: Reply(text)
+
+    def _release(self) -> None:
+        self._released.set()
+        self._released = asyncio.Event()
+
+    async def _handle(self, http: HttpRequest, connection: Connection) -> None:
+        match http.method, http.path:
+            case "POST", "/v1/embeddings":
+                kind: Kind = "embed"
+            case "POST", "/v1/chat/completions":
+                kind = "answer"
+            case "POST", "/tokenize" if self.tokenize:
+                kind = "tokenize"
+            case "GET", "/v1/models":
+                kind = "models"
+            case "GET", "/health":
+                return connection.send(200, b"")
+            case "GET", "/_calls":
+                rows = [[call.kind, call.started, call.ended, call.cancelled] for call in self.calls]
+                return connection.send(200, wire.encode(rows))
+            case "DELETE", "/_calls":
+                self.forget_calls()
+                return connection.send(200, b"{}")
+            case _:
+                return connection.send(404, wire.encode({"detail": "Not Found"}))
+        body = wire.decode(http.body) or {}
+        if kind == "answer":
+            kind = wire.chat_kind(body)
+        with self.logged(kind, body if self.keep_bodies else {}, http, connection) as call:
+            if call.fault.after_chunks is None or not body.get("stream"):
+                await self._pause(call.fault.hang_s)
+                if call.fault.close:
+                    return connection.close()
+            try:
+                self.admit(http, call.fault)
+                if kind == "embed":
+                    answer = self.embeddings(body, call.fault)
+                elif kind == "tokenize":
+                    answer = self.tokenized(body)
+                elif kind == "models":
+                    answer = self.models()
+                else:
+                    self.check_chat(body)
+                    return await self._chat(ChatRequest(kind, body, wire.messages(body)), call, connection)
+            except wire.BadRequestError as error:
+                call.status = error.status
+                headers = {"retry-after": call.fault.retry_after} if call.fault.retry_after else {}
+                return connection.send(error.status, wire.encode(wire.error(error)), headers)
+            call.status = 200
+            return self._send(connection, answer, call.fault)
+
+    async def _pause(self, seconds: float) -> None:
+        if seconds <= 0:
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._released.wait(), None if math.isinf(seconds) else seconds)
+
+    def _send(self, connection: Connection, answer: Mapping[str, Any], fault: Fault) -> None:
+        body = wire.encode(answer)
+        if fault.garbage:
+            body = b"\xff\xfe\x00<html>\x80 not json"
+        elif fault.malformed:
+            body = body[: len(body) // 2]
+        if fault.cut:
+            connection.send_cut(body)
+        else:
+            connection.send(200, body)
+
+    async def _chat(self, request: ChatRequest, call: OpenCall, connection: Connection) -> None:
+        fault, reply = call.fault, self.responders[call.call.kind](request)
+        text = reply.content if fault.content is None else fault.content
+        if fault.think is not None:
+            text = f"<think>{fault.think}</think>{text}"
+        reply = replace(
+            reply,
+            content=text,
+            finish_reason=fault.finish_reason or reply.finish_reason,
+            reasoning=fault.reasoning or reply.reasoning,
+            reasoning_field=fault.reasoning_field if fault.reasoning else reply.reasoning_field,
+        )
+        usage = wire.usage(request.messages, f"{reply.reasoning or ''} {text}")
+        head: dict[str, Any] = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": self.chat_model,
+        }
+        call.status = 200
+        if request.body.get("stream"):
+            head["object"] = "chat.completion.chunk"
+            wants_usage = (request.body.get("stream_options") or {}).get("include_usage", False)
+            return await self._stream(head, reply, usage if wants_usage else None, fault, connection)
+        message = {"role": "assistant", "content": text}
+        if reply.reasoning is not None:
+            message[reply.reasoning_field] = reply.reasoning
+        choices = [{"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish_reason}]
+        answer = {**head, "object": "chat.completion", "usage": usage}
+        answer["choices"] = [] if fault.empty_choices else choices
+        return self._send(connection, answer, fault)
+
+    async def _stream(
+        self,
+        head: Mapping[str, Any],
+        reply: Reply,
+        usage: Mapping[str, int] | None,
+        fault: Fault,
+        connection: Connection,
+    ) -> None:
+        def event(delta: Mapping[str, Any], finish_reason: str | None = None) -> bytes:
+            choices = [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]
+            data = wire.encode({**head, "choices": [] if fault.empty_choices else choices})
+            if fault.garbage:
+                return b"\xff\xfe\x00<html>\x80 not an event\n\n"
+            return b"data: %b\n\n" % (data[: len(data) // 2] if fault.malformed else data)
+
+        connection.start_stream()
+        connection.chunk(event({"role": "assistant", "content": ""}))
+        deltas = [{reply.reasoning_field: piece} for piece in wire.pieces(reply.reasoning or "")]
+        deltas += [{"content": piece} for piece in wire.pieces(reply.content)]
+        for index, delta in enumerate(deltas):
+            if index == fault.after_chunks and await self._break_off(fault, connection):
+                return
+            if fault.chunk_delay_s:
+                await asyncio.sleep(fault.chunk_delay_s)
+            connection.chunk(event(delta))
+        if fault.after_chunks is not None and fault.after_chunks >= len(deltas):
+            raise ValueError(f"after_chunks={fault.after_chunks} but the answer has {len(deltas)} chunks")
+        connection.chunk(event({}, reply.finish_reason))
+        if usage is not None:
+            connection.chunk(b"data: %b\n\n" % wire.encode({**head, "choices": [], "usage": usage}))
+        connection.chunk(b"data: [DONE]\n\n")
+        connection.end_stream()
+
+    async def _break_off(self, fault: Fault, connection: Connection) -> bool:
+        await self._pause(fault.hang_s)
+        if fault.error:
+            failure = wire.error(wire.BadRequestError("scripted failure", 500))
+            connection.chunk(b"data: %b\n\n" % wire.encode(failure))
+            connection.end_stream()
+        elif fault.close:
+            connection.close()
+        return fault.error or fault.close
