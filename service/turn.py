@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -87,6 +87,7 @@ class Finished:
 
     turn: TurnRecorded
     memory_id: str
+    conversation_id: str
 
 
 @dataclass
@@ -133,7 +134,7 @@ class TurnService:
         self.max_model_len: int | None = None
         """What the chat endpoint says its model takes, once it has said so."""
 
-    async def answer(self, request: TurnRequest) -> AsyncIterator[Started | Delta | Finished]:
+    async def answer(self, request: TurnRequest) -> AsyncGenerator[Started | Delta | Finished, None]:
         """Answer one request: first :class:`Started`, then the pieces of the answer, last :class:`Finished`.
 
         Raises :class:`UpstreamError` when the chat model gives no whole answer (a ``TurnFailed`` event then holds the
@@ -314,7 +315,7 @@ class TurnService:
 
         recorded = (await self._append(draft, turn))[-1]
         assert isinstance(recorded.payload, TurnRecorded)
-        return Finished(recorded.payload, recorded.event_id)
+        return Finished(recorded.payload, recorded.event_id, recorded.conversation_id)
 
     async def _record_failure(self, draft: _Draft, error: str, code: str, status: int) -> None:
         draft.mark("total", draft.began)

@@ -44,9 +44,7 @@ def system(text: str) -> ChatCompletionMessageParam:
     return {"role": "system", "content": text}
 
 
-async def embed(
-    client: AsyncOpenAI, upstream: ScriptedUpstream, *texts: str, **more: Any
-) -> np.ndarray[Any, Any]:
+async def embed(client: AsyncOpenAI, upstream: ScriptedUpstream, *texts: str, **more: Any) -> np.ndarray[Any, Any]:
     answer = await client.embeddings.create(model=upstream.embedding_model, input=list(texts), **more)
     return np.array([row.embedding for row in answer.data], np.float32)
 
@@ -97,9 +95,7 @@ class TestEmbeddings:
         np.testing.assert_allclose(np.linalg.norm(coded, axis=1), 1, rtol=1e-5)
         np.testing.assert_allclose(coded, plain, rtol=1e-6)
 
-    async def test_e5_prefixes_carry_no_meaning(
-        self, client: AsyncOpenAI, upstream: ScriptedUpstream
-    ) -> None:
+    async def test_e5_prefixes_carry_no_meaning(self, client: AsyncOpenAI, upstream: ScriptedUpstream) -> None:
         one, two, three = await embed(client, upstream, "query: red kite", "passage: red kite", "red kite")
         np.testing.assert_array_equal(one, two)
         np.testing.assert_array_equal(one, three)
@@ -118,9 +114,7 @@ class TestEmbeddings:
         assert not np.allclose(second, third)
         assert fourth.shape == (32,)
 
-    async def test_refuses_what_real_servers_refuse(
-        self, client: AsyncOpenAI, upstream: ScriptedUpstream
-    ) -> None:
+    async def test_refuses_what_real_servers_refuse(self, client: AsyncOpenAI, upstream: ScriptedUpstream) -> None:
         with pytest.raises(openai.NotFoundError, match="`absent` does not exist") as missing:
             await client.embeddings.create(model="absent", input="x")
         assert missing.value.code == "model_not_found"
@@ -141,9 +135,7 @@ class TestEmbeddings:
 
 
 class TestChat:
-    async def test_the_gate_keeps_what_shares_a_word(
-        self, client: AsyncOpenAI, upstream: ScriptedUpstream
-    ) -> None:
+    async def test_the_gate_keeps_what_shares_a_word(self, client: AsyncOpenAI, upstream: ScriptedUpstream) -> None:
         prompt = (
             "Question: What does my dog eat?\n\n[1] (2026-01-02) The user's dog is Bruno.\n"
             "[2] (2026-01-03) The user lives in Oslo.\n[3] (2026-01-04) Dogs like walks."
@@ -168,10 +160,7 @@ class TestChat:
         asked = user("What is the name of my dog?")
         assert await ask(client, upstream, *told, asked) == "From memory: My dog is called Bruno."
         in_system = system("Be kind.\n- 用户的狗叫豆豆。")
-        assert (
-            await ask(client, upstream, in_system, user("我的狗叫什么？"))
-            == "From memory: - 用户的狗叫豆豆。"
-        )
+        assert await ask(client, upstream, in_system, user("我的狗叫什么？")) == "From memory: - 用户的狗叫豆豆。"
         assert await ask(client, upstream, asked) == "I do not know yet."
 
     async def test_a_stream_has_role_words_reason_and_usage(
@@ -185,9 +174,7 @@ class TestChat:
         assert (usage.choices, usage.usage.completion_tokens) == ([], 3)
         assert usage.usage.prompt_tokens > 2
 
-    async def test_a_responder_sees_the_parsed_request(
-        self, client: AsyncOpenAI, upstream: ScriptedUpstream
-    ) -> None:
+    async def test_a_responder_sees_the_parsed_request(self, client: AsyncOpenAI, upstream: ScriptedUpstream) -> None:
         seen: list[ChatRequest] = []
 
         def respond(request: ChatRequest) -> Reply:
@@ -290,15 +277,11 @@ class TestFaults:
         await upstream.await_for("answer", 3, ended=True)
         assert (upstream.in_flight("answer"), upstream.in_flight_max("answer")) == (0, 3)
 
-    async def test_a_client_that_hangs_up_is_seen(
-        self, client: AsyncOpenAI, upstream: ScriptedUpstream
-    ) -> None:
+    async def test_a_client_that_hangs_up_is_seen(self, client: AsyncOpenAI, upstream: ScriptedUpstream) -> None:
         upstream.fail("answer", Fault(hang_s=UNTIL_RELEASED), Fault(hang_s=UNTIL_RELEASED, after_chunks=2))
         with pytest.raises(openai.APITimeoutError):
             await ask(client.with_options(timeout=0.1), upstream, user("a"))
-        chunks = await client.chat.completions.create(
-            model=upstream.chat_model, messages=[user("a")], stream=True
-        )
+        chunks = await client.chat.completions.create(model=upstream.chat_model, messages=[user("a")], stream=True)
         read = [await anext(chunks) for _ in range(3)]
         await chunks.close()
         assert [chunk.choices[0].delta.content for chunk in read] == ["", "I", " do"]
@@ -316,9 +299,7 @@ class TestFaults:
             await stream(client, upstream, "a")
         assert not any(call.cancelled for call in upstream.wait_for("answer", 3, ended=True))
 
-    async def test_an_error_in_the_middle_of_a_stream(
-        self, client: AsyncOpenAI, upstream: ScriptedUpstream
-    ) -> None:
+    async def test_an_error_in_the_middle_of_a_stream(self, client: AsyncOpenAI, upstream: ScriptedUpstream) -> None:
         upstream.fail("answer", Fault(error=True, after_chunks=2))
         with pytest.raises(openai.APIError, match="scripted failure"):
             await stream(client, upstream, "a")
@@ -355,9 +336,7 @@ class TestFaults:
             assert deltas[-1].finish_reason == reason
 
     @pytest.mark.parametrize("kind", ["embed", "models"])
-    async def test_every_kind_can_fail(
-        self, client: AsyncOpenAI, upstream: ScriptedUpstream, kind: Kind
-    ) -> None:
+    async def test_every_kind_can_fail(self, client: AsyncOpenAI, upstream: ScriptedUpstream, kind: Kind) -> None:
         upstream.fail(kind, Fault(status=500))
         with pytest.raises(openai.InternalServerError):
             await (client.models.list() if kind == "models" else embed(client, upstream, "x"))
@@ -394,9 +373,7 @@ class TestLife:
         with pytest.raises(LookupError, match="forgot"):
             upstream.__exit__(None, None, None)
 
-    async def test_the_key_is_checked_and_logged(
-        self, client: AsyncOpenAI, upstream: ScriptedUpstream
-    ) -> None:
+    async def test_the_key_is_checked_and_logged(self, client: AsyncOpenAI, upstream: ScriptedUpstream) -> None:
         upstream.api_key = "right"
         with pytest.raises(openai.AuthenticationError):
             await ask(client, upstream, user("a"))
@@ -414,9 +391,7 @@ class TestLife:
             assert process.stdout is not None
             url = (await process.stdout.readline()).decode().strip()
             async with AsyncOpenAI(base_url=url, api_key="test", max_retries=0) as client:
-                vector = (
-                    (await client.embeddings.create(model="scripted-embedding", input="x")).data[0].embedding
-                )
+                vector = (await client.embeddings.create(model="scripted-embedding", input="x")).data[0].embedding
                 log = client.with_options(base_url=url.removesuffix("/v1"))
                 ((kind, started, ended, cancelled),) = await log.get("/_calls", cast_to=list[Any])
                 await log.delete("/_calls", cast_to=dict[str, Any])

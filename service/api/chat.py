@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,7 +16,7 @@ from service.api.connection import ClientGone, EventStream, while_connected
 from service.api.errors import body_of, log_error
 from service.api.openai_types import ChatCompletionRequest
 from service.knobs import Knobs
-from service.turn import Finished, Started, TurnRequest, TurnService
+from service.turn import Finished, Started, TurnService
 from service.upstream import Delta
 
 router = APIRouter(prefix="/v1")
@@ -102,9 +102,7 @@ async def _whole_answer(turn: Turn) -> dict[str, Any]:
     }
 
 
-async def _events(
-    turn: Turn, started: Started, request_id: str, *, include_usage: bool
-) -> AsyncGenerator[bytes, None]:
+async def _events(turn: Turn, started: Started, request_id: str, *, include_usage: bool) -> AsyncGenerator[bytes, None]:
     """Render a turn as chunks. The last one with a choice leaves only after the turn is on the disk."""
     head = _head(started, "chat.completion.chunk")
     try:
@@ -146,8 +144,12 @@ def _sse(value: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
-def _turn_field(finished: Finished, conversation_id: str = "") -> dict[str, Any]:
-    return {"turn_id": finished.turn.turn_id, "memory_id": finished.memory_id}
+def _turn_field(finished: Finished) -> dict[str, Any]:
+    return {
+        "conversation_id": finished.conversation_id,
+        "turn_id": finished.turn.turn_id,
+        "memory_id": finished.memory_id,
+    }
 
 
 def _memory_fields(started: Started) -> dict[str, Any]:
@@ -165,9 +167,7 @@ def _memory_fields(started: Started) -> dict[str, Any]:
                 }
                 for candidate in started.replay
             ],
-            "summary_only": [
-                {**_found(candidate), "summary": candidate.memory.note} for candidate in started.notes
-            ],
+            "summary_only": [{**_found(candidate), "summary": candidate.memory.note} for candidate in started.notes],
         },
         "memory_status": {
             "retrieval": retrieval.outcome,

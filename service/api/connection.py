@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 T = TypeVar("T")
 
 
-class ClientGone(Exception):  # noqa: N818 - named for what happened
+class ClientGone(Exception):
     """Nobody is left to answer."""
 
 

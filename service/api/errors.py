@@ -68,7 +68,10 @@ def _frames(error: BaseException) -> str:
 
 
 class RequestIds:
-    """Middleware: each request has an id, given by the client or made here, and each answer carries it."""
+    """Middleware: each request has an id, given by the client or made here, and each answer carries it.
+
+    What nobody expected ends here: the log gets the traceback's places, the client the id.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -80,13 +83,22 @@ class RequestIds:
         given = dict(scope["headers"]).get(REQUEST_ID.encode(), b"").decode("latin-1")
         request_id = given if _GIVEN_ID.fullmatch(given) else f"req-{uuid4().hex}"
         scope.setdefault("state", {})["request_id"] = request_id
+        begun = False
 
         async def send_with_id(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 message["headers"] = [*message["headers"], (REQUEST_ID.encode(), request_id.encode())]
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:  # noqa: BLE001 - the outermost loop of a request
+            log_error(error, request_id)
+            if not begun:
+                status, body, headers = body_of(error)
+                await JSONResponse(body, status, headers=headers)(scope, receive, send_with_id)
 
 
 class BodyLimit:
@@ -97,9 +109,6 @@ class BodyLimit:
         self._bytes_max = bytes_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         received = 0
 
         async def limited() -> Message:
@@ -107,7 +116,8 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._bytes_max:
-                raise InvalidInput("body", f"more than {self._bytes_max} bytes", "send less, or raise REQUEST_BYTES_MAX")
+                # An HTTPException, since FastAPI hides any other error that comes up while it reads a body.
+                raise HTTPException(413, f"the body has more than {self._bytes_max} bytes: send less")
             return message
 
         await self._app(scope, limited, send)
@@ -129,14 +139,6 @@ def install(app: FastAPI) -> None:
         message = f"{request.method} {request.url.path}: {error.detail}"
         body = error_body(message, kind="invalid_request_error", code=f"http_{error.status_code}")
         return JSONResponse(body, error.status_code, headers=dict(error.headers or {}))
-
-    @app.middleware("http")
-    async def _unexpected(request: Request, call_next: Any) -> Any:
-        # Not an exception handler: Starlette would raise the error again after one for Exception has answered.
-        try:
-            return await call_next(request)
-        except Exception as error:  # noqa: BLE001 - the outermost loop of a request: logged, and told as an id
-            return _respond(request, error)
 
 
 def _respond(request: Request, error: Exception) -> JSONResponse:

@@ -30,7 +30,7 @@ _UNSUPPORTED = {
     "top_logprobs": "log probabilities are not supported: leave it out",
     "audio": "audio is not supported: leave it out",
 }
-_HARMLESS = (None, False, [], {}, "none", "auto")
+_HARMLESS: tuple[object, ...] = (None, False, [], {}, "none", "auto")
 """Values with which clients say that they do not use a feature."""
 _PASSED_ON = (
     "temperature",

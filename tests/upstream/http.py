@@ -35,9 +35,7 @@ Handler = Callable[[HttpRequest, "Connection"], Awaitable[None]]
 class Connection(asyncio.Protocol):
     """One client connection; answers its requests one by one and cancels the answer of a client that left."""
 
-    def __init__(
-        self, handler: Handler, open_connections: set["Connection"], errors: list[BaseException]
-    ) -> None:
+    def __init__(self, handler: Handler, open_connections: set["Connection"], errors: list[BaseException]) -> None:
         """What the handler raises is added to `errors`, and the connection closed."""
         self._handler = handler
         self._errors = errors
@@ -58,9 +56,7 @@ class Connection(asyncio.Protocol):
         self.close()
 
     def start_stream(self) -> None:
-        self._write(
-            _head(200, {"transfer-encoding": "chunked", "content-type": "text/event-stream; charset=utf-8"})
-        )
+        self._write(_head(200, {"transfer-encoding": "chunked", "content-type": "text/event-stream; charset=utf-8"}))
 
     def chunk(self, data: bytes) -> None:
         """Sends one chunk. Raises `ClientGoneError` when nobody reads any more."""
@@ -134,9 +130,7 @@ class Connection(asyncio.Protocol):
         if end < 0:
             return None
         first, *lines = self._received[:end].decode("latin-1").split("\r\n")
-        headers = {
-            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
-        }
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         whole = end + 4 + int(headers.get("content-length", "0"))
         if len(self._received) < whole:
             return None

@@ -92,9 +92,7 @@ def content_words(text: str) -> list[str]:
         if token[0] < "\u3400":
             word = token.partition("'")[0]
             if word not in _ENGLISH_STOP:
-                words.append(
-                    word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
-                )
+                words.append(word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word)
             continue
         for run in filter(None, _CHINESE_STOP.split(token)):
             words.extend([run[i : i + 2] for i in range(len(run) - 1)] or [run])
@@ -118,9 +116,7 @@ def vector(text: str, *, dims: int, seed: str) -> npt.NDArray[np.float32]:
 
 @lru_cache(maxsize=100_000)
 def _places(word: str, dims: int, seed: str) -> tuple[tuple[int, float], ...]:
-    digest = hashlib.blake2b(
-        word.encode("utf-8", "surrogatepass"), key=seed.encode()[:64], digest_size=32
-    ).digest()
+    digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), key=seed.encode()[:64], digest_size=32).digest()
     numbers = (int.from_bytes(digest[i : i + 8], "little") for i in range(0, 8 * DIMENSIONS_PER_WORD, 8))
     return tuple(((n >> 1) % dims, 1.0 if n & 1 else -1.0) for n in numbers)
 

@@ -88,9 +88,7 @@ class ScriptedUpstream(Dialect, Script):
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
         if self._errors and error is None:
             raise self._errors[0]

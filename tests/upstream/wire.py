@@ -11,9 +11,7 @@ from tests.upstream.script import Kind
 class BadRequestError(ValueError):
     """The request is one that real servers refuse; becomes an OpenAI-shaped error with this status."""
 
-    def __init__(
-        self, message: str, status: int = 400, param: str | None = None, code: str | None = None
-    ) -> None:
+    def __init__(self, message: str, status: int = 400, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
         self.status, self.param, self.code = status, param, code
 
@@ -37,9 +35,7 @@ def chat_kind(body: Mapping[str, Any]) -> Kind:
 
 
 def messages(body: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (message.get("role", ""), _text(message.get("content"))) for message in body.get("messages") or ()
-    )
+    return tuple((message.get("role", ""), _text(message.get("content"))) for message in body.get("messages") or ())
 
 
 def _text(content: object) -> str:

@@ -1,0 +1,22 @@
+"""``python -m service [--host H] [--port P]``: the API, on port 9000 unless told otherwise."""
+
+from __future__ import annotations
+
+import argparse
+
+import uvicorn
+
+DEFAULT_PORT = 9000
+
+
+def main() -> None:
+    """Run the API until it is told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m service", description="Run the OpenPersistentMemory API.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port to listen on (default: %(default)s)")
+    given = parser.parse_args()
+    uvicorn.run("service.app:app", host=given.host, port=given.port)
+
+
+if __name__ == "__main__":
+    main()

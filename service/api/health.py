@@ -1,0 +1,74 @@
+"""``/health``: alive; ``/health/embed`` and ``/health/llm``: one real call; ``/health/ready``: fit to serve."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from domain.errors import EmbeddingError, IndexUnavailable, LedgerError, UpstreamError
+from domain.identity import SYSTEM_ID
+
+router = APIRouter(prefix="/health")
+
+_SAMPLE_TOKENS = 16
+_SAMPLE_TIMEOUT_S = 60.0
+_UNAVAILABLE = 503
+
+
+@router.get("")
+async def alive() -> dict[str, str]:
+    """Tell that the process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/embed")
+async def embed(request: Request) -> JSONResponse:
+    """Embed one word and tell the dimension."""
+    client, settings = request.app.state.house.embeddings, request.app.state.house.settings
+    try:
+        vectors = await client.embed([client.query_prefix + "health"], timeout_s=settings.emb_timeout_s)
+    except EmbeddingError as error:
+        return _failing(error, model=client.model)
+    return JSONResponse({"status": "ok", "model": client.model, "dimension": vectors.shape[1]})
+
+
+@router.get("/llm")
+async def llm(request: Request) -> JSONResponse:
+    """Ask the chat model for a few words and show them."""
+    chat = request.app.state.house.chat
+    try:
+        completion = await chat.complete(
+            [{"role": "user", "content": "Say hello."}], timeout_s=_SAMPLE_TIMEOUT_S, max_tokens=_SAMPLE_TOKENS
+        )
+    except UpstreamError as error:
+        return _failing(error, model=chat.model)
+    return JSONResponse({"status": "ok", "model": chat.model, "sample": completion.text})
+
+
+@router.get("/ready")
+async def ready(request: Request) -> JSONResponse:
+    """Tell whether turns can be recorded and memory can be searched, and how far the projections are."""
+    house = request.app.state.house
+    checks: dict[str, Any] = {}
+    try:
+        checks["ledger"] = {"status": "ok", "position": await asyncio.to_thread(house.ledger.reader.head_position)}
+    except LedgerError as error:
+        checks["ledger"] = {"status": "failing", "message": str(error)}
+    try:
+        space = await house.index.space_of(SYSTEM_ID)
+        checks["memory"] = {"status": "ok", "model": space.model, "dimensions": space.dimensions}
+    except (EmbeddingError, IndexUnavailable) as error:
+        checks["memory"] = {"status": "degraded", "code": error.kind, "message": str(error)}
+    checks |= {
+        name: {"status": "failing" if follower.failing else "ok", "failures": follower.failures}
+        for name, follower in house.followers.items()
+    }
+    ok = all(check["status"] == "ok" for check in checks.values())
+    return JSONResponse({"status": "ok" if ok else "degraded", "checks": checks}, 200 if ok else _UNAVAILABLE)
+
+
+def _failing(error: Exception, **known: Any) -> JSONResponse:
+    return JSONResponse({"status": "failing", **known, "message": str(error)}, _UNAVAILABLE)

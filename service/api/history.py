@@ -1,0 +1,61 @@
+"""What a chat page needs to show a person their conversations again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+
+from domain.identity import DEFAULT_CONVERSATION, DEFAULT_USER, StreamId, check_id
+
+router = APIRouter(prefix="/v1")
+
+_TITLE_CHARS = 80
+
+
+@router.get("/conversations")
+async def conversations(
+    request: Request,
+    user: str = DEFAULT_USER,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> dict[str, Any]:
+    """List a user's conversations, the one used last first."""
+    reader = request.app.state.house.ledger.reader
+    found = await asyncio.to_thread(reader.conversations, check_id("user", user), limit)
+    data = [
+        {
+            "conversation_id": conversation.conversation_id,
+            "turns": conversation.turns,
+            "last_ts": conversation.last_ts.isoformat().replace("+00:00", "Z"),
+            "title": " ".join(conversation.title.split())[:_TITLE_CHARS],
+        }
+        for conversation in found
+    ]
+    return {"object": "list", "data": data}
+
+
+@router.get("/turns")
+async def turns(
+    request: Request,
+    user: str = DEFAULT_USER,
+    conversation_id: str = DEFAULT_CONVERSATION,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    before_turn: Annotated[int | None, Query(ge=1)] = None,
+) -> dict[str, Any]:
+    """List the newest turns of a conversation, oldest first."""
+    stream = StreamId(check_id("user", user), check_id("conversation_id", conversation_id))
+    reader = request.app.state.house.ledger.reader
+    found = await asyncio.to_thread(reader.recent_turns, stream, limit, before_turn)
+    data = [
+        {
+            "turn_id": turn.turn_id,
+            "memory_id": turn.memory_id,
+            "ts": turn.ts.isoformat().replace("+00:00", "Z"),
+            "user": turn.user,
+            "assistant": turn.assistant,
+            "summary": turn.summary,
+        }
+        for turn in found
+    ]
+    return {"object": "list", "data": data}

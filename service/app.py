@@ -1,0 +1,55 @@
+"""``uvicorn service.app:app``: the HTTP service. ``python -m service`` starts the same on port 9000."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from domain.errors import OpmError
+from domain.settings import load_settings
+from service.api import chat, errors, health, history
+from service.house import open_house
+from service.settings import ServiceSettings
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: ServiceSettings) -> FastAPI:
+    """Return the application. Its parts are opened when it starts and closed when it stops."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_house(settings) as house:
+            app.state.house = house
+            yield
+
+    app = FastAPI(title="OpenPersistentMemory", version=version("openpersistentmemory"), lifespan=lifespan)
+    errors.install(app)
+    app.add_middleware(errors.BodyLimit, bytes_max=settings.request_bytes_max)
+    app.add_middleware(errors.RequestIds)
+    for module in (chat, history, health):
+        app.include_router(module.router)
+    return app
+
+
+def _app_from_environment() -> FastAPI:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Their INFO lines name addresses and, on some failures, parts of what was sent.
+    for noisy in ("httpx2", "httpcore2", "openai", "alembic", "faiss"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        return create_app(load_settings(ServiceSettings))
+    except OpmError as error:
+        sys.exit(f"openpersistentmemory: {error}")
+
+
+def __getattr__(name: str) -> FastAPI:
+    # `service.app:app` reads the environment; importing this module does not.
+    if name == "app":
+        return _app_from_environment()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,105 @@
+"""Everything a running service consists of, wired in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from domain.errors import UpstreamError
+from domain.events import NewEvent, PromptsActivated
+from domain.identity import SYSTEM_STREAM
+from domain.ledger import Ledger
+from domain.prompts import Prompts, load_prompts
+from migrations.runner import migrate
+from projections.embedding_client import EmbeddingClient
+from projections.follower import Follower
+from projections.memory_index import MemoryIndex
+from projections.mirror import Mirror
+from projections.vector_cache import VectorCache
+from projections.vector_follower import VectorFollower
+from service.settings import ServiceSettings
+from service.summarizer import Summarizer
+from service.turn import TurnService
+from service.upstream import ChatClient
+
+log = logging.getLogger(__name__)
+
+_LIMITS_RETRY_S = 30.0
+
+
+@dataclass(frozen=True)
+class House:
+    """The parts that the HTTP floor uses."""
+
+    settings: ServiceSettings
+    ledger: Ledger
+    embeddings: EmbeddingClient
+    chat: ChatClient
+    index: MemoryIndex
+    turns: TurnService
+    followers: dict[str, Follower]
+    started_at: int
+
+
+@asynccontextmanager
+async def open_house(settings: ServiceSettings) -> AsyncIterator[House]:
+    """Migrate the ledger, start everything, and stop it all in the opposite order.
+
+    Raises :class:`OpmError` with one clear line when the ledger cannot be opened.
+    """
+    prompts = load_prompts(settings.prompts_dir)
+    await asyncio.to_thread(migrate, settings.ledger_path)
+    ledger = await asyncio.to_thread(Ledger, settings.ledger_path)
+    cache = await asyncio.to_thread(VectorCache, settings.vector_cache_path, half=settings.index_storage == "fp16")
+    embeddings, chat = EmbeddingClient(settings), ChatClient(settings)
+    index = MemoryIndex(ledger, embeddings, cache, settings)
+    turns = TurnService(ledger, index, chat, prompts, settings)
+    followers = {
+        "mirror": Follower(ledger, Mirror(ledger.reader, settings.storage_dir)),
+        "vectors": Follower(ledger, VectorFollower(ledger, index, cache)),
+        "summaries": Follower(ledger, Summarizer(ledger, chat, prompts.summary, settings)),
+    }
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        await _activate_prompts(ledger, prompts)
+        tasks = [asyncio.create_task(follower.run(), name=name) for name, follower in followers.items()]
+        tasks.append(asyncio.create_task(_learn_limits(turns, chat), name="limits"))
+        yield House(settings, ledger, embeddings, chat, index, turns, followers, int(time.time()))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await turns.tokens.close()
+        await chat.close()
+        await embeddings.close()
+        await asyncio.to_thread(ledger.close)
+        await asyncio.to_thread(cache.close)
+
+
+async def _activate_prompts(ledger: Ledger, prompts: Prompts) -> None:
+    """Record the prompts' texts when they are not the ones recorded last, so that their versions can be read."""
+    named = prompts.by_name()
+    payload = PromptsActivated(
+        versions={name: prompt.version for name, prompt in named.items()},
+        texts={name: prompt.text for name, prompt in named.items()},
+    )
+    if await asyncio.to_thread(ledger.reader.active_prompts) == payload:
+        return
+    event = NewEvent(ledger.clock.new_id(), payload)
+    await asyncio.wrap_future(ledger.append(SYSTEM_STREAM, lambda _head: [event]))
+
+
+async def _learn_limits(turns: TurnService, chat: ChatClient) -> None:
+    """Ask the chat endpoint how much its model takes, until it has answered once."""
+    while True:
+        try:
+            turns.max_model_len = await chat.max_model_len()
+        except UpstreamError as error:
+            log.info("the chat endpoint does not list its models yet (%s)", error.code)
+            await asyncio.sleep(_LIMITS_RETRY_S)
+        else:
+            return
