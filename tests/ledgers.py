@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -221,3 +222,9 @@ def check_chain(rows: Sequence[StoredEvent]) -> None:
             payload_hash=row.payload_hash,
         )
         assert row.hash == prev_hash
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait, leaving the event loop free, for something that gives no sign of its own."""
+    while not condition():  # noqa: ASYNC110 - what is waited for knows of no event
+        await asyncio.sleep(0.002)

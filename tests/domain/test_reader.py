@@ -1,0 +1,273 @@
+"""Each question to the ledger, asked of random histories and of a plain-Python model; users never mix."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from domain.errors import LedgerSchemaError
+from domain.events import EmbeddingModelActivated, Event, PromptsActivated, SummaryRecorded, TurnRecorded
+from domain.identity import SYSTEM_ID, SYSTEM_STREAM, StreamId, user_stream
+from domain.ledger import Ledger
+from domain.memory import FacetText, Memory, exchange_text
+from domain.reader import ConversationHead, ConversationSummary, LedgerReader
+from tests.ledgers import STREAM, activated, all_stored, new_ledger_file, opened, record, record_turn, summary_of
+
+USERS = ("ann", "Ann", "a/b", "%", "用户")
+CONVERSATIONS = ("trip", "Trip", "default")
+NOBODY = "nobody"
+
+
+@dataclass
+class History:
+    """A ledger, and the same events in a list."""
+
+    reader: LedgerReader
+    events: list[Event] = field(default_factory=list)
+
+    def of(self, user_id: str, kind: type[object]) -> list[Event]:
+        return [event for event in self.events if event.user_id == user_id and isinstance(event.payload, kind)]
+
+    def summaries(self, turn: Event) -> list[SummaryRecorded]:
+        """The summaries of a turn that its own user has, oldest first."""
+        return [
+            event.payload
+            for event in self.events
+            if isinstance(event.payload, SummaryRecorded)
+            and event.causation_id == turn.event_id
+            and event.user_id == turn.user_id
+        ]
+
+    def memory(self, turn: Event) -> Memory:
+        assert isinstance(turn.payload, TurnRecorded)
+        summaries = self.summaries(turn)
+        return Memory(
+            memory_id=turn.event_id,
+            position=turn.position,
+            conversation_id=turn.conversation_id,
+            turn_id=turn.payload.turn_id,
+            ts=turn.payload.ts,
+            user=turn.payload.user,
+            assistant=turn.payload.assistant,
+            summary=summaries[-1].summary if summaries else None,
+        )
+
+    def facets(self, user_id: str | None) -> list[FacetText]:
+        turns = {event.event_id: event for event in self.events if isinstance(event.payload, TurnRecorded)}
+        found = []
+        for event in self.events:
+            if user_id is not None and event.user_id != user_id:
+                continue
+            if isinstance(event.payload, TurnRecorded):
+                text = exchange_text(event.payload.user, event.payload.assistant)
+                found.append(FacetText(event.position, event.position, "exchange", text))
+            elif isinstance(event.payload, SummaryRecorded):
+                turn = turns[event.causation_id or ""]
+                if turn.user_id == event.user_id:
+                    found.append(FacetText(event.position, turn.position, "summary", event.payload.summary))
+        return found
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(("turn", "turn", "turn", "summary", "foreign summary", "activated", "prompts")),
+        st.sampled_from(USERS),
+        st.sampled_from(CONVERSATIONS),
+        st.integers(0, 1000),
+    ),
+    max_size=25,
+)
+
+
+@contextmanager
+def history(steps: Sequence[tuple[str, str, str, int]]) -> Iterator[History]:
+    with tempfile.TemporaryDirectory() as folder, opened(new_ledger_file(Path(folder))) as ledger:
+        made = History(ledger.reader)
+        for number, (kind, user, conversation, pick) in enumerate(steps):
+            turns = [event for event in made.events if isinstance(event.payload, TurnRecorded)]
+            own = [turn for turn in turns if turn.user_id == user]
+            stream = StreamId(user, conversation)
+            if kind == "turn":
+                made.events.append(record_turn(ledger, stream, f"q{number}", f"a{number}"))
+            elif kind == "summary" and own:
+                turn = own[pick % len(own)]
+                summary = summary_of(turn.event_id, text=f"s{number}")
+                made.events += record(ledger, turn.stream, summary, causation_id=turn.event_id)
+            elif kind == "foreign summary" and turns:  # what must never happen, and would do no harm
+                turn = turns[pick % len(turns)]
+                summary = summary_of(turn.event_id, text=f"f{number}")
+                made.events += record(ledger, stream, summary, causation_id=turn.event_id)
+            elif kind == "activated":
+                where = SYSTEM_STREAM if pick % 2 else user_stream(user)
+                made.events += record(ledger, where, activated(f"emb-{number}"))
+            elif kind == "prompts":
+                prompts = PromptsActivated(versions={"CHAT": f"{number}"}, texts={})
+                made.events += record(ledger, SYSTEM_STREAM, prompts)
+        yield made
+
+
+def any_history(test: Callable[[History], None]) -> Callable[[], None]:
+    @settings(deadline=None, max_examples=25)
+    @given(STEPS)
+    def run(steps: Sequence[tuple[str, str, str, int]]) -> None:
+        with history(steps) as made:
+            test(made)
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+@any_history
+def test_events_by_position(made: History) -> None:
+    assert made.reader.head_position() == len(made.events)
+    for after in range(0, len(made.events) + 2, 3):
+        for limit in (0, 2, 100):
+            assert made.reader.events_after(after, limit) == made.events[after : after + limit]
+            found = [row.event_id for row in made.reader.stored_after(after, limit)]
+            assert found == [event.event_id for event in made.events[after : after + limit]]
+    turns = [event for event in made.events if isinstance(event.payload, TurnRecorded)]
+    assert made.reader.events_after(0, 100, ["TurnRecorded"]) == turns
+    assert made.reader.events_after(0, 100, []) == []
+
+
+@any_history
+def test_one_conversation(made: History) -> None:
+    for stream in (*{event.stream for event in made.events}, StreamId(NOBODY, "trip")):
+        own = [event for event in made.events if event.stream == stream]
+        for after in range(len(own) + 1):
+            rows = made.reader.stored_in_stream(stream, after, 3)
+            assert [row.event_id for row in rows] == [event.event_id for event in own[after : after + 3]]
+            assert [row.version for row in rows] == list(range(after + 1, after + 1 + len(rows)))
+        turns = [made.memory(event) for event in own if isinstance(event.payload, TurnRecorded)]
+        for limit in (0, 1, 3, 100):
+            assert made.reader.recent_turns(stream, limit) == (turns[-limit:] if limit else [])
+        for memory in turns:
+            earlier = [other for other in turns if other.turn_id < memory.turn_id]
+            assert made.reader.recent_turns(stream, 2, before_turn=memory.turn_id) == earlier[-2:]
+
+
+@any_history
+def test_memories_of_a_user_and_of_no_other(made: History) -> None:
+    every_position = range(len(made.events) + 2)
+    for user in (*USERS, NOBODY, SYSTEM_ID):
+        turns = made.of(user, TurnRecorded)
+        assert made.reader.memories(user, every_position) == {turn.position: made.memory(turn) for turn in turns}
+    assert made.reader.memories("ann", []) == {}
+
+
+@any_history
+def test_texts_to_embed(made: History) -> None:
+    for user in (*USERS, NOBODY, None):
+        found: list[FacetText] = []
+        after = 0
+        while True:
+            texts, position = made.reader.facet_texts(user, after, 2)
+            found += texts
+            if position == after:
+                break
+            assert position > after
+            after = position
+        assert found == made.facets(user)
+        carrying = [
+            event
+            for event in made.events
+            if isinstance(event.payload, TurnRecorded | SummaryRecorded) and user in (None, event.user_id)
+        ]
+        assert made.reader.count_facets(user) == len(carrying)
+
+
+@any_history
+def test_turns_that_lack_a_summary(made: History) -> None:
+    lacking = [event for event in made.events if isinstance(event.payload, TurnRecorded) and not made.summaries(event)]
+    assert made.reader.turns_without_summary(0, 100) == lacking
+    if lacking:
+        assert made.reader.turns_without_summary(lacking[0].position, 1) == lacking[1:2]
+
+
+@any_history
+def test_walks_over_conversations_and_users(made: History) -> None:
+    versions: dict[tuple[str, str], int] = {}
+    for event in made.events:
+        versions[event.user_id, event.conversation_id] = event.version
+    expected = [ConversationHead(*ids, version) for ids, version in sorted(versions.items())]
+    found: list[ConversationHead] = []
+    while page := made.reader.heads_after(StreamId(found[-1].user_id, found[-1].conversation_id) if found else None, 2):
+        found += page
+    assert found == expected
+
+    users = sorted({event.user_id for event in made.events if isinstance(event.payload, TurnRecorded)})
+    walked: list[str] = []
+    while names := made.reader.users_after(walked[-1] if walked else "", 2):
+        walked += names
+    assert walked == users
+
+
+@any_history
+def test_conversations_of_a_user_and_of_no_other(made: History) -> None:
+    for user in (*USERS, NOBODY):
+        by_conversation: dict[str, list[Event]] = {}
+        for turn in made.of(user, TurnRecorded):
+            by_conversation.setdefault(turn.conversation_id, []).append(turn)
+        expected = []
+        for conversation, turns in sorted(by_conversation.items(), key=lambda item: -item[1][-1].position):
+            first, last = made.memory(turns[0]), made.memory(turns[-1])
+            expected.append(ConversationSummary(conversation, len(turns), last.ts, first.user))
+        assert made.reader.conversations(user, 100) == expected
+        assert made.reader.conversations(user, 1) == expected[:1]
+
+
+@any_history
+def test_what_is_active_for_a_user(made: History) -> None:
+    for user in (*USERS, NOBODY):
+        seen = [
+            event.payload
+            for event in made.events
+            if isinstance(event.payload, EmbeddingModelActivated) and event.user_id in (SYSTEM_ID, user)
+        ]
+        assert made.reader.active_embedding_model(user) == (seen[-1] if seen else None)
+    prompts = [event.payload for event in made.events if isinstance(event.payload, PromptsActivated)]
+    assert made.reader.active_prompts() == (prompts[-1] if prompts else None)
+
+
+@any_history
+def test_the_events_of_one_answer(made: History) -> None:
+    for event in made.events:
+        if event.correlation_id is not None:
+            same = [other for other in made.events if other.correlation_id == event.correlation_id]
+            assert made.reader.events_of_answer(event.correlation_id) == same
+    assert made.reader.events_of_answer("chatcmpl-unknown") == []
+
+
+def test_a_question_with_quotes_finds_nothing(ledger: Ledger) -> None:
+    record_turn(ledger, STREAM)
+    for user in ("' OR '1'='1", "ann' --", "%", "_nn"):
+        assert ledger.reader.conversations(user, 10) == []
+        assert ledger.reader.memories(user, [1]) == {}
+        assert ledger.reader.recent_turns(StreamId(user, "trip"), 10) == []
+
+
+def test_thousands_of_positions_are_one_question(ledger: Ledger) -> None:
+    record_turn(ledger, STREAM)
+    assert list(ledger.reader.memories("ann", range(20_000))) == [1]
+
+
+def test_an_empty_ledger_has_a_head(ledger: Ledger) -> None:
+    position, prev_hash = ledger.reader.head()
+    assert position == 0
+    record_turn(ledger, STREAM)
+    assert all_stored(ledger)[0].prev_hash == prev_hash
+    ledger.reader.check()
+
+
+def test_an_unmigrated_ledger_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    path.touch()
+    with opened(path) as ledger, pytest.raises(LedgerSchemaError, match="cannot be read"):
+        ledger.reader.check()

@@ -1,0 +1,96 @@
+"""A setting that is missing or malformed is named in one line; a secret is never shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from domain.errors import SettingsError
+from domain.settings import StorageSettings, load_settings
+
+
+class ServiceLike(StorageSettings):
+    llm_base_url: str = Field(description="address of the chat endpoint")
+    prompt_budget_tokens: int = Field(default=0, ge=0, description="tokens of a prompt, 0 = ask the server")
+    some_api_key: int = 0
+    hf_token: int = 0
+    db_password: int = 0
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ServiceLike.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def complaint() -> str:
+    with pytest.raises(SettingsError) as raised:
+        load_settings(ServiceLike)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_defaults_and_paths() -> None:
+    settings = load_settings(StorageSettings)
+    assert settings.ledger_path == Path("storage/ledger.sqlite3")
+    assert settings.users_dir == Path("storage/users")
+
+
+def test_the_environment_comes_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("STORAGE_DIR=from-file\nLLM_BASE_URL=http://file\nUNRELATED=1\n")
+    monkeypatch.setenv("STORAGE_DIR", "from-environment")
+    settings = load_settings(ServiceLike)
+    assert (settings.storage_dir, settings.llm_base_url) == (Path("from-environment"), "http://file")
+
+
+def test_a_missing_setting_is_named_with_what_it_is() -> None:
+    assert complaint() == (
+        "LLM_BASE_URL is not set (address of the chat endpoint): set it in the environment or in .env"
+    )
+
+
+def test_an_empty_value_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_BASE_URL", "")
+    monkeypatch.setenv("STORAGE_DIR", "")
+    assert "LLM_BASE_URL is not set" in complaint()
+    monkeypatch.setenv("LLM_BASE_URL", "http://x")
+    assert load_settings(ServiceLike).storage_dir == Path("storage")
+
+
+@pytest.mark.parametrize("value", ["many", "-1", "4\n096", "9" * 5000 + "x"])
+def test_a_malformed_value_is_shown_with_what_would_do(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("LLM_BASE_URL", "http://x")
+    monkeypatch.setenv("PROMPT_BUDGET_TOKENS", value)
+    line = complaint()
+    assert line.startswith(f"PROMPT_BUDGET_TOKENS = {value[:3]!r}"[:-2])
+    assert "tokens of a prompt" in line
+    assert len(line) < 300
+
+
+def test_each_of_several_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMPT_BUDGET_TOKENS", "many")
+    assert ["LLM_BASE_URL" in complaint(), "PROMPT_BUDGET_TOKENS" in complaint()] == [True, True]
+
+
+@pytest.mark.parametrize("name", ["SOME_API_KEY", "HF_TOKEN", "DB_PASSWORD"])
+def test_a_secret_is_hidden(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("LLM_BASE_URL", "http://x")
+    monkeypatch.setenv(name, "hunter2")
+    line = complaint()
+    assert line.startswith(f"{name} = (hidden)")
+    assert "hunter2" not in line
+
+
+def test_the_cause_does_not_carry_the_value_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "hunter2")
+    with pytest.raises(SettingsError) as raised:
+        load_settings(ServiceLike)
+    assert raised.value.__suppress_context__
+
+
+def test_what_is_given_by_hand_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_DIR", "from-environment")
+    assert load_settings(StorageSettings, storage_dir=Path("given")).storage_dir == Path("given")
