@@ -15,6 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
+from service.environment import BadSetting, read_environment
 from service.local_models import catalogue
 from service.local_models.app import create_app
 from service.local_models.catalogue import ChatModel
@@ -24,7 +25,7 @@ from service.local_models.embedder import NAME as EMBEDDING_MODEL
 from service.local_models.errors import LocalModelsError, PortTaken
 from service.local_models.fetch import ensure_model
 from service.local_models.machine import this_machine
-from service.local_models.settings import LocalModelsSettings, read_settings
+from service.local_models.settings import LocalModelsSettings
 from service.local_models.sources import HubSource, Source, WheelSource
 
 HOST = "127.0.0.1"
@@ -40,14 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     try:
-        settings = read_settings()
+        settings = read_environment(LocalModelsSettings)
         if options.list:
             sys.stdout.writelines(f"{line}\n" for line in catalogue.table())
         elif options.fetch_only:
             _chat_file(settings)
         else:
             _serve(settings, options)
-    except LocalModelsError as error:
+    except (LocalModelsError, BadSetting) as error:
         log.error("%s", error)  # noqa: TRY400 (a message for the operator, who needs no traceback)
         return 1
     except KeyboardInterrupt:

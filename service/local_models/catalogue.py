@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.local_models.errors import BadSetting
+from service.environment import BadSetting
 from service.local_models.machine import GIB, Machine
 
 

@@ -1,7 +1,6 @@
 """What can go wrong before the embedded models answer; each message says what happened and what to do.
 
 LocalModelsError
-├── BadSetting          an environment variable or option has a value that cannot be used
 ├── EngineUnusable      the extra is not installed, its weights are not ours, or a model does not load
 ├── PortTaken           somebody else listens where we should
 ├── SourceFailed        one source could not deliver a file (the next one is tried)
@@ -13,11 +12,7 @@ class LocalModelsError(Exception):
     """Something the operator can act on; its text is one message for them, without a traceback."""
 
 
-class BadSetting(LocalModelsError):  # noqa: N818 (named after what the operator has to look at)
-    pass
-
-
-class EngineUnusable(LocalModelsError):  # noqa: N818
+class EngineUnusable(LocalModelsError):  # noqa: N818 (the tree names what happened)
     pass
 
 

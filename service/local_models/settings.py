@@ -3,10 +3,8 @@
 import os
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-from service.local_models.errors import BadSetting
 
 DEFAULT_PORT = 9010
 
@@ -33,18 +31,6 @@ class LocalModelsSettings(BaseSettings):
     hf_endpoint: str = Field(
         default="https://huggingface.co", pattern=r"^https?://\S+$", description="The hub or its mirror"
     )
-
-
-def read_settings() -> LocalModelsSettings:
-    """Raises BadSetting with one line per bad variable."""
-    try:
-        return LocalModelsSettings()
-    except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, problem['loc'])).upper()}={problem['input']!r}: {problem['msg']}."
-            for problem in error.errors()
-        ]
-        raise BadSetting("\n".join(lines)) from None
 
 
 def _cache_home() -> Path:
