@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -62,7 +63,7 @@ def _find_or_fetch(model: ChatModel, cache: Path, sources: Sequence[Source]) -> 
         )
         try:
             with _bar(model) as bar:
-                fetched = source.fetch(model, workspace, lambda done, bar=bar: _show(bar, done))
+                fetched = source.fetch(model, workspace, partial(_show, bar))
             _check(fetched, model, workspace)
         except SourceFailed as failure:
             log.info("Not from %s: %s.", source.title, failure)

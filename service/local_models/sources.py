@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -29,10 +30,8 @@ FRUITLESS_ATTEMPTS_MAX = 3
 RETRY_SECONDS = 0.5
 
 
-class Progress(Protocol):
-    """Told how many bytes of the model are here by now; both a bar and silence fit."""
-
-    def __call__(self, done_bytes: int) -> None: ...
+# Told how many bytes of the model are here by now.
+Progress = Callable[[int], None]
 
 
 class Source(Protocol):
@@ -93,7 +92,8 @@ class HubSource:
                 if len(linked) == len(model.sha256) and linked != model.sha256:
                     raise SourceFailed("it has another version of this file now")
             with partial.open("ab" if response.status_code == 206 else "wb") as file:
-                for chunk in response.iter_raw(CHUNK_BYTES):
+                # Pieces as they come: a given size would hold back what arrived before a break.
+                for chunk in response.iter_raw():
                     file.write(chunk)
                     progress(file.tell())
         if _size(partial) < model.size:
