@@ -1,0 +1,61 @@
+# `make run` in a fresh clone is all a newcomer needs; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALL = $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+# A stamp is as new as its last installation: changed requirements install again, everything else starts at once.
+REQUIREMENTS := pyproject.toml constraints.txt
+BASE := $(VENV)/.installed-base
+LOCAL := $(VENV)/.installed-local
+DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(BASE) ## start the API and the chat page (with the embedded models where no endpoint is configured)
+	@extras=$$($(PY) -m service.launch --extras) || exit 1; \
+	if [ "$$extras" = local ]; then $(MAKE) --no-print-directory $(LOCAL) || exit 1; fi; \
+	exec $(PY) -m service.launch
+
+test: lint ## everything a change must pass
+	$(PY) -m pytest
+
+lint: $(DEV) ## style, types and the direction of imports
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(DEV) ## measure; the results go to standard output
+	$(PY) -m benchmarks
+
+clean: ## remove the environment and caches; conversations and downloaded models stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	echo "OpenPersistentMemory needs Python 3.11 or newer, and '$(PYTHON)' is not: PYTHON=/path/to/python3 make run"; \
+	exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	echo "No virtual environment could be made: on Debian and Ubuntu, apt-get install python3-venv."; \
+	rm -rf $(VENV); exit 1; }
+
+$(BASE): $(REQUIREMENTS) | $(PY)
+	@echo "Installing (once; later starts skip this) ..."
+	@$(INSTALL) .
+	@touch $@
+
+$(LOCAL): $(REQUIREMENTS) | $(PY)
+	@echo "Installing the engines of the embedded models ..."
+	@$(INSTALL) '.[local]'
+	@touch $(BASE) $@
+
+$(DEV): $(REQUIREMENTS) | $(PY)
+	@echo "Installing with everything the tests need ..."
+	@$(INSTALL) '.[dev,local]'
+	@touch $(BASE) $(LOCAL) $@

@@ -1,0 +1,160 @@
+"""`python -m service.launch`: the whole product on this machine, until Ctrl-C. `make run` calls it.
+
+Where no chat or embedding endpoint is configured, the embedded models are started and the API is pointed at
+them; then the API; then the chat page. Everything listens on loopback.
+"""
+
+import argparse
+import errno
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import httpx2
+from dotenv import dotenv_values
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.environment import BadSetting, read_environment
+from service.supervisor import LaunchError, StopAsked, Supervisor, supervising
+
+HOST = "127.0.0.1"
+ENV_FILE = ".env"
+PAGE = Path(__file__).parent.parent / "frontend" / "app.py"
+
+# Loading a model from a slow disk, migrating and catching up a large ledger, importing the page's libraries.
+MODELS_READY_SECONDS = 300.0
+API_READY_SECONDS = 120.0
+PAGE_READY_SECONDS = 60.0
+HEALTH_SECONDS = 2.0
+# The API's own wait for answers still streaming; shorter than the wait before it is killed.
+API_STREAMS_END_SECONDS = 5
+
+MODELS, API, CHAT_PAGE = "The embedded models", "The API", "The chat page"
+
+# What suits models this small, unless the operator says otherwise: they gate at chance, their similarity
+# scores do not.
+EMBEDDED_PROFILE = {"GATE": "score", "USE_RERANK_DEFAULT": "false"}
+
+
+class LaunchSettings(BaseSettings):
+    """What the launcher itself needs; the programs read the rest."""
+
+    model_config = SettingsConfigDict(env_file=ENV_FILE, extra="ignore", env_ignore_empty=True, frozen=True)
+
+    port: int = Field(default=9000, ge=1, le=65535)
+    ui_port: int = Field(default=8501, ge=1, le=65535)
+    llm_base_url: str = ""
+    emb_base_url: str = ""
+
+    @property
+    def embedded(self) -> list[str]:
+        """Which of the two models are ours to serve, as `--only` of the embedded models names them."""
+        return [
+            model
+            for model, url in (("chat", self.llm_base_url), ("embeddings", self.emb_base_url))
+            if not url.strip()
+        ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m service.launch", description=__doc__)
+    parser.add_argument("--extras", action="store_true", help="print the extras needed here and end")
+    options = parser.parse_args(arguments)
+    try:
+        settings = read_environment(LaunchSettings)
+        if options.extras:
+            sys.stdout.write("local\n" if settings.embedded else "")
+            return 0
+        _check_ports(settings)
+        with supervising() as supervisor:
+            launch(settings, supervisor)
+    except (BadSetting, LaunchError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except (StopAsked, KeyboardInterrupt):
+        sys.stderr.write("Stopped.\n")
+    return 0
+
+
+def launch(settings: LaunchSettings, supervisor: Supervisor) -> None:
+    """Start everything and stay; raises StopAsked or a LaunchError, never returns."""
+    endpoints = _start_models(settings, supervisor) if settings.embedded else {}
+    api, page = f"http://{HOST}:{settings.port}", f"http://{HOST}:{settings.ui_port}"
+    supervisor.start(API, _api_command(settings.port), endpoints)
+    supervisor.wait_until(API, lambda: _healthy(f"{api}/health"), API_READY_SECONDS)
+    supervisor.start(CHAT_PAGE, _page_command(settings.ui_port), {"BACKEND_URL": api})
+    supervisor.wait_until(CHAT_PAGE, lambda: _healthy(f"{page}/_stcore/health"), PAGE_READY_SECONDS)
+    sys.stdout.write(f"\n  Chat page  {page}\n  API        {api}/v1\n\nCtrl-C stops both.\n")
+    sys.stdout.flush()
+    supervisor.watch()
+
+
+def api_environment(
+    announced: Mapping[str, str], embedded: Sequence[str], configured: Mapping[str, str | None]
+) -> dict[str, str]:
+    """The API's variables beyond the operator's own (`configured`: environment and `.env`).
+
+    Addresses and model names of what we serve replace whatever is configured; the profile and the dummy key
+    only fill in what is not.
+    """
+    profile = EMBEDDED_PROFILE if "chat" in embedded else {}
+    fillers = {**profile, "OPENAI_API_KEY": announced["OPENAI_API_KEY"]}
+    return {
+        **{name: value for name, value in announced.items() if name not in fillers},
+        **{name: value for name, value in fillers.items() if not configured.get(name)},
+    }
+
+
+def _start_models(settings: LaunchSettings, supervisor: Supervisor) -> dict[str, str]:
+    command = [sys.executable, "-m", "service.local_models"]
+    if "chat" in settings.embedded:
+        # On its own, because a download may take hours and loading may not.
+        supervisor.finish("Fetching the chat model", [*command, "--fetch-only"], {})
+    only = ["--only", settings.embedded[0]] if len(settings.embedded) == 1 else []
+    child = supervisor.start(MODELS, [*command, "--port", "0", *only], {}, stdout=subprocess.PIPE)
+    lines = supervisor.read_announcement(MODELS, child, "ready", MODELS_READY_SECONDS)
+    announced = dict(line.split("=", 1) for line in lines)
+    configured = {**dotenv_values(ENV_FILE), **os.environ}
+    return api_environment(announced, settings.embedded, configured)
+
+
+def _api_command(port: int) -> list[str]:
+    command = [sys.executable, "-m", "uvicorn", "service.app:app", "--host", HOST, "--port", str(port)]
+    return [*command, "--timeout-graceful-shutdown", str(API_STREAMS_END_SECONDS)]
+
+
+def _page_command(port: int) -> list[str]:
+    command = [sys.executable, "-m", "streamlit", "run", str(PAGE), "--server.address", HOST]
+    command += ["--server.port", str(port), "--server.headless", "true"]
+    return [*command, "--browser.gatherUsageStats", "false"]
+
+
+def _check_ports(settings: LaunchSettings) -> None:
+    if settings.port == settings.ui_port:
+        raise LaunchError(f"PORT and UI_PORT are both {settings.port}: set one of them to another port.")
+    for variable, port in (("PORT", settings.port), ("UI_PORT", settings.ui_port)):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError as error:
+                why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+                raise LaunchError(
+                    f"Port {port} on {HOST} {why}: set {variable} to a free one, for example "
+                    f"{variable}={port + 10} make run."
+                ) from error
+
+
+def _healthy(url: str) -> bool:
+    try:
+        return httpx2.get(url, timeout=HEALTH_SECONDS, trust_env=False).status_code == httpx2.codes.OK
+    except httpx2.TransportError:
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""`python -m service.local_models`: serve the embedded models on loopback until told to stop.
+
+When both answer, standard output has the settings that point the service here, ready for a `.env` file, and
+then a line `ready`. Everything else goes to standard error. SIGTERM and SIGINT end it with exit code 0.
+"""
+
+import argparse
+import errno
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+
+from service.environment import BadSetting, read_environment
+from service.local_models import catalogue
+from service.local_models.app import create_app
+from service.local_models.catalogue import ChatModel
+from service.local_models.chat_engine import KV_BYTES_UNKNOWN, ChatEngine, context_for
+from service.local_models.embedder import DIMENSIONS, Embedder
+from service.local_models.embedder import NAME as EMBEDDING_MODEL
+from service.local_models.errors import LocalModelsError, PortTaken
+from service.local_models.fetch import ensure_model
+from service.local_models.machine import this_machine
+from service.local_models.settings import LocalModelsSettings
+from service.local_models.sources import HubSource, Source, WheelSource
+
+HOST = "127.0.0.1"
+READY = "ready"
+# An answer still streaming when we are told to stop is not waited for longer.
+STREAMS_END_SECONDS = 2
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    try:
+        settings = read_environment(LocalModelsSettings)
+        if options.list:
+            sys.stdout.writelines(f"{line}\n" for line in catalogue.table())
+        elif options.fetch_only:
+            _chat_file(settings)
+        else:
+            _serve(settings, options)
+    except (LocalModelsError, BadSetting) as error:
+        log.error("%s", error)  # noqa: TRY400 (a message for the operator, who needs no traceback)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m service.local_models", description=__doc__)
+    parser.add_argument("--port", type=int, help="loopback port (LOCAL_MODELS_PORT); 0 takes any free one")
+    parser.add_argument("--only", choices=["chat", "embeddings"], help="serve one of the two")
+    parser.add_argument("--fetch-only", action="store_true", help="download the chat model and end")
+    parser.add_argument("--list", action="store_true", help="show the chat models and end")
+    return parser
+
+
+def _serve(settings: LocalModelsSettings, options: argparse.Namespace) -> None:
+    port = settings.local_models_port if options.port is None else options.port
+    # Bound before the seconds of loading, so that a taken port is told at once.
+    with _bound(port) as listener:
+        threads = settings.local_threads or this_machine().cores
+        embedder = Embedder(threads) if options.only != "chat" else None
+        chat = _load_chat(settings, threads) if options.only != "embeddings" else None
+        server = _Server(
+            uvicorn.Config(
+                create_app(chat, embedder),
+                log_level="warning",
+                access_log=False,
+                timeout_graceful_shutdown=STREAMS_END_SECONDS,
+            ),
+            _settings_for_here(f"http://{HOST}:{listener.getsockname()[1]}/v1", chat, embedder),
+        )
+        # uvicorn raises the signal once more after its shutdown; with these handlers that is harmless, and
+        # the models below are still freed. While a model loads, the default action ends the process at once.
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, lambda _signum, _frame: setattr(server, "should_exit", True))
+        server.run(sockets=[listener])
+        if chat is not None:
+            chat.close()
+        if embedder is not None:
+            embedder.close()
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens, when it does."""
+
+    def __init__(self, config: uvicorn.Config, announcement: Sequence[str]) -> None:
+        super().__init__(config)
+        self._announcement = announcement
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        sys.stdout.write("".join(f"{line}\n" for line in (*self._announcement, READY)))
+        sys.stdout.flush()
+
+
+def _load_chat(settings: LocalModelsSettings, threads: int) -> ChatEngine:
+    name, path, kv_bytes = _chat_file(settings)
+    context = settings.local_context or context_for(this_machine(), path.stat().st_size, kv_bytes)
+    log.info("Loading %s (%d threads, %d tokens of context)", name, threads, context)
+    return ChatEngine(name, path, context=context, threads=threads)
+
+
+def _chat_file(settings: LocalModelsSettings) -> tuple[str, Path, int]:
+    """Name, file and bytes of context memory a token of the chat model, downloaded if need be."""
+    model = catalogue.resolve(settings.local_chat_model, this_machine())
+    if not isinstance(model, ChatModel):
+        return model.name, model.path, KV_BYTES_UNKNOWN
+    sources: list[Source] = [HubSource(settings.hf_endpoint), WheelSource()]
+    return model.name, ensure_model(model, settings.local_models_dir, sources), model.kv_bytes
+
+
+def _settings_for_here(base_url: str, chat: ChatEngine | None, embedder: Embedder | None) -> list[str]:
+    lines = ["OPENAI_API_KEY=local"]
+    if chat is not None:
+        lines += [f"LLM_BASE_URL={base_url}", f"LLM_MODEL={chat.name}"]
+    if embedder is not None:
+        lines += [f"EMB_BASE_URL={base_url}", f"EMB_MODEL={EMBEDDING_MODEL}", f"EMBEDDING_DIMS={DIMENSIONS}"]
+    return lines
+
+
+def _bound(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise PortTaken(
+            f"Port {port} on {HOST} is taken; LOCAL_MODELS_PORT chooses another (0: any free one)."
+        ) from None
+    return listener
+
+
+if __name__ == "__main__":
+    sys.exit(main())

