@@ -1,26 +1,87 @@
-"""A token count without a tokenizer that errs on the side of too many."""
+"""How many tokens a text may have at most, without a tokenizer.
 
-from __future__ import annotations
+Used where the server offers no `/tokenize`. A prompt that is too long is refused whole, while one that is a
+little short loses a memory or two, so the estimate errs upwards: it is meant to be at least what any common
+tokenizer makes of running text. It is no bound for strings made to defeat it, such as lists of rare Chinese
+characters.
 
+The costs were fitted to the vocabularies of Qwen 3, Llama 2 and 3, Gemma 3, DeepSeek V3 and GPT-4o on
+English chat and prose, code, identifiers, Chinese, Japanese, Korean, eight other languages and emoji. The
+estimate is 1.2 to 1.35 times the largest of the six counts on English and 1.1 to 1.5 times on Chinese;
+Llama 2, with its 32,000 tokens, sets most costs.
+"""
+
+import math
 import re
+from functools import lru_cache
 
-_PIECE = re.compile(r"[A-Za-z]+|[0-9]|[^\S\n]+|\n+|[^\sA-Za-z0-9]")
-_LETTERS_PER_TOKEN = 3.2
+# The start and end of a sequence, and what a template puts around a message.
+FRAME_TOKENS = 4
+PIECES_CACHED_MAX = 50_000
+# A longer piece is hardly met again: it would only fill the cache.
+PIECE_CHARS_CACHED_MAX = 40
+
+# Letters and digits with the space before them, other runs of spaces, and all else character by character.
+_PIECE = re.compile(r" ?[a-zA-Z0-9]+|  +|[\s\S]")
+# A run of letters and digits breaks where capitals begin and at every digit.
+_PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]")
+_VOWEL = re.compile("[aeiouAEIOU]")
+# Hashes, base64, identifiers with digits: from this length on no vocabulary knows more than crumbs of them.
+_MIXED_CHARS_MIN = 8
+# (first code point beyond the range, cost of a character); None costs as many tokens as UTF-8 bytes.
+_CHARACTER_COSTS = (
+    (0x80, 1.0),  # ASCII punctuation and control characters
+    (0x370, 1.1),  # Latin letters with accents
+    (0x800, 1.25),  # Greek, Cyrillic, Hebrew, Arabic
+    (0x2000, 1.4),  # Indic scripts, Thai
+    (0x2070, 2.0),  # quotation marks and dashes
+    (0x3000, None),  # symbols
+    (0x3100, 1.35),  # kana and Chinese punctuation
+    (0x4E00, None),  # rare Chinese characters
+    (0xA000, 1.7),  # Chinese characters in use
+    (0xAC00, None),
+    (0xD7B0, 1.7),  # Hangul
+    (0xFF00, None),
+    (0xFFF0, 1.7),  # full-width forms
+)
 
 
 def estimate_tokens(text: str) -> int:
-    """Return an upper estimate of the tokens of ``text`` for the common byte-pair vocabularies."""
-    tokens = 0.0
-    for match in _PIECE.finditer(text):
-        piece = match.group()
-        first = piece[0]
-        if first.isascii():
-            if first.isalpha():
-                tokens += max(1.0, len(piece) / _LETTERS_PER_TOKEN)
-            elif first.isspace():
-                tokens += 0.0 if piece == " " else 1.0
-            else:
-                tokens += 1.0
-        else:
-            tokens += 2.0
-    return int(tokens) + 1
+    """An upper estimate of the tokens of one message, its frame included."""
+    return math.ceil(FRAME_TOKENS + sum(map(_cost, _PIECE.findall(text))))
+
+
+def _cost(piece: str) -> float:
+    return _cached_cost(piece) if len(piece) <= PIECE_CHARS_CACHED_MAX else _piece_cost(piece)
+
+
+def _piece_cost(piece: str) -> float:
+    run = piece.lstrip(" ")
+    if not run:
+        # Sentencepiece vocabularies have runs of up to 16 spaces.
+        return 1.0 if len(piece) == 1 else 2.0 + len(piece) // 16
+    if not (run.isascii() and run.isalnum()):
+        return _character_cost(piece)
+    # A space joins the letters that follow it, but no digit.
+    apart = 1.0 if run[0].isdigit() and len(run) < len(piece) else 0.0
+    if len(run) >= _MIXED_CHARS_MIN and not run.isalpha() and not run.isdigit():
+        return apart + len(run)
+    return apart + sum(map(_part_cost, _PART.findall(run)))
+
+
+_cached_cost = lru_cache(maxsize=PIECES_CACHED_MAX)(_piece_cost)
+
+
+def _part_cost(part: str) -> float:
+    length = len(part)
+    if length > 3 and not _VOWEL.search(part):
+        return 0.9 * length
+    if part.isupper():
+        return 0.5 + length / 2
+    return 1.0 if length <= 4 else 0.25 + length / 4
+
+
+def _character_cost(character: str) -> float:
+    code = ord(character)
+    cost = next((cost for end, cost in _CHARACTER_COSTS if code < end), None)
+    return float(len(character.encode("utf-8", "surrogatepass"))) if cost is None else cost

@@ -107,8 +107,8 @@ def service_process(
 ) -> Iterator[Service]:
     """Runs the service and kills what is left of it at the end.
 
-    The environment is `PATH`, `HOME` and `env`, nothing else; the working directory is an empty one (or `cwd`), so
-    that no `.env` of the developer is read. Raises `DidNotStartError`.
+    The environment is `PATH`, `HOME` and `env` alone, and the working directory an empty one (or `cwd`): no
+    `.env` of the developer is read. Raises `DidNotStartError`.
     """
     with tempfile.TemporaryDirectory(prefix="service-") as scratch:
         empty = Path(scratch) / "cwd"
