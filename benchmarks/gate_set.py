@@ -152,9 +152,7 @@ ENGLISH = (
         "The user grew up in Valparaíso and counts in Spanish.",
         "In which city did I spend my childhood?",
     ),
-    Fact(
-        "Hi there, how are you today?", "I'm well, thank you. What can I do for you?", "The user said hello."
-    ),
+    Fact("Hi there, how are you today?", "I'm well, thank you. What can I do for you?", "The user said hello."),
     Fact(
         "Write a regular expression that matches ISO dates.",
         r"`\d{4}-\d{2}-\d{2}` matches dates such as 2024-05-01.",

@@ -120,9 +120,7 @@ def auc(values: Floats, evidence: Mask) -> float:
     return float((ranks[evidence].sum() - hits * (hits + 1) / 2) / (hits * misses))
 
 
-def _own_groups(
-    model: E5, draw: np.random.Generator
-) -> tuple[dict[str, list[Asked]], dict[str, list[Asked]]]:
+def _own_groups(model: E5, draw: np.random.Generator) -> tuple[dict[str, list[Asked]], dict[str, list[Asked]]]:
     """The groups to tune on, and those that are only shown: few exchanges, no answer."""
     sets = (("English", ENGLISH, ENGLISH_UNANSWERABLE), ("Chinese", CHINESE, CHINESE_UNANSWERABLE))
     together = (*ENGLISH, *CHINESE)
@@ -144,9 +142,7 @@ def _own_groups(
                 others = draw.choice(np.flatnonzero(~evidence), size - 1, replace=False)
                 chosen = np.append(others, np.flatnonzero(evidence))
                 small[f"{size} exchanges"].append(_nearest(scores[chosen], evidence[chosen]))
-        scored = [
-            _score_facts(question, both)[own] for question in np.asarray(model.query(list(unanswerable)))
-        ]
+        scored = [_score_facts(question, both)[own] for question in np.asarray(model.query(list(unanswerable)))]
         small[f"{language}, no answer"] = [_nearest(s, np.zeros(len(s), bool)) for s in scored]
     return tuning, small
 

@@ -15,8 +15,6 @@ import math
 import re
 from functools import lru_cache
 
-# The start and end of a sequence, and what a template puts around a message.
-FRAME_TOKENS = 4
 PIECES_CACHED_MAX = 50_000
 # A longer piece is hardly met again: it would only fill the cache.
 PIECE_CHARS_CACHED_MAX = 40
@@ -47,8 +45,8 @@ _CHARACTER_COSTS = (
 
 
 def estimate_tokens(text: str) -> int:
-    """An upper estimate of the tokens of one message, its frame included."""
-    return math.ceil(FRAME_TOKENS + sum(map(_cost, _PIECE.findall(text))))
+    """Return an upper estimate of the tokens of ``text`` alone, without what a chat template puts around it."""
+    return math.ceil(sum(map(_cost, _PIECE.findall(text))))
 
 
 def _cost(piece: str) -> float:

@@ -10,7 +10,7 @@ _SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 Settings = TypeVar("Settings", bound=BaseSettings)
 
 
-class BadSetting(Exception):  # noqa: N818 (named after what the operator has to look at)
+class BadSetting(Exception):
     """A variable cannot be used as it is; one line for each."""
 
 

@@ -54,9 +54,7 @@ class LaunchSettings(BaseSettings):
     def embedded(self) -> list[str]:
         """Which of the two models are ours to serve, as `--only` of the embedded models names them."""
         return [
-            model
-            for model, url in (("chat", self.llm_base_url), ("embeddings", self.emb_base_url))
-            if not url.strip()
+            model for model, url in (("chat", self.llm_base_url), ("embeddings", self.emb_base_url)) if not url.strip()
         ]
 
 

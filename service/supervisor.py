@@ -26,15 +26,15 @@ class LaunchError(Exception):
     """Its text is one line for the operator."""
 
 
-class ProgramEnded(LaunchError):  # noqa: N818 (an event, in the past tense)
+class ProgramEnded(LaunchError):
     pass
 
 
-class NotReady(LaunchError):  # noqa: N818
+class NotReady(LaunchError):
     pass
 
 
-class StopAsked(Exception):  # noqa: N818
+class StopAsked(Exception):
     """A person or the system asked this process to end: no error."""
 
 
@@ -75,11 +75,9 @@ class Supervisor:
                 raise NotReady(f"{name} did not answer within {seconds:.0f} seconds; everything was stopped.")
             self._pause()
 
-    def read_announcement(
-        self, name: str, child: subprocess.Popen[bytes], last: str, seconds: float
-    ) -> list[str]:
+    def read_announcement(self, name: str, child: subprocess.Popen[bytes], last: str, seconds: float) -> list[str]:
         """The lines `child` (started with stdout=PIPE) writes up to the line `last`, which is left out."""
-        assert child.stdout is not None  # noqa: S101 (how it is started)
+        assert child.stdout is not None
         pipe = child.stdout.fileno()
         written = bytearray()
 

@@ -12,10 +12,7 @@ def python(code: str) -> list[str]:
 
 SLEEPER = python("import time; time.sleep(600)")
 STUBBORN = python(
-    "import signal, time\n"
-    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-    "print('ready', flush=True)\n"
-    "time.sleep(600)"
+    "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(600)"
 )
 
 

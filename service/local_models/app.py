@@ -96,8 +96,7 @@ def create_app(chat: ChatEngine | None, embedder: Embedder | None) -> Starlette:
                 "object": "list",
                 "model": e5.NAME,
                 "data": [
-                    {"object": "embedding", "index": index, "embedding": vector}
-                    for index, vector in enumerate(vectors)
+                    {"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)
                 ],
                 "usage": {"prompt_tokens": result.tokens, "total_tokens": result.tokens},
             }
@@ -136,9 +135,7 @@ class _ChatRelay:
 
     async def _relay(self, body: bytes, send: Send) -> None:
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        async with self._engine.stream(
-            "POST", "/v1/chat/completions", content=body, headers=headers
-        ) as answer:
+        async with self._engine.stream("POST", "/v1/chat/completions", content=body, headers=headers) as answer:
             content_type = answer.headers.get("content-type", "application/json").encode("latin-1")
             await send(
                 {
@@ -192,7 +189,7 @@ def _unknown_model(asked: object, served: str | None) -> HTTPException:
 
 
 async def _refused(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 (how the handler is registered)
+    assert isinstance(error, HTTPException)
     code = "model_not_found" if error.status_code == 404 and "model" in error.detail else None
     return _openai_error(error.status_code, error.detail, "invalid_request_error", code)
 

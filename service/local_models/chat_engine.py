@@ -38,9 +38,7 @@ class ChatEngine:
         try:
             import xllamacpp
         except ImportError as error:
-            raise EngineUnusable(
-                f"The chat engine xllamacpp cannot be loaded ({error}). {INSTALL_HINT}"
-            ) from error
+            raise EngineUnusable(f"The chat engine xllamacpp cannot be loaded ({error}). {INSTALL_HINT}") from error
         self.name = name
         self.api_key = secrets.token_urlsafe(32)
         params = xllamacpp.CommonParams()

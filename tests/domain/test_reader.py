@@ -67,11 +67,13 @@ class History:
                 continue
             if isinstance(event.payload, TurnRecorded):
                 text = exchange_text(event.payload.user, event.payload.assistant)
-                found.append(FacetText(event.position, event.position, "exchange", text))
+                found.append(FacetText(event.user_id, event.position, event.position, "exchange", text))
             elif isinstance(event.payload, SummaryRecorded):
                 turn = turns[event.causation_id or ""]
                 if turn.user_id == event.user_id:
-                    found.append(FacetText(event.position, turn.position, "summary", event.payload.summary))
+                    found.append(
+                        FacetText(event.user_id, event.position, turn.position, "summary", event.payload.summary)
+                    )
         return found
 
 

