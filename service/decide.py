@@ -24,6 +24,7 @@ from domain.errors import UpstreamError
 from domain.events import GateDecided, JsonObject, Outcome, RerankDecided, Usage
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, split
+from domain.score_gate import score_rule
 from service.settings import ServiceSettings
 from service.upstream import ChatClient
 
@@ -60,23 +61,25 @@ class Decider:
         asked = _Asked(None, None, None, None)
         outcome: Outcome = "ok"
         kept: Sequence[int] = everything
+        reasons: dict[int, str] = {}
         rule: JsonObject | None = None
         if not candidates:
             outcome, asked = "skipped", _Asked(None, "no candidates", None, None)
         elif strategy == "off":
             outcome, asked = "skipped", _Asked(None, "the gate is off", None, None)
         elif strategy == "score":
-            threshold = self._settings.score_threshold
-            assert threshold is not None  # the settings refuse GATE=score without one
-            rule = {"min_score": threshold}
-            kept = [n for n in everything if candidates[n - 1].score >= threshold]
+            threshold = score_rule([candidate.score for candidate in candidates], self._settings.gate_score_min)
+            rule = threshold.as_event()
+            kept = [n for n in everything if candidates[n - 1].score >= threshold.threshold]
+            reasons = {n: f"similarity {candidates[n - 1].score:.4f}" for n in everything}
         else:
             asked = await self._ask_gate(question, candidates)
             if asked.answer is None:
                 outcome = "fallback"
             else:
                 kept = asked.answer.numbers
-        decided = verdicts(candidates, kept, keep_max, asked.answer.reasons if asked.answer else {})
+                reasons = asked.answer.reasons
+        decided = verdicts(candidates, kept, keep_max, reasons)
         by_model = strategy == "llm" and outcome != "skipped"
         event = GateDecided(
             strategy=strategy,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from projections.settings import Endpoint, ProjectionSettings
 
@@ -30,7 +30,7 @@ class ServiceSettings(ProjectionSettings):
     gate_timeout_s: float = Field(default=30.0, gt=0, description="how long a turn waits for the gate")
     gate_reasons: bool = Field(default=False, description="ask the gate for a reason per memory (costs tokens)")
     gate_score_min: float | None = Field(
-        default=None, ge=-1, le=1, description="lowest similarity that GATE=score keeps; known for the embedded model"
+        default=None, ge=-1, le=1, description="similarity below which GATE=score keeps nothing; default: no such floor"
     )
     rerank_timeout_s: float = Field(default=30.0, gt=0, description="how long a turn waits for the rerank")
     use_rerank_default: bool = Field(default=True, description="use_rerank of a request that does not say")
@@ -50,23 +50,3 @@ class ServiceSettings(ProjectionSettings):
     summary_concurrency: int = Field(default=2, ge=1, le=64, description="summaries written at the same time")
 
     request_bytes_max: int = Field(default=4_000_000, ge=1024, description="largest request body accepted")
-
-    @model_validator(mode="after")
-    def _score_gate_has_threshold(self) -> Self:
-        if self.gate == "score" and self.score_threshold is None:
-            raise ValueError(
-                "GATE=score needs GATE_SCORE_MIN: no threshold has been measured for "
-                f"EMB_MODEL = {self.emb_model!r}; set it, or use GATE=llm"
-            )
-        return self
-
-    @property
-    def score_threshold(self) -> float | None:
-        """The similarity below which ``GATE=score`` drops a memory."""
-        return self.gate_score_min if self.gate_score_min is not None else SCORE_THRESHOLDS.get(self.emb_model)
-
-
-SCORE_THRESHOLDS = {
-    "multilingual-e5-small": 0.83,
-}
-"""Similarity thresholds by embedding model, as measured by ``benchmarks/gate_threshold.py``."""

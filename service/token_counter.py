@@ -26,6 +26,7 @@ class TokenCounter:
     def __init__(self, chat: ChatClient) -> None:
         self._chat = chat
         self._exact: OrderedDict[int, int] = OrderedDict()
+        self._estimates: OrderedDict[int, int] = OrderedDict()
         self._places = asyncio.Semaphore(_IN_FLIGHT_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked: set[int] = set()
@@ -33,7 +34,13 @@ class TokenCounter:
 
     def count(self, text: str) -> int:
         """Return the exact count where it is known, else an upper estimate."""
-        return self._exact.get(hash(text)) or estimate_tokens(text)
+        key = hash(text)
+        known = self._exact.get(key) or self._estimates.get(key)
+        if known is None:
+            # The same memories come up again and again, and an estimate of a long one takes a while.
+            known = self._estimates[key] = estimate_tokens(text)
+            _forget_oldest(self._estimates)
+        return known
 
     def kind(self, texts: Iterable[str]) -> Literal["exact", "estimate", "mixed"]:
         """Tell how these texts are counted."""
@@ -73,5 +80,9 @@ class TokenCounter:
             return
         self._can_count = True
         self._exact[key] = count
-        while len(self._exact) > _KEPT_MAX:
-            self._exact.popitem(last=False)
+        _forget_oldest(self._exact)
+
+
+def _forget_oldest(counts: OrderedDict[int, int]) -> None:
+    while len(counts) > _KEPT_MAX:
+        counts.popitem(last=False)
