@@ -6,11 +6,13 @@ file in the working directory. An empty value counts as not set.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableSource
 
 from domain.errors import SettingsError, shown
 
@@ -42,6 +44,11 @@ def load_settings(kind: type[S], **overrides: object) -> S:
     """Read ``kind`` from the environment; raise :class:`SettingsError` with one line that names each bad variable."""
     try:
         return kind(**overrides)  # type: ignore[arg-type]  # pydantic checks what is given
+    except UnreadableSource as error:
+        # Raised for a variable that should hold JSON; the library's message names the field, and no value.
+        named = re.search(r'field "(\w+)"', str(error))
+        name = named.group(1).upper() if named else "a setting"
+        raise SettingsError(f'{name}: give a JSON object, as in {name}=\'{{"name": "value"}}\'') from None
     except ValidationError as error:
         raise SettingsError("; ".join(_complaint(kind, dict(item)) for item in error.errors())) from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from projections.settings import Endpoint, ProjectionSettings
 
@@ -49,4 +49,7 @@ class ServiceSettings(ProjectionSettings):
     summary_attempts: int = Field(default=5, ge=1, description="tries at a summary until the next start")
     summary_concurrency: int = Field(default=2, ge=1, le=64, description="summaries written at the same time")
 
+    api_keys: dict[SecretStr, str] = Field(
+        default={}, description='JSON object from API key to user id, "*" for any user; empty: no key is asked for'
+    )
     request_bytes_max: int = Field(default=4_000_000, ge=1024, description="largest request body accepted")

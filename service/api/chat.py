@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from domain.errors import InvalidInput
 from domain.retrieval import Candidate
+from service.api.access import user_of
 from service.api.connection import ClientGone, EventStream, while_connected
 from service.api.errors import body_of, log_error
 from service.api.openai_types import ChatCompletionRequest
@@ -30,7 +31,7 @@ Turn = AsyncGenerator[Started | Delta | Finished, None]
 async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
     """Answer with memory; stream when asked to."""
     turns: TurnService = request.app.state.house.turns
-    asked = body.as_turn(_knobs(body.metadata or {}))
+    asked = body.as_turn(user_of(request, body.user), _knobs(body.metadata or {}))
     turn: Turn = turns.answer(asked)
     try:
         if not body.stream:

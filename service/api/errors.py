@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domain.errors import InvalidInput, LedgerError, OpmError, UpstreamError, shown
+from service.api.access import AccessDenied
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ def body_of(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
         kind = {400: "invalid_request_error", 429: "rate_limit_error"}.get(error.status, "upstream_error")
         headers = {"retry-after": f"{error.retry_after_s:g}"} if error.retry_after_s is not None else {}
         return error.status, error_body(str(error), kind=kind, code=error.code), headers
+    if isinstance(error, AccessDenied):
+        kind = "authentication_error" if error.status == 401 else "permission_error"
+        return error.status, error_body(str(error), kind=kind, param=error.param, code="invalid_api_key"), {}
     if isinstance(error, LedgerError):
         message = f"the turn could not be recorded, so it does not count: {error}"
         return 503, error_body(message, kind="server_error", code="ledger_unavailable"), {}

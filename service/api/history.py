@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from domain.identity import DEFAULT_CONVERSATION, DEFAULT_USER, StreamId, check_id
+from domain.identity import DEFAULT_CONVERSATION, StreamId, check_id
+from service.api.access import user_of
 
 router = APIRouter(prefix="/v1")
 
@@ -17,12 +18,12 @@ _TITLE_CHARS = 80
 @router.get("/conversations")
 async def conversations(
     request: Request,
-    user: str = DEFAULT_USER,
+    user: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
     """List a user's conversations, the one used last first."""
     reader = request.app.state.house.ledger.reader
-    found = await asyncio.to_thread(reader.conversations, check_id("user", user), limit)
+    found = await asyncio.to_thread(reader.conversations, user_of(request, user), limit)
     data = [
         {
             "conversation_id": conversation.conversation_id,
@@ -38,13 +39,13 @@ async def conversations(
 @router.get("/turns")
 async def turns(
     request: Request,
-    user: str = DEFAULT_USER,
+    user: str | None = None,
     conversation_id: str = DEFAULT_CONVERSATION,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     before_turn: Annotated[int | None, Query(ge=1)] = None,
 ) -> dict[str, Any]:
     """List the newest turns of a conversation, oldest first."""
-    stream = StreamId(check_id("user", user), check_id("conversation_id", conversation_id))
+    stream = StreamId(user_of(request, user), check_id("conversation_id", conversation_id))
     reader = request.app.state.house.ledger.reader
     found = await asyncio.to_thread(reader.recent_turns, stream, limit, before_turn)
     data = [

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from domain.errors import InvalidInput
 from domain.events import JsonObject
-from domain.identity import DEFAULT_CONVERSATION, DEFAULT_USER, StreamId, check_id
+from domain.identity import DEFAULT_CONVERSATION, StreamId, check_id
 from service.knobs import Knobs, Whole
 from service.turn import TurnRequest
 
@@ -94,11 +94,8 @@ class ChatCompletionRequest(BaseModel):
     def wants_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def as_turn(self, knobs: Knobs, user_id: str | None = None) -> TurnRequest:
-        """Return the turn that is asked for; raise :class:`InvalidInput` for what cannot be done.
-
-        ``user_id`` is who the caller is known to be, if that is known.
-        """
+    def as_turn(self, user_id: str, knobs: Knobs) -> TurnRequest:
+        """Return the turn that is asked for; raise :class:`InvalidInput` for what cannot be done."""
         given = self.model_extra or {}
         for field, fix in _UNSUPPORTED.items():
             if given.get(field) not in _HARMLESS:
@@ -108,16 +105,13 @@ class ChatCompletionRequest(BaseModel):
         values = {field: getattr(self, field, None) for field in _PASSED_ON}
         parameters: JsonObject = {field: value for field, value in values.items() if value is not None}
         return TurnRequest(
-            stream=StreamId(user_id or self._user(), self._conversation()),
+            stream=StreamId(user_id, self._conversation()),
             question=self._question(),
             client_system=self._system(),
             knobs=knobs,
             parameters=parameters,
             max_tokens=self.max_completion_tokens or self.max_tokens,
         )
-
-    def _user(self) -> str:
-        return DEFAULT_USER if self.user is None else check_id("user", self.user)
 
     def _conversation(self) -> str:
         metadata = self.metadata or {}
