@@ -86,13 +86,12 @@ def draw_identity(page: PageState, words: Words) -> None:
 def draw_knobs(words: Words) -> None:
     """All knobs; `knob_values` reads them."""
     with st.expander(words("memory_settings"), icon=":material/history:"):
-        columns = st.columns(2)
-        for number, count in enumerate(MEMORY_COUNTS):
-            with columns[number % 2]:
-                _count_box(count, words)
-        for number, switch in enumerate(MEMORY_SWITCHES):
-            with columns[number % 2]:
-                _toggle(switch, words)
+        for pair in (MEMORY_COUNTS[:2], MEMORY_COUNTS[2:]):
+            for column, count in zip(st.columns(2, vertical_alignment="bottom"), pair, strict=True):
+                with column:
+                    _count_box(count, words)
+        for switch in MEMORY_SWITCHES:
+            _toggle(switch, words)
     with st.expander(words("answer_settings"), icon=":material/tune:"):
         st.slider(
             words(TEMPERATURE.name),

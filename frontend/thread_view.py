@@ -16,9 +16,10 @@ from frontend.local_time import LocalClock
 from frontend.page_state import Exchange, PageState
 from frontend.problems import describe
 from frontend.sidebar import knob_values
-from frontend.ui_text import SUGGESTIONS, Words
+from frontend.ui_text import Words
 from frontend.wire import Replayed, Retrieved, Summarised
 
+SUGGESTIONS = ("suggestion_1", "suggestion_2", "suggestion_3")
 LOOK_INTERVAL_S = 0.1
 USER_AVATAR = ":material/person:"
 ASSISTANT_AVATAR = ":material/auto_awesome:"
@@ -138,16 +139,16 @@ def _draw_history(answer: AnswerSnapshot, conversation_id: str, words: Words, cl
 
 def _draw_memories(used: Retrieved, conversation_id: str, words: Words, clock: LocalClock) -> None:
     for replayed in used.replay:
-        with st.container(border=True, gap="xsmall"):
+        with st.container(border=True, gap="xxsmall"):
             st.markdown(
                 f":blue-badge[{words('replayed')}] " + _where(replayed, conversation_id, words, clock)
             )
-            st.markdown(f":gray[{words('you')}]")
+            st.markdown(f":small[:gray[{words('you')}]]")
             st.text(replayed.raw_user)
-            st.markdown(f":gray[{words('assistant')}]")
+            st.markdown(f":small[:gray[{words('assistant')}]]")
             st.markdown(model_markdown(replayed.raw_assistant))
     for summarised in used.summary_only:
-        with st.container(border=True, gap="xsmall"):
+        with st.container(border=True, gap="xxsmall"):
             st.markdown(
                 f":gray-badge[{words('summarised')}] " + _where(summarised, conversation_id, words, clock)
             )

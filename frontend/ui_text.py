@@ -32,7 +32,7 @@ UI_TEXT: dict[str, dict[str, str]] = {
         "answer_settings": "Answer settings",
         "recent_turns": "Recent turns",
         "recent_turns_help": "How many of this conversation's last turns the model always sees in full.",
-        "retrieve_k": "Replayed memories",
+        "retrieve_k": "Replayed",
         "retrieve_k_help": "How many older exchanges, at most, are shown to the model word by word. "
         "Other memories that were kept are given as summaries.",
         "candidate_n": "Candidates",
@@ -55,7 +55,7 @@ UI_TEXT: dict[str, dict[str, str]] = {
         "cleared": "Only the page was cleared. The conversation and its memories are untouched.",
         "show_again": "Show the conversation again",
         "backend_line": "{address}",
-        "backend_model_line": "{model} · {address}",
+        "backend_model_line": "{model}  \n{address}",
         "chat_placeholder": "Message OpenPersistentMemory",
         "empty_title": "What should I remember?",
         "empty_hint": "Tell me something in this chat, and ask for it in another one, days later. "
@@ -137,7 +137,7 @@ UI_TEXT: dict[str, dict[str, str]] = {
         "answer_settings": "回答设置",
         "recent_turns": "最近轮数",
         "recent_turns_help": "模型始终能逐字看到的、本对话最近的轮数。",
-        "retrieve_k": "重放的记忆",
+        "retrieve_k": "重放数量",
         "retrieve_k_help": "最多有多少段更早的对话会逐字提供给模型；其余保留下来的记忆以摘要形式提供。",
         "candidate_n": "候选数量",
         "candidate_n_help": "在筛选之前，检索最多提出多少条记忆。",
@@ -157,7 +157,7 @@ UI_TEXT: dict[str, dict[str, str]] = {
         "cleared": "只清空了页面，对话及其记忆没有改动。",
         "show_again": "重新显示这段对话",
         "backend_line": "{address}",
-        "backend_model_line": "{model} · {address}",
+        "backend_model_line": "{model}  \n{address}",
         "chat_placeholder": "给 OpenPersistentMemory 发消息",
         "empty_title": "想让我记住什么？",
         "empty_hint": "在这段对话里告诉我一件事，几天后换一段对话再来问我。"
@@ -216,7 +216,6 @@ UI_TEXT: dict[str, dict[str, str]] = {
 }
 
 DEFAULT_LANGUAGE = "en"
-SUGGESTIONS = ("suggestion_1", "suggestion_2", "suggestion_3")
 
 
 class Words:

@@ -82,9 +82,9 @@ class ScriptedBackend:
         if self.fail_status is not None:
             return self._failure()
         headers = {"x-request-id": REQUEST_ID}
-        return StreamingResponse(self._stream(request, body), media_type="text/event-stream", headers=headers)
+        return StreamingResponse(self._stream(body), media_type="text/event-stream", headers=headers)
 
-    async def _stream(self, request: Request, body: dict[str, Any]) -> AsyncIterator[str]:
+    async def _stream(self, body: dict[str, Any]) -> AsyncIterator[str]:
         user, conversation_id = body["user"], body["metadata"]["conversation_id"]
         question = body["messages"][-1]["content"]
         memory_status = {
@@ -106,11 +106,13 @@ class ScriptedBackend:
                 return
             if number == self.hold_after:
                 self.held.set()
-                while not self.release.is_set():
-                    if await request.is_disconnected():
+                try:
+                    while not self.release.is_set():
+                        await asyncio.sleep(0.01)
+                finally:
+                    # Starlette cancels the stream when the client is gone.
+                    if not self.release.is_set():
                         self.hung_up.set()
-                        return
-                    await asyncio.sleep(0.01)
             yield _chunk({"content": piece})
             await asyncio.sleep(self.piece_delay_s)
         self.remember(user, conversation_id, question, "".join(self.pieces))
