@@ -84,7 +84,8 @@ def _follow(page: PageState, live: LiveAnswer, words: Words) -> None:
                 status.caption(words("thinking", seconds=int(live.age_s)))
             answer = live.wait(answer.version, LOOK_INTERVAL_S)
     except StopException:
-        # Streamlit's own stop button, or the browser is gone. (A rerun is another exception, and comes back.)
+        # Streamlit's own stop button, or the browser is gone. A rerun is another exception, and comes back
+        # here; that it is another one depends on `runner.fastReruns = false` in `.streamlit/config.toml`.
         live.stop()
         raise
     if answer.state != "failed":

@@ -107,8 +107,7 @@ class ScriptedBackend:
             if number == self.hold_after:
                 self.held.set()
                 try:
-                    while not self.release.is_set():
-                        await asyncio.sleep(0.01)
+                    await asyncio.to_thread(self.release.wait)
                 finally:
                     # Starlette cancels the stream when the client is gone.
                     if not self.release.is_set():
