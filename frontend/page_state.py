@@ -53,6 +53,7 @@ class PageState:
     load_error: BackendError | None = None
     cleared: bool = False
     turns_limited: bool = False
+    messages_sent: int = 0
     # Messages whose turn is not (yet) in the ledger: leaving a conversation and coming back loses none.
     unrecorded: dict[tuple[str, str], Exchange] = field(default_factory=dict)
 
@@ -106,6 +107,7 @@ class PageState:
         self.exchanges.append(exchange)
         self.unrecorded[self.user, self.conversation_id] = exchange
         self.cleared = False
+        self.messages_sent += 1
         live.start()
 
     def stop(self) -> None:

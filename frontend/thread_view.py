@@ -21,6 +21,12 @@ from frontend.wire import Replayed, Retrieved, Summarised
 
 SUGGESTIONS = ("suggestion_1", "suggestion_2", "suggestion_3")
 LOOK_INTERVAL_S = 0.1
+# Twice: what was drawn in this run of the script arrives in the browser after this.
+JUMP_TO_END = (
+    "for (const delay_ms of [100, 600]) setTimeout(() => {"
+    " const main = document.querySelector('.stMain');"
+    " if (main) main.scrollTop = main.scrollHeight; }, delay_ms);"
+)
 USER_AVATAR = ":material/person:"
 ASSISTANT_AVATAR = ":material/auto_awesome:"
 
@@ -29,7 +35,10 @@ def draw_thread(page: PageState, words: Words, clock: LocalClock) -> None:
     """The whole conversation; returns when the answer that is coming, if any, has ended."""
     if page.turns_limited:
         st.caption(words("turns_limited", count=sum(1 for e in page.exchanges if e.live is None)))
-    for exchange in page.exchanges:
+    for number, exchange in enumerate(page.exchanges, start=1):
+        if number == len(page.exchanges) and page.messages_sent:
+            # Before the last exchange, because drawing one that is coming only returns when it has ended.
+            _jump_to_end(page.messages_sent)
         _draw_exchange(exchange, page, words, clock)
 
 
@@ -54,6 +63,13 @@ def draw_problem(error: BackendError, words: Words, address: str) -> None:
 def put_in_box(text: str) -> None:
     """Put a text in the message box, to be edited and sent. Only in a callback."""
     st.session_state["message"] = text
+
+
+def _jump_to_end(messages_sent: int) -> None:
+    # Streamlit follows a growing page only for a reader who is at its end already, and whoever sends a
+    # message wants to see its answer. A script runs again when its text changes: once for every number.
+    script = f"<script>/* {messages_sent} */ {JUMP_TO_END}</script>"
+    st.html(script, unsafe_allow_javascript=True, width="content")
 
 
 def _draw_exchange(exchange: Exchange, page: PageState, words: Words, clock: LocalClock) -> None:

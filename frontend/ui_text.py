@@ -89,8 +89,7 @@ UI_TEXT: dict[str, dict[str, str]] = {
         "service_said": "The service says: {said}",
         "settings_wrong": "A setting is malformed",
         "error_unreachable": "The service cannot be reached at {address}.",
-        "error_unreachable_fix": "Start it, or set `BACKEND_URL` to its address and restart this page. "
-        "Your message is kept.",
+        "error_unreachable_fix": "Start it, or set `BACKEND_URL` to its address and restart this page.",
         "error_silent": "The service at {address} does not answer in time.",
         "error_silent_fix": "It may be busy. Wait a moment and try again; "
         "if it stays silent, look at its log.",
@@ -191,7 +190,7 @@ UI_TEXT: dict[str, dict[str, str]] = {
         "service_said": "服务返回的说明：{said}",
         "settings_wrong": "设置有误",
         "error_unreachable": "无法连接到服务 {address}。",
-        "error_unreachable_fix": "请启动服务，或将 `BACKEND_URL` 设为它的地址后重启本页面。你的消息已保留。",
+        "error_unreachable_fix": "请启动服务，或将 `BACKEND_URL` 设为它的地址后重启本页面。",
         "error_silent": "服务 {address} 没有及时响应。",
         "error_silent_fix": "它可能正忙，请稍后重试；如果一直没有响应，请查看服务日志。",
         "error_bad_request": "服务没有接受这个请求。",

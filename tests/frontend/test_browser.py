@@ -88,6 +88,22 @@ def test_a_person_chats_stops_looks_back_and_changes_language(
     expect(chat.answers.first).to_contain_text(ANSWER)
 
 
+def test_sending_from_the_middle_of_a_long_conversation_shows_the_answer(
+    chat: ChatBrowser, backend: ScriptedBackend
+) -> None:
+    for number in range(30):
+        backend.remember("ada", "long", f"Question {number}", "Yes.\n\nIndeed.")
+    chat.page.goto(f"{chat.page.url.partition('?')[0]}?user=ada&conversation=long")
+    expect(chat.questions).to_have_count(30)
+    chat.questions.first.scroll_into_view_if_needed()
+    expect(chat.questions.first).to_be_in_viewport()
+    for number in (30, 31):
+        chat.ask(f"Question {number}")
+        expect(chat.questions.nth(number)).to_be_in_viewport()
+        expect(chat.wait_for_answer(number)).to_be_in_viewport()
+        chat.questions.first.scroll_into_view_if_needed()
+
+
 def test_leaving_the_page_hangs_up(chat: ChatBrowser, backend: ScriptedBackend) -> None:
     backend.hold_after = 1
     chat.ask("Hello")
