@@ -1,0 +1,195 @@
+"""The conversation: messages, answers, the history each answer used, and what went wrong.
+
+A message is shown as it was typed; an answer as Markdown. An answer that is coming is followed here, in the
+script, while `live_answer` reads it: every look ends in a Streamlit call, where Streamlit may end the script.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+from streamlit.runtime.scriptrunner import StopException
+
+from frontend.backend_errors import BackendError
+from frontend.legible import model_markdown, plain
+from frontend.live_answer import AnswerSnapshot, LiveAnswer
+from frontend.local_time import LocalClock
+from frontend.page_state import Exchange, PageState
+from frontend.problems import describe
+from frontend.sidebar import knob_values
+from frontend.ui_text import Words
+from frontend.wire import Replayed, Retrieved, Summarised
+
+SUGGESTIONS = ("suggestion_1", "suggestion_2", "suggestion_3")
+LOOK_INTERVAL_S = 0.1
+# Twice: what was drawn in this run of the script arrives in the browser after this.
+JUMP_TO_END = (
+    "for (const delay_ms of [100, 600]) setTimeout(() => {"
+    " const main = document.querySelector('.stMain');"
+    " if (main) main.scrollTop = main.scrollHeight; }, delay_ms);"
+)
+USER_AVATAR = ":material/person:"
+ASSISTANT_AVATAR = ":material/auto_awesome:"
+
+
+def draw_thread(page: PageState, words: Words, clock: LocalClock) -> None:
+    """The whole conversation; returns when the answer that is coming, if any, has ended."""
+    if page.turns_limited:
+        st.caption(words("turns_limited", count=sum(1 for e in page.exchanges if e.live is None)))
+    for number, exchange in enumerate(page.exchanges, start=1):
+        if number == len(page.exchanges) and page.messages_sent:
+            # Before the last exchange, because drawing one that is coming only returns when it has ended.
+            _jump_to_end(page.messages_sent)
+        _draw_exchange(exchange, page, words, clock)
+
+
+def draw_empty(words: Words) -> None:
+    """What a new conversation shows: what this is for, and three messages to begin with."""
+    with st.container(key="empty_state", horizontal_alignment="center"):
+        st.title(words("empty_title"), anchor=False, text_alignment="center")
+        st.markdown(words("empty_hint"), text_alignment="center")
+        with st.container(horizontal=True, horizontal_alignment="center"):
+            for key in SUGGESTIONS:
+                st.button(words(key), key=key, on_click=put_in_box, args=(words(key),))
+
+
+def draw_problem(error: BackendError, words: Words, address: str) -> None:
+    """An error as a person needs it."""
+    problem = describe(error, words, address)
+    st.error(f"**{problem.what}** {problem.fix}", icon=":material/error:")
+    if problem.details:
+        st.caption("  \n".join(problem.details))
+
+
+def put_in_box(text: str) -> None:
+    """Put a text in the message box, to be edited and sent. Only in a callback."""
+    st.session_state["message"] = text
+
+
+def _jump_to_end(messages_sent: int) -> None:
+    # Streamlit follows a growing page only for a reader who is at its end already, and whoever sends a
+    # message wants to see its answer. A script runs again when its text changes: once for every number.
+    script = f"<script>/* {messages_sent} */ {JUMP_TO_END}</script>"
+    st.html(script, unsafe_allow_javascript=True, width="content")
+
+
+def _draw_exchange(exchange: Exchange, page: PageState, words: Words, clock: LocalClock) -> None:
+    with st.chat_message("user", avatar=USER_AVATAR):
+        st.text(exchange.text)
+    with st.chat_message("assistant", avatar=ASSISTANT_AVATAR):
+        if exchange.live is not None and exchange.answer.state == "running":
+            _follow(page, exchange.live, words)
+        answer = exchange.answer
+        if answer.text:
+            st.markdown(model_markdown(answer.text))
+        _draw_ending(exchange, answer, page, words)
+        _draw_history(answer, page.conversation_id, words, clock)
+
+
+def _follow(page: PageState, live: LiveAnswer, words: Words) -> None:
+    """Show the answer as it grows. Ends the run with a new one, in which the answer is drawn as ended."""
+    place = st.empty()
+    status = st.empty()
+    st.button(words("stop"), key="stop", icon=":material/stop_circle:", on_click=live.stop)
+    answer = live.snapshot()
+    try:
+        while answer.state == "running":
+            if answer.text:
+                place.markdown(model_markdown(answer.text))
+                status.caption(words("writing"))
+            else:
+                status.caption(words("thinking", seconds=int(live.age_s)))
+            answer = live.wait(answer.version, LOOK_INTERVAL_S)
+    except StopException:
+        # Streamlit's own stop button, or the browser is gone. A rerun is another exception, and comes back
+        # here; that it is another one depends on `runner.fastReruns = false` in `.streamlit/config.toml`.
+        live.stop()
+        raise
+    if answer.state != "failed":
+        page.refresh_list()
+    st.rerun()
+
+
+def _draw_ending(exchange: Exchange, answer: AnswerSnapshot, page: PageState, words: Words) -> None:
+    if answer.error is not None:
+        draw_problem(answer.error, words, page.backend.address)
+        with st.container(horizontal=True):
+            st.button(
+                words("retry"),
+                key=f"retry_{exchange.key}",
+                icon=":material/refresh:",
+                on_click=_retry,
+                args=(page, exchange.key),
+            )
+            st.button(
+                words("edit"),
+                key=f"edit_{exchange.key}",
+                icon=":material/edit:",
+                on_click=_edit,
+                args=(page, exchange.key),
+            )
+    elif answer.state == "stopped":
+        st.caption(f":material/stop_circle: {words('stopped')}")
+    elif answer.finish_reason == "length":
+        st.caption(f":material/content_cut: {words('finish_length')}")
+    elif answer.finish_reason not in (None, "stop"):
+        reason = plain(str(answer.finish_reason))
+        st.caption(f":material/stop_circle: {words('finish_early', reason=reason)}")
+    elif not answer.text:
+        st.caption(words("no_text"))
+    if answer.memory_status is not None and answer.memory_status.notice:
+        notice = plain(answer.memory_status.notice)
+        st.warning(f"**{words('memory_degraded')}** {notice}", icon=":material/history_toggle_off:")
+
+
+def _draw_history(answer: AnswerSnapshot, conversation_id: str, words: Words, clock: LocalClock) -> None:
+    used = answer.retrieved
+    if used is None:
+        return
+    if not used.replay and not used.summary_only:
+        st.caption(f":material/history: {words('history_none')}")
+        return
+    label = words("history_used", replayed=len(used.replay), summaries=len(used.summary_only))
+    with st.expander(label, icon=":material/history:"):
+        _draw_memories(used, conversation_id, words, clock)
+        st.caption(words("times_are_local", zone=clock.zone_name))
+
+
+def _draw_memories(used: Retrieved, conversation_id: str, words: Words, clock: LocalClock) -> None:
+    for replayed in used.replay:
+        with st.container(border=True, gap="xxsmall"):
+            st.markdown(
+                f":blue-badge[{words('replayed')}] " + _where(replayed, conversation_id, words, clock)
+            )
+            st.markdown(f":small[:gray[{words('you')}]]")
+            st.text(replayed.raw_user)
+            st.markdown(f":small[:gray[{words('assistant')}]]")
+            st.markdown(model_markdown(replayed.raw_assistant))
+    for summarised in used.summary_only:
+        with st.container(border=True, gap="xxsmall"):
+            st.markdown(
+                f":gray-badge[{words('summarised')}] " + _where(summarised, conversation_id, words, clock)
+            )
+            st.text(summarised.summary)
+
+
+def _where(memory: Replayed | Summarised, conversation_id: str, words: Words, clock: LocalClock) -> str:
+    line = words(
+        "memory_line",
+        when=clock.format(memory.ts),
+        score=words("score_none") if memory.score is None else f"{memory.score:.2f}",
+        turn=memory.turn_id,
+    )
+    place = (
+        words("memory_this_conversation")
+        if memory.conv_id == conversation_id
+        else words("memory_other_conversation", conversation=plain(memory.conv_id))
+    )
+    return f":small[:gray[{line} · {place}]]"
+
+
+def _retry(page: PageState, key: str) -> None:
+    page.send(page.take_back(key), knob_values())
+
+
+def _edit(page: PageState, key: str) -> None:
+    put_in_box(page.take_back(key))

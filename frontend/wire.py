@@ -1,0 +1,145 @@
+"""The service's answers as the page understands them: frozen values read from JSON.
+
+Fields the page does not know are ignored, so that a newer service can say more; a field it needs and does not
+find is an error of the backend (`UnreadableAnswerError`), never a KeyError somewhere in the drawing code.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+
+def _as_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+UtcTime = Annotated[datetime, AfterValidator(_as_utc)]
+"""An aware datetime; the service's times are UTC, so one without an offset is UTC too."""
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Replayed(_Wire):
+    """An earlier exchange shown to the model word by word. `score` is its similarity to the question."""
+
+    memory_id: str
+    conv_id: str
+    turn_id: int
+    ts: UtcTime
+    score: float | None = None
+    raw_user: str
+    raw_assistant: str
+
+
+class Summarised(_Wire):
+    """An earlier exchange of which the model saw the summary only."""
+
+    memory_id: str
+    conv_id: str
+    turn_id: int
+    ts: UtcTime
+    score: float | None = None
+    summary: str
+
+
+class Retrieved(_Wire):
+    """The history one answer was given from."""
+
+    replay: tuple[Replayed, ...] = ()
+    summary_only: tuple[Summarised, ...] = ()
+
+
+class MemoryStatus(_Wire):
+    """How memory worked for one answer. `notice` is a sentence for people when it did not in full."""
+
+    retrieval: str = "ok"
+    notice: str | None = None
+
+
+class TurnRef(_Wire):
+    """Where the exchange was recorded."""
+
+    conversation_id: str
+    turn_id: int
+    memory_id: str
+
+
+class StoredTurn(_Wire):
+    """One exchange of the past. A service that tells which history was used sends it as `retrieved`."""
+
+    turn_id: int
+    memory_id: str
+    ts: UtcTime
+    user: str
+    assistant: str
+    finish_reason: str | None = None
+    retrieved: Retrieved | None = None
+
+
+class ConversationInfo(_Wire):
+    """One line in the list of a user's conversations."""
+
+    conversation_id: str
+    turns: int
+    last_ts: UtcTime
+    title: str | None = None
+
+
+class ConversationList(_Wire):
+    data: tuple[ConversationInfo, ...]
+
+
+class TurnList(_Wire):
+    data: tuple[StoredTurn, ...]
+
+
+class _Model(_Wire):
+    id: str
+
+
+class ModelList(_Wire):
+    data: tuple[_Model, ...]
+
+
+class _Delta(_Wire):
+    content: str | None = None
+
+
+class _Choice(_Wire):
+    delta: _Delta = _Delta()
+    finish_reason: str | None = None
+
+
+class Chunk(_Wire):
+    """One `chat.completion.chunk`, with the fields the service adds on the first and the last one."""
+
+    choices: tuple[_Choice, ...] = ()
+    retrieved: Retrieved | None = None
+    memory_status: MemoryStatus | None = None
+    turn: TurnRef | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(choice.delta.content or "" for choice in self.choices)
+
+    @property
+    def finish_reason(self) -> str | None:
+        return next((choice.finish_reason for choice in self.choices if choice.finish_reason), None)
+
+
+class ErrorBody(_Wire):
+    """OpenAI's error object."""
+
+    message: str = ""
+    type: str | None = None
+    param: str | None = None
+    code: str | int | None = None
+
+
+class ErrorEnvelope(_Wire):
+    error: ErrorBody
