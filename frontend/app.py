@@ -94,9 +94,7 @@ def _draw_body(page: PageState, words: Words, clock: LocalClock) -> None:
     if page.cleared:
         with st.container(key="cleared"):
             st.caption(words("cleared"))
-            st.button(
-                words("show_again"), key="show_again", icon=":material/undo:", on_click=_reload, args=(page,)
-            )
+            st.button(words("show_again"), key="show_again", icon=":material/undo:", on_click=_reload, args=(page,))
     elif not page.exchanges and page.load_error is None:
         draw_empty(words)
     draw_thread(page, words, clock)

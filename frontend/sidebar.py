@@ -148,9 +148,7 @@ def _conversation_button(
     )
 
 
-def _id_box(
-    name: str, current: str, words: Words, on_change: Callable[[PageState], None], page: PageState
-) -> None:
+def _id_box(name: str, current: str, words: Words, on_change: Callable[[PageState], None], page: PageState) -> None:
     st.session_state.setdefault(name, current)
     st.text_input(
         words(name),

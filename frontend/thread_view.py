@@ -157,18 +157,14 @@ def _draw_history(answer: AnswerSnapshot, conversation_id: str, words: Words, cl
 def _draw_memories(used: Retrieved, conversation_id: str, words: Words, clock: LocalClock) -> None:
     for replayed in used.replay:
         with st.container(border=True, gap="xxsmall"):
-            st.markdown(
-                f":blue-badge[{words('replayed')}] " + _where(replayed, conversation_id, words, clock)
-            )
+            st.markdown(f":blue-badge[{words('replayed')}] " + _where(replayed, conversation_id, words, clock))
             st.markdown(f":small[:gray[{words('you')}]]")
             st.text(replayed.raw_user)
             st.markdown(f":small[:gray[{words('assistant')}]]")
             st.markdown(model_markdown(replayed.raw_assistant))
     for summarised in used.summary_only:
         with st.container(border=True, gap="xxsmall"):
-            st.markdown(
-                f":gray-badge[{words('summarised')}] " + _where(summarised, conversation_id, words, clock)
-            )
+            st.markdown(f":gray-badge[{words('summarised')}] " + _where(summarised, conversation_id, words, clock))
             st.text(summarised.summary)
 
 

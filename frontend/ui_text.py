@@ -91,8 +91,7 @@ UI_TEXT: dict[str, dict[str, str]] = {
         "error_unreachable": "The service cannot be reached at {address}.",
         "error_unreachable_fix": "Start it, or set `BACKEND_URL` to its address and restart this page.",
         "error_silent": "The service at {address} does not answer in time.",
-        "error_silent_fix": "It may be busy. Wait a moment and try again; "
-        "if it stays silent, look at its log.",
+        "error_silent_fix": "It may be busy. Wait a moment and try again; if it stays silent, look at its log.",
         "error_bad_request": "The service did not accept the request.",
         "error_bad_request_field": "The service did not accept the field {field}.",
         "error_bad_request_fix": "Change the value and try again.",
@@ -130,8 +129,7 @@ UI_TEXT: dict[str, dict[str, str]] = {
         "user_id_empty": "用户 ID 不能为空。请输入一个 ID；在此之前继续使用 **{kept}**。",
         "conversation_id": "对话 ID",
         "conversation_id_help": "输入 ID 可打开已有对话，也可用自定的名称开始一段新对话。",
-        "conversation_id_empty": "对话 ID 不能为空。请输入一个 ID，或点击“新对话”；"
-        "在此之前仍停留在 **{kept}**。",
+        "conversation_id_empty": "对话 ID 不能为空。请输入一个 ID，或点击“新对话”；在此之前仍停留在 **{kept}**。",
         "memory_settings": "记忆设置",
         "answer_settings": "回答设置",
         "recent_turns": "最近轮数",
@@ -159,8 +157,7 @@ UI_TEXT: dict[str, dict[str, str]] = {
         "backend_model_line": "{model}  \n{address}",
         "chat_placeholder": "给 OpenPersistentMemory 发消息",
         "empty_title": "想让我记住什么？",
-        "empty_hint": "在这段对话里告诉我一件事，几天后换一段对话再来问我。"
-        "每条回答下方都能看到它用到了哪些记忆。",
+        "empty_hint": "在这段对话里告诉我一件事，几天后换一段对话再来问我。每条回答下方都能看到它用到了哪些记忆。",
         "suggestion_1": "我叫小林，对花生过敏。",
         "suggestion_2": "你了解我哪些事情？",
         "suggestion_3": "我们上次聊了什么？",
@@ -203,8 +200,7 @@ UI_TEXT: dict[str, dict[str, str]] = {
         "error_chat_down": "无法连接到服务背后的聊天模型。",
         "error_chat_down_fix": "服务本身运行正常。请启动聊天模型端点，或更正服务的 `LLM_BASE_URL`。",
         "error_chat_slow": "服务背后的聊天模型没有及时响应。",
-        "error_chat_slow_fix": "它可能正在加载或负载过高。请稍后重试，"
-        "或检查服务的聊天模型端点（`LLM_BASE_URL`）。",
+        "error_chat_slow_fix": "它可能正在加载或负载过高。请稍后重试，或检查服务的聊天模型端点（`LLM_BASE_URL`）。",
         "error_broken": "回答中断了。",
         "error_broken_fix": "已收到的内容保留在页面上；重试可获得完整的回答。",
         "error_unreadable": "{address} 返回的内容无法识别。",

@@ -21,8 +21,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_CHROMIUM = (
-    "no Chromium: `apt-get install chromium` (Debian) or `playwright install chromium`, "
-    "or set CHROMIUM_PATH to one"
+    "no Chromium: `apt-get install chromium` (Debian) or `playwright install chromium`, or set CHROMIUM_PATH to one"
 )
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 # Nothing but the page: no updates, no sync, no calls home.

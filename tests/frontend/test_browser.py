@@ -34,9 +34,7 @@ def chat(backend: ScriptedBackend, browser: Browser, tmp_path: Path) -> Iterator
         context.close()
 
 
-def test_a_person_chats_stops_looks_back_and_changes_language(
-    chat: ChatBrowser, backend: ScriptedBackend
-) -> None:
+def test_a_person_chats_stops_looks_back_and_changes_language(chat: ChatBrowser, backend: ScriptedBackend) -> None:
     backend.retrieved = some_history()
     # A suggestion is put in the box, to be edited, and sent from there.
     chat.button("What do you know about me?").click()

@@ -17,9 +17,7 @@ WAIT_S = 60.0
 
 
 def ask(url: str) -> LiveAnswer:
-    request = ChatRequest(
-        "ada", "c-1", "What am I allergic to?", "m", {knob.name: knob.default for knob in KNOBS}
-    )
+    request = ChatRequest("ada", "c-1", "What am I allergic to?", "m", {knob.name: knob.default for knob in KNOBS})
     return LiveAnswer(Backend(FrontendSettings(backend_url=url)), request)
 
 

@@ -32,9 +32,7 @@ def shown(page: AppTest) -> str:
     """All text in the main part of the page."""
     parts = [*page.main.markdown, *page.main.text, *page.main.caption, *page.main.error, *page.main.warning]
     parts += [*page.main.title]
-    return "\n".join(
-        [str(part.value) for part in parts] + [expander.label for expander in page.main.expander]
-    )
+    return "\n".join([str(part.value) for part in parts] + [expander.label for expander in page.main.expander])
 
 
 def messages(page: AppTest) -> list[tuple[str, str]]:
@@ -69,9 +67,7 @@ def test_a_suggestion_waits_in_the_box_to_be_sent(open_page: OpenPage, backend: 
     assert backend.requests == []
 
 
-def test_a_message_is_sent_with_the_defaults_and_answered(
-    open_page: OpenPage, backend: ScriptedBackend
-) -> None:
+def test_a_message_is_sent_with_the_defaults_and_answered(open_page: OpenPage, backend: ScriptedBackend) -> None:
     page = send(open_page(user="ada", conversation="c-1"), "  What am I allergic to? ")
     assert not page.exception
     assert backend.requests == [
@@ -250,9 +246,7 @@ def test_an_unreachable_service_is_named_with_its_address(
     assert not page.exception
 
 
-def test_a_conversation_that_could_not_be_read_can_be_read_again(
-    open_page: OpenPage, backend: ScriptedBackend
-) -> None:
+def test_a_conversation_that_could_not_be_read_can_be_read_again(open_page: OpenPage, backend: ScriptedBackend) -> None:
     backend.remember("ada", "c-1", "Hi", "Hello, Ada.")
     backend.fail_status, backend.fail_reads = 500, True
     page = open_page(user="ada", conversation="c-1")
@@ -263,9 +257,7 @@ def test_a_conversation_that_could_not_be_read_can_be_read_again(
     assert not page.main.error
 
 
-def test_a_malformed_address_is_one_line_on_the_page(
-    open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_malformed_address_is_one_line_on_the_page(open_page: OpenPage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BACKEND_URL", "127.0.0.1:9000")
     page = open_page()
     assert "is malformed" in page.main.error[0].value
@@ -295,9 +287,7 @@ def test_a_conversation_of_the_list_is_reopened(open_page: OpenPage, backend: Sc
     backend.remember("ada", "new", "The new one?", "Indeed.")
     backend.remember("eve", "secret", "Mine alone?", "Yes.")
     page = open_page(user="ada")
-    titles = [
-        button.label for button in page.sidebar.button if (button.key or "").startswith("conversation_")
-    ]
+    titles = [button.label for button in page.sidebar.button if (button.key or "").startswith("conversation_")]
     assert titles == ["The new one?", "The old one?"]
     page.button(key="conversation_1").click().run()
     assert messages(page) == [("user", "The old one?"), ("assistant", "Yes.")]
@@ -334,9 +324,7 @@ def test_ids_lose_their_blanks(open_page: OpenPage, backend: ScriptedBackend) ->
 
 
 @pytest.mark.parametrize("name", ["user_id", "conversation_id"])
-def test_an_empty_id_is_told_and_the_old_one_kept(
-    open_page: OpenPage, backend: ScriptedBackend, name: str
-) -> None:
+def test_an_empty_id_is_told_and_the_old_one_kept(open_page: OpenPage, backend: ScriptedBackend, name: str) -> None:
     page = open_page(user="ada", conversation="c1")
     page.text_input(key=name).set_value("   ").run()
     kept = {"user_id": "ada", "conversation_id": "c1"}[name]
@@ -416,9 +404,7 @@ def test_the_address_may_name_an_unknown_language(open_page: OpenPage) -> None:
     assert open_page(lang="xx").button(key="new_chat").label == UI_TEXT["en"]["new_chat"]
 
 
-def test_a_models_images_do_not_load_and_its_amounts_stay(
-    open_page: OpenPage, backend: ScriptedBackend
-) -> None:
+def test_a_models_images_do_not_load_and_its_amounts_stay(open_page: OpenPage, backend: ScriptedBackend) -> None:
     backend.pieces = ["![x](http://127.0.0.1:1/leak.png) ", "from $5 to $10"]
     page = send(open_page(), "Hello")
     assert messages(page)[1][1] == "\\![x](http://127.0.0.1:1/leak.png) from \\$5 to \\$10"

@@ -17,16 +17,12 @@ from frontend.settings import SettingsError, load_settings
         ("", "http://127.0.0.1:9000"),
     ],
 )
-def test_the_address_is_taken_with_or_without_v1(
-    monkeypatch: pytest.MonkeyPatch, given: str, root: str
-) -> None:
+def test_the_address_is_taken_with_or_without_v1(monkeypatch: pytest.MonkeyPatch, given: str, root: str) -> None:
     monkeypatch.setenv("BACKEND_URL", given)
     assert load_settings().backend_url == root
 
 
-@pytest.mark.parametrize(
-    "given", ["127.0.0.1:9000", "ftp://host", "http://", "http://host:port", "http://host:99999"]
-)
+@pytest.mark.parametrize("given", ["127.0.0.1:9000", "ftp://host", "http://", "http://host:port", "http://host:99999"])
 def test_a_malformed_address_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     monkeypatch.setenv("BACKEND_URL", given)
     with pytest.raises(SettingsError, match=r"^BACKEND_URL is malformed: .*BACKEND_URL=http://127") as caught:
@@ -44,8 +40,6 @@ def test_the_shown_address_holds_no_password(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("url", "loopback"), [("http://localhost:1", True), ("http://[::1]", True), ("http://10.0.0.1", False)]
 )
-def test_loopback_is_known_so_that_no_proxy_is_asked(
-    monkeypatch: pytest.MonkeyPatch, url: str, loopback: bool
-) -> None:
+def test_loopback_is_known_so_that_no_proxy_is_asked(monkeypatch: pytest.MonkeyPatch, url: str, loopback: bool) -> None:
     monkeypatch.setenv("BACKEND_URL", url)
     assert load_settings().is_loopback is loopback
