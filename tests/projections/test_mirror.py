@@ -293,7 +293,7 @@ class MirrorMachine(RuleBasedStateMachine):
     def settle(self) -> None:
         asyncio.run(to_head(self.mirror))
 
-    @rule(stream=streams, count=st.integers(1, 4))
+    @rule(stream=streams, count=st.integers(2, 5))
     def append(self, stream: StreamId, count: int) -> None:
         for _ in range(count):
             record_turn(self.ledger, stream)
@@ -305,12 +305,12 @@ class MirrorMachine(RuleBasedStateMachine):
         self.mirror.path(stream).unlink(missing_ok=True)
         self.damaged.add(stream)
 
-    @rule(stream=streams, share=st.floats(0, 1))
-    def truncate(self, stream: StreamId, share: float) -> None:
+    @rule(stream=streams, cut_bytes=st.integers(1, 1500))
+    def truncate(self, stream: StreamId, cut_bytes: int) -> None:
         self.settle()
         path = self.mirror.path(stream)
         if path.exists():
-            os.truncate(path, int(path.stat().st_size * share))
+            os.truncate(path, max(0, path.stat().st_size - cut_bytes))
             self.damaged.add(stream)
 
     @rule()
@@ -323,6 +323,11 @@ class MirrorMachine(RuleBasedStateMachine):
     def restart(self) -> None:
         self.mirror = Mirror(self.ledger.reader, self.storage_dir)
         self.damaged.clear()
+
+    @rule(stream=streams, cut_bytes=st.integers(1, 1500))
+    def lose_power(self, stream: StreamId, cut_bytes: int) -> None:
+        self.truncate(stream, cut_bytes)
+        self.restart()
 
     @rule()
     def half_a_step(self) -> None:
@@ -347,5 +352,5 @@ class MirrorMachine(RuleBasedStateMachine):
 
 TestAnyHistory = MirrorMachine.TestCase
 TestAnyHistory.settings = settings(
-    max_examples=20, stateful_step_count=12, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=25, stateful_step_count=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
