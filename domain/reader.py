@@ -7,7 +7,7 @@ WAL grow without bound; whoever reads everything pages by position.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,9 +20,11 @@ from sqlalchemy.sql.elements import ColumnElement
 from domain.chain import GENESIS
 from domain.errors import LedgerSchemaError
 from domain.events import (
+    CandidateFound,
     EmbeddingModelActivated,
     Event,
     PromptsActivated,
+    RetrievalRecorded,
     SummaryRecorded,
     TurnRecorded,
     decode_payload,
@@ -71,6 +73,14 @@ class ConversationSummary:
     turns: int
     last_ts: datetime
     title: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemoriesUsed:
+    """The memories an answer was given with their similarity to its question, each best first."""
+
+    replayed: list[tuple[Memory, float]]
+    summarised: list[tuple[Memory, float]]
 
 
 _TURN = EVENTS.alias("turn")
@@ -196,6 +206,54 @@ class LedgerReader:
             return {}
         query = _MEMORY.where(_TURN.c.user_id == user_id, _TURN.c.position.in_(bindparam("positions", expanding=True)))
         return {row.position: _memory(row) for row in self._all(query, positions=list(positions))}
+
+    def memories_used(self, user_id: str, turn_positions: Sequence[int]) -> dict[int, MemoriesUsed]:
+        """Return which memories this user's turns at the given positions were answered with, by position."""
+        retrieval = EVENTS.alias("retrieval")
+        query = (
+            select(
+                _TURN.c.position,
+                _TURN.c.schema_version,
+                _TURN.c.payload,
+                retrieval.c.payload.label("retrieval"),
+                retrieval.c.schema_version.label("retrieval_version"),
+            )
+            .join(
+                retrieval,
+                and_(
+                    retrieval.c.correlation_id == _TURN.c.correlation_id,
+                    retrieval.c.type == RetrievalRecorded.type,
+                    retrieval.c.user_id == _TURN.c.user_id,
+                ),
+            )
+            .where(
+                _TURN.c.user_id == user_id,
+                _TURN.c.type == TurnRecorded.type,
+                _TURN.c.position.in_(bindparam("positions", expanding=True)),
+            )
+        )
+        found: dict[int, tuple[TurnRecorded, dict[str, CandidateFound]]] = {}
+        for row in self._all(query, positions=list(turn_positions)):
+            turn = decode_payload(TurnRecorded.type, row.schema_version, json.loads(row.payload))
+            asked = decode_payload(RetrievalRecorded.type, row.retrieval_version, json.loads(row.retrieval))
+            assert isinstance(turn, TurnRecorded)
+            assert isinstance(asked, RetrievalRecorded)
+            found[row.position] = (turn, {candidate.memory_id: candidate for candidate in asked.candidates})
+        positions = {candidate.turn_position for _, known in found.values() for candidate in known.values()}
+        memories = self.memories(user_id, sorted(positions))
+
+        def used(ids: Sequence[str], known: Mapping[str, CandidateFound]) -> list[tuple[Memory, float]]:
+            candidates = [known[memory_id] for memory_id in ids if memory_id in known]
+            return [
+                (memories[candidate.turn_position], candidate.dense_score)
+                for candidate in candidates
+                if candidate.turn_position in memories
+            ]
+
+        return {
+            position: MemoriesUsed(used(turn.replayed, known), used(turn.summarised, known))
+            for position, (turn, known) in found.items()
+        }
 
     def facet_texts(self, user_id: str | None, after: int, limit: int) -> tuple[list[FacetText], int]:
         """Return the texts to embed of at most ``limit`` events behind ``after``, in order, and the last position read.

@@ -47,7 +47,7 @@ def main() -> None:
         st.caption(words("tagline"))
         draw_conversations(page, words, clock)
         draw_identity(page, words)
-        draw_knobs(words)
+        draw_knobs(page, words)
         draw_foot(page, words)
         draw_language(words)
     _keep_place_in_address(page)

@@ -27,7 +27,7 @@ from frontend.backend_errors import (
 )
 from frontend.knobs import KnobValue, answer_parameters, memory_metadata
 from frontend.settings import FrontendSettings
-from frontend.wire import Chunk, ConversationInfo, ConversationList, ModelList, StoredTurn, TurnList
+from frontend.wire import Chunk, ConversationInfo, ConversationList, ModelInfo, ModelList, StoredTurn, TurnList
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 15.0
@@ -78,10 +78,10 @@ class Backend:
         self._headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
         self._trust_env = not settings.is_loopback
 
-    def model(self) -> str | None:
-        """The name of the chat model the service answers with; None if it names none."""
+    def model(self) -> ModelInfo | None:
+        """The chat model the service answers with; None if it names none."""
         models = self._read("/v1/models", {}, ModelList).data
-        return models[0].id if models else None
+        return models[0] if models else None
 
     def conversations(self, user: str) -> tuple[ConversationInfo, ...]:
         """The user's conversations, newest first."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from frontend.backend import Backend, ChatRequest
 from frontend.backend_errors import BackendError
-from frontend.knobs import KnobValue
+from frontend.knobs import KnobValue, Switch
 from frontend.live_answer import AnswerSnapshot, LiveAnswer
-from frontend.wire import ConversationInfo, StoredTurn, TurnRef
+from frontend.wire import ConversationInfo, ModelInfo, StoredTurn, TurnRef
 
 DEFAULT_USER = "anonymous"
 # The name a request carries where the service named no model; the service answers with its own in any case.
@@ -49,13 +49,18 @@ class PageState:
     conversation_id: str
     exchanges: list[Exchange] = field(default_factory=list)
     conversations: tuple[ConversationInfo, ...] = ()
-    model: str | None = None
+    model: ModelInfo | None = None
     load_error: BackendError | None = None
     cleared: bool = False
     turns_limited: bool = False
     messages_sent: int = 0
     # Messages whose turn is not (yet) in the ledger: leaving a conversation and coming back loses none.
     unrecorded: dict[tuple[str, str], Exchange] = field(default_factory=dict)
+
+    def switch_default(self, switch: Switch) -> bool:
+        """Where a switch stands before anybody has touched it: the service's own default, if it told one."""
+        told = self.model.knobs.get(switch.name) if self.model else None
+        return told if isinstance(told, bool) else switch.default
 
     def open(self, user: str, conversation_id: str) -> None:
         """Show a conversation from the ledger. A failure is in `load_error`, and the page stays usable."""
@@ -99,7 +104,7 @@ class PageState:
             user=self.user,
             conversation_id=self.conversation_id,
             text=text,
-            model=self.model or UNNAMED_MODEL,
+            model=self.model.id if self.model else UNNAMED_MODEL,
             knobs=dict(knobs),
         )
         live = LiveAnswer(self.backend, request)

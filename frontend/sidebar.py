@@ -83,7 +83,7 @@ def draw_identity(page: PageState, words: Words) -> None:
             st.warning(words(f"{name}_empty", kept=plain(kept)), icon=":material/edit:")
 
 
-def draw_knobs(words: Words) -> None:
+def draw_knobs(page: PageState, words: Words) -> None:
     """All knobs; `knob_values` reads them."""
     with st.expander(words("memory_settings"), icon=":material/history:"):
         for pair in (MEMORY_COUNTS[:2], MEMORY_COUNTS[2:]):
@@ -91,7 +91,7 @@ def draw_knobs(words: Words) -> None:
                 with column:
                     _count_box(count, words)
         for switch in MEMORY_SWITCHES:
-            _toggle(switch, words)
+            _toggle(switch, page.switch_default(switch), words)
     with st.expander(words("answer_settings"), icon=":material/tune:"):
         st.slider(
             words(TEMPERATURE.name),
@@ -126,7 +126,7 @@ def draw_foot(page: PageState, words: Words) -> None:
     # As code, because a bare address would become a link, and there is nothing to see at the other end.
     address = f"`{page.backend.address}`"
     if page.model:
-        st.caption(words("backend_model_line", model=plain(page.model), address=address))
+        st.caption(words("backend_model_line", model=plain(page.model.id), address=address))
     else:
         st.caption(words("backend_line", address=address))
 
@@ -173,8 +173,8 @@ def _count_box(count: Count, words: Words, placeholder: str | None = None) -> No
     )
 
 
-def _toggle(switch: Switch, words: Words) -> None:
-    st.toggle(words(switch.name), value=switch.default, help=words(f"{switch.name}_help"), key=switch.name)
+def _toggle(switch: Switch, default: bool, words: Words) -> None:
+    st.toggle(words(switch.name), value=default, help=words(f"{switch.name}_help"), key=switch.name)
 
 
 def _typed_id(name: str, current: str) -> str | None:

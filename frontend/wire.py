@@ -98,12 +98,15 @@ class TurnList(_Wire):
     data: tuple[StoredTurn, ...]
 
 
-class _Model(_Wire):
+class ModelInfo(_Wire):
+    """The chat model that answers, and the knobs of a request that does not turn them."""
+
     id: str
+    knobs: dict[str, bool | int | float | None] = {}
 
 
 class ModelList(_Wire):
-    data: tuple[_Model, ...]
+    data: tuple[ModelInfo, ...]
 
 
 class _Delta(_Wire):

@@ -170,6 +170,12 @@ class TurnService:
             raise
         yield await self._record(draft, draft.finish_reason)
 
+    def effective(self, knobs: Knobs) -> Knobs:
+        """Return the knobs with the operator's default where a request did not say."""
+        if knobs.use_rerank is not None:
+            return knobs
+        return knobs.model_copy(update={"use_rerank": self._settings.use_rerank_default})
+
     async def _read_window(self, draft: _Draft) -> None:
         started = time.perf_counter()
         draft.window = await asyncio.to_thread(
@@ -184,7 +190,7 @@ class TurnService:
         recorded = partial(
             RetrievalRecorded,
             query=request.question,
-            knobs=knobs.model_dump(),
+            knobs=self.effective(knobs).model_dump(),
             window=tuple(turn.memory_id for turn in draft.window),
         )
         if knobs.candidate_n == 0:
@@ -236,9 +242,8 @@ class TurnService:
 
     async def _rerank(self, draft: _Draft, kept: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
         knobs = draft.request.knobs
-        use_rerank = knobs.use_rerank if knobs.use_rerank is not None else self._settings.use_rerank_default
         replay, notes, draft.rerank = await self._decider.rerank(
-            draft.request.question, kept, knobs.retrieve_k, use_rerank=use_rerank
+            draft.request.question, kept, knobs.retrieve_k, use_rerank=bool(self.effective(knobs).use_rerank)
         )
         draft.timings_ms["rerank"] = draft.rerank.latency_ms
         return replay, notes

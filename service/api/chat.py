@@ -11,10 +11,12 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
 from domain.errors import InvalidInput
+from domain.memory import Memory
 from domain.retrieval import Candidate
 from service.api.access import user_of
 from service.api.connection import ClientGone, EventStream, while_connected
 from service.api.errors import body_of, log_error
+from service.api.memory_fields import retrieved
 from service.api.openai_types import ChatCompletionRequest
 from service.knobs import Knobs
 from service.turn import Finished, Started, TurnService
@@ -45,7 +47,7 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
 
 @router.get("/models")
 async def models(request: Request) -> dict[str, Any]:
-    """List the one chat model that answers."""
+    """List the one chat model that answers, with the knobs a request gets that does not turn them."""
     house = request.app.state.house
     return {
         "object": "list",
@@ -56,6 +58,7 @@ async def models(request: Request) -> dict[str, Any]:
                 "created": house.started_at,
                 "owned_by": "openpersistentmemory",
                 "max_model_len": house.turns.max_model_len,
+                "knobs": house.turns.effective(Knobs()).model_dump(),
             }
         ],
     }
@@ -159,17 +162,7 @@ def _memory_fields(started: Started) -> dict[str, Any]:
     if retrieval.outcome == "degraded":
         notice = f"Answered without long-term memory: {retrieval.degraded_reason}"
     return {
-        "retrieved": {
-            "replay": [
-                {
-                    **_found(candidate),
-                    "raw_user": candidate.memory.user,
-                    "raw_assistant": candidate.memory.assistant,
-                }
-                for candidate in started.replay
-            ],
-            "summary_only": [{**_found(candidate), "summary": candidate.memory.note} for candidate in started.notes],
-        },
+        "retrieved": retrieved(map(_scored, started.replay), map(_scored, started.notes)),
         "memory_status": {
             "retrieval": retrieval.outcome,
             "gate": {"strategy": started.gate.strategy, "outcome": started.gate.outcome},
@@ -179,12 +172,5 @@ def _memory_fields(started: Started) -> dict[str, Any]:
     }
 
 
-def _found(candidate: Candidate) -> dict[str, Any]:
-    memory = candidate.memory
-    return {
-        "memory_id": memory.memory_id,
-        "conv_id": memory.conversation_id,
-        "turn_id": memory.turn_id,
-        "ts": memory.ts.isoformat().replace("+00:00", "Z"),
-        "score": round(candidate.score, 6),
-    }
+def _scored(candidate: Candidate) -> tuple[Memory, float]:
+    return candidate.memory, candidate.score

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from domain.identity import DEFAULT_CONVERSATION, StreamId, check_id
+from domain.reader import MemoriesUsed
 from service.api.access import user_of
+from service.api.memory_fields import retrieved, timestamp
 
 router = APIRouter(prefix="/v1")
 
@@ -28,7 +30,7 @@ async def conversations(
         {
             "conversation_id": conversation.conversation_id,
             "turns": conversation.turns,
-            "last_ts": conversation.last_ts.isoformat().replace("+00:00", "Z"),
+            "last_ts": timestamp(conversation.last_ts),
             "title": " ".join(conversation.title.split())[:_TITLE_CHARS],
         }
         for conversation in found
@@ -44,19 +46,25 @@ async def turns(
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     before_turn: Annotated[int | None, Query(ge=1)] = None,
 ) -> dict[str, Any]:
-    """List the newest turns of a conversation, oldest first."""
+    """List the newest turns of a conversation, oldest first, each with the memories it was answered with."""
     stream = StreamId(user_of(request, user), check_id("conversation_id", conversation_id))
     reader = request.app.state.house.ledger.reader
     found = await asyncio.to_thread(reader.recent_turns, stream, limit, before_turn)
+    used = await asyncio.to_thread(reader.memories_used, stream.user_id, [turn.position for turn in found])
     data = [
         {
             "turn_id": turn.turn_id,
             "memory_id": turn.memory_id,
-            "ts": turn.ts.isoformat().replace("+00:00", "Z"),
+            "ts": timestamp(turn.ts),
             "user": turn.user,
             "assistant": turn.assistant,
             "summary": turn.summary,
+            "retrieved": _retrieved(used.get(turn.position)),
         }
         for turn in found
     ]
     return {"object": "list", "data": data}
+
+
+def _retrieved(used: MemoriesUsed | None) -> dict[str, Any]:
+    return retrieved(used.replayed, used.summarised) if used is not None else retrieved((), ())
