@@ -76,9 +76,10 @@ class ConversationSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoriesUsed:
-    """The memories an answer was given with their similarity to its question, each best first."""
+class TurnDetails:
+    """How an answer ended, and the memories it was given with their similarity to the question, each best first."""
 
+    finish_reason: str
     replayed: list[tuple[Memory, float]]
     summarised: list[tuple[Memory, float]]
 
@@ -207,8 +208,8 @@ class LedgerReader:
         query = _MEMORY.where(_TURN.c.user_id == user_id, _TURN.c.position.in_(bindparam("positions", expanding=True)))
         return {row.position: _memory(row) for row in self._all(query, positions=list(positions))}
 
-    def memories_used(self, user_id: str, turn_positions: Sequence[int]) -> dict[int, MemoriesUsed]:
-        """Return which memories this user's turns at the given positions were answered with, by position."""
+    def turn_details(self, user_id: str, turn_positions: Sequence[int]) -> dict[int, TurnDetails]:
+        """Return how this user's turns at the given positions were answered, by position."""
         retrieval = EVENTS.alias("retrieval")
         query = (
             select(
@@ -251,7 +252,7 @@ class LedgerReader:
             ]
 
         return {
-            position: MemoriesUsed(used(turn.replayed, known), used(turn.summarised, known))
+            position: TurnDetails(turn.finish_reason, used(turn.replayed, known), used(turn.summarised, known))
             for position, (turn, known) in found.items()
         }
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from domain.identity import DEFAULT_CONVERSATION, StreamId, check_id
-from domain.reader import MemoriesUsed
+from domain.reader import TurnDetails
 from service.api.access import user_of
 from service.api.memory_fields import retrieved, timestamp
 
@@ -50,7 +50,7 @@ async def turns(
     stream = StreamId(user_of(request, user), check_id("conversation_id", conversation_id))
     reader = request.app.state.house.ledger.reader
     found = await asyncio.to_thread(reader.recent_turns, stream, limit, before_turn)
-    used = await asyncio.to_thread(reader.memories_used, stream.user_id, [turn.position for turn in found])
+    details = await asyncio.to_thread(reader.turn_details, stream.user_id, [turn.position for turn in found])
     data = [
         {
             "turn_id": turn.turn_id,
@@ -59,12 +59,18 @@ async def turns(
             "user": turn.user,
             "assistant": turn.assistant,
             "summary": turn.summary,
-            "retrieved": _retrieved(used.get(turn.position)),
+            **_details(details.get(turn.position)),
         }
         for turn in found
     ]
     return {"object": "list", "data": data}
 
 
-def _retrieved(used: MemoriesUsed | None) -> dict[str, Any]:
-    return retrieved(used.replayed, used.summarised) if used is not None else retrieved((), ())
+def _details(details: TurnDetails | None) -> dict[str, Any]:
+    if details is None:
+        # Nothing but an import writes a turn without a retrieval beside it.
+        return {"finish_reason": None, "retrieved": retrieved((), ())}
+    return {
+        "finish_reason": details.finish_reason,
+        "retrieved": retrieved(details.replayed, details.summarised),
+    }

@@ -53,6 +53,8 @@ class ScriptedBackend:
     """Send an error line in place of the piece of this number."""
     retrieved: dict[str, Any] = field(default_factory=lambda: {"replay": [], "summary_only": []})
     notice: str | None = None
+    knobs: dict[str, Any] = field(default_factory=dict)
+    """The defaults that the service tells beside its model."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
     turns: dict[tuple[str, str], list[Turn]] = field(default_factory=dict)
@@ -125,7 +127,7 @@ class ScriptedBackend:
         yield "data: [DONE]\n\n"
 
     def _models(self) -> dict[str, Any]:
-        return {"object": "list", "data": [{"id": MODEL, "object": "model"}]}
+        return {"object": "list", "data": [{"id": MODEL, "object": "model", "knobs": self.knobs}]}
 
     def _conversations(self, user: str) -> Response:
         if self.fail_reads:
@@ -154,6 +156,7 @@ class ScriptedBackend:
                 "user": turn.user,
                 "assistant": turn.assistant,
                 "finish_reason": turn.finish_reason,
+                "retrieved": self.retrieved,
             }
             for turn in self.turns.get((user, conversation_id), [])[-limit:]
         ]

@@ -112,6 +112,17 @@ def test_every_knob_is_sent_as_set(open_page: OpenPage, backend: ScriptedBackend
     assert (sent["temperature"], sent["max_tokens"]) == (0.3, 256)
 
 
+def test_a_switch_stands_where_the_service_has_it(open_page: OpenPage, backend: ScriptedBackend) -> None:
+    backend.knobs = {"use_rerank": False}
+    page = open_page()
+    assert not page.toggle(key="use_rerank").value
+    send(page, "Hello")
+    assert backend.requests[-1]["metadata"] == DEFAULTS | {
+        "conversation_id": page.query_params["conversation"],
+        "use_rerank": False,
+    }
+
+
 def test_temperature_zero_is_sent_as_zero(open_page: OpenPage, backend: ScriptedBackend) -> None:
     page = open_page()
     page.slider(key="temperature").set_value(0.0)
@@ -280,6 +291,14 @@ def test_a_reload_comes_back_to_the_conversation(open_page: OpenPage) -> None:
     assert page.query_params["user"] == "ada"
     again = open_page(user="ada", conversation=page.query_params["conversation"])
     assert messages(again) == [("user", "I am allergic to peanuts."), ("assistant", ANSWER)]
+
+
+def test_a_reload_still_shows_the_history_used(open_page: OpenPage, backend: ScriptedBackend) -> None:
+    backend.retrieved = some_history()
+    page = send(open_page(user="ada"), "Where shall we eat?")
+    again = open_page(user="ada", conversation=page.query_params["conversation"])
+    (history,) = again.main.expander
+    assert history.label == "History used · 1 replayed · 1 summarised"
 
 
 def test_a_conversation_of_the_list_is_reopened(open_page: OpenPage, backend: ScriptedBackend) -> None:
