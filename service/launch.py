@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--with-parent", action="store_true", help="end when the process that started this ends"
     )
     options = parser.parse_args(arguments)
-    # GNU make, interrupted by itself, ends without a word to the program in its recipe.
+    # GNU make, killed outright, leaves the program in its recipe running.
     parent = os.getppid() if options.with_parent else None
     try:
         settings = read_environment(LaunchSettings)
