@@ -19,8 +19,8 @@ help: ## show this list
 
 run: $(BASE) ## start the API and the chat page (with the embedded models where no endpoint is configured)
 	@extras=$$($(PY) -m service.launch --extras) || exit 1; \
-	if [ "$$extras" = local ]; then $(MAKE) --no-print-directory $(LOCAL) || exit 1; fi; \
-	exec $(PY) -m service.launch
+	if [ "$$extras" = local ]; then $(MAKE) --silent --no-print-directory $(LOCAL) || exit 1; fi; \
+	exec $(PY) -m service.launch --with-parent
 
 test: lint ## everything a change must pass
 	$(PY) -m pytest

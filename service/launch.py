@@ -61,14 +61,19 @@ class LaunchSettings(BaseSettings):
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m service.launch", description=__doc__)
     parser.add_argument("--extras", action="store_true", help="print the extras needed here and end")
+    parser.add_argument(
+        "--with-parent", action="store_true", help="end when the process that started this ends"
+    )
     options = parser.parse_args(arguments)
+    # GNU make, killed outright, leaves the program in its recipe running.
+    parent = os.getppid() if options.with_parent else None
     try:
         settings = read_environment(LaunchSettings)
         if options.extras:
             sys.stdout.write("local\n" if settings.embedded else "")
             return 0
         _check_ports(settings)
-        with supervising() as supervisor:
+        with supervising(parent) as supervisor:
             launch(settings, supervisor)
     except (BadSetting, LaunchError) as error:
         sys.stderr.write(f"{error}\n")

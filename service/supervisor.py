@@ -41,7 +41,8 @@ class StopAsked(Exception):
 class Supervisor:
     """Use `supervising()`, which stops everything at the end of its block."""
 
-    def __init__(self) -> None:
+    def __init__(self, parent: int | None = None) -> None:
+        self._parent = parent
         self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
         self._stop_asked = False
 
@@ -106,7 +107,8 @@ class Supervisor:
         time.sleep(POLL_SECONDS)
 
     def _check(self) -> None:
-        if self._stop_asked:
+        orphaned = self._parent is not None and os.getppid() != self._parent
+        if self._stop_asked or orphaned:
             raise StopAsked
         for name, child in self._running:
             code = child.poll()
@@ -116,9 +118,12 @@ class Supervisor:
 
 
 @contextlib.contextmanager
-def supervising() -> Iterator[Supervisor]:
-    """A supervisor that owns SIGINT, SIGTERM and SIGHUP in its block and leaves no program behind it."""
-    supervisor = Supervisor()
+def supervising(parent: int | None = None) -> Iterator[Supervisor]:
+    """A supervisor that owns SIGINT, SIGTERM and SIGHUP in its block and leaves no program behind it.
+
+    With `parent`, the process id of whoever started this one, the end of that process asks to stop as well.
+    """
+    supervisor = Supervisor(parent)
     before = {
         signum: signal.signal(signum, supervisor.ask_to_stop)
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

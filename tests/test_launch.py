@@ -114,6 +114,26 @@ def test_no_program_outlives_a_launcher_that_was_killed(launched: Launched) -> N
     launched.wait_until_nobody_listens()
 
 
+def test_it_ends_with_its_parent_when_told_so(tmp_path: Path) -> None:
+    variables = environment(PORT=str(free_port()), UI_PORT=str(free_port()))
+    starter = (
+        "import os, subprocess, sys\n"
+        "command = [sys.executable, '-c', sys.argv[1], '--with-parent']\n"
+        "child = subprocess.Popen(command, stdout=subprocess.PIPE)\n"
+        "while b'Ctrl-C' not in child.stdout.readline(): pass\n"
+        "os._exit(0)\n"
+    )
+    # Standard error stays open as long as anyone of the family holds it.
+    result = subprocess.run(
+        [sys.executable, "-c", starter, DRIVER],
+        env=variables,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        check=True,
+    )
+    assert result.stderr == b"Stopped.\n"
+
+
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "service.launch", *arguments],

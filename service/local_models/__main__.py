@@ -75,7 +75,8 @@ def _serve(settings: LocalModelsSettings, options: argparse.Namespace) -> None:
         server = _Server(
             uvicorn.Config(
                 create_app(chat, embedder),
-                log_level="warning",
+                # `app` logs its own errors, by name; uvicorn would add tracebacks, which quote requests.
+                log_level="critical",
                 access_log=False,
                 timeout_graceful_shutdown=STREAMS_END_SECONDS,
             ),
