@@ -37,7 +37,7 @@ class StorageSettings(BaseSettings):
         return self.storage_dir / "users"
 
 
-S = TypeVar("S", bound=StorageSettings)
+S = TypeVar("S", bound=BaseSettings)
 
 
 def load_settings(kind: type[S], **overrides: object) -> S:
@@ -53,7 +53,7 @@ def load_settings(kind: type[S], **overrides: object) -> S:
         raise SettingsError("; ".join(_complaint(kind, dict(item)) for item in error.errors())) from None
 
 
-def _complaint(kind: type[StorageSettings], item: dict[str, object]) -> str:
+def _complaint(kind: type[BaseSettings], item: dict[str, object]) -> str:
     where = item["loc"]
     field = str(where[0]) if isinstance(where, tuple) and where else "settings"
     name = field.upper()

@@ -18,7 +18,8 @@ from dotenv import dotenv_values
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.environment import BadSetting, read_environment
+from domain.errors import SettingsError
+from domain.settings import load_settings
 from service.supervisor import LaunchError, StopAsked, Supervisor, supervising
 
 HOST = "127.0.0.1"
@@ -61,21 +62,19 @@ class LaunchSettings(BaseSettings):
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m service.launch", description=__doc__)
     parser.add_argument("--extras", action="store_true", help="print the extras needed here and end")
-    parser.add_argument(
-        "--with-parent", action="store_true", help="end when the process that started this ends"
-    )
+    parser.add_argument("--with-parent", action="store_true", help="end when the process that started this ends")
     options = parser.parse_args(arguments)
     # GNU make, killed outright, leaves the program in its recipe running.
     parent = os.getppid() if options.with_parent else None
     try:
-        settings = read_environment(LaunchSettings)
+        settings = load_settings(LaunchSettings)
         if options.extras:
             sys.stdout.write("local\n" if settings.embedded else "")
             return 0
         _check_ports(settings)
         with supervising(parent) as supervisor:
             launch(settings, supervisor)
-    except (BadSetting, LaunchError) as error:
+    except (SettingsError, LaunchError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except (StopAsked, KeyboardInterrupt):

@@ -162,7 +162,7 @@ def test_a_busy_port_is_said_with_the_variable_that_changes_it(variable: str, tm
 def test_a_bad_value_is_one_line(tmp_path: Path) -> None:
     result = run(tmp_path, PORT="ninety")
     assert result.returncode == 1
-    assert result.stderr.startswith("PORT='ninety': ")
+    assert result.stderr.startswith("PORT = 'ninety': ")
     assert result.stderr.count("\n") == 1
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import uvicorn
 
-from service.environment import BadSetting, read_environment
+from domain.errors import SettingsError
+from domain.settings import load_settings
 from service.local_models import catalogue
 from service.local_models.app import create_app
 from service.local_models.catalogue import ChatModel
@@ -41,14 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     try:
-        settings = read_environment(LocalModelsSettings)
+        settings = load_settings(LocalModelsSettings)
         if options.list:
             sys.stdout.writelines(f"{line}\n" for line in catalogue.table())
         elif options.fetch_only:
             _chat_file(settings)
         else:
             _serve(settings, options)
-    except (LocalModelsError, BadSetting) as error:
+    except (LocalModelsError, SettingsError) as error:
         log.error("%s", error)  # noqa: TRY400 (a message for the operator, who needs no traceback)
         return 1
     except KeyboardInterrupt:

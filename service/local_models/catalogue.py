@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.environment import BadSetting
+from domain.errors import SettingsError
 from service.local_models.machine import GIB, Machine
 
 
@@ -92,7 +92,7 @@ def resolve(choice: str, machine: Machine) -> ChatModel | ModelFile:
     """The model that `LOCAL_CHAT_MODEL` means: empty for the default, a name of the table, or the path of a
     GGUF file.
 
-    Raises BadSetting for a name the table lacks, a path without a file, and a file that is no GGUF.
+    Raises SettingsError for a name the table lacks, a path without a file, and a file that is no GGUF.
     """
     if not choice:
         return default_model(machine)
@@ -100,16 +100,16 @@ def resolve(choice: str, machine: Machine) -> ChatModel | ModelFile:
         return CHAT_MODELS[choice.lower()]
     path = Path(choice).expanduser()
     if "/" not in choice and path.suffix.lower() != ".gguf":
-        raise BadSetting(
+        raise SettingsError(
             f"LOCAL_CHAT_MODEL={choice!r} is none of {', '.join(CHAT_MODELS)}, nor the path of a .gguf file."
         )
     try:
         with path.open("rb") as file:
             magic = file.read(4)
     except OSError as error:
-        raise BadSetting(f"LOCAL_CHAT_MODEL={choice!r} cannot be read: {error.strerror}.") from error
+        raise SettingsError(f"LOCAL_CHAT_MODEL={choice!r} cannot be read: {error.strerror}.") from error
     if magic != b"GGUF":
-        raise BadSetting(f"LOCAL_CHAT_MODEL={choice!r} is not a GGUF file (it does not begin with GGUF).")
+        raise SettingsError(f"LOCAL_CHAT_MODEL={choice!r} is not a GGUF file (it does not begin with GGUF).")
     return ModelFile(name=path.stem.lower(), path=path.resolve())
 
 

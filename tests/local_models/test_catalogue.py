@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from service.environment import BadSetting
+from domain.errors import SettingsError
 from service.local_models import machine
 from service.local_models.catalogue import CHAT_MODELS, QWEN_0_5B, QWEN_1_5B, ModelFile, resolve, table
 from service.local_models.chat_engine import PARALLEL_SLOTS, PROMPT_CACHE_MIB, context_for
@@ -30,16 +30,16 @@ def test_a_gguf_file_of_ones_own_is_served_under_its_name(tmp_path: Path) -> Non
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(BadSetting, match=r"LOCAL_CHAT_MODEL='gpt-9' is none of qwen.*smollm2-135m-instruct"):
+    with pytest.raises(SettingsError, match=r"LOCAL_CHAT_MODEL='gpt-9' is none of qwen.*smollm2-135m-instruct"):
         resolve("gpt-9", SMALL)
 
 
 def test_a_path_without_a_file_and_a_file_of_another_kind_are_named(tmp_path: Path) -> None:
-    with pytest.raises(BadSetting, match="cannot be read: No such file"):
+    with pytest.raises(SettingsError, match="cannot be read: No such file"):
         resolve(str(tmp_path / "absent.gguf"), SMALL)
     other = tmp_path / "page.gguf"
     other.write_text("<html>")
-    with pytest.raises(BadSetting, match="not a GGUF file"):
+    with pytest.raises(SettingsError, match="not a GGUF file"):
         resolve(str(other), SMALL)
 
 
