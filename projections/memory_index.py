@@ -43,6 +43,7 @@ REBUILD_COMMAND = "python -m projections.rebuild"
 _EVENTS_PER_READ = 512
 _EVENTS_PER_SEARCH_MAX = 2048
 _TEXTS_WITH_QUERY_MAX = 8
+_CHARS_WITH_QUERY_MAX = 6000
 _MAINTENANCE_TIMEOUT_S = 60.0
 
 
@@ -179,7 +180,7 @@ class MemoryIndex:
                 return index, []
             if missing:
                 # More than a query can take along is the background's to embed; meanwhile the older memories serve.
-                return index, missing[:_TEXTS_WITH_QUERY_MAX]
+                return index, _taken_along(missing)
         raise IndexCatchingUp("the index of this user is being built in the background: try again in a moment")
 
     def _catch_up_once(self, user_id: str, space: EmbeddingSpace) -> tuple[UserIndex, list[FacetText] | None]:
@@ -246,6 +247,18 @@ class MemoryIndex:
 
     def _files(self, user_id: str, space: EmbeddingSpace) -> IndexFiles:
         return IndexFiles(self._settings.users_dir, user_id, space)
+
+
+def _taken_along(missing: Sequence[FacetText]) -> list[FacetText]:
+    """Return the first texts that are short enough together not to hold up the query they are embedded with."""
+    taken: list[FacetText] = []
+    chars = 0
+    for text in missing[:_TEXTS_WITH_QUERY_MAX]:
+        chars += len(text.text)
+        if chars > _CHARS_WITH_QUERY_MAX:
+            break
+        taken.append(text)
+    return taken
 
 
 def _shown(space: EmbeddingSpace) -> str:

@@ -36,9 +36,15 @@ API_STREAMS_END_SECONDS = 5
 
 MODELS, API, CHAT_PAGE = "The embedded models", "The API", "The chat page"
 
-# What suits models this small, unless the operator says otherwise: they gate at chance, their similarity
-# scores do not.
-EMBEDDED_PROFILE = {"GATE": "score", "USE_RERANK_DEFAULT": "false"}
+# What suits models this small on a processor, unless the operator says otherwise: they gate at chance, their similarity
+# scores do not; a summary in the background must not take the processor from the answers; a long text takes seconds to
+# embed.
+EMBEDDED_PROFILE = {
+    "GATE": "score",
+    "USE_RERANK_DEFAULT": "false",
+    "SUMMARY_CONCURRENCY": "1",
+    "EMB_TIMEOUT_S": "30",
+}
 
 
 class LaunchSettings(BaseSettings):
