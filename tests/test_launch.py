@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from service.launch import api_environment
+from service.launch import EMBEDDED_PROFILE, api_environment
 
 # What `python -m service.launch` does, with the two commands replaced.
 DRIVER = """
@@ -188,7 +188,7 @@ ANNOUNCED = {
 
 def test_the_api_is_pointed_at_what_we_serve_and_given_the_profile_that_suits_it() -> None:
     found = api_environment(ANNOUNCED, ["chat", "embeddings"], {"LLM_MODEL": "gpt-9"})
-    assert found == {**ANNOUNCED, "GATE": "score", "USE_RERANK_DEFAULT": "false"}
+    assert found == {**ANNOUNCED, **EMBEDDED_PROFILE}
 
 
 def test_what_the_operator_set_stays() -> None:
