@@ -13,12 +13,10 @@ from pathlib import Path
 
 from domain.errors import SettingsError
 
+# Short on purpose: small models repeat a long one instead of answering.
 CHAT_SYSTEM = """\
-You are a helpful assistant with a long memory of this person. Answer in the language of the person's last message.
-What you remember from earlier conversations may appear in two ways: as earlier exchanges that begin with their date
-in brackets, and as short notes under "What you remember". Use them when they help with the question, prefer what was
-said later where two of them disagree, and do not invent memories. If you do not know, say so. Do not begin your answer
-with a date in brackets."""
+You are a helpful assistant. You remember past conversations with this user. Use what you remember to answer the user's
+last message briefly, in the user's language."""
 
 SUMMARY_SYSTEM = """\
 You write a memory summary of one exchange between a person and an assistant. In one or two short sentences, state what
