@@ -79,7 +79,8 @@ class Answer:
     @property
     def finish_reason(self) -> str:
         if self.events:
-            return next(c["finish_reason"] for e in self.events for c in e.get("choices", ()) if c["finish_reason"])
+            reasons = [c["finish_reason"] for e in self.events for c in e.get("choices", ())]
+            return str(next(filter(None, reasons)))
         return str(self.body["choices"][0]["finish_reason"])
 
     @property

@@ -15,7 +15,7 @@ import pytest
 from domain.events import GateDecided, RerankDecided, RetrievalRecorded, SummaryRecorded, TurnRecorded
 from domain.sqlite import open_engine
 from tests.service.running import Client, Running, chat_body, events_of, someone, until
-from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream, gate_keeps_all
+from tests.upstream import UNTIL_RELEASED, Fault, gate_keeps_all
 
 DOG = "My dog is called Bruno."
 DOG_QUESTION = "What is the name of my dog?"
@@ -355,7 +355,7 @@ class TestConcurrency:
         service.client.tell("My dog is called Rex.", user)
         service.settle()
         for kind in ("gate", "answer"):
-            service.upstream.fail(kind, Fault(hang_s=UNTIL_RELEASED))  # type: ignore[arg-type]  # they are kinds
+            service.upstream.fail(kind, Fault(hang_s=UNTIL_RELEASED))
         service.upstream.forget_calls()
         with ThreadPoolExecutor(2) as pool:
             at_gate = pool.submit(service.client.tell, DOG_QUESTION, user, "other")
