@@ -140,6 +140,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        log.info("request %s: refused with %d", request.state.request_id, error.status_code)
         message = f"{request.method} {request.url.path}: {error.detail}"
         body = error_body(message, kind="invalid_request_error", code=f"http_{error.status_code}")
         return JSONResponse(body, error.status_code, headers=dict(error.headers or {}))
