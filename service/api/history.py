@@ -55,6 +55,7 @@ async def turns(
             "ts": turn.ts.isoformat().replace("+00:00", "Z"),
             "user": turn.user,
             "assistant": turn.assistant,
+            "finish_reason": turn.finish_reason,
             "summary": turn.summary,
         }
         for turn in found
