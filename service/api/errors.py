@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
@@ -103,6 +104,22 @@ class RequestIds:
             if not begun:
                 status, body, headers = body_of(error)
                 await JSONResponse(body, status, headers=headers)(scope, receive, send_with_id)
+
+
+class StartupErrors:
+    """Middleware: what keeps the service from starting is said in one line, where a traceback would stand."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def plain(message: Message) -> None:
+            error = sys.exception()
+            if message["type"] == "lifespan.startup.failed" and isinstance(error, OpmError):
+                message["message"] = f"openpersistentmemory: {error}"
+            await send(message)
+
+        await self._app(scope, receive, plain if scope["type"] == "lifespan" else send)
 
 
 class BodyLimit:
