@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-from contextlib import contextmanager
 import json
+import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx2
 import pytest

@@ -205,9 +205,9 @@ class TestHttp:
         assert answer.headers["x-request-id"] == "mine-42"
         assert "mine-42" in service.log()
 
-    @pytest.mark.parametrize("forged", ["a b", "x" * 300, "{}", "é".encode("latin-1").decode("latin-1")])
+    @pytest.mark.parametrize("forged", ["a b", "x" * 300, "{}", "é"])
     def test_a_request_id_that_could_forge_the_log_is_replaced(self, service: Running, forged: str) -> None:
-        response = service.client.http.get("/health", headers={"x-request-id": forged.encode("latin-1")})
+        response = service.client.http.get("/health", headers={b"x-request-id": forged.encode("latin-1")})
         assert response.headers["x-request-id"].startswith("req-")
 
     def test_every_answer_has_its_own_id(self, client: Client) -> None:

@@ -43,7 +43,7 @@ FAULTS = [
     (Fault(empty_choices=True), "embedding_misfit"),
     (Fault(cut=True), None),
 ]
-NAMES = "closed hangs 429 500 400 401 nan length garbage malformed empty cut".split()
+NAMES = ["closed", "hangs", "429", "500", "400", "401", "nan", "length", "garbage", "malformed", "empty", "cut"]
 
 
 @pytest.mark.parametrize(("fault", "code"), FAULTS, ids=NAMES)

@@ -33,7 +33,7 @@ FAILURES = [
     (Fault(garbage=True), 502, None),
     (Fault(malformed=True), 502, None),
 ]
-NAMES = "closed 500 503 401 403 404 400 429 408 hangs garbage malformed".split()
+NAMES = ["closed", "500", "503", "401", "403", "404", "400", "429", "408", "hangs", "garbage", "malformed"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
