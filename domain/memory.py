@@ -13,7 +13,7 @@ class Memory:
     """One turn as it is remembered.
 
     ``memory_id`` is the event id of the turn, ``position`` its place in the ledger, ``turn_id`` its number in the
-    conversation; ``summary`` is None until the summary has been written.
+    conversation; ``summary`` is None until the summary has been written; ``finish_reason`` says how the answer ended.
     """
 
     memory_id: str
@@ -24,6 +24,7 @@ class Memory:
     user: str
     assistant: str
     summary: str | None = None
+    finish_reason: str = "stop"
 
     @property
     def note(self) -> str:

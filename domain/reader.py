@@ -413,4 +413,5 @@ def _memory(row: Row[Any]) -> Memory:
         user=turn.user,
         assistant=turn.assistant,
         summary=json.loads(row.summary)["summary"] if row.summary is not None else None,
+        finish_reason=turn.finish_reason,
     )

@@ -8,17 +8,22 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DatabaseError
 
-from domain.errors import LedgerSchemaError
+from domain.errors import LedgerSchemaError, shown
 from domain.sqlite import open_engine
 
 
 def migrate(ledger_path: Path) -> None:
     """Create or upgrade the ledger at ``ledger_path``.
 
-    Raises :class:`LedgerSchemaError` when a newer version has already migrated it.
+    Raises :class:`LedgerSchemaError` when a newer version has already migrated it, or when there can be no ledger here.
     """
-    ledger_path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        ledger_path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        folder = shown(str(ledger_path.parent))
+        raise LedgerSchemaError(f"STORAGE_DIR = {folder} cannot be used as a folder ({error.strerror})") from None
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
@@ -36,5 +41,7 @@ def migrate(ledger_path: Path) -> None:
                 )
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+    except DatabaseError as error:
+        raise LedgerSchemaError(f"{ledger_path.name} cannot be opened as a ledger ({error.orig})") from None
     finally:
         engine.dispose()

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from domain.errors import OpmError
+from domain.prompts import load_prompts
 from domain.settings import load_settings
 from service.api import chat, errors, health, history
 from service.house import open_house
@@ -32,6 +33,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     errors.install(app)
     app.add_middleware(errors.BodyLimit, bytes_max=settings.request_bytes_max)
     app.add_middleware(errors.RequestIds)
+    app.add_middleware(errors.StartupErrors)
     for module in (chat, history, health):
         app.include_router(module.router)
     return app
@@ -43,7 +45,9 @@ def _app_from_environment() -> FastAPI:
     for noisy in ("httpx2", "httpcore2", "openai", "alembic", "faiss"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        return create_app(load_settings(ServiceSettings))
+        settings = load_settings(ServiceSettings)
+        load_prompts(settings.prompts_dir)  # so that a bad one is a complaint about a setting, like the others
+        return create_app(settings)
     except OpmError as error:
         sys.exit(f"openpersistentmemory: {error}")
 

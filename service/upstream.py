@@ -119,8 +119,11 @@ class ChatClient:
                 if delta is not None:
                     finished = finished or delta.finish_reason is not None
                     yield delta
-        except httpx2.TimeoutException:
+        except (httpx2.TimeoutException, openai.APITimeoutError):
             raise _timed_out(self._settings.llm_timeout_s) from None
+        except openai.APIConnectionError:
+            # The client uses one name for an endpoint that is away and for one that leaves in mid-sentence.
+            raise _broke_off() from None
         except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:
             raise _as_upstream_error(error, self._settings) from None
         if not finished:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
@@ -105,6 +106,22 @@ class RequestIds:
                 await JSONResponse(body, status, headers=headers)(scope, receive, send_with_id)
 
 
+class StartupErrors:
+    """Middleware: what keeps the service from starting is said in one line, where a traceback would stand."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def plain(message: Message) -> None:
+            error = sys.exception()
+            if message["type"] == "lifespan.startup.failed" and isinstance(error, OpmError):
+                message["message"] = f"openpersistentmemory: {error}"
+            await send(message)
+
+        await self._app(scope, receive, plain if scope["type"] == "lifespan" else send)
+
+
 class BodyLimit:
     """Middleware: a body larger than ``bytes_max`` is refused before it is held in memory."""
 
@@ -140,6 +157,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        log.info("request %s: refused with %d", request.state.request_id, error.status_code)
         message = f"{request.method} {request.url.path}: {error.detail}"
         body = error_body(message, kind="invalid_request_error", code=f"http_{error.status_code}")
         return JSONResponse(body, error.status_code, headers=dict(error.headers or {}))

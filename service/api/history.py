@@ -58,6 +58,7 @@ async def turns(
             "ts": timestamp(turn.ts),
             "user": turn.user,
             "assistant": turn.assistant,
+            "finish_reason": turn.finish_reason,
             "summary": turn.summary,
             **_details(details.get(turn.position)),
         }

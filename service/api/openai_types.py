@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -104,6 +105,8 @@ class ChatCompletionRequest(BaseModel):
             raise InvalidInput("n", self.n, "one answer per request: send 1 or leave it out")
         values = {field: getattr(self, field, None) for field in _PASSED_ON}
         parameters: JsonObject = {field: value for field, value in values.items() if value is not None}
+        for field, value in parameters.items():
+            _check_json(field, value)
         return TurnRequest(
             stream=StreamId(user_id, self._conversation()),
             question=self._question(),
@@ -137,6 +140,14 @@ class ChatCompletionRequest(BaseModel):
             if message.role in {"system", "developer"}
         ]
         return "\n\n".join(text for text in texts if text.strip())
+
+
+def _check_json(field: str, value: object) -> None:
+    """Refuse what Python's parser lets through and JSON in UTF-8 cannot carry on to the chat model."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        raise InvalidInput(field, value, "send finite numbers and valid Unicode") from None
 
 
 def _text(message: ChatMessage, field: str) -> str:

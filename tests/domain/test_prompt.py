@@ -1,0 +1,128 @@
+"""The prompt fits its budget, alternates as templates want it, and leaves out whole items in the promised order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.memory import Memory
+from domain.prompt import BuiltPrompt, build_prompt, texts_to_count
+from tests.memories import memory, some_memories
+
+
+def count(text: str) -> int:
+    return len(text.split()) + 1
+
+
+def build(**given: Any) -> BuiltPrompt:
+    usual = {
+        "system": "Be kind.",
+        "client_system": "",
+        "window": [],
+        "replay": [],
+        "notes": [],
+        "question": "Who?",
+        "budget_tokens": 10_000,
+        "count": count,
+    }
+    return build_prompt(**{**usual, **given})
+
+
+PARTS = {
+    "window": some_memories(5),
+    "replay": some_memories(5),
+    "notes": some_memories(5),
+    "budget": st.integers(0, 400),
+    "client_system": st.sampled_from(["", "  ", "Speak French."]),
+}
+
+
+@given(**PARTS)
+def test_it_fits_unless_system_and_question_alone_do_not(
+    window: list[Memory], replay: list[Memory], notes: list[Memory], budget: int, client_system: str
+) -> None:
+    built = build(window=window, replay=replay, notes=notes, budget_tokens=budget, client_system=client_system)
+    least = build(client_system=client_system, budget_tokens=budget).tokens
+    assert built.tokens <= max(budget, least)
+    assert sum(count(message["content"]) for message in built.messages) <= built.tokens
+
+
+@given(**PARTS)
+def test_one_system_message_then_alternating_turns_and_the_question(
+    window: list[Memory], replay: list[Memory], notes: list[Memory], budget: int, client_system: str
+) -> None:
+    built = build(window=window, replay=replay, notes=notes, budget_tokens=budget, client_system=client_system)
+    turns = len(built.window) + len(built.replayed)
+    assert [message["role"] for message in built.messages] == ["system", *["user", "assistant"] * turns, "user"]
+    assert built.messages[-1]["content"] == "Who?"
+    assert built.messages[0]["content"].startswith("Be kind.")
+    assert ("Speak French." in built.messages[0]["content"]) == (client_system == "Speak French.")
+    assert all(message["content"] for message in built.messages)
+
+
+@given(**PARTS)
+def test_every_item_is_in_or_reported_as_left_out(
+    window: list[Memory], replay: list[Memory], notes: list[Memory], budget: int, client_system: str
+) -> None:
+    built = build(window=window, replay=replay, notes=notes, budget_tokens=budget, client_system=client_system)
+    for part, given_items, kept in (
+        ("window", window, built.window),
+        ("replay", replay, built.replayed),
+        ("summary", notes, built.summarised),
+    ):
+        out = [item.memory_id for item in built.left_out if item.part == part]
+        assert sorted([*out, *(item.memory_id for item in kept)]) == sorted(item.memory_id for item in given_items)
+        assert kept == [item for item in given_items if item in kept]
+    assert all(item.tokens > 0 for item in built.left_out)
+
+
+@given(window=some_memories(6), budget=st.integers(0, 300))
+def test_the_window_is_kept_from_its_newest_turn_without_a_gap(window: list[Memory], budget: int) -> None:
+    built = build(window=window, budget_tokens=budget)
+    assert built.window == window[len(window) - len(built.window) :]
+
+
+def test_the_window_goes_before_replay_and_replay_before_notes() -> None:
+    item = [memory(1, "one two three", "four")]
+    one = build(window=item).tokens
+    built = build(window=item, replay=[memory(2, "one two three", "four")], notes=[memory(3)], budget_tokens=one)
+    assert [part.part for part in built.left_out] == ["replay", "summary"]
+    both = build(replay=item).tokens
+    built = build(replay=item, notes=[memory(3, "x " * 40)], budget_tokens=both)
+    assert [part.part for part in built.left_out] == ["summary"]
+
+
+def test_the_best_replay_is_kept_first_and_a_smaller_one_may_follow() -> None:
+    best, huge, small = memory(9, "a b"), memory(1, "x " * 500), memory(5, "c d")
+    built = build(replay=[best, huge, small], budget_tokens=build(replay=[best, small]).tokens)
+    assert built.replayed == [best, small]
+    assert [out.memory_id for out in built.left_out] == ["m1"]
+    # Shown in the order of time, whatever their rank.
+    shown = [message["content"] for message in built.messages if message["role"] == "user"]
+    assert shown == [f"[{small.ts:%Y-%m-%d}] c d", f"[{best.ts:%Y-%m-%d}] a b", "Who?"]
+
+
+def test_notes_stand_in_the_system_message_one_line_each() -> None:
+    built = build(notes=[memory(3, summary="Third\nfact."), memory(1, summary="First fact.")])
+    assert built.messages[0]["content"].splitlines()[-3:] == [
+        "What you remember:",
+        f"- ({memory(1).ts:%Y-%m-%d}) First fact.",
+        f"- ({memory(3).ts:%Y-%m-%d}) Third fact.",
+    ]
+
+
+@given(window=some_memories(4), replay=some_memories(4), notes=some_memories(4))
+def test_the_texts_to_count_are_those_it_will_ask_for(
+    window: list[Memory], replay: list[Memory], notes: list[Memory]
+) -> None:
+    asked: list[str] = []
+
+    def noting(text: str) -> int:
+        asked.append(text)
+        return 1
+
+    build(window=window, replay=replay, notes=notes, count=noting)
+    beforehand = ["Be kind.", "Who?", "\n\nWhat you remember:\n"]
+    assert sorted(asked) == sorted([*beforehand, *texts_to_count(window, replay, notes)])

@@ -1,0 +1,53 @@
+"""Prompts have versions that change with their texts, and an operator's file replaces one by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.errors import SettingsError
+from domain.prompts import load_prompts, version_of
+
+
+def test_the_built_in_ones_are_there_without_a_folder() -> None:
+    prompts = load_prompts(None).by_name()
+    assert list(prompts) == ["CHAT_SYSTEM", "SUMMARY_SYSTEM", "GATE_SYSTEM", "RERANK_SYSTEM"]
+    assert "memory summary" in prompts["SUMMARY_SYSTEM"].text
+    assert len({prompt.version for prompt in prompts.values()}) == 4
+
+
+def test_a_file_replaces_the_prompt_of_its_name_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "GATE_SYSTEM.txt").write_text("\n Choose well. 选 \n", encoding="utf-8")
+    (tmp_path / "notes.md").write_text("no prompt")
+    before, after = load_prompts(None), load_prompts(tmp_path)
+    assert after.gate.text == "Choose well. 选"
+    assert after.gate.version == version_of("Choose well. 选") != before.gate.version
+    assert (after.chat, after.summary, after.rerank) == (before.chat, before.summary, before.rerank)
+
+
+@given(st.text(), st.text())
+def test_versions_tell_texts_apart(one: str, other: str) -> None:
+    assert (version_of(one) == version_of(other)) == (one == other)
+    assert version_of(one).startswith("sha256:")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("GATE.txt", b"x", "GATE.txt is no known prompt"),
+        ("GATE_SYSTEM.txt", b" \n", "GATE_SYSTEM.txt is empty"),
+        ("GATE_SYSTEM.txt", b"\xff\xfe", "GATE_SYSTEM.txt is not UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_serve_is_named(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SettingsError, match=complaint):
+        load_prompts(tmp_path)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"PROMPTS_DIR = .*absent.*no such folder"):
+        load_prompts(tmp_path / "absent")

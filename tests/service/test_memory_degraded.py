@@ -1,0 +1,123 @@
+"""Without the embedding endpoint a turn is answered with the recent window alone, and says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from domain.events import RetrievalRecorded, TurnRecorded
+from tests.service.running import Running, running, until
+from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream
+
+DOG = "My dog is called Bruno."
+QUESTION = "What is the name of my dog?"
+
+
+@pytest.fixture(scope="module")
+def service_settings() -> dict[str, object]:
+    return {"emb_timeout_s": 0.5}
+
+
+@contextmanager
+def embedding_fault(service: Running, fault: Fault) -> Iterator[None]:
+    service.upstream.fail_always("embed", fault)
+    yield
+    service.upstream.heal("embed")
+    service.upstream.release()
+
+
+FAULTS = [
+    (Fault(close=True), "embedding_unavailable"),
+    (Fault(hang_s=UNTIL_RELEASED), "embedding_unavailable"),
+    (Fault(status=429, retry_after="1"), "embedding_unavailable"),
+    (Fault(status=500), "embedding_unavailable"),
+    (Fault(status=400), "embedding_rejected"),
+    (Fault(status=401), "embedding_misfit"),
+    (Fault(nan=True), "embedding_misfit"),
+    (Fault(vector_length=3), "embedding_misfit"),
+    (Fault(garbage=True), "embedding_misfit"),
+    (Fault(malformed=True), "embedding_misfit"),
+    (Fault(empty_choices=True), "embedding_misfit"),
+    (Fault(cut=True), None),
+]
+NAMES = ["closed", "hangs", "429", "500", "400", "401", "nan", "length", "garbage", "malformed", "empty", "cut"]
+
+
+@pytest.mark.parametrize(("fault", "code"), FAULTS, ids=NAMES)
+def test_the_turn_is_answered_with_the_window_and_the_event_says_why(
+    service: Running, user: str, fault: Fault, code: str | None
+) -> None:
+    service.client.tell(DOG, user, "monday")
+    service.client.tell("Hello.", user, "friday", candidate_n=0)
+    service.settle()
+    with embedding_fault(service, fault):
+        answer = service.client.tell(QUESTION, user, "friday", stream=True)
+    assert [text for role, text in service.messages() if role == "user"] == ["Hello.", QUESTION]
+    assert answer.memory("retrieved") == {"replay": [], "summary_only": []}
+    status = answer.memory("memory_status")
+    assert status["retrieval"] == "degraded"
+    assert status["notice"].startswith("Answered without long-term memory: ")
+    retrieval = service.ledger.one(RetrievalRecorded, answer)
+    assert retrieval.outcome == "degraded"
+    assert code is None or retrieval.degraded_code == code
+    assert retrieval.degraded_reason
+    assert retrieval.degraded_reason in status["notice"]
+    # As soon as the endpoint is well again the memory is found, that of the degraded turn included.
+    healed = service.client.tell(QUESTION, user, "sunday")
+    assert DOG in healed.replayed
+    assert QUESTION in healed.replayed
+    assert healed.memory("memory_status")["notice"] is None
+
+
+def test_a_question_that_is_too_long_to_embed(service: Running, user: str) -> None:
+    service.client.tell(DOG, user, "monday")
+    service.settle()
+    long = f"Zanzibar! {QUESTION} " + "Well, well. " * 100
+    service.upstream.max_input_chars = 400
+    try:
+        answer = service.client.tell(long, user, "friday")
+        retrieval = service.ledger.one(RetrievalRecorded, answer)
+        assert (retrieval.outcome, retrieval.degraded_code) == ("degraded", "embedding_rejected")
+        assert service.ledger.one(TurnRecorded, answer).user == long
+        service.settle()
+        # The memory of it is embedded by its beginning, and others are not held up.
+        assert long in service.client.tell("Zanzibar?", user, "sunday").replayed
+        assert DOG in service.client.tell(QUESTION, user, "saturday").replayed
+    finally:
+        service.upstream.max_input_chars = None
+
+
+def test_an_endpoint_that_was_never_there(tmp_path: Path, user: str) -> None:
+    with ScriptedUpstream() as upstream, ScriptedUpstream() as embedding:
+        embedding.stop()
+        with running(upstream, tmp_path, emb_base_url=embedding.base_url) as service:
+            first = service.client.tell(DOG, user, "monday")
+            assert service.ledger.one(RetrievalRecorded, first).degraded_code == "embedding_unavailable"
+            assert service.client.get("/health/ready").status_code == 503
+            embedding.start()
+            until("memory works", lambda: service.client.get("/health/ready").status_code == 200)
+            assert "Bruno" in service.client.tell(QUESTION, user, "friday").text
+
+
+@pytest.mark.parametrize("change", ["name", "length"])
+def test_another_embedding_model_is_named_with_the_command_to_run(tmp_path: Path, user: str, change: str) -> None:
+    with ScriptedUpstream(embedding_models=("old", "new"), matryoshka=True) as upstream:
+        with running(upstream, tmp_path, emb_model="old") as service:
+            service.client.tell(DOG, user, "monday")
+            service.settle()
+        changed: dict[str, object] = {"emb_model": "new"} if change == "name" else {"embedding_dims": 64}
+        with running(upstream, tmp_path, **{"emb_model": "old", **changed}) as service:
+            until("the start says so", lambda: "python -m projections.rebuild" in service.log())
+            answer = service.client.tell(QUESTION, user, "friday")
+            assert "Bruno" not in answer.text
+            status = answer.memory("memory_status")
+            assert status["retrieval"] == "degraded"
+            assert "python -m projections.rebuild" in status["notice"]
+            retrieval = service.ledger.one(RetrievalRecorded, answer)
+            assert retrieval.degraded_code == "embedding_model_mismatch"
+            ready = service.client.get("/health/ready")
+            assert ready.status_code == 503
+            assert "python -m projections.rebuild" in ready.json()["checks"]["memory"]["message"]

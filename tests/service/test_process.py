@@ -1,0 +1,207 @@
+"""What only a real process shows: killed, told to end, given other prompts or another embedding model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from domain.events import (
+    EmbeddingModelActivated,
+    GateDecided,
+    PromptsActivated,
+    SummaryRecorded,
+    TurnFailed,
+    TurnRecorded,
+)
+from domain.prompts import version_of
+from tests.processes import ROOT, Service, service_process
+from tests.service.running import Client, LedgerView, chat_body, events_of, running, until
+from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream
+
+DOG = "My dog is called Bruno."
+QUESTION = "What is the name of my dog?"
+USER = "ann"
+
+
+@pytest.fixture
+def upstream() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream(embedding_models=("old", "new")) as running:
+        yield running
+
+
+def env_of(upstream: ScriptedUpstream, storage: Path) -> dict[str, str]:
+    return {
+        "LLM_BASE_URL": upstream.base_url,
+        "LLM_MODEL": upstream.chat_model,
+        "EMB_BASE_URL": upstream.base_url,
+        "EMB_MODEL": "old",
+        "STORAGE_DIR": str(storage),
+        "OPENAI_API_KEY": "sk-canary-4711",
+    }
+
+
+@contextmanager
+def process(env: Mapping[str, str]) -> Iterator[tuple[Service, Client, LedgerView]]:
+    with service_process(env) as service:
+        client, ledger = Client(service.base_url), LedgerView(Path(env["STORAGE_DIR"]) / "ledger.sqlite3")
+        try:
+            yield service, client, ledger
+        finally:
+            client.http.close()
+            ledger.close()
+
+
+def test_what_was_acknowledged_survives_kill_9_and_what_was_derived_grows_back(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    upstream.fail_always("summary", Fault(hang_s=UNTIL_RELEASED))
+    upstream.fail("answer", Fault(content="One two three four.", hang_s=UNTIL_RELEASED, after_chunks=2))
+    with process(env_of(upstream, tmp_path)) as (service, client, ledger):
+        with client.http.stream("POST", "/v1/chat/completions", json=chat_body(DOG, USER, stream=True)) as response:
+            assert next(events_of(response)) is not None
+            service.kill9()
+        service.start()
+        # Nothing of a turn in mid-stream is half recorded.
+        assert ledger.stream(USER) == []
+        told = client.tell(DOG, USER, "monday", stream=True)
+        # Killed at once: the vector, the mirror and the summary may or may not have been begun.
+        service.kill9()
+        service.start()
+        assert "Bruno" in client.tell(QUESTION, USER, "tuesday").text
+        service.kill9()
+        upstream.heal()
+        upstream.release()
+        # What can be derived may be lost altogether.
+        shutil.rmtree(tmp_path / "users", ignore_errors=True)
+        for cache in tmp_path.glob("vectors.sqlite3*"):
+            cache.unlink()
+        service.start()
+        asked = client.tell(QUESTION, USER, "friday")
+        assert DOG in asked.replayed
+        assert [turn.user for turn in ledger.all(TurnRecorded, USER, "monday")] == [DOG]
+        until("the summary is made up for", lambda: ledger.all(SummaryRecorded, USER, "monday"))
+        mirror = tmp_path / "users" / USER / "conversations" / "monday.jsonl"
+        until("the mirror is whole", lambda: mirror.exists() and len(mirror.read_text().splitlines()) == 5)
+        lines = [json.loads(line) for line in mirror.read_text().splitlines()]
+        [turn] = [line for line in lines if "turn_id" in line and "assistant" in line]
+        assert (turn["turn_id"], turn["user"], turn["assistant"]) == (1, DOG, told.text)
+        assert turn["ts"]
+        log = service.log()
+        assert "Traceback" not in log
+        assert "Bruno" not in log
+        assert "sk-canary" not in log
+
+
+def test_told_to_end_it_finishes_the_answers_it_began(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    upstream.fail("answer", Fault(content="One two three four.", hang_s=UNTIL_RELEASED, after_chunks=2))
+    with process(env_of(upstream, tmp_path)) as (service, client, ledger):
+        with client.http.stream("POST", "/v1/chat/completions", json=chat_body(DOG, USER, stream=True)) as response:
+            events = events_of(response)
+            next(events)
+            ending = threading.Thread(target=service.terminate)
+            ending.start()
+            until("it was told", lambda: "Shutting down" in service.log())
+            upstream.release()
+            rest = list(events)
+        ending.join()
+        assert rest[-1] is None
+        assert [turn.assistant for turn in ledger.all(TurnRecorded, USER)] == ["One two three four."]
+        assert "Application shutdown complete" in service.log()
+        assert "Traceback" not in service.log()
+
+
+def test_told_to_end_it_waits_for_a_silent_model_no_longer_than_a_turn_would(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    upstream.fail("answer", Fault(content="One two three four.", hang_s=UNTIL_RELEASED, after_chunks=2))
+    env = env_of(upstream, tmp_path) | {"LLM_TIMEOUT_S": "1"}
+    with process(env) as (service, client, ledger):
+        with client.http.stream("POST", "/v1/chat/completions", json=chat_body(DOG, USER, stream=True)) as response:
+            events = events_of(response)
+            said = ""
+            while said != "One two":
+                event = next(events)
+                assert event is not None
+                said += event["choices"][0]["delta"].get("content", "")
+            ending = threading.Thread(target=service.terminate)
+            ending.start()
+            rest = list(events)
+        ending.join()
+        assert rest[-1] is not None
+        assert rest[-1]["error"]["code"] == "upstream_timeout"
+        [failed] = ledger.all(TurnFailed, USER)
+        assert (failed.user, failed.partial_assistant) == (DOG, "One two")
+        assert "Application shutdown complete" in service.log()
+
+
+def test_replaced_prompts_are_used_and_recorded_with_their_texts(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    prompts, storage = tmp_path / "prompts", tmp_path / "storage"
+    prompts.mkdir()
+    with running(upstream, storage, emb_model="old") as service:
+        first = service.client.tell(DOG, USER)
+        [active] = service.ledger.all(PromptsActivated, "", "")
+        before = service.ledger.one(TurnRecorded, first).prompt.system_version
+        assert active.versions["CHAT_SYSTEM"] == before == version_of(active.texts["CHAT_SYSTEM"])
+    (prompts / "CHAT_SYSTEM.txt").write_text("You are a parrot.\n")
+    (prompts / "GATE_SYSTEM.txt").write_text("Choose well. Answer in JSON.")
+    with running(upstream, storage, emb_model="old", prompts_dir=prompts) as service:
+        second = service.client.tell(QUESTION, USER, "other")
+        assert service.messages()[0][1].startswith("You are a parrot.")
+        assert upstream.calls_of("gate")[-1].body["messages"][0]["content"] == "Choose well. Answer in JSON."
+        after = service.ledger.one(TurnRecorded, second).prompt.system_version
+        assert after == version_of("You are a parrot.") != before
+        assert service.ledger.one(GateDecided, second).prompt_version == version_of("Choose well. Answer in JSON.")
+        _, replaced = service.ledger.all(PromptsActivated, "", "")
+        assert replaced.texts["CHAT_SYSTEM"] == "You are a parrot."
+        assert replaced.versions["SUMMARY_SYSTEM"] == active.versions["SUMMARY_SYSTEM"]
+    with running(upstream, storage, emb_model="old", prompts_dir=prompts) as service:
+        assert len(service.ledger.all(PromptsActivated, "", "")) == 2
+
+
+def rebuild(upstream: ScriptedUpstream, storage: Path, *arguments: str) -> str:
+    """Run the command beside the service with the new model; return what it says."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-m", "projections.rebuild", *arguments],
+        cwd=ROOT,
+        env=kept | env_of(upstream, storage) | {"EMB_MODEL": "new"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_after_a_model_swap_the_rebuild_brings_memory_back_without_a_restart(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    with running(upstream, tmp_path, emb_model="old") as service:
+        service.client.tell(DOG, USER, "monday")
+        service.settle()
+    with running(upstream, tmp_path, emb_model="new") as service:
+        until("the start names the command", lambda: "run `python -m projections.rebuild`" in service.log())
+        swapped = service.client.tell(QUESTION, USER, "friday")
+        assert swapped.memory("memory_status")["retrieval"] == "degraded"
+        assert "python -m projections.rebuild" in swapped.memory("memory_status")["notice"]
+        assert swapped.replayed == []
+        assert "new is active" in rebuild(upstream, tmp_path)
+        assert [event.model for event in service.ledger.all(EmbeddingModelActivated, "", "")] == ["old", "new"]
+        assert "Bruno" in service.client.tell(QUESTION, USER, "saturday").text
+        until("it is ready", lambda: service.client.get("/health/ready").status_code == 200)
+        # Another rebuild of the same model finds every vector in the cache.
+        service.settle()
+        upstream.forget_calls()
+        assert ": 0 embedded" in rebuild(upstream, tmp_path, "--user", USER).replace("vectors, ", "vectors: ")
+        assert len(upstream.calls_of("embed")) == 1
+        assert service.client.tell(QUESTION, USER, "sunday").memory("memory_status")["retrieval"] == "ok"

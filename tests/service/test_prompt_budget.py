@@ -1,0 +1,106 @@
+"""The prompt fits the model: by setting, by what the server says, or by a safe default; the event says what was cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from domain.events import TurnRecorded
+from domain.prompt import LAYOUT
+from tests.service.running import Running, running, someone, until
+from tests.upstream import ScriptedUpstream, gate_keeps_all
+
+LONG = "My dog Bruno " + "ran along the harbour " * 40
+BUDGET = 500
+"""Room for the system prompt, the question and one long turn."""
+QUESTION = "Where did my dog Bruno run?"
+
+
+def fill(service: Running, user: str) -> list[str]:
+    """Two long turns in this conversation, two in another."""
+    service.upstream.say("answer", "Noted.")
+    service.upstream.responders["gate"] = gate_keeps_all
+    old = service.tell_all([f"{n} {LONG}" for n in range(2)], user, "old")
+    new = service.tell_all([f"{n} {LONG}" for n in range(2, 4)], user, "new")
+    return [*old, *new]
+
+
+def test_by_setting_whole_items_are_left_out_and_told(upstream: ScriptedUpstream, tmp_path: Path, user: str) -> None:
+    with running(upstream, tmp_path, prompt_budget_tokens=BUDGET) as service:
+        told = fill(service, user)
+        answer = service.client.tell(QUESTION, user, "new", retrieve_k=1)
+        report = service.ledger.one(TurnRecorded, answer).prompt
+        assert (report.layout, report.budget_tokens) == (LAYOUT, BUDGET)
+        assert report.tokens <= BUDGET
+        # The newest turn of the window is in, the older one, the replay and the note are not.
+        assert [text[0] for role, text in service.messages() if role == "user"] == ["3", "W"]
+        assert [item.part for item in report.left_out] == ["window", "replay", "summary"]
+        assert report.left_out[0].memory_id == told[2]
+        assert sorted(item.memory_id for item in report.left_out[1:]) == sorted(told[:2])
+        # What the model was not shown is not claimed to have been used.
+        assert answer.memory("retrieved") == {"replay": [], "summary_only": []}
+        turn = service.ledger.one(TurnRecorded, answer)
+        assert (turn.window, turn.replayed, turn.summarised) == ((told[3],), (), ())
+
+
+def test_system_and_question_are_always_sent(upstream: ScriptedUpstream, tmp_path: Path, user: str) -> None:
+    with running(upstream, tmp_path, prompt_budget_tokens=256) as service:
+        fill(service, user)
+        question = f"{QUESTION} {LONG}"
+        answer = service.client.tell(question, user, "new")
+        assert [role for role, _ in service.messages()] == ["system", "user"]
+        assert service.messages()[1][1] == question
+        report = service.ledger.one(TurnRecorded, answer).prompt
+        assert report.tokens > report.budget_tokens == 256
+
+
+@pytest.mark.parametrize(("max_tokens", "budget"), [(None, 900), (100, 1100)])
+def test_by_what_the_server_says_its_model_takes(
+    tmp_path: Path, user: str, max_tokens: int | None, budget: int
+) -> None:
+    with (
+        ScriptedUpstream(max_model_len=1200) as upstream,
+        running(upstream, tmp_path, answer_reserve_tokens=300) as service,
+    ):
+        until("the limit is known", lambda: service.house.turns.max_model_len == 1200)
+        fill(service, user)
+        for _ in range(3):
+            # The strict server refuses a prompt that leaves no room for the answer.
+            answer = service.client.tell(QUESTION, user, someone(), max_tokens=max_tokens)
+        assert service.ledger.one(TurnRecorded, answer).prompt.budget_tokens == budget
+        assert service.client.get("/v1/models").json()["data"][0]["max_model_len"] == 1200
+
+
+def test_by_a_safe_default_where_nobody_says(tmp_path: Path, user: str) -> None:
+    with ScriptedUpstream(max_model_len=None) as upstream, running(upstream, tmp_path) as service:
+        answer = service.client.tell(QUESTION, user, max_tokens=96)
+        assert service.ledger.one(TurnRecorded, answer).prompt.budget_tokens == 4000
+
+
+def test_the_servers_own_count_is_taken_where_there_is_one(tmp_path: Path, user: str) -> None:
+    with ScriptedUpstream() as upstream, running(upstream, tmp_path, prompt_budget_tokens=700) as service:
+        fill(service, user)
+
+        def ask() -> str:
+            answer = service.client.tell(QUESTION, user, "new", use_rerank=False)
+            return service.ledger.one(TurnRecorded, answer).prompt.counted
+
+        ask()
+        until("counts have come", lambda: upstream.calls_of("tokenize") and not upstream.in_flight("tokenize"))
+        assert ask() == "mixed"
+        bodies = [call.body for call in upstream.calls_of("tokenize")]
+        assert all(body["model"] == "scripted-chat" for body in bodies)
+        counted = [body["prompt"] for body in bodies]
+        assert len(counted) == len(set(counted))
+
+
+def test_a_server_that_cannot_count_is_asked_no_more(tmp_path: Path, user: str) -> None:
+    with (
+        ScriptedUpstream(tokenize=False) as upstream,
+        running(upstream, tmp_path, prompt_budget_tokens=700) as service,
+    ):
+        fill(service, user)
+        for _ in range(3):
+            answer = service.client.tell(QUESTION, user, "new")
+            assert service.ledger.one(TurnRecorded, answer).prompt.counted == "estimate"

@@ -1,0 +1,88 @@
+"""Every turn gets its summary in the end: retried with back-off, given up aloud, tried again at the next start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from domain.events import SummaryFailed, SummaryRecorded
+from domain.prompts import SUMMARY_SYSTEM, version_of
+from tests.service.running import Running, running, until
+from tests.upstream import UNTIL_RELEASED, Fault
+
+DOG = "My dog is called Bruno."
+
+
+@pytest.fixture(scope="module")
+def service_settings() -> dict[str, object]:
+    return {"summary_attempts": 2, "summary_timeout_s": 0.5}
+
+
+def test_it_is_made_of_the_exchange_and_caused_by_its_turn(service: Running, user: str) -> None:
+    answer = service.client.tell(DOG, user)
+    service.settle()
+    turn, summary = service.ledger.of_answer(answer)[-2:]
+    assert summary.causation_id == turn.event_id
+    payload = summary.payload
+    assert isinstance(payload, SummaryRecorded)
+    assert (payload.memory_id, payload.turn_id, payload.attempts) == (turn.event_id, 1, 1)
+    assert (payload.model, payload.prompt_version) == ("scripted-chat", version_of(SUMMARY_SYSTEM))
+    assert DOG.rstrip(".") in payload.summary
+    [call] = service.upstream.calls_of("summary")
+    assert call.body["messages"][0]["content"] == SUMMARY_SYSTEM
+    assert call.body["temperature"] == 0
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(status=500),
+        Fault(status=429),
+        Fault(hang_s=UNTIL_RELEASED),
+        Fault(garbage=True),
+        Fault(content=""),
+        Fault(content="<think>What should I say?</think>"),
+    ],
+    ids=["500", "429", "hangs", "garbage", "empty", "only thinks"],
+)
+def test_a_failure_is_retried(service: Running, user: str, fault: Fault) -> None:
+    service.upstream.fail("summary", fault)
+    service.client.tell(DOG, user)
+    until("the summary is there", lambda: service.ledger.all(SummaryRecorded, user))
+    [summary] = service.ledger.all(SummaryRecorded, user)
+    assert summary.attempts == 2
+    first, second = service.upstream.wait_for("summary", 2, ended=True)
+    assert first.body == second.body
+    assert second.started - first.started > 0.9  # the back-off begins at one second
+    assert not service.ledger.all(SummaryFailed, user)
+
+
+def test_what_was_thought_is_not_part_of_it(service: Running, user: str) -> None:
+    service.upstream.fail("summary", Fault(content="<think>Bruno? Who?</think>The dog is Bruno."))
+    service.client.tell(DOG, user)
+    service.settle()
+    assert [summary.summary for summary in service.ledger.all(SummaryRecorded, user)] == ["The dog is Bruno."]
+
+
+def test_it_is_given_up_aloud_and_tried_again_at_the_next_start(service: Running, tmp_path: Path, user: str) -> None:
+    upstream = service.upstream
+    with running(upstream, tmp_path, summary_attempts=2) as first:
+        upstream.fail_always("summary", Fault(status=500))
+        answer = first.client.tell(DOG, user)
+        until("it is given up", lambda: first.ledger.all(SummaryFailed, user))
+        [failed] = first.ledger.all(SummaryFailed, user)
+        assert (failed.memory_id, failed.attempts) == (answer.memory("turn")["memory_id"], 2)
+        assert "500" in failed.error
+        assert len(upstream.calls_of("summary")) == 2
+        # It is a memory all the same.
+        assert first.client.tell("What is my dog called?", user, "other").replayed == [DOG]
+        until("that one is given up too", lambda: first.ledger.all(SummaryFailed, user, "other"))
+    with running(upstream, tmp_path) as second:
+        until("it is there", lambda: second.ledger.all(SummaryRecorded, user))
+        second.settle()
+        assert len(second.ledger.all(SummaryRecorded, user)) == 1
+        made = len(upstream.calls_of("summary"))
+    with running(upstream, tmp_path) as third:
+        third.settle()
+        assert len(upstream.calls_of("summary")) == made
