@@ -33,6 +33,8 @@ from tests.processes import ROOT, Service, service_process
 from tests.upstream import CHAT_MODEL, EMBEDDING_MODEL, ScriptedUpstream
 
 USER = "ann"
+ANSWER = " ".join(f"word{number}" for number in range(60))
+"""The same to every question: an answer that quotes memory would grow from turn to turn."""
 CONVERSATION = "measured"
 ADDED_MS_MAX = 10.0
 GROWTH_MAX = 1.5
@@ -105,7 +107,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def _upstream_process(dims: int) -> Iterator[str]:
-    command = [sys.executable, "-m", "tests.upstream", "--dims", str(dims)]
+    command = [sys.executable, "-m", "tests.upstream", "--dims", str(dims), "--answer", ANSWER]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -143,6 +145,7 @@ def _recorded_calls(env: Mapping[str, str], dims: int, measured: Measured) -> Ma
         service_process({**env, "LLM_BASE_URL": upstream.base_url, "EMB_BASE_URL": upstream.base_url}) as service,
         httpx2.Client(timeout=_TIMEOUT_S) as client,
     ):
+        upstream.say("answer", ANSWER)
         for number in range(_WARM_UP_TURNS):
             upstream.forget_calls()
             client.post(f"{service.base_url}/v1/chat/completions", json=_request(number)).raise_for_status()

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import re
 
-_PIECE = re.compile(r"[A-Za-z]+|[0-9]|[^\S\n]+|\n+|[^\sA-Za-z0-9]")
+_PIECE = re.compile(r"[A-Za-z]+|[^\sA-Za-z]|[^\S\n]{2,}|\n+|[^\S\n ]")
 _LETTERS_PER_TOKEN = 3.2
 
 
 def estimate_tokens(text: str) -> int:
-    """Return an upper estimate of the tokens of ``text`` for the common byte-pair vocabularies."""
+    """Return an upper estimate of the tokens of ``text`` for the common byte-pair vocabularies.
+
+    A single blank costs nothing: it belongs to the word behind it.
+    """
     tokens = 0.0
-    for match in _PIECE.finditer(text):
-        piece = match.group()
-        first = piece[0]
-        if first.isascii():
-            if first.isalpha():
-                tokens += max(1.0, len(piece) / _LETTERS_PER_TOKEN)
-            elif first.isspace():
-                tokens += 0.0 if piece == " " else 1.0
-            else:
-                tokens += 1.0
-        else:
+    # Some 20,000 pieces a turn come through here: the pattern leaves as little as possible to the loop.
+    for piece in _PIECE.findall(text):
+        if not piece.isascii():
             tokens += 2.0
+        elif len(piece) > _LETTERS_PER_TOKEN and piece.isalpha():
+            tokens += len(piece) / _LETTERS_PER_TOKEN
+        else:
+            tokens += 1.0
     return int(tokens) + 1
