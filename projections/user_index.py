@@ -53,7 +53,8 @@ class Hit:
 
 @dataclass(frozen=True)
 class _State:
-    """All that a search needs. ``replaced`` are keys of the snapshot that the tail supersedes.
+    """All that a search needs. ``row_keys`` are the keys of the snapshot's rows, ``replaced`` those of them that the
+    tail supersedes.
 
     The tail's arrays have room for more rows than ``tail_rows``; rows before it never change, and rows are in the order
     of the ledger.
@@ -61,6 +62,7 @@ class _State:
 
     position: int
     snapshot: Any | None
+    row_keys: Keys
     sorted_keys: Keys
     replaced: frozenset[int]
     tail_positions: Keys
@@ -79,10 +81,12 @@ class UserIndex:
         self.dimensions = dimensions
         self.storage = storage
         self._mutation = threading.Lock()
+        row_keys = _ids(snapshot) if snapshot is not None else np.empty(0, np.int64)
         self._state = _State(
             position=position,
             snapshot=snapshot,
-            sorted_keys=np.sort(_ids(snapshot)) if snapshot is not None else np.empty(0, np.int64),
+            row_keys=row_keys,
+            sorted_keys=np.sort(row_keys),
             replaced=frozenset(),
             tail_positions=np.empty(_TAIL_ROWS_MIN, np.int64),
             tail_keys=np.empty(_TAIL_ROWS_MIN, np.int64),
@@ -166,7 +170,7 @@ class UserIndex:
             stored: Any = faiss.downcast_index(state.snapshot.index)
             rows = len(state.sorted_keys)
             codes = faiss.rev_swig_ptr(stored.codes.data(), rows * stored.code_size).reshape(rows, -1)
-            grown.add_sa_codes(codes, _ids(state.snapshot))
+            grown.add_sa_codes(codes, state.row_keys)
             if state.replaced:
                 grown.remove_ids(np.fromiter(state.replaced, np.int64))
         if state.tail_rows:
@@ -235,21 +239,33 @@ def _with_room(state: _State, capacity: int) -> _State:
 
 
 def _search_snapshot(state: _State, query: Vectors, depth: int) -> tuple[Vectors, Keys]:
-    if state.snapshot is None or not len(state.sorted_keys):
+    if state.snapshot is None or not len(state.row_keys):
         return np.empty(0, np.float32), np.empty(0, np.int64)
-    wanted = min(depth + len(state.replaced), len(state.sorted_keys))
-    found_scores, found_keys = state.snapshot.search(query[np.newaxis, :], wanted)
-    scores, keys = found_scores[0], found_keys[0]
+    wanted = min(depth + len(state.replaced), len(state.row_keys))
+    stored: Any = faiss.downcast_index(state.snapshot.index)
+    _, found = stored.search(query[np.newaxis, :], wanted)
+    rows = found[0]
+    keys = state.row_keys[rows]
     if state.replaced:
         valid = ~np.isin(keys, np.fromiter(state.replaced, np.int64))
-        scores, keys = scores[valid], keys[valid]
-    return scores, keys
+        rows, keys = rows[valid], keys[valid]
+    return _scores(stored.reconstruct_batch(rows), query), keys
 
 
 def _search_tail(state: _State, query: Vectors, depth: int) -> tuple[Vectors, Keys]:
-    scores: Vectors = state.tail_vectors[: state.tail_rows] @ query
+    scores = _scores(state.tail_vectors[: state.tail_rows], query)
     keys = state.tail_keys[: state.tail_rows]
     if len(scores) > depth:
-        top = np.argpartition(-scores, depth - 1)[:depth]
+        top = np.argsort(-scores, kind="stable")[:depth]
         scores, keys = scores[top], keys[top]
     return scores, keys
+
+
+def _scores(vectors: Vectors, query: Vectors) -> Vectors:
+    """Return the products of rows with a query, each to the last bit the same wherever its row stands.
+
+    FAISS and BLAS each add up in an order of their own. The same words said twice would come out in one order while one
+    of them is in the tail, and perhaps in another after a snapshot.
+    """
+    scores: Vectors = np.einsum("ij,j->i", vectors, query)
+    return scores
