@@ -21,7 +21,8 @@ from tenacity import (
     before_sleep_log,
     retry_if_exception_type,
     stop_after_attempt,
-    wait_exponential_jitter,
+    wait_exponential,
+    wait_random,
 )
 from tqdm import tqdm
 
@@ -89,6 +90,9 @@ async def rebuild(
     event = NewEvent(ledger.clock.new_id(), payload)
     stream = SYSTEM_STREAM if user_id is None else user_stream(user_id)
     await asyncio.wrap_future(ledger.append(stream, lambda _head: [event]))
+    if user_id is None:
+        # A service that notices the new model need not read what was embedded here.
+        await asyncio.to_thread(cache.put, embedder.space_id, {}, position=position)
     return Rebuilt(users=len(users), vectors=vectors, embedded=embedded, position=position)
 
 
@@ -100,7 +104,7 @@ async def _embed_all(ledger: Ledger, embedder: Embedder, user_id: str | None) ->
         for texts in _facet_texts(ledger, user_id):
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(EmbeddingUnavailable),
-                wait=wait_exponential_jitter(initial=0.5, max=_BACKOFF_MAX_S),
+                wait=wait_exponential(multiplier=0.5, max=_BACKOFF_MAX_S) + wait_random(0, 0.5),
                 stop=stop_after_attempt(_ATTEMPTS),
                 before_sleep=before_sleep_log(log, logging.WARNING),
                 reraise=True,
@@ -113,8 +117,11 @@ async def _embed_all(ledger: Ledger, embedder: Embedder, user_id: str | None) ->
 
 def _build(ledger: Ledger, cache: VectorCache, embedder: Embedder, user_id: str) -> UserIndex:
     index = UserIndex(embedder.space.dimensions, "fp16" if cache.half else "fp32")
-    for texts in _facet_texts(ledger, user_id):
-        known = cache.get(embedder.space_id, [text_hash(text.text) for text in texts])
+    for read in _facet_texts(ledger, user_id):
+        hashes = [text_hash(text.text) for text in read]
+        known = cache.get(embedder.space_id, hashes)
+        # What was recorded after the last embedding call has no vector yet: the service goes on from there.
+        texts = read[: next((at for at, key in enumerate(hashes) if key not in known), len(read))]
         newest = {key_of(text.turn_position, text.facet): text for text in texts}
         rows = [
             (text.position, key, vector)
@@ -127,8 +134,10 @@ def _build(ledger: Ledger, cache: VectorCache, embedder: Embedder, user_id: str)
             [position for position, _, _ in rows],
             [key for _, key, _ in rows],
             np.array([vector for _, _, vector in rows], np.float32).reshape(len(rows), embedder.space.dimensions),
-            texts[-1].position,
+            texts[-1].position if texts else index.position,
         )
+        if len(texts) < len(read):
+            break
     return index
 
 

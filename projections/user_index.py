@@ -35,6 +35,8 @@ _FACETS: tuple[Facet, ...] = ("exchange", "summary")
 _FACETS_MAX = 4
 _TAIL_ROWS_MIN = 256
 _TAIL_ROWS_MAX = 1024
+_ROUNDING = 1e-5
+"""More than two ways of adding up the same 65,536 products of unit vectors in float32 can differ in practice."""
 
 
 def key_of(turn_position: int, facet: Facet) -> int:
@@ -53,7 +55,8 @@ class Hit:
 
 @dataclass(frozen=True)
 class _State:
-    """All that a search needs. ``replaced`` are keys of the snapshot that the tail supersedes.
+    """All that a search needs. ``row_keys`` are the keys of the snapshot's rows, ``replaced`` those of them that the
+    tail supersedes.
 
     The tail's arrays have room for more rows than ``tail_rows``; rows before it never change, and rows are in the order
     of the ledger.
@@ -61,6 +64,7 @@ class _State:
 
     position: int
     snapshot: Any | None
+    row_keys: Keys
     sorted_keys: Keys
     replaced: frozenset[int]
     tail_positions: Keys
@@ -79,10 +83,12 @@ class UserIndex:
         self.dimensions = dimensions
         self.storage = storage
         self._mutation = threading.Lock()
+        row_keys = _ids(snapshot) if snapshot is not None else np.empty(0, np.int64)
         self._state = _State(
             position=position,
             snapshot=snapshot,
-            sorted_keys=np.sort(_ids(snapshot)) if snapshot is not None else np.empty(0, np.int64),
+            row_keys=row_keys,
+            sorted_keys=np.sort(row_keys),
             replaced=frozenset(),
             tail_positions=np.empty(_TAIL_ROWS_MIN, np.int64),
             tail_keys=np.empty(_TAIL_ROWS_MIN, np.int64),
@@ -136,18 +142,17 @@ class UserIndex:
         state = self._state
         # A memory has at most this many vectors, so that many times the count holds the wanted number of memories.
         depth = count * len(_FACETS)
-        scores, keys = _search_snapshot(state, query, depth)
-        if state.tail_rows:
-            tail_scores, tail_keys = _search_tail(state, query, depth)
-            scores, keys = np.concatenate((scores, tail_scores)), np.concatenate((keys, tail_keys))
-        best: dict[int, Hit] = {}
-        for at in np.lexsort((keys, -scores)).tolist():
-            position, facet = divmod(int(keys[at]), _FACETS_MAX)
-            if position not in best:
-                best[position] = Hit(position, float(scores[at]), _FACETS[facet])
-                if len(best) == count:
-                    break
-        return list(best.values())
+        while True:
+            scores, keys, floor = _search_snapshot(state, query, depth)
+            if state.tail_rows:
+                tail_scores = _scores(state.tail_vectors[: state.tail_rows], query)
+                scores = np.concatenate((scores, tail_scores))
+                keys = np.concatenate((keys, state.tail_keys[: state.tail_rows]))
+            hits = _best(scores, keys, count)
+            if floor == -np.inf or (len(hits) == count and hits[-1].score > floor + _ROUNDING):
+                return hits
+            # What lies just below the floor may be as good as the last hit, and older.
+            depth *= 4
 
     def wants_snapshot(self) -> bool:
         """Tell whether the tail has grown enough to be worth a new snapshot."""
@@ -166,7 +171,7 @@ class UserIndex:
             stored: Any = faiss.downcast_index(state.snapshot.index)
             rows = len(state.sorted_keys)
             codes = faiss.rev_swig_ptr(stored.codes.data(), rows * stored.code_size).reshape(rows, -1)
-            grown.add_sa_codes(codes, _ids(state.snapshot))
+            grown.add_sa_codes(codes, state.row_keys)
             if state.replaced:
                 grown.remove_ids(np.fromiter(state.replaced, np.int64))
         if state.tail_rows:
@@ -234,22 +239,40 @@ def _with_room(state: _State, capacity: int) -> _State:
     return replace(state, tail_positions=positions, tail_keys=keys, tail_vectors=vectors)
 
 
-def _search_snapshot(state: _State, query: Vectors, depth: int) -> tuple[Vectors, Keys]:
-    if state.snapshot is None or not len(state.sorted_keys):
-        return np.empty(0, np.float32), np.empty(0, np.int64)
-    wanted = min(depth + len(state.replaced), len(state.sorted_keys))
-    found_scores, found_keys = state.snapshot.search(query[np.newaxis, :], wanted)
-    scores, keys = found_scores[0], found_keys[0]
+def _search_snapshot(state: _State, query: Vectors, depth: int) -> tuple[Vectors, Keys, float]:
+    """Return at least the ``depth`` best rows, and the score that no other row exceeds (-inf when there is none)."""
+    total = len(state.row_keys)
+    if state.snapshot is None or not total:
+        return np.empty(0, np.float32), np.empty(0, np.int64), -np.inf
+    wanted = min(depth + len(state.replaced), total)
+    stored: Any = faiss.downcast_index(state.snapshot.index)
+    products, found = stored.search(query[np.newaxis, :], wanted)
+    floor = float(products[0, -1]) if wanted < total else -np.inf
+    rows = found[0]
+    keys = state.row_keys[rows]
     if state.replaced:
         valid = ~np.isin(keys, np.fromiter(state.replaced, np.int64))
-        scores, keys = scores[valid], keys[valid]
-    return scores, keys
+        rows, keys = rows[valid], keys[valid]
+    return _scores(stored.reconstruct_batch(rows), query), keys, floor
 
 
-def _search_tail(state: _State, query: Vectors, depth: int) -> tuple[Vectors, Keys]:
-    scores: Vectors = state.tail_vectors[: state.tail_rows] @ query
-    keys = state.tail_keys[: state.tail_rows]
-    if len(scores) > depth:
-        top = np.argpartition(-scores, depth - 1)[:depth]
-        scores, keys = scores[top], keys[top]
-    return scores, keys
+def _best(scores: Vectors, keys: Keys, count: int) -> list[Hit]:
+    """Return the best facet of each of the ``count`` best memories, of equals the older memory first."""
+    best: dict[int, Hit] = {}
+    for at in np.lexsort((keys, -scores)).tolist():
+        position, facet = divmod(int(keys[at]), _FACETS_MAX)
+        if position not in best:
+            best[position] = Hit(position, float(scores[at]), _FACETS[facet])
+            if len(best) == count:
+                break
+    return list(best.values())
+
+
+def _scores(vectors: Vectors, query: Vectors) -> Vectors:
+    """Return the products of rows with a query, each to the last bit the same wherever its row stands.
+
+    FAISS and BLAS each add up in an order of their own. The same words said twice would come out in one order while one
+    of them is in the tail, and perhaps in another after a snapshot.
+    """
+    scores: Vectors = np.einsum("ij,j->i", vectors, query)
+    return scores

@@ -11,7 +11,6 @@ from typing import Any
 import httpx2
 import openai
 from openai import AsyncOpenAI, AsyncStream
-from openai.types.chat import ChatCompletionChunk
 
 from domain.errors import UpstreamError
 from domain.events import JsonObject, Usage
@@ -101,17 +100,18 @@ class ChatClient:
         try:
             stream = await self._client.post(
                 "/chat/completions",
-                cast_to=ChatCompletionChunk,
+                # As plain JSON: building the client's models would cost more than all else that is done with a chunk.
+                cast_to=object,
                 body=body,
                 stream=True,
-                stream_cls=AsyncStream[ChatCompletionChunk],
+                stream_cls=AsyncStream[object],
             )
         except (openai.OpenAIError, ValueError) as error:
             raise _as_upstream_error(error, self._settings) from None
         async with stream:
             yield self._deltas(stream)
 
-    async def _deltas(self, stream: AsyncStream[ChatCompletionChunk]) -> AsyncIterator[Delta]:
+    async def _deltas(self, stream: AsyncStream[object]) -> AsyncIterator[Delta]:
         finished = False
         try:
             async for chunk in stream:
@@ -170,17 +170,22 @@ def _completion(answer: Any) -> Completion:
     return Completion(storable(text), finish_reason, _usage(answer.get("usage")))
 
 
-def _delta(chunk: ChatCompletionChunk) -> Delta | None:
-    usage = _usage(chunk.usage.model_dump()) if chunk.usage is not None else None
-    choice = chunk.choices[0] if chunk.choices else None
-    if choice is None:
-        return Delta(usage=usage) if usage is not None else None
-    extra = choice.delta.model_extra or {}
-    reasoning = extra.get("reasoning_content") or extra.get("reasoning") or ""
+def _delta(chunk: Any) -> Delta | None:
+    """Read one chunk; None when it says nothing. Raises :class:`ValueError` for what is no chunk."""
+    try:
+        usage = _usage(chunk.get("usage"))
+        choice = chunk["choices"][0] if chunk.get("choices") else None
+        if choice is None:
+            return Delta(usage=usage) if usage is not None else None
+        delta = choice.get("delta") or {}
+        text, finish_reason = delta.get("content") or "", choice.get("finish_reason")
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise ValueError("a chunk of the answer has not the shape of one") from None
     return Delta(
-        text=storable(choice.delta.content or ""),
+        text=storable(text) if isinstance(text, str) else "",
         reasoning=reasoning if isinstance(reasoning, str) else "",
-        finish_reason=choice.finish_reason,
+        finish_reason=finish_reason,
         usage=usage,
     )
 

@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, default=1024)
     parser.add_argument("--embedding-model", default=EMBEDDING_MODEL)
     parser.add_argument("--chat-model", default=CHAT_MODEL)
+    parser.add_argument("--answer", help="say this to every question, instead of quoting memory")
     arguments = parser.parse_args()
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -28,6 +29,8 @@ def main() -> None:
         port=arguments.port,
         keep_bodies=False,
     )
+    if arguments.answer is not None:
+        upstream.say("answer", arguments.answer)
     with upstream:
         sys.stdout.write(f"{upstream.base_url}\n")
         sys.stdout.flush()

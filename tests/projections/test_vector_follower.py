@@ -1,0 +1,102 @@
+"""What was recorded is embedded once, in order, and the checkpoint says how far that is true."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from domain.errors import EmbeddingUnavailable
+from projections.rebuild import rebuild
+from projections.vector_follower import VectorFollower
+from tests.projections.world import FACTS, OTHER_MODEL, World, opened, remember, settings_for
+from tests.upstream import Fault, ScriptedUpstream
+
+
+async def follow(world: World) -> VectorFollower:
+    follower = VectorFollower(world.ledger, world.index, world.cache)
+    while await follower.advance():
+        pass
+    return follower
+
+
+async def checkpoint(world: World) -> int:
+    return world.cache.position(world.index.embedder(await world.index.space_of("ann")).space_id)
+
+
+def texts_asked(upstream: ScriptedUpstream) -> list[str]:
+    return [text for call in upstream.calls_of("embed") if call.status == 200 for text in call.body["input"]]
+
+
+async def test_it_embeds_every_text_once_and_goes_on_where_it_was(storage: Path, upstream: ScriptedUpstream) -> None:
+    async with opened(settings_for(storage, upstream)) as world:
+        await world.index.space_of("ann")
+        upstream.forget_calls()
+        remember(world.ledger, "ann", FACTS[:5])
+        await follow(world)
+        assert await checkpoint(world) == world.ledger.reader.head_position()
+        assert len(texts_asked(upstream)) == 10
+    async with opened(settings_for(storage, upstream)) as world:
+        remember(world.ledger, "bob", FACTS[5:])
+        await follow(world)
+        assert await checkpoint(world) == world.ledger.reader.head_position()
+    asked = texts_asked(upstream)
+    assert len(asked) == len(set(asked)) == 16
+
+
+async def test_a_failing_endpoint_holds_the_checkpoint(storage: Path, upstream: ScriptedUpstream) -> None:
+    async with opened(settings_for(storage, upstream)) as world:
+        await world.index.space_of("ann")
+        before = await checkpoint(world)
+        remember(world.ledger, "ann", FACTS)
+        upstream.fail("embed", Fault(), Fault(status=503))
+        follower = VectorFollower(world.ledger, world.index, world.cache)
+        with pytest.raises(EmbeddingUnavailable):
+            await follower.advance()
+        assert await checkpoint(world) == before
+        assert await follower.advance()
+        assert await checkpoint(world) == world.ledger.reader.head_position()
+    asked = texts_asked(upstream)
+    assert len(asked) == len(set(asked)), "what came before the failure was kept"
+
+
+async def test_a_mismatch_is_said_once_and_held(
+    storage: Path, upstream: ScriptedUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(settings_for(storage, upstream)) as world:
+        await world.index.space_of("ann")
+    async with opened(settings_for(storage, upstream, emb_model=OTHER_MODEL)) as world:
+        follower = VectorFollower(world.ledger, world.index, world.cache)
+        for _ in range(3):
+            remember(world.ledger, "ann", FACTS[:1])
+            await follower.advance()
+        assert follower.mismatch is not None
+        assert "python -m projections.rebuild" in follower.mismatch
+        warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+        assert len(warnings) == 1
+        await rebuild(world.ledger, world.client, world.cache, world.settings, user_id=None)
+        remember(world.ledger, "ann", FACTS[1:2])
+        await follower.advance()
+        assert follower.mismatch is None
+        assert await checkpoint(world) == world.ledger.reader.head_position()
+
+
+async def test_a_user_rebuilt_alone_is_served_while_the_others_wait(storage: Path, upstream: ScriptedUpstream) -> None:
+    async with opened(settings_for(storage, upstream)) as world:
+        await world.index.space_of("ann")
+        remember(world.ledger, "ann", FACTS[:3])
+        remember(world.ledger, "bob", FACTS[:3])
+    async with opened(settings_for(storage, upstream, emb_model=OTHER_MODEL)) as world:
+        follower = VectorFollower(world.ledger, world.index, world.cache)
+        await rebuild(world.ledger, world.client, world.cache, world.settings, user_id="ann")
+        upstream.forget_calls()
+        (new,) = remember(world.ledger, "ann", ["The night ferry is cheaper."])
+        remember(world.ledger, "bob", ["Bob's diary."])
+        await follower.advance()
+        asked = texts_asked(upstream)
+        assert asked
+        assert not any("Bob" in text for text in asked)
+        upstream.forget_calls()
+        assert (await world.found("ann", "night ferry", 1))[0][0] == new
+        assert len(texts_asked(upstream)) == 1, "the query alone: the memory was embedded in the background"
