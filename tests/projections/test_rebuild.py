@@ -18,7 +18,7 @@ from domain.ledger import Ledger
 from projections.embedder import Embedder
 from projections.rebuild import BAD_ARGUMENTS, DONE, FAILED, main, rebuild
 from projections.vector_follower import VectorFollower
-from tests.ledgers import ROOT, new_ledger_file
+from tests.ledgers import ROOT
 from tests.projections.world import FACTS, MODEL, OTHER_MODEL, World, many, opened, remember, settings_for
 from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream
 
