@@ -37,7 +37,7 @@ def nearest(vectors: dict[int, Vectors], query: Vectors) -> list[Hit]:
         position, facet = divmod(key, 4)
         score = float(np.sum(vectors[key] * query))
         if position not in best or score > best[position].score:
-            best[position] = Hit(position, score, ("exchange", "summary")[facet])  # type: ignore[arg-type]
+            best[position] = Hit(position, score, ("exchange", "summary")[facet])
     return sorted(best.values(), key=lambda hit: (-hit.score, hit.turn_position))
 
 

@@ -71,8 +71,7 @@ async def test_a_mismatch_is_said_once_and_held(
         for _ in range(3):
             remember(world.ledger, "ann", FACTS[:1])
             await follower.advance()
-        assert follower.mismatch is not None
-        assert "python -m projections.rebuild" in follower.mismatch
+        assert "python -m projections.rebuild" in (follower.mismatch or "")
         warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
         assert len(warnings) == 1
         await rebuild(world.ledger, world.client, world.cache, world.settings, user_id=None)
