@@ -38,6 +38,15 @@ def batch_sizes(upstream: ScriptedUpstream) -> list[int]:
     return [len(call.body["input"]) for call in upstream.calls_of("embed")]
 
 
+def kill_maintainer_after(steps: int, storage: Path, upstream: ScriptedUpstream) -> None:
+    command = [sys.executable, "-m", "tests.projections.maintainer", str(storage), upstream.base_url]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        seen = [process.stdout.readline().strip() for _ in range(steps)]
+        process.kill()
+    assert seen == (["embed"] * 13 + ["advance"] * 9)[:steps]
+
+
 class TestFoundAtOnce:
     async def test_before_any_background_work_and_in_one_request(
         self, storage: Path, upstream: ScriptedUpstream
@@ -114,18 +123,7 @@ class TestThrownAway:
             remember(world.ledger, "ann", many(400))
         # 13 steps embed, each after that adds a batch and takes a snapshot.
         for steps in (6, 14, 16):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.projections.maintainer", str(storage), upstream.base_url],
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            assert process.stdout is not None
-            for _ in range(steps):
-                process.stdout.readline()
-            process.kill()
-            process.wait()
-            process.stdout.close()
+            await asyncio.to_thread(kill_maintainer_after, steps, storage, upstream)
         async with opened(settings) as world:
             await follow(world)
             await world.index.maintain("ann")

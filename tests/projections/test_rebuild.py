@@ -92,7 +92,7 @@ class TestExitStatus:
         assert "0 users: 0 vectors" in capsys.readouterr().out
         assert found(storage, upstream, "ann") == []
 
-    def test_no_ledger_yet(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, upstream: ScriptedUpstream) -> None:
+    def test_no_ledger_yet(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("STORAGE_DIR", str(tmp_path / "new" / "folder"))
         assert main([]) == DONE
         assert (tmp_path / "new" / "folder" / "ledger.sqlite3").exists()
