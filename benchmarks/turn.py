@@ -46,6 +46,8 @@ _SETTLE_S = 0.08
 """After a turn: its summary, its vectors and its mirror line are written then, and belong to no turn's latency."""
 _QUIET_S = 0.5
 """After a summary: its vector is asked for last."""
+_IDLE_TICKS_MAX = 5
+"""Hundredths of a second of processor time within a second."""
 _TIMEOUT_S = 120.0
 
 
@@ -95,6 +97,7 @@ def main() -> None:
             measured = Measured(memories)
             bodies = _recorded_calls(env, given.dims, measured)
             service = stack.enter_context(service_process(env))
+            _wait_until_idle(service)
             settings.append(Setting(service, storage_dir, measured, bodies))
         _note(f"measuring {given.turns} turns of each")
         asyncio.run(_measure(settings, upstream_url, given.turns))
@@ -146,6 +149,7 @@ def _recorded_calls(env: Mapping[str, str], dims: int, measured: Measured) -> Ma
         httpx2.Client(timeout=_TIMEOUT_S) as client,
     ):
         upstream.say("answer", ANSWER)
+        _wait_until_idle(service)
         for number in range(_WARM_UP_TURNS):
             upstream.forget_calls()
             client.post(f"{service.base_url}/v1/chat/completions", json=_request(number)).raise_for_status()
@@ -158,6 +162,18 @@ def _recorded_calls(env: Mapping[str, str], dims: int, measured: Measured) -> Ma
     measured.calls_before = sum(call.started < answer.started for call in calls)
     measured.calls_after = sum(call.kind != "summary" and call.started > answer.ended for call in calls)
     return {call.kind: call.body for call in calls}
+
+
+def _wait_until_idle(service: Service) -> None:
+    """Wait until the service has caught up with a history it did not see: it then uses next to no processor."""
+    ticks_before = -1
+    while True:
+        fields = Path(f"/proc/{service.pid}/stat").read_text().rpartition(")")[2].split()
+        ticks = int(fields[11]) + int(fields[12])
+        if ticks_before >= 0 and ticks - ticks_before <= _IDLE_TICKS_MAX:
+            return
+        ticks_before = ticks
+        time.sleep(1.0)
 
 
 def _request(number: int) -> dict[str, Any]:

@@ -75,9 +75,10 @@ def asked(upstream: ScriptedUpstream) -> list[str]:
     return [text for text in texts if text != "dimension"]
 
 
+@pytest.mark.usefixtures("env")
 class TestExitStatus:
     def test_done_says_what_it_did(
-        self, env: dict[str, str], storage: Path, upstream: ScriptedUpstream, capsys: pytest.CaptureFixture[str]
+        self, storage: Path, upstream: ScriptedUpstream, capsys: pytest.CaptureFixture[str]
     ) -> None:
         record(storage, upstream, {"ann": list(FACTS[:3]), "bob": list(FACTS[3:5])})
         assert main([]) == DONE
@@ -85,37 +86,32 @@ class TestExitStatus:
         assert found(storage, upstream, "ann")[0][1] > 0.3
 
     def test_an_empty_ledger(
-        self, env: dict[str, str], storage: Path, upstream: ScriptedUpstream, capsys: pytest.CaptureFixture[str]
+        self, storage: Path, upstream: ScriptedUpstream, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main([]) == DONE
         assert "0 users: 0 vectors" in capsys.readouterr().out
         assert found(storage, upstream, "ann") == []
 
-    def test_no_ledger_yet(
-        self, env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, upstream: ScriptedUpstream
-    ) -> None:
+    def test_no_ledger_yet(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("STORAGE_DIR", str(tmp_path / "new" / "folder"))
         assert main([]) == DONE
         assert (tmp_path / "new" / "folder" / "ledger.sqlite3").exists()
 
     @pytest.mark.parametrize("user_id", ["nobody", "", "a\nb"])
     def test_a_user_without_memories(
-        self, env: dict[str, str], upstream: ScriptedUpstream, capsys: pytest.CaptureFixture[str], user_id: str
+        self, upstream: ScriptedUpstream, capsys: pytest.CaptureFixture[str], user_id: str
     ) -> None:
         assert main(["--user", user_id]) == BAD_ARGUMENTS
         assert capsys.readouterr().err.startswith("rebuild: --user")
         assert upstream.calls == ()
 
-    def test_a_missing_setting(
-        self, env: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_a_missing_setting(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         monkeypatch.delenv("EMB_MODEL")
         assert main([]) == FAILED
         assert "EMB_MODEL is not set" in capsys.readouterr().err
 
     def test_an_endpoint_that_stays_away(
         self,
-        env: dict[str, str],
         storage: Path,
         upstream: ScriptedUpstream,
         capsys: pytest.CaptureFixture[str],
@@ -133,7 +129,8 @@ class TestExitStatus:
         assert found(storage, upstream, "ann", MODEL) == before, "the old model serves until the new one is whole"
 
 
-def test_one_user(env: dict[str, str], storage: Path, upstream: ScriptedUpstream) -> None:
+@pytest.mark.usefixtures("env")
+def test_one_user(storage: Path, upstream: ScriptedUpstream) -> None:
     record(storage, upstream, {"ann": list(FACTS), "bob": list(FACTS)})
     assert main(["--user", "ann"]) == DONE
     assert found(storage, upstream, "ann")[0][1] > 0.3
@@ -143,9 +140,8 @@ def test_one_user(env: dict[str, str], storage: Path, upstream: ScriptedUpstream
             found(storage, upstream, user_id, model)
 
 
-def test_rate_limits_and_failures_are_waited_out(
-    env: dict[str, str], storage: Path, upstream: ScriptedUpstream
-) -> None:
+@pytest.mark.usefixtures("env")
+def test_rate_limits_and_failures_are_waited_out(storage: Path, upstream: ScriptedUpstream) -> None:
     record(storage, upstream, {"ann": list(FACTS)})
     upstream.fail("embed", Fault(), Fault(), Fault(status=429), Fault(status=500), Fault(close=True))
     assert main([]) == DONE
@@ -153,8 +149,9 @@ def test_rate_limits_and_failures_are_waited_out(
     assert len(texts) == len(set(texts)) == 16
 
 
+@pytest.mark.usefixtures("env")
 def test_a_model_seen_before_costs_the_probe_alone(
-    env: dict[str, str], storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+    storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record(storage, upstream, {"ann": list(FACTS)})
     before = found(storage, upstream, "ann", MODEL)
@@ -201,7 +198,8 @@ async def swapped(storage: Path, upstream: ScriptedUpstream) -> AsyncIterator[Wo
         yield world
 
 
-async def test_a_running_service_notices(env: dict[str, str], storage: Path, upstream: ScriptedUpstream) -> None:
+@pytest.mark.usefixtures("env")
+async def test_a_running_service_notices(storage: Path, upstream: ScriptedUpstream) -> None:
     async with swapped(storage, upstream) as world:
         (new,) = remember(world.ledger, "ann", ["A second ferry leaves at noon."])
         assert await asyncio.to_thread(main, []) == DONE

@@ -1,0 +1,262 @@
+"""Memory is found at once, by its own user alone, and whatever can be thrown away may be thrown away."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import projections.memory_index
+from domain.errors import EmbeddingMisfit, EmbeddingModelMismatch, EmbeddingUnavailable, IndexCatchingUp
+from projections.index_files import IndexFiles
+from projections.memory_index import MemoryIndex
+from projections.rebuild import rebuild
+from projections.vector_follower import VectorFollower
+from tests.ledgers import ROOT
+from tests.projections.world import FACTS, OTHER_MODEL, World, many, opened, remember, settings_for
+from tests.upstream import Fault, ScriptedUpstream
+
+QUESTION = "When does the ferry leave?"
+QUESTIONS = (QUESTION, "violin in Vienna", "Which paint is cobalt?", "entry 17 of shelf 3", "chess on Thursday")
+
+
+async def follow(world: World) -> None:
+    follower = VectorFollower(world.ledger, world.index, world.cache)
+    while await follower.advance():
+        pass
+
+
+async def answers(world: World, user_id: str = "ann") -> list[list[tuple[int, float]]]:
+    return [await world.found(user_id, question, 10) for question in QUESTIONS]
+
+
+def batch_sizes(upstream: ScriptedUpstream) -> list[int]:
+    return [len(call.body["input"]) for call in upstream.calls_of("embed")]
+
+
+def kill_maintainer_after(steps: int, storage: Path, upstream: ScriptedUpstream) -> None:
+    command = [sys.executable, "-m", "tests.projections.maintainer", str(storage), upstream.base_url]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        seen = [process.stdout.readline().strip() for _ in range(steps)]
+        process.kill()
+    assert seen == (["embed"] * 13 + ["advance"] * 9)[:steps]
+
+
+class TestFoundAtOnce:
+    async def test_before_any_background_work_and_in_one_request(
+        self, storage: Path, upstream: ScriptedUpstream
+    ) -> None:
+        async with opened(settings_for(storage, upstream)) as world:
+            assert await world.found("ann", QUESTION) == []
+            upstream.forget_calls()
+            (ferry,) = remember(world.ledger, "ann", FACTS[:1], summarised=False)
+            assert (await world.found("ann", QUESTION))[0][0] == ferry
+            assert batch_sizes(upstream) == [2]
+            await world.found("ann", QUESTION)
+            assert batch_sizes(upstream) == [2, 1], "what was embedded with a query is kept"
+
+    async def test_what_the_cache_has_is_not_embedded_again(self, storage: Path, upstream: ScriptedUpstream) -> None:
+        async with opened(settings_for(storage, upstream)) as world:
+            positions = remember(world.ledger, "ann", FACTS)
+            await follow(world)
+            expected = await answers(world)
+        async with opened(settings_for(storage, upstream)) as world:
+            upstream.forget_calls()
+            assert await answers(world) == expected
+            assert batch_sizes(upstream) == [1] * len(QUESTIONS)
+        assert expected[0][0][0] == positions[0]
+
+    async def test_more_than_a_query_takes_along_comes_bit_by_bit(
+        self, storage: Path, upstream: ScriptedUpstream
+    ) -> None:
+        async with opened(settings_for(storage, upstream)) as world:
+            remember(world.ledger, "ann", many(30), summarised=False)
+            upstream.forget_calls()
+            found = [len(await world.found("ann", QUESTION, 100)) for _ in range(5)]
+            assert found == [8, 16, 24, 30, 30]
+            assert max(batch_sizes(upstream)) == 9
+
+    async def test_a_memory_the_model_refuses_does_not_hide_the_others(
+        self, storage: Path, upstream: ScriptedUpstream
+    ) -> None:
+        upstream.max_input_chars = 60
+        async with opened(settings_for(storage, upstream)) as world:
+            (ferry,) = remember(world.ledger, "ann", FACTS[:1], summarised=False)
+            await follow(world)
+            (winter,) = remember(world.ledger, "ann", ["Winter. " * 30], summarised=False)
+            assert [position for position, _ in await world.found("ann", QUESTION)] == [ferry]
+            await follow(world)
+            assert [position for position, _ in await world.found("ann", "winter")] == [winter, ferry]
+
+
+class TestThrownAway:
+    @pytest.mark.parametrize("cache_too", [False, True])
+    async def test_the_same_searches_give_the_same_results(
+        self, storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, cache_too: bool
+    ) -> None:
+        monkeypatch.setattr("projections.user_index._TAIL_ROWS_MIN", 16)
+        settings = settings_for(storage, upstream)
+        async with opened(settings) as world:
+            for start in range(0, 60, 7):
+                remember(world.ledger, "ann", many(60)[start : start + 7])
+                remember(world.ledger, "ann", ["Thank you!"] * 3)
+                await follow(world)
+            expected = await answers(world)
+            assert list(settings.users_dir.rglob("*.faiss"))
+        shutil.rmtree(settings.users_dir)
+        if cache_too:
+            settings.vector_cache_path.unlink()
+        async with opened(settings) as world:
+            if cache_too:
+                await follow(world)
+            assert await answers(world) == expected
+
+    async def test_killed_at_any_point(self, storage: Path, upstream: ScriptedUpstream) -> None:
+        """A process that embeds, extends and takes snapshots is killed again and again; the result is whole."""
+        settings = settings_for(storage, upstream)
+        async with opened(settings) as world:
+            remember(world.ledger, "ann", many(400))
+        # 13 steps embed, each after that adds a batch and takes a snapshot.
+        for steps in (6, 14, 16):
+            await asyncio.to_thread(kill_maintainer_after, steps, storage, upstream)
+        async with opened(settings) as world:
+            await follow(world)
+            await world.index.maintain("ann")
+            survived = await answers(world)
+        shutil.rmtree(settings.users_dir, ignore_errors=True)
+        settings.vector_cache_path.unlink()
+        async with opened(settings) as world:
+            await follow(world)
+            assert await answers(world) == survived
+
+
+class TestOneUserAtATime:
+    async def test_nobody_finds_what_another_said(self, storage: Path, upstream: ScriptedUpstream) -> None:
+        users = ("a/b", "a_b", "A_B", "../ann", "用户")
+        async with opened(settings_for(storage, upstream)) as world:
+            own = {user: set(remember(world.ledger, user, [f"{fact} {user}" for fact in FACTS])) for user in users}
+            await follow(world)
+            for user in users:
+                await rebuild(world.ledger, world.client, world.cache, world.settings, user_id=user)
+        async with opened(settings_for(storage, upstream)) as world:
+            for user in users:
+                assert {position for position, _ in await world.found(user, QUESTION, 100)} == own[user]
+            assert await world.found("nobody", QUESTION) == []
+
+    async def test_a_small_budget_evicts_and_loads_again(
+        self, storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        loads: list[str] = []
+        load = MemoryIndex._load
+
+        def counted(index: MemoryIndex, user_id: str, *rest: object) -> object:
+            loads.append(user_id)
+            return load(index, user_id, *rest)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(MemoryIndex, "_load", counted)
+        upstream.dims = 1024  # an empty tail alone takes a mebibyte
+        users = ("ann", "bob", "cem")
+        async with opened(settings_for(storage, upstream, index_cache_mb=1)) as world:
+            own = {user: remember(world.ledger, user, [f"{user}'s ferry"])[0] for user in users}
+            await follow(world)
+            loads.clear()
+            for _ in range(2):
+                for user in users:
+                    assert [position for position, _ in await world.found(user, QUESTION)] == [own[user]]
+            assert loads == [*users, *users]
+            await world.found("cem", QUESTION)
+            assert len(loads) == 6, "the one used last stays"
+
+
+class TestModels:
+    async def test_the_first_use_activates_the_model_once(self, storage: Path, upstream: ScriptedUpstream) -> None:
+        async with opened(settings_for(storage, upstream)) as world:
+            await asyncio.gather(*(world.index.space_of(f"user {number}") for number in range(8)))
+            assert len(upstream.calls_of("embed")) == 1
+            assert world.ledger.reader.head_position() == 1
+            active = world.ledger.reader.active_embedding_model("anybody")
+            assert active is not None
+            assert (active.model, active.dimensions) == ("emb-old", 64)
+
+    async def test_without_an_endpoint_nothing_is_activated(self, storage: Path, upstream: ScriptedUpstream) -> None:
+        upstream.fail("embed", Fault(status=503))
+        async with opened(settings_for(storage, upstream)) as world:
+            with pytest.raises(EmbeddingUnavailable):
+                await world.found("ann", QUESTION)
+            assert world.ledger.reader.head_position() == 0
+            assert await world.found("ann", QUESTION) == []
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            ({"emb_model": OTHER_MODEL}, "emb-new"),
+            ({"embedding_dims": 32}, "32 dimensions"),
+            ({"emb_passage_prefix": "passage: "}, "passage: "),
+        ],
+    )
+    async def test_a_mismatch_names_both_and_the_command(
+        self, storage: Path, upstream: ScriptedUpstream, change: dict[str, object], says: str
+    ) -> None:
+        async with opened(settings_for(storage, upstream)) as world:
+            remember(world.ledger, "ann", FACTS)
+            await follow(world)
+            expected = await answers(world)
+        async with opened(settings_for(storage, upstream, **change)) as world:
+            upstream.forget_calls()
+            with pytest.raises(EmbeddingModelMismatch, match="emb-old") as raised:
+                await world.found("ann", QUESTION)
+            assert says in str(raised.value)
+            assert "python -m projections.rebuild" in str(raised.value)
+            assert upstream.calls == (), "no text is sent for nothing"
+        async with opened(settings_for(storage, upstream)) as world:
+            assert await answers(world) == expected
+
+    async def test_another_model_under_the_same_name(self, storage: Path, upstream: ScriptedUpstream) -> None:
+        async with opened(settings_for(storage, upstream)) as world:
+            remember(world.ledger, "ann", FACTS)
+            await world.found("ann", QUESTION)
+            upstream.fail_always("embed", Fault(vector_length=48))
+            with pytest.raises(EmbeddingMisfit, match="vectors of 48 numbers"):
+                await world.found("ann", QUESTION)
+            upstream.heal()
+            assert len(await world.found("ann", QUESTION)) == 5
+
+
+async def test_too_far_behind_to_wait_for_is_said_and_then_caught_up(
+    storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(settings_for(storage, upstream)) as world:
+        positions = remember(world.ledger, "ann", many(60))
+        await follow(world)
+    monkeypatch.setattr(projections.memory_index, "_EVENTS_PER_READ", 16)
+    monkeypatch.setattr(projections.memory_index, "_EVENTS_PER_SEARCH_MAX", 64)
+    async with opened(settings_for(storage, upstream)) as world:
+        with pytest.raises(IndexCatchingUp):
+            await world.found("ann", QUESTION)
+        await world.index.maintain("ann")
+        assert {position for position, _ in await world.found("ann", QUESTION, 100)} == set(positions)
+
+
+async def test_snapshots_are_not_taken_on_each_turn(storage: Path, upstream: ScriptedUpstream) -> None:
+    turns, each = 2_000, 20
+    settings = settings_for(storage, upstream, emb_batch=256)
+    written: list[str] = []
+    async with opened(settings) as world:
+        folder = IndexFiles(settings.users_dir, "ann", world.client.space(64)).folder
+        said = many(turns)
+        for start in range(0, turns, each):
+            remember(world.ledger, "ann", said[start : start + each])
+            await world.index.maintain("ann")
+            files = [path.name for path in folder.glob("*.faiss")]
+            assert len(files) <= 1, "the snapshot before is removed"
+            written += [name for name in files if name not in written]
+        assert {position for position, _ in await world.found("ann", QUESTION, turns)} == {
+            text.turn_position for text in world.ledger.reader.facet_texts("ann", 0, 2 * turns)[0]
+        }
+    # A quarter of what is there, between 256 and 1,024 vectors, is gathered before it is written again.
+    assert 4 <= len(written) <= 12
