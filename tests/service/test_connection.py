@@ -32,6 +32,14 @@ def sent_and_waiting(service: Running, body: dict[str, object]) -> Iterator[sock
         yield connection
 
 
+def end_of(service: Running, user: str) -> tuple[str, str]:
+    """Wait for the one turn of a user to end, well or not; return its question and how it ended."""
+    until("the end is recorded", lambda: service.ledger.stream(user))
+    turns = [(turn.user, turn.finish_reason) for turn in service.ledger.all(TurnRecorded, user)]
+    [end] = turns + [(failed.user, failed.code) for failed in service.ledger.all(TurnFailed, user)]
+    return end
+
+
 def test_in_mid_stream_what_was_said_is_recorded_and_the_upstream_call_cancelled(service: Running, user: str) -> None:
     service.upstream.say("answer", "One two three four.")
     service.upstream.fail("answer", Fault(hang_s=UNTIL_RELEASED, after_chunks=2))
@@ -80,15 +88,11 @@ def test_without_stream_it_ends_the_same_way(service: Running, user: str) -> Non
     # Whether a word had come by then is not for the test to know: either end is right, if it is recorded.
     [call] = service.upstream.wait_for("answer", ended=True)
     assert call.cancelled
-    until("the end is recorded", lambda: service.ledger.stream(user))
-    last = service.ledger.stream(user)[-1].payload
-    assert isinstance(last, TurnRecorded | TurnFailed)
-    assert last.user == QUESTION
-    assert (last.finish_reason if isinstance(last, TurnRecorded) else last.code) == DISCONNECTED
+    assert end_of(service, user) == (QUESTION, DISCONNECTED)
 
 
 def test_a_client_that_reads_slowly_is_no_client_that_left(service: Running, user: str) -> None:
-    service.upstream.say("answer", "word " * 20_000 + "end.")
+    service.upstream.say("answer", "word " * 4_000 + "end.")
     with service.client.http.stream(
         "POST", "/v1/chat/completions", json=chat_body(QUESTION, user, stream=True)
     ) as response:
@@ -104,10 +108,7 @@ def test_a_client_that_leaves_a_long_answer_unread(service: Running, user: str) 
     service.upstream.say("answer", "word " * 200_000 + "end.")
     with sent_and_waiting(service, chat_body(QUESTION, user, stream=True)):
         service.upstream.wait_for("answer")
-    until("the turn is recorded", lambda: service.ledger.stream(user))
-    last = service.ledger.stream(user)[-1].payload
-    assert isinstance(last, TurnRecorded | TurnFailed)
-    assert (last.finish_reason if isinstance(last, TurnRecorded) else last.code) == DISCONNECTED
+    assert end_of(service, user) == (QUESTION, DISCONNECTED)
 
 
 def test_others_are_served_after_many_have_left(service: Running, user: str) -> None:

@@ -16,7 +16,7 @@ DEFAULTS = {
     "retrieve_k": 5,
     "gate_keep_max": 30,
     "use_gate": True,
-    "use_rerank": None,
+    "use_rerank": True,
 }
 
 

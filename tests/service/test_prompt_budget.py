@@ -8,26 +8,33 @@ import pytest
 
 from domain.events import TurnRecorded
 from domain.prompt import LAYOUT
+from domain.prompts import CHAT_SYSTEM
+from domain.tokens import estimate_tokens
 from tests.service.running import Running, running, someone, until
 from tests.upstream import ScriptedUpstream, gate_keeps_all
 
 LONG = "My dog Bruno " + "ran along the harbour " * 40
-BUDGET = 500
-"""Room for the system prompt, the question and one long turn."""
 QUESTION = "Where did my dog Bruno run?"
+BUDGET = sum(map(estimate_tokens, (CHAT_SYSTEM, QUESTION, LONG))) + estimate_tokens(LONG) // 2
+"""Room for the system prompt, the question and one long turn, by estimate."""
 
 
 def fill(service: Running, user: str) -> list[str]:
-    """Two long turns in this conversation, two in another."""
+    """Two long turns in this conversation, two in another, all with summaries as long as they are."""
     service.upstream.say("answer", "Noted.")
+    service.upstream.say("summary", LONG)
     service.upstream.responders["gate"] = gate_keeps_all
     old = service.tell_all([f"{n} {LONG}" for n in range(2)], user, "old")
     new = service.tell_all([f"{n} {LONG}" for n in range(2, 4)], user, "new")
+    service.settle()
     return [*old, *new]
 
 
-def test_by_setting_whole_items_are_left_out_and_told(upstream: ScriptedUpstream, tmp_path: Path, user: str) -> None:
-    with running(upstream, tmp_path, prompt_budget_tokens=BUDGET) as service:
+def test_by_setting_whole_items_are_left_out_and_told(tmp_path: Path, user: str) -> None:
+    with (
+        ScriptedUpstream(tokenize=False) as upstream,
+        running(upstream, tmp_path, prompt_budget_tokens=BUDGET) as service,
+    ):
         told = fill(service, user)
         answer = service.client.tell(QUESTION, user, "new", retrieve_k=1)
         report = service.ledger.one(TurnRecorded, answer).prompt

@@ -13,6 +13,7 @@ import openai
 import pytest
 
 from domain.events import GateDecided, RerankDecided, RetrievalRecorded, SummaryRecorded, TurnRecorded
+from domain.prompts import CHAT_SYSTEM
 from domain.sqlite import open_engine
 from tests.service.running import Client, Running, chat_body, events_of, someone, until
 from tests.upstream import UNTIL_RELEASED, Fault, gate_keeps_all
@@ -158,7 +159,7 @@ class TestPrompt:
         messages = service.messages()
         assert [role for role, _ in messages] == ["system", *["user", "assistant"] * 3, "user"]
         system = messages[0][1]
-        assert system.index("long memory") < system.index("Speak like a pirate.") < system.index("Be brief.")
+        assert system.index(CHAT_SYSTEM) < system.index("Speak like a pirate.") < system.index("Be brief.")
         assert system.index("Be brief.") < system.index("What you remember:")
         assert len(answer.replayed) == 2
         assert len(answer.summaries) == 4
