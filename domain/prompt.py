@@ -24,6 +24,7 @@ _MESSAGE_OVERHEAD_TOKENS = 8
 """What a chat template adds around a message: role, start and end marks; 4 to 6 in the common ones."""
 _NO_TEXT = "(no text)"
 _NOTES_HEADING = "What you remember:"
+_HEADING = f"\n\n{_NOTES_HEADING}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def build_prompt(
     ``window`` is oldest first, ``replay`` and ``notes`` best first; ``count`` gives the tokens of a text. The result's
     ``tokens`` exceeds ``budget_tokens`` only when the system text and the question alone do.
     """
-    fixed = "\n\n".join(part for part in (system.strip(), client_system.strip()) if part)
+    fixed = _fixed(system, client_system)
     tokens = 2 * _MESSAGE_OVERHEAD_TOKENS + count(fixed) + count(question)
     left_out: list[LeftOut] = []
 
@@ -80,7 +81,7 @@ def build_prompt(
             left_out.append(LeftOut(part="replay", memory_id=memory.memory_id, tokens=cost))
 
     kept_notes: list[Memory] = []
-    heading = count(f"\n\n{_NOTES_HEADING}\n")
+    heading = count(_HEADING)
     for memory in notes:
         cost = count(f"{_note(memory)}\n") + (0 if kept_notes else heading)
         if tokens + cost <= budget_tokens:
@@ -98,11 +99,24 @@ def build_prompt(
     return BuiltPrompt(messages, kept_window, kept_replay, kept_notes, tuple(left_out), tokens)
 
 
-def texts_to_count(window: Sequence[Memory], replay: Sequence[Memory], notes: Sequence[Memory]) -> list[str]:
+def texts_to_count(
+    *,
+    system: str,
+    client_system: str,
+    window: Sequence[Memory],
+    replay: Sequence[Memory],
+    notes: Sequence[Memory],
+    question: str,
+) -> list[str]:
     """Return the texts whose tokens :func:`build_prompt` will ask for, so that they can be counted ahead."""
-    texts = [text for turn in window for text in (turn.user, turn.assistant)]
+    texts = [_fixed(system, client_system), question, _HEADING]
+    texts += [text for turn in window for text in (turn.user, turn.assistant)]
     texts += [text for memory in replay for text in (_dated(memory), memory.assistant)]
     return texts + [f"{_note(memory)}\n" for memory in notes]
+
+
+def _fixed(system: str, client_system: str) -> str:
+    return "\n\n".join(part for part in (system.strip(), client_system.strip()) if part)
 
 
 def _note(memory: Memory) -> str:

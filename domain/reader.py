@@ -23,6 +23,8 @@ from domain.events import (
     CandidateFound,
     EmbeddingModelActivated,
     Event,
+    JsonObject,
+    Payload,
     PromptsActivated,
     RetrievalRecorded,
     SummaryRecorded,
@@ -76,10 +78,9 @@ class ConversationSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class TurnDetails:
-    """How an answer ended, and the memories it was given with their similarity to the question, each best first."""
+class MemoriesUsed:
+    """The memories an answer was given with their similarity to its question, each best first."""
 
-    finish_reason: str
     replayed: list[tuple[Memory, float]]
     summarised: list[tuple[Memory, float]]
 
@@ -87,25 +88,73 @@ class TurnDetails:
 _TURN = EVENTS.alias("turn")
 _SUMMARY = EVENTS.alias("summary")
 _NEWEST_SUMMARY = (
-    select(_SUMMARY.c.payload)
+    select(func.max(_SUMMARY.c.position))
     .where(
         _SUMMARY.c.causation_id == _TURN.c.event_id,
         _SUMMARY.c.type == SummaryRecorded.type,
         _SUMMARY.c.user_id == _TURN.c.user_id,
     )
-    .order_by(_SUMMARY.c.position.desc())
-    .limit(1)
     .correlate(_TURN)
     .scalar_subquery()
 )
-_MEMORY: Select[Any] = select(
-    _TURN.c.position,
-    _TURN.c.event_id,
-    _TURN.c.conversation_id,
-    _TURN.c.schema_version,
-    _TURN.c.payload,
-    _NEWEST_SUMMARY.label("summary"),
-).where(_TURN.c.type == TurnRecorded.type)
+_SUMMARISED = EVENTS.alias("summarised")
+_MEMORY: Select[Any] = (
+    select(
+        _TURN.c.position,
+        _TURN.c.event_id,
+        _TURN.c.conversation_id,
+        _TURN.c.schema_version,
+        _TURN.c.payload,
+        _SUMMARISED.c.schema_version.label("summary_version"),
+        _SUMMARISED.c.payload.label("summary"),
+    )
+    .select_from(_TURN)
+    .outerjoin(_SUMMARISED, _SUMMARISED.c.position == _NEWEST_SUMMARY)
+    .where(_TURN.c.type == TurnRecorded.type)
+)
+
+# The statements of a turn are built once: putting one together costs more than running it.
+_RECENT_TURNS: Select[Any] = (
+    _MEMORY.where(_TURN.c.user_id == bindparam("user_id"), _TURN.c.conversation_id == bindparam("conversation_id"))
+    .order_by(_TURN.c.version.desc())
+    .limit(bindparam("count"))
+)
+_MEMORIES: Select[Any] = _MEMORY.where(
+    _TURN.c.user_id == bindparam("user_id"), _TURN.c.position.in_(bindparam("positions", expanding=True))
+)
+_FACETS: Select[Any] = (
+    select(
+        EVENTS.c.position,
+        EVENTS.c.user_id,
+        EVENTS.c.type,
+        EVENTS.c.schema_version,
+        EVENTS.c.payload,
+        _TURN.c.position.label("turn_position"),
+    )
+    .select_from(EVENTS)
+    .outerjoin(
+        _TURN,
+        and_(
+            _TURN.c.event_id == EVENTS.c.causation_id,
+            _TURN.c.user_id == EVENTS.c.user_id,
+            EVENTS.c.type == SummaryRecorded.type,
+        ),
+    )
+    .where(EVENTS.c.type.in_((TurnRecorded.type, SummaryRecorded.type)), EVENTS.c.position > bindparam("after"))
+    .order_by(EVENTS.c.position)
+    .limit(bindparam("count"))
+)
+_FACETS_OF_USER = _FACETS.where(EVENTS.c.user_id == bindparam("user_id"))
+_ACTIVE_MODEL: Select[Any] = (
+    select(EVENTS)
+    .where(
+        EVENTS.c.user_id.in_((SYSTEM_ID, bindparam("user_id"))),
+        EVENTS.c.type == EmbeddingModelActivated.type,
+        EVENTS.c.conversation_id == SYSTEM_ID,
+    )
+    .order_by(EVENTS.c.position.desc())
+    .limit(1)
+)
 
 
 class LedgerReader:
@@ -195,21 +244,21 @@ class LedgerReader:
         """Return the newest ``limit`` turns of a conversation, oldest first; ``before_turn`` leaves out later ones."""
         if limit == 0:
             return []
-        query = _MEMORY.where(_TURN.c.user_id == stream.user_id, _TURN.c.conversation_id == stream.conversation_id)
+        query = _RECENT_TURNS
         if before_turn is not None:
             query = query.where(func.json_extract(_TURN.c.payload, "$.turn_id") < before_turn)
-        rows = self._all(query.order_by(_TURN.c.version.desc()).limit(limit))
+        rows = self._all(query, user_id=stream.user_id, conversation_id=stream.conversation_id, count=limit)
         return [_memory(row) for row in reversed(rows)]
 
     def memories(self, user_id: str, positions: Sequence[int]) -> dict[int, Memory]:
         """Return this user's memories at the given positions; positions that are not this user's turns are missing."""
         if not positions:
             return {}
-        query = _MEMORY.where(_TURN.c.user_id == user_id, _TURN.c.position.in_(bindparam("positions", expanding=True)))
-        return {row.position: _memory(row) for row in self._all(query, positions=list(positions))}
+        rows = self._all(_MEMORIES, user_id=user_id, positions=list(positions))
+        return {row.position: _memory(row) for row in rows}
 
-    def turn_details(self, user_id: str, turn_positions: Sequence[int]) -> dict[int, TurnDetails]:
-        """Return how this user's turns at the given positions were answered, by position."""
+    def memories_used(self, user_id: str, turn_positions: Sequence[int]) -> dict[int, MemoriesUsed]:
+        """Return which memories this user's turns at the given positions were answered with, by position."""
         retrieval = EVENTS.alias("retrieval")
         query = (
             select(
@@ -252,7 +301,7 @@ class LedgerReader:
             ]
 
         return {
-            position: TurnDetails(turn.finish_reason, used(turn.replayed, known), used(turn.summarised, known))
+            position: MemoriesUsed(used(turn.replayed, known), used(turn.summarised, known))
             for position, (turn, known) in found.items()
         }
 
@@ -262,31 +311,19 @@ class LedgerReader:
         ``user_id`` None means all users. A turn gives the text of its exchange, a summary its own. The position
         returned equals ``after`` when there was nothing more to read.
         """
-        query = (
-            select(EVENTS, _TURN.c.position.label("turn_position"))
-            .outerjoin(
-                _TURN,
-                and_(
-                    _TURN.c.event_id == EVENTS.c.causation_id,
-                    _TURN.c.user_id == EVENTS.c.user_id,
-                    EVENTS.c.type == SummaryRecorded.type,
-                ),
-            )
-            .where(EVENTS.c.type.in_((TurnRecorded.type, SummaryRecorded.type)), EVENTS.c.position > after)
-            .order_by(EVENTS.c.position)
-            .limit(limit)
-        )
-        if user_id is not None:
-            query = query.where(EVENTS.c.user_id == user_id)
         texts: list[FacetText] = []
-        rows = self._all(query)
+        if user_id is None:
+            rows = self._all(_FACETS, after=after, count=limit)
+        else:
+            rows = self._all(_FACETS_OF_USER, after=after, count=limit, user_id=user_id)
         for row in rows:
-            payload = decode_payload(row.type, row.schema_version, json.loads(row.payload))
-            if isinstance(payload, TurnRecorded):
-                text = exchange_text(payload.user, payload.assistant)
+            if row.type == TurnRecorded.type:
+                turn = _newest(TurnRecorded, row.schema_version, row.payload)
+                text = exchange_text(turn["user"], turn["assistant"])
                 texts.append(FacetText(row.user_id, row.position, row.position, "exchange", text))
-            elif isinstance(payload, SummaryRecorded) and row.turn_position is not None:
-                texts.append(FacetText(row.user_id, row.position, row.turn_position, "summary", payload.summary))
+            elif row.turn_position is not None:
+                summary = _newest(SummaryRecorded, row.schema_version, row.payload)
+                texts.append(FacetText(row.user_id, row.position, row.turn_position, "summary", summary["summary"]))
         return texts, (rows[-1].position if rows else after)
 
     def count_facets(self, user_id: str | None) -> int:
@@ -329,17 +366,7 @@ class LedgerReader:
 
     def active_embedding_model(self, user_id: str) -> EmbeddingModelActivated | None:
         """Return what was activated last for this user or for everybody, None when nothing ever was."""
-        query = (
-            select(EVENTS)
-            .where(
-                EVENTS.c.user_id.in_((SYSTEM_ID, user_id)),
-                EVENTS.c.type == EmbeddingModelActivated.type,
-                EVENTS.c.conversation_id == SYSTEM_ID,
-            )
-            .order_by(EVENTS.c.position.desc())
-            .limit(1)
-        )
-        rows = self._all(query)
+        rows = self._all(_ACTIVE_MODEL, user_id=user_id)
         payload = _event(rows[0]).payload if rows else None
         return payload if isinstance(payload, EmbeddingModelActivated) else None
 
@@ -401,17 +428,28 @@ def _event(row: Row[Any]) -> Event:
     )
 
 
+def _newest(model: type[Payload], schema_version: int, payload: str) -> JsonObject:
+    """Return a payload's JSON in its newest shape, without building a model where it already has that shape.
+
+    A turn reads some sixty memories, and checking what this code itself has written cost more than reading it.
+    """
+    found: JsonObject = json.loads(payload)
+    if schema_version == model.schema_version:
+        return found
+    return decode_payload(model.type, schema_version, found).model_dump(mode="json")
+
+
 def _memory(row: Row[Any]) -> Memory:
-    turn = decode_payload(TurnRecorded.type, row.schema_version, json.loads(row.payload))
-    assert isinstance(turn, TurnRecorded)
+    turn = _newest(TurnRecorded, row.schema_version, row.payload)
+    summary = _newest(SummaryRecorded, row.summary_version, row.summary) if row.summary is not None else None
     return Memory(
         memory_id=row.event_id,
         position=row.position,
         conversation_id=row.conversation_id,
-        turn_id=turn.turn_id,
-        ts=turn.ts,
-        user=turn.user,
-        assistant=turn.assistant,
-        summary=json.loads(row.summary)["summary"] if row.summary is not None else None,
-        finish_reason=turn.finish_reason,
+        turn_id=turn["turn_id"],
+        ts=datetime.fromisoformat(turn["ts"]),
+        user=turn["user"],
+        assistant=turn["assistant"],
+        summary=summary["summary"] if summary is not None else None,
+        finish_reason=turn["finish_reason"],
     )

@@ -35,7 +35,7 @@ DRIVER = _newest_driver()
 SHARES_WRITING = DRIVER.sqlite_version_info >= SAFE_WAL_VERSION
 
 
-def open_engine(path: Path, *, writer: bool, durable: bool = True) -> Engine:
+def open_engine(path: Path, *, writer: bool, durable: bool = True, page_bytes: int | None = None) -> Engine:
     """Return an engine on a SQLite file.
 
     A writer has one connection, begins every transaction with ``BEGIN IMMEDIATE`` (a deferred one that reads and then
@@ -49,15 +49,18 @@ def open_engine(path: Path, *, writer: bool, durable: bool = True) -> Engine:
         poolclass=pool.QueuePool,
         pool_size=1 if writer else _READERS_MAX,
         max_overflow=0,
+        # A reader's statements each see one snapshot; a transaction around each would be two more round trips.
+        pool_reset_on_return="rollback" if writer else None,
         connect_args={"check_same_thread": False, "timeout": _BUSY_TIMEOUT_MS / 1000},
     )
-    begin = "BEGIN IMMEDIATE" if writer else "BEGIN"
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:  # the DBAPI has no types of its own
         connection.isolation_level = None
         cursor = connection.cursor()
         if writer:
+            if page_bytes is not None:
+                cursor.execute(f"PRAGMA page_size={page_bytes}")  # heeded only while the file is empty
             cursor.execute("PRAGMA journal_mode=WAL")
             cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             cursor.execute("PRAGMA foreign_keys=ON")
@@ -68,9 +71,11 @@ def open_engine(path: Path, *, writer: bool, durable: bool = True) -> Engine:
         cursor.execute("PRAGMA mmap_size=268435456")
         cursor.close()
 
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Any) -> None:
-        connection.exec_driver_sql(begin)
+    if writer:
+
+        @event.listens_for(engine, "begin")
+        def _begin(connection: Any) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 

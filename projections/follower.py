@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _RETRY_FIRST_S = 0.5
 _RETRY_MAX_S = 30.0
+_SETTLE_S = 0.05
 
 
 class Projection(Protocol):
@@ -116,6 +117,8 @@ class Follower:
         """Wait ``poll_s``; True when something was committed meanwhile, here or by another process."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), self._poll_s)
+            # Whoever committed is about to be answered: let that go first.
+            await asyncio.sleep(_SETTLE_S)
             return True
         # Compared with the last look, not with a checkpoint: a projection that reads some types only may stand still
         # while the head moves on. An append made just before the projection read costs one needless round.

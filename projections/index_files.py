@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _MANIFEST = "manifest.json"
 _FORMAT = 1
+_ABANDONED_S = 3600.0
 
 
 class Manifest(BaseModel):
@@ -114,12 +116,16 @@ class IndexFiles:
         )
         replace_durably(temporary, folder / manifest.file)
         write_durably(folder / _MANIFEST, manifest.model_dump_json(indent=2).encode())
-        for stale in folder.glob("*.faiss"):
-            if stale.name != manifest.file:
-                # A mapped file stays readable to whoever has it open.
+        for stale in folder.iterdir():
+            # A mapped file stays readable to whoever has it open; a temporary one of a killed process helps nobody.
+            if (stale.suffix == ".faiss" and stale.name != manifest.file) or _abandoned(stale):
                 stale.unlink(missing_ok=True)
         fsync_path(folder)
         return manifest
+
+
+def _abandoned(path: Path) -> bool:
+    return path.suffix == ".tmp" and time.time() - path.stat().st_mtime > _ABANDONED_S
 
 
 def _checksum(path: Path) -> str:

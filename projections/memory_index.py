@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from domain.errors import (
+    EmbeddingError,
     EmbeddingMisfit,
     EmbeddingModelMismatch,
     EmbeddingRejected,
@@ -28,7 +29,7 @@ from domain.errors import (
 from domain.events import EmbeddingModelActivated, NewEvent
 from domain.identity import SYSTEM_ID, SYSTEM_STREAM
 from domain.ledger import Ledger
-from domain.memory import FacetText
+from domain.memory import FacetText, Memory
 from projections.embedder import Embedder
 from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors
 from projections.index_files import IndexFiles
@@ -49,9 +50,10 @@ _MAINTENANCE_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search gave: hits best first, and what it was searched with. Times in milliseconds."""
+    """What a search gave: hits best first, their memories by position, and how it went. Times in milliseconds."""
 
     hits: list[Hit]
+    memories: dict[int, Memory]
     space: EmbeddingSpace
     position: int
     embed_ms: float
@@ -72,6 +74,7 @@ class MemoryIndex:
         self._open_lock = threading.Lock()
         self._embedders: dict[EmbeddingSpace, Embedder] = {}
         self._activation = asyncio.Lock()
+        self._maintaining: dict[str, asyncio.Task[None]] = {}
 
     async def search(self, user_id: str, query: str, count: int) -> Found:
         """Return the ``count`` memories of a user nearest to ``query``.
@@ -79,16 +82,59 @@ class MemoryIndex:
         Raises an :class:`EmbeddingError` when the query cannot be embedded, :class:`EmbeddingModelMismatch` when a
         rebuild is needed, :class:`IndexCatchingUp` when the index has fallen too far behind to wait for it.
         """
-        space = await self.space_of(user_id)
-        index, pending = await asyncio.to_thread(self._caught_up, user_id, space)
+        try:
+            space, pending = await asyncio.to_thread(self._prepared, user_id)
+            if space is None:
+                space, pending = await self.space_of(user_id), []
+        except IndexCatchingUp:
+            self._maintain_later(user_id)
+            raise
         started = time.perf_counter()
-        vector = await self._embed_query(space, query, pending)
+        vectors = await self._embed_query(space, query, pending)
         embedded = time.perf_counter()
-        if pending:
-            index, _ = await asyncio.to_thread(self._caught_up, user_id, space)
-        hits = await asyncio.to_thread(index.search, vector, count)
+        hits, memories, position = await asyncio.to_thread(self._searched, user_id, space, vectors, pending, count)
         searched = time.perf_counter()
-        return Found(hits, space, index.position, (embedded - started) * 1000, (searched - embedded) * 1000)
+        return Found(hits, memories, space, position, (embedded - started) * 1000, (searched - embedded) * 1000)
+
+    def _prepared(self, user_id: str) -> tuple[EmbeddingSpace | None, list[FacetText]]:
+        """Return the user's space, None before any model was activated, and the texts to embed with the query."""
+        active = self._ledger.reader.active_embedding_model(user_id)
+        if active is None:
+            return None, []
+        space = self._space(active)
+        return space, self._caught_up(user_id, space)[1]
+
+    def _searched(
+        self, user_id: str, space: EmbeddingSpace, vectors: Vectors, pending: Sequence[FacetText], count: int
+    ) -> tuple[list[Hit], dict[int, Memory], int]:
+        """Take in the vectors that came with the query's, search, and read what was found."""
+        if len(vectors) > 1:
+            self.embedder(space).keep(_distinct(pending), vectors[1:])
+            index, _ = self._caught_up(user_id, space)
+        else:
+            index = self._opened(user_id, space)
+        hits = index.search(vectors[0], count)
+        return hits, self._ledger.reader.memories(user_id, [hit.turn_position for hit in hits]), index.position
+
+    def _maintain_later(self, user_id: str) -> None:
+        """Start :meth:`maintain` in the background, once per user at a time."""
+        if user_id not in self._maintaining:
+            task = asyncio.get_running_loop().create_task(self._maintain_logged(user_id))
+            self._maintaining[user_id] = task
+            task.add_done_callback(lambda _task: self._maintaining.pop(user_id, None))
+
+    async def _maintain_logged(self, user_id: str) -> None:
+        try:
+            await self.maintain(user_id)
+        except (EmbeddingError, EmbeddingModelMismatch) as error:
+            log.warning("an index could not be brought up to date: %s", error)
+
+    async def close(self) -> None:
+        """Stop what runs in the background."""
+        tasks = list(self._maintaining.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def space_of(self, user_id: str) -> EmbeddingSpace:
         """Return the space in which a user's memory is searched; raise :class:`EmbeddingModelMismatch` without one.
@@ -98,6 +144,9 @@ class MemoryIndex:
         active = await asyncio.to_thread(self._ledger.reader.active_embedding_model, user_id)
         if active is None:
             active = await self._activate()
+        return self._space(active)
+
+    def _space(self, active: EmbeddingModelActivated) -> EmbeddingSpace:
         space = EmbeddingSpace(active.model, active.dimensions, active.passage_prefix)
         wanted = self._client.space(self._settings.embedding_dims or space.dimensions)
         if space != wanted:
@@ -152,8 +201,11 @@ class MemoryIndex:
             return payload
 
     async def _embed_query(self, space: EmbeddingSpace, query: str, pending: Sequence[FacetText]) -> Vectors:
-        """Embed the query and, in the same request, the newest memories that have no vector yet."""
-        texts = list(dict.fromkeys(text.text for text in pending))
+        """Embed the query and, in the same request, memories that have no vector yet.
+
+        Returns float32 of shape (1 + texts, dimensions), the query first; with one row where only it could be embedded.
+        """
+        texts = _distinct(pending)
         prefixed = [self._client.query_prefix + query, *(space.passage_prefix + text for text in texts)]
         try:
             vectors = await self._client.embed(prefixed, timeout_s=self._settings.emb_timeout_s)
@@ -167,10 +219,7 @@ class MemoryIndex:
                 f"{space.model} now gives vectors of {vectors.shape[1]} numbers, memory is indexed with "
                 f"{space.dimensions}: run `{REBUILD_COMMAND}`"
             )
-        if len(vectors) > 1:
-            await asyncio.to_thread(self.embedder(space).keep, texts, vectors[1:])
-        first: Vectors = vectors[0]
-        return first
+        return vectors
 
     def _caught_up(self, user_id: str, space: EmbeddingSpace) -> tuple[UserIndex, list[FacetText]]:
         """Return the user's index, and the few texts it still lacks because they have no vector."""
@@ -188,14 +237,14 @@ class MemoryIndex:
         index = self._opened(user_id, space)
         after = index.position
         texts, read_to = self._ledger.reader.facet_texts(user_id, after, _EVENTS_PER_READ)
-        if not texts:
+        if read_to == after:
             return index, None
         hashes = [text_hash(text.text) for text in texts]
         known = self._cache.get(self.embedder(space).space_id, hashes)
         ready = next((at for at, key in enumerate(hashes) if key not in known), len(texts))
         newest = {key_of(text.turn_position, text.facet): at for at, text in enumerate(texts[:ready])}
         rows = [at for at in sorted(newest.values()) if known[hashes[at]] is not None]
-        if ready:
+        if ready or not texts:
             index.extend(
                 after,
                 [texts[at].position for at in rows],
@@ -204,7 +253,7 @@ class MemoryIndex:
                 read_to if ready == len(texts) else texts[ready - 1].position,
             )
         missing = [text for text, key in zip(texts, hashes, strict=True) if key not in known]
-        if not missing and len(texts) < _EVENTS_PER_READ:
+        if not missing and len(texts) < _EVENTS_PER_READ and texts:
             return index, None
         return index, missing
 
@@ -247,6 +296,10 @@ class MemoryIndex:
 
     def _files(self, user_id: str, space: EmbeddingSpace) -> IndexFiles:
         return IndexFiles(self._settings.users_dir, user_id, space)
+
+
+def _distinct(texts: Sequence[FacetText]) -> list[str]:
+    return list(dict.fromkeys(text.text for text in texts))
 
 
 def _taken_along(missing: Sequence[FacetText]) -> list[FacetText]:

@@ -149,8 +149,9 @@ def _write(ledger: Ledger, files: IndexFiles, index: UserIndex) -> None:
 def _facet_texts(ledger: Ledger, user_id: str | None) -> Iterator[list[FacetText]]:
     position = 0
     while True:
-        texts, position = ledger.reader.facet_texts(user_id, position, _EVENTS_PER_READ)
-        if not texts:
+        after = position
+        texts, position = ledger.reader.facet_texts(user_id, after, _EVENTS_PER_READ)
+        if position == after:
             return
         yield texts
 

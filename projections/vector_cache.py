@@ -49,6 +49,8 @@ _VECTORS = Table(
     sqlite_with_rowid=False,
 )
 _LOOKUP_MAX = 500
+_PAGE_BYTES = 16_384
+"""Vectors of 1024 half-precision numbers spill over a default page, which doubles the file."""
 _CHECKPOINT_WAL_BYTES = 32 * 1024 * 1024
 _LOOKUP = select(_VECTORS.c.text_hash, _VECTORS.c.vector).where(
     _VECTORS.c.space_id == bindparam("space_id"), _VECTORS.c.text_hash.in_(bindparam("hashes", expanding=True))
@@ -69,7 +71,7 @@ class VectorCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.half = half
         self._stored = np.dtype(np.float16 if half else np.float32)
-        self._writer = open_engine(path, writer=True, durable=False)
+        self._writer = open_engine(path, writer=True, durable=False, page_bytes=_PAGE_BYTES)
         with self._writer.begin() as connection:
             _METADATA.create_all(connection)
         self._readers = open_engine(path, writer=False)

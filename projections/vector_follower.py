@@ -51,7 +51,7 @@ class VectorFollower:
         await embedder.embed_missing([text.text for text in texts])
         await self._maintain(texts)
         await asyncio.to_thread(self._cache.put, embedder.space_id, {}, position=position)
-        return bool(texts)
+        return position > after
 
     async def _follow_rebuilt_users(self) -> bool:
         """Serve the users for whom a rebuild has already activated the configured model."""

@@ -7,6 +7,8 @@ import argparse
 import uvicorn
 
 DEFAULT_PORT = 9000
+_ANSWERS_END_S = 10
+"""How long running answers may go on once the service is told to stop."""
 
 
 def main() -> None:
@@ -15,7 +17,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port to listen on (default: %(default)s)")
     given = parser.parse_args()
-    uvicorn.run("service.app:app", host=given.host, port=given.port)
+    uvicorn.run("service.app:app", host=given.host, port=given.port, timeout_graceful_shutdown=_ANSWERS_END_S)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from domain.errors import UpstreamError
+from domain.errors import EmbeddingError, IndexUnavailable, UpstreamError
 from domain.events import NewEvent, PromptsActivated
-from domain.identity import SYSTEM_STREAM
+from domain.identity import SYSTEM_ID, SYSTEM_STREAM
 from domain.ledger import Ledger
 from domain.prompts import Prompts, load_prompts
 from migrations.runner import migrate
 from projections.embedding_client import EmbeddingClient
 from projections.follower import Follower
-from projections.memory_index import MemoryIndex
+from projections.memory_index import REBUILD_COMMAND, MemoryIndex
 from projections.mirror import Mirror
 from projections.vector_cache import VectorCache
 from projections.vector_follower import VectorFollower
@@ -58,21 +58,25 @@ async def open_house(settings: ServiceSettings) -> AsyncIterator[House]:
     embeddings, chat = EmbeddingClient(settings), ChatClient(settings)
     index = MemoryIndex(ledger, embeddings, cache, settings)
     turns = TurnService(ledger, index, chat, prompts, settings)
+    summarizer = Summarizer(ledger, chat, prompts.summary, settings)
     followers = {
         "mirror": Follower(ledger, Mirror(ledger.reader, settings.storage_dir)),
         "vectors": Follower(ledger, VectorFollower(ledger, index, cache)),
-        "summaries": Follower(ledger, Summarizer(ledger, chat, prompts.summary, settings)),
+        "summaries": Follower(ledger, summarizer),
     }
     tasks: list[asyncio.Task[None]] = []
     try:
         await _activate_prompts(ledger, prompts)
         tasks = [asyncio.create_task(follower.run(), name=name) for name, follower in followers.items()]
         tasks.append(asyncio.create_task(_learn_limits(turns, chat), name="limits"))
+        tasks.append(asyncio.create_task(_try_embeddings(index, embeddings, settings), name="embeddings"))
         yield House(settings, ledger, embeddings, chat, index, turns, followers, int(time.time()))
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await summarizer.close()
+        await index.close()
         await turns.tokens.close()
         await chat.close()
         await embeddings.close()
@@ -103,3 +107,23 @@ async def _learn_limits(turns: TurnService, chat: ChatClient) -> None:
             await asyncio.sleep(_LIMITS_RETRY_S)
         else:
             return
+
+
+async def _try_embeddings(index: MemoryIndex, embeddings: EmbeddingClient, settings: ServiceSettings) -> None:
+    """Embed a word at the start: trouble is told before a turn meets it, and the first turn finds all warm."""
+    try:
+        space = await index.space_of(SYSTEM_ID)
+        vectors = await embeddings.embed([embeddings.query_prefix + "start"], timeout_s=settings.emb_timeout_s)
+    except IndexUnavailable:
+        return  # what is amiss is told by the follower of the vectors
+    except EmbeddingError as error:
+        log.warning("memory is not searched for now: %s", error)
+        return
+    if vectors.shape[1] != space.dimensions:
+        log.warning(
+            "%s gives vectors of %d numbers, memory is indexed with %d: run `%s`",
+            space.model,
+            vectors.shape[1],
+            space.dimensions,
+            REBUILD_COMMAND,
+        )

@@ -11,7 +11,7 @@ import logging
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from domain.errors import UpstreamError
+from domain.errors import OpmError, UpstreamError
 from domain.events import Event, NewEvent, Payload, SummaryFailed, SummaryRecorded, TurnRecorded
 from domain.ledger import Ledger
 from domain.prompts import Prompt
@@ -21,7 +21,6 @@ from service.upstream import ChatClient
 
 log = logging.getLogger(__name__)
 
-_TURNS_PER_READ = 64
 _SUMMARY_TOKENS_MAX = 256
 _BACKOFF_FIRST_S = 1.0
 _BACKOFF_MAX_S = 60.0
@@ -40,22 +39,37 @@ class Summarizer:
         self._prompt = prompt
         self._settings = settings
         self._position = 0
+        self._running: set[asyncio.Task[None]] = set()
+        self.failures = 0
 
     async def advance(self) -> bool:
-        """Summarise the next turns that lack a summary, a bounded number at a time."""
-        turns = await asyncio.to_thread(self._ledger.reader.turns_without_summary, self._position, _TURNS_PER_READ)
-        places = asyncio.Semaphore(self._settings.summary_concurrency)
-
-        async def summarise(turn: Event) -> None:
-            async with places:
-                await self._summarise(turn)
-
-        async with asyncio.TaskGroup() as group:
-            for turn in turns:
-                group.create_task(summarise(turn))
-        if turns:
-            self._position = turns[-1].position
+        """Start on the next turns that lack a summary, as far as there are places; True when there may be more."""
+        free = self._settings.summary_concurrency - len(self._running)
+        if free == 0:
+            # One that hangs holds its own place and nobody else's; the next place that gets free is taken again.
+            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            return True
+        turns = await asyncio.to_thread(self._ledger.reader.turns_without_summary, self._position, free)
+        for turn in turns:
+            task = asyncio.get_running_loop().create_task(self._summarise_counted(turn))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+            self._position = turn.position
         return bool(turns)
+
+    async def close(self) -> None:
+        """Stop what is being written; the next start takes it up again."""
+        tasks = list(self._running)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _summarise_counted(self, turn: Event) -> None:
+        try:
+            await self._summarise(turn)
+        except OpmError as error:
+            self.failures += 1
+            log.warning("the summary of turn %s could not be recorded: %s", turn.correlation_id, error)
 
     async def _summarise(self, event: Event) -> None:
         turn = event.payload

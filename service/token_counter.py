@@ -20,6 +20,24 @@ _IN_FLIGHT_MAX = 8
 _NEAR_BUDGET = 0.8
 
 
+class Counting:
+    """Counts the texts of one prompt; ``kind`` tells how, once they are counted."""
+
+    def __init__(self, counter: TokenCounter) -> None:
+        self._counter = counter
+        self._exact: set[bool] = set()
+
+    def __call__(self, text: str) -> int:
+        self._exact.add(self._counter.is_exact(text))
+        return self._counter.count(text)
+
+    @property
+    def kind(self) -> Literal["exact", "estimate", "mixed"]:
+        if len(self._exact) > 1:
+            return "mixed"
+        return "exact" if self._exact == {True} else "estimate"
+
+
 class TokenCounter:
     """Counts by estimate, and by the endpoint's own tokenizer as far as its counts are known."""
 
@@ -42,10 +60,13 @@ class TokenCounter:
             _forget_oldest(self._estimates)
         return known
 
-    def kind(self, texts: Iterable[str]) -> Literal["exact", "estimate", "mixed"]:
-        """Tell how these texts are counted."""
-        known = {hash(text) in self._exact for text in texts}
-        return "mixed" if len(known) > 1 else ("exact" if known == {True} else "estimate")
+    def counting(self) -> Counting:
+        """Return a count for one prompt that notes how its texts were counted."""
+        return Counting(self)
+
+    def is_exact(self, text: str) -> bool:
+        """Tell whether the endpoint itself has counted this text."""
+        return hash(text) in self._exact
 
     def prefetch(self, texts: Iterable[str], budget_tokens: int) -> None:
         """Start fetching exact counts, if the estimates come near the budget; return at once."""

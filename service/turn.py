@@ -36,7 +36,7 @@ from domain.prompt import LAYOUT, BuiltPrompt, build_prompt, texts_to_count
 from domain.prompts import Prompts
 from domain.reasoning import visible
 from domain.retrieval import Candidate, exclude_window
-from projections.memory_index import MemoryIndex
+from projections.memory_index import Found, MemoryIndex
 from service.decide import Decider
 from service.knobs import Knobs
 from service.settings import ServiceSettings
@@ -144,7 +144,6 @@ class TurnService:
         clock = self._ledger.clock
         draft = _Draft(request, f"chatcmpl-{clock.new_id().replace('-', '')}", clock.now(), time.perf_counter())
         try:
-            await self._read_window(draft)
             candidates = await self._retrieve(draft)
             kept = await self._gate(draft, candidates)
             replay, notes = await self._rerank(draft, kept)
@@ -184,34 +183,39 @@ class TurnService:
         draft.mark("window", started)
 
     async def _retrieve(self, draft: _Draft) -> list[Candidate]:
-        """Search persistent memory and take out what the window shows; without memory, say why and go on."""
+        """Read the window and search persistent memory; without memory, say why and go on with the window alone."""
         started = time.perf_counter()
         request, knobs = draft.request, draft.request.knobs
+        found: Found | None = None
+        trouble: EmbeddingError | IndexUnavailable | None = None
+        window_read = asyncio.create_task(self._read_window(draft))
+        try:
+            if knobs.candidate_n > 0:
+                # Every turn of the window may be among the nearest, so that many more are asked for.
+                wanted = knobs.candidate_n + knobs.recent_turns
+                found = await self._index.search(request.stream.user_id, request.question, wanted)
+        except (EmbeddingError, IndexUnavailable) as error:
+            log.warning("turn %s is answered without memory: %s", draft.correlation_id, error)
+            trouble = error
+        finally:
+            await window_read
+        draft.mark("retrieve", started)
         recorded = partial(
             RetrievalRecorded,
             query=request.question,
             knobs=self.effective(knobs).model_dump(),
             window=tuple(turn.memory_id for turn in draft.window),
         )
-        if knobs.candidate_n == 0:
+        if trouble is not None:
+            draft.retrieval = recorded(outcome="degraded", degraded_code=trouble.kind, degraded_reason=str(trouble))
+            return []
+        if found is None:
             draft.retrieval = recorded(outcome="skipped", degraded_reason="candidate_n is 0")
             return []
-        try:
-            # Every turn of the window may be among the nearest, so that many more are asked for.
-            wanted = knobs.candidate_n + len(draft.window)
-            found = await self._index.search(request.stream.user_id, request.question, wanted)
-        except (EmbeddingError, IndexUnavailable) as error:
-            log.warning("turn %s is answered without memory: %s", draft.correlation_id, error)
-            draft.retrieval = recorded(outcome="degraded", degraded_code=error.kind, degraded_reason=str(error))
-            draft.mark("retrieve", started)
-            return []
-        memories = await asyncio.to_thread(
-            self._ledger.reader.memories, request.stream.user_id, [hit.turn_position for hit in found.hits]
-        )
         ranked = [
-            Candidate(memories[hit.turn_position], hit.score, rank, hit.matched)
+            Candidate(found.memories[hit.turn_position], hit.score, rank, hit.matched)
             for rank, hit in enumerate(found.hits, start=1)
-            if hit.turn_position in memories
+            if hit.turn_position in found.memories
         ]
         candidates, excluded = exclude_window(ranked, draft.window, knobs.candidate_n)
         draft.retrieval = recorded(
@@ -225,11 +229,16 @@ class TurnService:
             embed_ms=round(found.embed_ms, 3),
             search_ms=round(found.search_ms, 3),
         )
-        draft.mark("retrieve", started)
         memories_found = [candidate.memory for candidate in candidates]
-        self.tokens.prefetch(
-            texts_to_count(draft.window, memories_found[: knobs.retrieve_k], memories_found), self._budget(request)
+        texts = texts_to_count(
+            system=self._prompts.chat.text,
+            client_system=request.client_system,
+            window=draft.window,
+            replay=memories_found[: knobs.retrieve_k],
+            notes=memories_found,
+            question=request.question,
         )
+        self.tokens.prefetch(texts, self._budget(request))
         return candidates
 
     async def _gate(self, draft: _Draft, candidates: list[Candidate]) -> list[Candidate]:
@@ -250,6 +259,7 @@ class TurnService:
 
     def _build_prompt(self, draft: _Draft, replay: list[Candidate], notes: list[Candidate]) -> list[dict[str, str]]:
         budget = self._budget(draft.request)
+        counting = self.tokens.counting()
         draft.prompt = build_prompt(
             system=self._prompts.chat.text,
             client_system=draft.request.client_system,
@@ -258,14 +268,14 @@ class TurnService:
             notes=[candidate.memory for candidate in notes],
             question=draft.request.question,
             budget_tokens=budget,
-            count=self.tokens.count,
+            count=counting,
         )
         draft.report = PromptReport(
             layout=LAYOUT,
             system_version=self._prompts.chat.version,
             budget_tokens=budget,
             tokens=draft.prompt.tokens,
-            counted=self.tokens.kind(message["content"] for message in draft.prompt.messages),
+            counted=counting.kind,
             left_out=draft.prompt.left_out,
         )
         return draft.prompt.messages

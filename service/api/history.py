@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from domain.identity import DEFAULT_CONVERSATION, StreamId, check_id
-from domain.reader import TurnDetails
+from domain.reader import MemoriesUsed
 from service.api.access import user_of
 from service.api.memory_fields import retrieved, timestamp
 
@@ -50,7 +50,7 @@ async def turns(
     stream = StreamId(user_of(request, user), check_id("conversation_id", conversation_id))
     reader = request.app.state.house.ledger.reader
     found = await asyncio.to_thread(reader.recent_turns, stream, limit, before_turn)
-    details = await asyncio.to_thread(reader.turn_details, stream.user_id, [turn.position for turn in found])
+    used = await asyncio.to_thread(reader.memories_used, stream.user_id, [turn.position for turn in found])
     data = [
         {
             "turn_id": turn.turn_id,
@@ -60,18 +60,13 @@ async def turns(
             "assistant": turn.assistant,
             "finish_reason": turn.finish_reason,
             "summary": turn.summary,
-            **_details(details.get(turn.position)),
+            "retrieved": _retrieved(used.get(turn.position)),
         }
         for turn in found
     ]
     return {"object": "list", "data": data}
 
 
-def _details(details: TurnDetails | None) -> dict[str, Any]:
-    if details is None:
-        # Nothing but an import writes a turn without a retrieval beside it.
-        return {"finish_reason": None, "retrieved": retrieved((), ())}
-    return {
-        "finish_reason": details.finish_reason,
-        "retrieved": retrieved(details.replayed, details.summarised),
-    }
+def _retrieved(used: MemoriesUsed | None) -> dict[str, Any]:
+    # Nothing but an import writes a turn without a retrieval beside it.
+    return retrieved(used.replayed, used.summarised) if used is not None else retrieved((), ())

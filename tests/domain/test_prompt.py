@@ -124,5 +124,7 @@ def test_the_texts_to_count_are_those_it_will_ask_for(
         return 1
 
     build(window=window, replay=replay, notes=notes, count=noting)
-    beforehand = ["Be kind.", "Who?", "\n\nWhat you remember:\n"]
-    assert sorted(asked) == sorted([*beforehand, *texts_to_count(window, replay, notes)])
+    ahead = texts_to_count(
+        system="Be kind.", client_system="", window=window, replay=replay, notes=notes, question="Who?"
+    )
+    assert sorted(asked) == sorted(ahead)
