@@ -85,7 +85,8 @@ class MemoryIndex:
         try:
             space, pending = await asyncio.to_thread(self._prepared, user_id)
             if space is None:
-                space, pending = await self.space_of(user_id), []
+                space = await self.space_of(user_id)
+                _, pending = await asyncio.to_thread(self._caught_up, user_id, space)
         except IndexCatchingUp:
             self._maintain_later(user_id)
             raise

@@ -95,7 +95,7 @@ def test_the_servers_own_count_is_taken_where_there_is_one(tmp_path: Path, user:
 
         ask()
         until("counts have come", lambda: upstream.calls_of("tokenize") and not upstream.in_flight("tokenize"))
-        assert ask() == "mixed"
+        assert ask() == "exact"
         bodies = [call.body for call in upstream.calls_of("tokenize")]
         assert all(body["model"] == "scripted-chat" for body in bodies)
         counted = [body["prompt"] for body in bodies]
