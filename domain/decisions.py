@@ -9,20 +9,21 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from domain.events import JsonObject, Verdict
 from domain.memory import Memory
-from domain.reasoning import visible
+from domain.reasoning import storable, visible
 from domain.retrieval import Candidate
 
 Message = dict[str, str]
 
 GATE_SCHEMA_NAME = "memory_gate"
 RERANK_SCHEMA_NAME = "memory_rerank"
-_NOTE_CHARS_MAX = 400
+NOTE_CHARS_MAX = 400
+_SHORTER_NOTES = (240, 160, 100, 60)
 _REASON_CHARS_MAX = 200
 
 _NUMBER = re.compile(r"\d{1,6}")
@@ -36,20 +37,44 @@ class Answer:
     reasons: dict[int, str]
 
 
-def candidate_lines(memories: Sequence[Memory]) -> str:
+def candidate_lines(memories: Sequence[Memory], note_chars_max: int = NOTE_CHARS_MAX) -> str:
     """Return one line per memory, ``[n] (date) summary``; without a summary, the start of the exchange."""
-    return "\n".join(f"[{n}] ({memory.ts:%Y-%m-%d}) {_note(memory)}" for n, memory in enumerate(memories, start=1))
+    return "\n".join(
+        f"[{n}] ({memory.ts:%Y-%m-%d}) {_note(memory, note_chars_max)}" for n, memory in enumerate(memories, start=1)
+    )
 
 
-def gate_messages(system: str, question: str, memories: Sequence[Memory]) -> list[Message]:
+def fitting_notes(memories: Sequence[Memory], budget_tokens: int, count: Callable[[str], int]) -> tuple[int, int]:
+    """Return how many memories, from the first, and how many characters of each fit into ``budget_tokens``.
+
+    The notes are shortened before any is left out: a gate that sees the beginning of each decides better than one that
+    does not see the last ones at all.
+    """
+    for note_chars in (NOTE_CHARS_MAX, *_SHORTER_NOTES):
+        lines = candidate_lines(memories, note_chars)
+        # A token is at least a byte, and counting bytes costs nothing.
+        if len(lines.encode()) <= budget_tokens or count(lines) <= budget_tokens:
+            return len(memories), note_chars
+    fitting = len(memories)
+    while fitting > 1 and count(candidate_lines(memories[:fitting], note_chars)) > budget_tokens:
+        fitting = fitting * 3 // 4
+    return fitting, note_chars
+
+
+def gate_messages(
+    system: str, question: str, memories: Sequence[Memory], note_chars_max: int = NOTE_CHARS_MAX
+) -> list[Message]:
     """Return the messages that ask the gate."""
-    asked = f"Question:\n{question}\n\nCandidates:\n{candidate_lines(memories)}"
+    asked = f"Question:\n{question}\n\nCandidates:\n{candidate_lines(memories, note_chars_max)}"
     return [{"role": "system", "content": system}, {"role": "user", "content": asked}]
 
 
-def rerank_messages(system: str, question: str, memories: Sequence[Memory], count: int) -> list[Message]:
+def rerank_messages(
+    system: str, question: str, memories: Sequence[Memory], count: int, note_chars_max: int = NOTE_CHARS_MAX
+) -> list[Message]:
     """Return the messages that ask the rerank for the best ``count``."""
-    asked = f"Question:\n{question}\n\nName the best {count}.\n\nNotes:\n{candidate_lines(memories)}"
+    notes = candidate_lines(memories, note_chars_max)
+    asked = f"Question:\n{question}\n\nName the best {count}.\n\nNotes:\n{notes}"
     return [{"role": "system", "content": system}, {"role": "user", "content": asked}]
 
 
@@ -123,9 +148,9 @@ def full_order(named: Sequence[int], count: int) -> list[int]:
     return [*named, *(n for n in range(1, count + 1) if n not in set(named))]
 
 
-def _note(memory: Memory) -> str:
+def _note(memory: Memory, chars_max: int) -> str:
     line = memory.note
-    return line if len(line) <= _NOTE_CHARS_MAX else f"{line[: _NOTE_CHARS_MAX - 1]}…"
+    return line if len(line) <= chars_max else f"{line[: chars_max - 1]}…"
 
 
 def _numbers_schema(count: int, items_max: int) -> JsonObject:
@@ -186,5 +211,5 @@ def _reasons(value: object, count: int) -> dict[int, str]:
     for number, why in pairs:
         known = _integers([number])
         if known and 1 <= known[0] <= count and isinstance(why, str):
-            reasons[known[0]] = why[:_REASON_CHARS_MAX]
+            reasons[known[0]] = storable(why[:_REASON_CHARS_MAX])
     return reasons

@@ -7,6 +7,7 @@
     │   ├── LedgerSchemaError     the file is not migrated, or was migrated by a newer version
     │   ├── LedgerLocked          another process writes and this SQLite cannot share safely
     │   ├── LedgerWriteFailed     the commit failed; nothing of the batch was recorded
+    │   ├── LedgerReadFailed      the file could not be read
     │   ├── LedgerOverloaded      the queue in front of the writer is full
     │   ├── VersionConflict       the conversation moved on since the caller looked
     │   └── UnknownEvent          an event type or schema version that this code does not know
@@ -69,6 +70,10 @@ class LedgerLocked(LedgerError):
 
 class LedgerWriteFailed(LedgerError):
     """A commit failed. Nothing of it was recorded, so the caller may try again."""
+
+
+class LedgerReadFailed(LedgerError):
+    """The ledger's file could not be read."""
 
 
 class LedgerOverloaded(LedgerError):

@@ -38,7 +38,8 @@ log = logging.getLogger(__name__)
 
 _QUEUE_MAX = 10_000
 _BATCH_MAX = 64
-_CHECKPOINT_WAL_BYTES = 4 * 1024 * 1024
+_CHECKPOINT_BYTES = 1024 * 1024
+"""Of payloads, some four times as much of WAL. Not the size of the WAL file: that stays when its content is copied."""
 _WARN_WAL_BYTES = 256 * 1024 * 1024
 
 
@@ -166,7 +167,7 @@ class Ledger:
 
     def _checkpoint(self, writer: _Writer) -> None:
         size = wal_bytes(self.path)
-        if size >= _CHECKPOINT_WAL_BYTES and self._queue.empty():
+        if writer.bytes_since_checkpoint >= _CHECKPOINT_BYTES and self._queue.empty():
             try:
                 writer.checkpoint(truncate=size >= _WARN_WAL_BYTES)
             except DRIVER.Error as error:  # what was committed is safe in the WAL: the next commit tries again
@@ -182,6 +183,7 @@ class _Writer:
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self._clock = clock
         self._connection = engine.connect()
+        self.bytes_since_checkpoint = 0
 
     def close(self) -> None:
         self._connection.close()
@@ -234,6 +236,7 @@ class _Writer:
                 heads[item.stream] = _moved(head, events)
         if rows:
             self._connection.execute(_INSERT, rows)
+            self.bytes_since_checkpoint += sum(len(row["payload"]) for row in rows)
         return answers
 
     def _stream_head(self, stream: StreamId) -> StreamHead:
@@ -245,6 +248,7 @@ class _Writer:
     def checkpoint(self, *, truncate: bool) -> None:
         """Copy the WAL into the database file, as far as readers allow."""
         checkpoint(self._connection, truncate=truncate)
+        self.bytes_since_checkpoint = 0
 
 
 # Built once: putting a statement together costs more than running it.

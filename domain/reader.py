@@ -18,7 +18,7 @@ from sqlalchemy.sql import Select
 from sqlalchemy.sql.elements import ColumnElement
 
 from domain.chain import GENESIS
-from domain.errors import LedgerSchemaError
+from domain.errors import LedgerReadFailed
 from domain.events import (
     CandidateFound,
     EmbeddingModelActivated,
@@ -60,11 +60,12 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class ConversationHead:
-    """A conversation and the version of its last event."""
+    """A conversation, and the version and hash of its last event."""
 
     user_id: str
     conversation_id: str
     version: int
+    hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,15 +165,11 @@ class LedgerReader:
         self._engine = engine
 
     def _all(self, query: Select[Any], **values: object) -> Sequence[Row[Any]]:
-        with self._engine.connect() as connection:
-            return connection.execute(query, values).all()
-
-    def check(self) -> None:
-        """Raise :class:`LedgerSchemaError` unless the events table can be read."""
         try:
-            self.head_position()
+            with self._engine.connect() as connection:
+                return connection.execute(query, values).all()
         except DatabaseError as error:
-            raise LedgerSchemaError(f"the ledger cannot be read ({error.orig})") from None
+            raise LedgerReadFailed(f"the ledger cannot be read ({error.orig})") from None
 
     def head(self) -> tuple[int, str]:
         """Return the last event's position (0 for an empty ledger) and hash."""
@@ -217,16 +214,29 @@ class LedgerReader:
 
     def heads_after(self, stream: StreamId | None, limit: int) -> list[ConversationHead]:
         """Return at most ``limit`` conversations in the order of their ids, behind ``stream``."""
-        query = (
+        heads = (
             select(EVENTS.c.user_id, EVENTS.c.conversation_id, func.max(EVENTS.c.version).label("version"))
             .group_by(EVENTS.c.user_id, EVENTS.c.conversation_id)
             .order_by(EVENTS.c.user_id, EVENTS.c.conversation_id)
             .limit(limit)
         )
         if stream is not None:
-            query = query.where(
+            heads = heads.where(
                 tuple_(EVENTS.c.user_id, EVENTS.c.conversation_id) > (stream.user_id, stream.conversation_id)
             )
+        head = heads.subquery()
+        query = (
+            select(head, EVENTS.c.hash)
+            .join(
+                EVENTS,
+                and_(
+                    EVENTS.c.user_id == head.c.user_id,
+                    EVENTS.c.conversation_id == head.c.conversation_id,
+                    EVENTS.c.version == head.c.version,
+                ),
+            )
+            .order_by(head.c.user_id, head.c.conversation_id)
+        )
         return [ConversationHead(**row._asdict()) for row in self._all(query)]
 
     def users_after(self, user_id: str, limit: int) -> list[str]:
@@ -289,7 +299,12 @@ class LedgerReader:
             assert isinstance(turn, TurnRecorded)
             assert isinstance(asked, RetrievalRecorded)
             found[row.position] = (turn, {candidate.memory_id: candidate for candidate in asked.candidates})
-        positions = {candidate.turn_position for _, known in found.values() for candidate in known.values()}
+        positions = {
+            known[memory_id].turn_position
+            for turn, known in found.values()
+            for memory_id in (*turn.replayed, *turn.summarised)
+            if memory_id in known
+        }
         memories = self.memories(user_id, sorted(positions))
 
         def used(ids: Sequence[str], known: Mapping[str, CandidateFound]) -> list[tuple[Memory, float]]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 
-_THINKING = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
+# At the beginning of the text or of a line: in the middle of one, the tag is something the answer speaks of.
+_THINKING = re.compile(r"^[ \t]*<think>.*?(</think>|\Z)", re.DOTALL | re.MULTILINE)
+# Some chat templates put the opening tag into the prompt: only the closing one is generated, on a line of its own.
+_OPENED_BY_TEMPLATE = re.compile(r"\A((?!<think>).)*?^[ \t]*</think>[ \t]*$", re.DOTALL | re.MULTILINE)
 _REPLACEMENT = "\ufffd"
 
 
 def visible(text: str) -> str:
-    """Return a model's text without ``<think>`` blocks, an unfinished one included, and without blanks around it."""
-    if "</think>" in text and "<think>" not in text.split("</think>", maxsplit=1)[0]:
-        # Some chat templates put the opening tag into the prompt, so that only the closing one is generated.
-        text = text.split("</think>", maxsplit=1)[1]
-    return _THINKING.sub("", text).strip()
+    """Return a model's text without its reasoning, finished or not, and without blanks around it."""
+    return _OPENED_BY_TEMPLATE.sub("", _THINKING.sub("", text)).strip()
 
 
 def storable(text: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, pool
+from sqlalchemy import URL, Connection, Engine, create_engine, event, pool
 
 from domain.errors import LedgerLocked
 
@@ -44,7 +44,7 @@ def open_engine(path: Path, *, writer: bool, durable: bool = True, page_bytes: i
     *machine* may lose the newest commits, which only a projection can afford.
     """
     engine = create_engine(
-        f"sqlite:///{path}",
+        URL.create("sqlite", database=str(path)),
         module=DRIVER,
         poolclass=pool.QueuePool,
         pool_size=1 if writer else _READERS_MAX,
@@ -63,7 +63,7 @@ def open_engine(path: Path, *, writer: bool, durable: bool = True, page_bytes: i
                 cursor.execute(f"PRAGMA page_size={page_bytes}")  # heeded only while the file is empty
             cursor.execute("PRAGMA journal_mode=WAL")
             cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            cursor.execute("PRAGMA foreign_keys=ON")
+            cursor.execute("PRAGMA fullfsync=ON")  # macOS: without it an fsync ends in the drive's own cache
         else:
             cursor.execute("PRAGMA query_only=ON")
         # The writer checkpoints by itself between batches: an automatic checkpoint would run inside somebody's commit.

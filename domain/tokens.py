@@ -49,6 +49,13 @@ def estimate_tokens(text: str) -> int:
     return math.ceil(sum(map(_cost, _PIECE.findall(text))))
 
 
+def beginning(text: str, tokens_max: int) -> str:
+    """Return as much of the beginning of ``text`` as has at most ``tokens_max`` estimated tokens."""
+    while (tokens := estimate_tokens(text)) > max(tokens_max, 0) and text:
+        text = text[: len(text) * max(tokens_max, 0) // tokens]
+    return text
+
+
 def _cost(piece: str) -> float:
     return _cached_cost(piece) if len(piece) <= PIECE_CHARS_CACHED_MAX else _piece_cost(piece)
 

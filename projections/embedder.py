@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from domain.errors import EmbeddingMisfit, EmbeddingRejected
+from domain.errors import EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailable
 from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors
 from projections.vector_cache import Cached, VectorCache, text_hash
 
 log = logging.getLogger(__name__)
 
 _SHORTEST_CHARS = 16
+_CONTROL_TEXT = "hello"
 
 
 class Embedder:
@@ -51,7 +52,10 @@ class Embedder:
                 await self._embed(texts[:half])
                 await self._embed(texts[half:])
                 return
-            self._cache.put(self.space_id, {text_hash(texts[0]): await self._shortened(texts[0])})
+            vector = await self._shortened(texts[0])
+            if vector is None:
+                await self._check_endpoint()
+            self._cache.put(self.space_id, {text_hash(texts[0]): vector})
             return
         self.keep(texts, vectors)
 
@@ -68,6 +72,13 @@ class Embedder:
                 f"{self.space.dimensions}: run `python -m projections.rebuild`"
             )
         return vectors
+
+    async def _check_endpoint(self) -> None:
+        """Raise :class:`EmbeddingUnavailable` if the endpoint refuses everything: no text is to blame for that."""
+        try:
+            await self.request([self.space.passage_prefix + _CONTROL_TEXT])
+        except EmbeddingRejected as error:
+            raise EmbeddingUnavailable(f"the embedding endpoint refuses even a single word: {error}") from None
 
     async def _shortened(self, text: str) -> Cached:
         length = len(text) // 2

@@ -83,6 +83,7 @@ class EmbeddingClient:
                 dimensions=self._dims_wanted if self._ask_dims else omit,
             )
             rows = [item.embedding for item in sorted(response.data, key=lambda item: item.index)]
+            return _unit_rows(rows, len(texts))
         except openai.APITimeoutError:
             raise EmbeddingUnavailable(f"the embedding endpoint did not answer within {timeout_s:g} s") from None
         except openai.APIConnectionError:
@@ -95,7 +96,6 @@ class EmbeddingClient:
                 f"the answer of the embedding endpoint cannot be read ({type(error).__name__}): "
                 "is EMB_BASE_URL an OpenAI-compatible endpoint, ending in /v1?"
             ) from None
-        return _unit_rows(rows, len(texts))
 
 
 def _from_status(status: int, model: str) -> EmbeddingUnavailable | EmbeddingRejected | EmbeddingMisfit:
@@ -105,7 +105,7 @@ def _from_status(status: int, model: str) -> EmbeddingUnavailable | EmbeddingRej
         return EmbeddingMisfit(f"the embedding endpoint does not know EMB_MODEL = {model!r} (404)")
     if status == 429:
         return EmbeddingUnavailable("the embedding endpoint limits the rate of requests (429)")
-    if 400 <= status < 500 and status != 408:
+    if status in {400, 413, 422}:
         return EmbeddingRejected(f"the embedding endpoint refused the text ({status})")
     return EmbeddingUnavailable(f"the embedding endpoint fails ({status})")
 
@@ -118,6 +118,6 @@ def _unit_rows(rows: Sequence[Sequence[float]], expected: int) -> Vectors:
     vectors = np.asarray(rows, dtype=np.float32)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not np.isfinite(norms).all() or not (norms > 0).all():
-        raise EmbeddingMisfit("the embedding endpoint gave a vector that is zero or not finite")
+        raise EmbeddingRejected("the embedding endpoint gave a vector that is zero or not finite")
     unit: Vectors = vectors / norms
     return unit

@@ -66,6 +66,15 @@ def event_of(line: str) -> StoredEvent:
     return StoredEvent(**columns, payload=payload)
 
 
+def begins_at_the_beginning(path: Path) -> bool:
+    """Tell whether the first line of a file is a conversation's first event."""
+    with path.open("rb") as file:
+        try:
+            return bool(json.loads(file.readline())["event"]["version"] == 1)
+        except (ValueError, KeyError, TypeError):
+            return False
+
+
 def read_tail(path: Path) -> Tail | None:
     """Return the last event of a file, cutting off a line that a crash tore; None when there is none.
 

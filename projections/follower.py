@@ -105,7 +105,7 @@ class Follower:
                 self.failures += 1
                 self.failing = True
                 log.warning(
-                    "projection %s: %s; next try in %.1f s", self._projection.name, _safe_message(error), retry_s
+                    "projection %s: %s; next try in %.1f s", self._projection.name, safe_message(error), retry_s
                 )
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, _RETRY_MAX_S)
@@ -127,7 +127,7 @@ class Follower:
         return moved
 
 
-def _safe_message(error: Exception) -> str:
+def safe_message(error: Exception) -> str:
     """Say what went wrong without repeating what anybody wrote: foreign messages may quote texts or keys."""
     kind = type(error).__name__
     if isinstance(error, OpmError) and not isinstance(error, InvalidInput):

@@ -13,18 +13,20 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
+from sqlalchemy.exc import DatabaseError
 
 from domain.errors import (
-    EmbeddingError,
     EmbeddingMisfit,
     EmbeddingModelMismatch,
     EmbeddingRejected,
     IndexCatchingUp,
     IndexCorrupt,
+    IndexUnavailable,
 )
 from domain.events import EmbeddingModelActivated, NewEvent
 from domain.identity import SYSTEM_ID, SYSTEM_STREAM
@@ -32,6 +34,7 @@ from domain.ledger import Ledger
 from domain.memory import FacetText, Memory
 from projections.embedder import Embedder
 from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors
+from projections.follower import safe_message
 from projections.index_files import IndexFiles
 from projections.settings import ProjectionSettings
 from projections.user_index import Hit, UserIndex, key_of
@@ -45,6 +48,8 @@ _EVENTS_PER_READ = 512
 _EVENTS_PER_SEARCH_MAX = 2048
 _TEXTS_WITH_QUERY_MAX = 8
 _CHARS_WITH_QUERY_MAX = 6000
+_QUERY_CHARS = (2000, 500)
+"""How much of a question is embedded when all of it is refused."""
 _MAINTENANCE_TIMEOUT_S = 60.0
 
 
@@ -60,6 +65,10 @@ class Found:
     search_ms: float
 
 
+_Prepared = tuple[EmbeddingSpace, UserIndex, list[FacetText]]
+T = TypeVar("T")
+
+
 class MemoryIndex:
     """Searches every user's index of the configured embedding model. To be used from one event loop."""
 
@@ -73,7 +82,9 @@ class MemoryIndex:
         self._open: OrderedDict[tuple[str, EmbeddingSpace], UserIndex] = OrderedDict()
         self._open_lock = threading.Lock()
         self._embedders: dict[EmbeddingSpace, Embedder] = {}
-        self._activation = asyncio.Lock()
+        self._activating: asyncio.Task[EmbeddingModelActivated] | None = None
+        self.failing = False
+        """Whether the last index that had fallen behind could not be brought up to date."""
         self._maintaining: dict[str, asyncio.Task[None]] = {}
 
     async def search(self, user_id: str, query: str, count: int) -> Found:
@@ -83,37 +94,39 @@ class MemoryIndex:
         rebuild is needed, :class:`IndexCatchingUp` when the index has fallen too far behind to wait for it.
         """
         try:
-            space, pending = await asyncio.to_thread(self._prepared, user_id)
-            if space is None:
-                space = await self.space_of(user_id)
-                _, pending = await asyncio.to_thread(self._caught_up, user_id, space)
+            prepared = await _in_thread(self._prepared, user_id)
+            if prepared is None:
+                await self.space_of(user_id)
+                prepared = await _in_thread(self._prepared, user_id)
+                assert prepared is not None
         except IndexCatchingUp:
             self._maintain_later(user_id)
             raise
+        space, _, pending = prepared
         started = time.perf_counter()
         vectors = await self._embed_query(space, query, pending)
         embedded = time.perf_counter()
-        hits, memories, position = await asyncio.to_thread(self._searched, user_id, space, vectors, pending, count)
+        hits, memories, position = await _in_thread(self._searched, user_id, prepared, vectors, count)
         searched = time.perf_counter()
         return Found(hits, memories, space, position, (embedded - started) * 1000, (searched - embedded) * 1000)
 
-    def _prepared(self, user_id: str) -> tuple[EmbeddingSpace | None, list[FacetText]]:
-        """Return the user's space, None before any model was activated, and the texts to embed with the query."""
+    def _prepared(self, user_id: str) -> _Prepared | None:
+        """Return what a search needs, the texts to embed with its query last; None before any model was activated."""
         active = self._ledger.reader.active_embedding_model(user_id)
         if active is None:
-            return None, []
+            return None
         space = self._space(active)
-        return space, self._caught_up(user_id, space)[1]
+        return (space, *self._caught_up(user_id, space))
 
     def _searched(
-        self, user_id: str, space: EmbeddingSpace, vectors: Vectors, pending: Sequence[FacetText], count: int
+        self, user_id: str, prepared: _Prepared, vectors: Vectors, count: int
     ) -> tuple[list[Hit], dict[int, Memory], int]:
         """Take in the vectors that came with the query's, search, and read what was found."""
+        # The index itself is carried along: by now it may have been closed to make room for others.
+        space, index, pending = prepared
         if len(vectors) > 1:
             self.embedder(space).keep(_distinct(pending), vectors[1:])
             index, _ = self._caught_up(user_id, space)
-        else:
-            index = self._opened(user_id, space)
         hits = index.search(vectors[0], count)
         return hits, self._ledger.reader.memories(user_id, [hit.turn_position for hit in hits]), index.position
 
@@ -127,12 +140,16 @@ class MemoryIndex:
     async def _maintain_logged(self, user_id: str) -> None:
         try:
             await self.maintain(user_id)
-        except (EmbeddingError, EmbeddingModelMismatch) as error:
-            log.warning("an index could not be brought up to date: %s", error)
+            self.failing = False
+        except Exception as error:  # noqa: BLE001 - the outermost loop of a background task: logged and counted
+            self.failing = True
+            log.warning("an index could not be brought up to date: %s", safe_message(error))
 
     async def close(self) -> None:
         """Stop what runs in the background."""
-        tasks = list(self._maintaining.values())
+        tasks: list[asyncio.Task[Any]] = list(self._maintaining.values())
+        if self._activating is not None:
+            tasks.append(self._activating)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -180,26 +197,31 @@ class MemoryIndex:
         return self._embedders[space]
 
     async def _activate(self) -> EmbeddingModelActivated:
-        async with self._activation:
-            active = await asyncio.to_thread(self._ledger.reader.active_embedding_model, SYSTEM_ID)
-            if active is not None:
-                return active
-            probe = await self._client.embed(
-                [self._client.query_prefix + "dimension"], timeout_s=self._settings.emb_timeout_s
-            )
-            space = self._client.space(probe.shape[1])
-            payload = EmbeddingModelActivated(
-                model=space.model,
-                dimensions=space.dimensions,
-                passage_prefix=space.passage_prefix,
-                memories=0,
-                vectors=0,
-                ledger_position=0,
-            )
-            event = NewEvent(self._ledger.clock.new_id(), payload)
-            await asyncio.wrap_future(self._ledger.append(SYSTEM_STREAM, lambda _head: [event]))
-            log.info("embedding model %s activated", _shown(space))
-            return payload
+        """Activate the configured model, in one attempt that all who wait for it share."""
+        if self._activating is None or self._activating.done():
+            self._activating = asyncio.get_running_loop().create_task(self._activate_once())
+        return await asyncio.shield(self._activating)
+
+    async def _activate_once(self) -> EmbeddingModelActivated:
+        active = await asyncio.to_thread(self._ledger.reader.active_embedding_model, SYSTEM_ID)
+        if active is not None:
+            return active
+        probe = await self._client.embed(
+            [self._client.query_prefix + "dimension"], timeout_s=self._settings.emb_timeout_s
+        )
+        space = self._client.space(probe.shape[1])
+        payload = EmbeddingModelActivated(
+            model=space.model,
+            dimensions=space.dimensions,
+            passage_prefix=space.passage_prefix,
+            memories=0,
+            vectors=0,
+            ledger_position=0,
+        )
+        event = NewEvent(self._ledger.clock.new_id(), payload)
+        await asyncio.wrap_future(self._ledger.append(SYSTEM_STREAM, lambda _head: [event]))
+        log.info("embedding model %s activated", _shown(space))
+        return payload
 
     async def _embed_query(self, space: EmbeddingSpace, query: str, pending: Sequence[FacetText]) -> Vectors:
         """Embed the query and, in the same request, memories that have no vector yet.
@@ -211,16 +233,24 @@ class MemoryIndex:
         try:
             vectors = await self._client.embed(prefixed, timeout_s=self._settings.emb_timeout_s)
         except EmbeddingRejected:
-            if not texts:
-                raise
-            # One of the memories is to blame, or the query itself: the background finds out which.
-            vectors = await self._client.embed(prefixed[:1], timeout_s=self._settings.emb_timeout_s)
+            # One of the memories is to blame (the background finds out which), or the query is too long.
+            vectors = await self._embed_beginning(prefixed[0])
         if vectors.shape[1] != space.dimensions:
             raise EmbeddingMisfit(
                 f"{space.model} now gives vectors of {vectors.shape[1]} numbers, memory is indexed with "
                 f"{space.dimensions}: run `{REBUILD_COMMAND}`"
             )
         return vectors
+
+    async def _embed_beginning(self, prefixed: str) -> Vectors:
+        """Embed a query, or as much of its beginning as the model takes."""
+        for chars in (len(prefixed), *_QUERY_CHARS):
+            try:
+                return await self._client.embed([prefixed[:chars]], timeout_s=self._settings.emb_timeout_s)
+            except EmbeddingRejected:
+                if chars == _QUERY_CHARS[-1] or len(prefixed) <= _QUERY_CHARS[-1]:
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _caught_up(self, user_id: str, space: EmbeddingSpace) -> tuple[UserIndex, list[FacetText]]:
         """Return the user's index, and the few texts it still lacks because they have no vector."""
@@ -246,13 +276,15 @@ class MemoryIndex:
         newest = {key_of(text.turn_position, text.facet): at for at, text in enumerate(texts[:ready])}
         rows = [at for at in sorted(newest.values()) if known[hashes[at]] is not None]
         if ready or not texts:
-            index.extend(
+            extended = index.extend(
                 after,
                 [texts[at].position for at in rows],
                 [key_of(texts[at].turn_position, texts[at].facet) for at in rows],
                 np.array([known[hashes[at]] for at in rows], np.float32).reshape(len(rows), space.dimensions),
                 read_to if ready == len(texts) else texts[ready - 1].position,
             )
+            if not extended:
+                return index, []  # somebody else was quicker: look again from where that left the index
         missing = [text for text, key in zip(texts, hashes, strict=True) if key not in known]
         if not missing and len(texts) < _EVENTS_PER_READ and texts:
             return index, None
@@ -297,6 +329,14 @@ class MemoryIndex:
 
     def _files(self, user_id: str, space: EmbeddingSpace) -> IndexFiles:
         return IndexFiles(self._settings.users_dir, user_id, space)
+
+
+async def _in_thread(work: Callable[..., T], *arguments: Any) -> T:
+    """Run reads in a thread; what is wrong with the vector cache's file is memory's trouble, not the turn's."""
+    try:
+        return await asyncio.to_thread(work, *arguments)
+    except DatabaseError as error:
+        raise IndexUnavailable(f"the vector cache cannot be read or written ({error.orig})") from None
 
 
 def _distinct(texts: Sequence[FacetText]) -> list[str]:

@@ -2,8 +2,9 @@
 
 There is no checkpoint beside the files, since a file's last line says how far it goes (:mod:`projections.event_file`).
 At its first call the mirror notes the head of the ledger, then goes through all conversations and completes those whose
-file is not at its conversation's head; from then on it appends what the ledger gains. Whatever happens to a file, the
-next event of its conversation or the next start makes it whole. Nothing is kept in memory but one page.
+file is not at its conversation's head; from then on it appends what the ledger gains. A file that is gone, torn, cut at
+either end or of another ledger is whole again with the next event of its conversation or at the next start; a line
+changed in its middle is not noticed, since no start reads all of it. Nothing is kept in memory but one page.
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ class Mirror:
                 except MirrorLineCorrupt:
                     self._rewrite(stream)
                     continue
-                if tail is None or tail.version != head.version:
+                if tail is not None and not event_file.begins_at_the_beginning(self.path(stream)):
+                    self._rewrite(stream)
+                elif tail != Tail(head.version, head.hash):
                     self._catch_up(stream, tail)
         if not heads:
             return after, False

@@ -72,7 +72,7 @@ async def rebuild(
     space = client.space(probe.shape[1])
     embedder = Embedder(client, cache, space, batch=settings.emb_batch, timeout_s=_TIMEOUT_S)
     position = ledger.reader.head_position()
-    embedded = await _embed_all(ledger, embedder, user_id)
+    embedded = await _embed_all(ledger, cache, embedder, user_id)
     users = [user_id] if user_id is not None else list(_users(ledger))
     vectors = 0
     for user in tqdm(users, desc="indices", unit="user", disable=None):
@@ -96,7 +96,7 @@ async def rebuild(
     return Rebuilt(users=len(users), vectors=vectors, embedded=embedded, position=position)
 
 
-async def _embed_all(ledger: Ledger, embedder: Embedder, user_id: str | None) -> int:
+async def _embed_all(ledger: Ledger, cache: VectorCache, embedder: Embedder, user_id: str | None) -> int:
     """Embed every text that the cache does not know; return how many that were."""
     embedded = 0
     total = ledger.reader.count_facets(user_id)
@@ -111,6 +111,7 @@ async def _embed_all(ledger: Ledger, embedder: Embedder, user_id: str | None) ->
             ):
                 with attempt:
                     embedded += await embedder.embed_missing([text.text for text in texts])
+            await asyncio.to_thread(cache.checkpoint)
             progress.update(len(texts))
     return embedded
 

@@ -8,12 +8,15 @@ refuses.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sqlalchemy import (
     Column,
+    Engine,
     Integer,
     LargeBinary,
     MetaData,
@@ -25,9 +28,13 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.exc import DatabaseError, OperationalError
 
-from domain.sqlite import checkpoint, open_engine, wal_bytes
+from domain.errors import IndexUnavailable
+from domain.sqlite import checkpoint, open_engine
 from projections.embedding_client import EmbeddingSpace, Vectors
+
+log = logging.getLogger(__name__)
 
 _METADATA = MetaData()
 _SPACES = Table(
@@ -51,10 +58,32 @@ _VECTORS = Table(
 _LOOKUP_MAX = 500
 _PAGE_BYTES = 16_384
 """Vectors of 1024 half-precision numbers spill over a default page, which doubles the file."""
-_CHECKPOINT_WAL_BYTES = 32 * 1024 * 1024
+_CHECKPOINT_BYTES = 8 * 1024 * 1024
 _LOOKUP = select(_VECTORS.c.text_hash, _VECTORS.c.vector).where(
     _VECTORS.c.space_id == bindparam("space_id"), _VECTORS.c.text_hash.in_(bindparam("hashes", expanding=True))
 )
+
+
+def _opened(path: Path) -> Engine:
+    """Open the cache for writing; one that is no database is put aside, since all in it can be embedded again."""
+    for attempt in range(2):
+        engine = open_engine(path, writer=True, durable=False, page_bytes=_PAGE_BYTES)
+        try:
+            with engine.begin() as connection:
+                _METADATA.create_all(connection)
+        except DatabaseError as error:
+            engine.dispose()
+            if attempt or isinstance(error, OperationalError):
+                raise IndexUnavailable(f"{path.name} cannot be opened ({error.orig})") from None
+            log.warning("%s is broken (%s): it is put aside, and vectors are embedded again", path.name, error.orig)
+            for part in ("", "-wal", "-shm"):
+                broken = path.with_name(path.name + part)
+                if broken.exists():
+                    broken.replace(path.with_name(f"{path.name}.broken{part}"))
+        else:
+            return engine
+    raise AssertionError("unreachable: the second attempt returns or raises")
+
 
 Cached = np.ndarray[tuple[int], np.dtype[np.float32]] | None
 
@@ -71,11 +100,10 @@ class VectorCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.half = half
         self._stored = np.dtype(np.float16 if half else np.float32)
-        self._writer = open_engine(path, writer=True, durable=False, page_bytes=_PAGE_BYTES)
-        with self._writer.begin() as connection:
-            _METADATA.create_all(connection)
+        self._writer = _opened(path)
         self._readers = open_engine(path, writer=False)
         self._path = path
+        self._bytes_since_checkpoint = 0
         self._dimensions_of: dict[int, int] = {}
 
     def close(self) -> None:
@@ -119,7 +147,7 @@ class VectorCache:
 
     def put(self, space_id: int, vectors: Mapping[bytes, Cached], *, position: int | None = None) -> None:
         """Keep vectors, and in the same transaction the ledger position up to which all texts are now embedded."""
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "space_id": space_id,
                 "text_hash": key,
@@ -136,7 +164,7 @@ class VectorCache:
                     .where(_SPACES.c.id == space_id, _SPACES.c.position < position)
                     .values(position=position)
                 )
-        self._checkpoint()
+        self._bytes_since_checkpoint += sum(len(row["vector"] or b"") for row in rows)
 
     def position(self, space_id: int) -> int:
         """Return the ledger position up to which every text has been embedded."""
@@ -161,7 +189,9 @@ class VectorCache:
             self._dimensions_of = {row.id: row.dimensions for row in rows}
         return self._dimensions_of[space_id]
 
-    def _checkpoint(self) -> None:
-        if wal_bytes(self._path) > _CHECKPOINT_WAL_BYTES:
+    def checkpoint(self) -> None:
+        """Copy the WAL into the database file where enough has gathered. For the background: it waits for the disk."""
+        if self._bytes_since_checkpoint >= _CHECKPOINT_BYTES:
             with self._writer.connect() as connection:
                 checkpoint(connection)
+            self._bytes_since_checkpoint = 0

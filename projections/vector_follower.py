@@ -51,6 +51,7 @@ class VectorFollower:
         await embedder.embed_missing([text.text for text in texts])
         await self._maintain(texts)
         await asyncio.to_thread(self._cache.put, embedder.space_id, {}, position=position)
+        await asyncio.to_thread(self._cache.checkpoint)
         return position > after
 
     async def _follow_rebuilt_users(self) -> bool:

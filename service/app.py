@@ -14,6 +14,7 @@ from domain.errors import OpmError
 from domain.prompts import load_prompts
 from domain.settings import load_settings
 from service.api import chat, errors, health, history
+from service.api.access import HostGuard
 from service.house import open_house
 from service.settings import ServiceSettings
 
@@ -32,6 +33,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app = FastAPI(title="OpenPersistentMemory", version=version("openpersistentmemory"), lifespan=lifespan)
     errors.install(app)
     app.add_middleware(errors.BodyLimit, bytes_max=settings.request_bytes_max)
+    if not settings.api_keys:
+        app.add_middleware(HostGuard, allowed=settings.allowed_hosts)
     app.add_middleware(errors.RequestIds)
     app.add_middleware(errors.StartupErrors)
     for module in (chat, history, health):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from domain.decisions import (
     Answer,
+    fitting_notes,
     full_order,
     gate_format,
     gate_messages,
@@ -22,15 +23,20 @@ from domain.decisions import (
 )
 from domain.errors import UpstreamError
 from domain.events import GateDecided, JsonObject, Outcome, RerankDecided, Usage
+from domain.memory import Memory
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, split
 from domain.score_gate import score_rule
+from domain.tokens import estimate_tokens
 from service.settings import ServiceSettings
 from service.upstream import ChatClient
 
 _TOKENS_PER_NUMBER = 6
 _TOKENS_PER_REASON = 40
 _TOKENS_BASE = 64
+_TEMPLATE_TOKENS = 48
+"""The fixed words around question and candidates, and what a chat template adds."""
+_NOT_ASKED = "not asked about: the gate's prompt had no room for it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,8 @@ class _Asked:
     note: str | None
     raw: str | None
     usage: Usage | None
+    shown: int = 0
+    """How many of the candidates, from the first, it was asked about."""
 
 
 class Decider:
@@ -52,9 +60,12 @@ class Decider:
         self._settings = settings
 
     async def gate(
-        self, question: str, candidates: Sequence[Candidate], keep_max: int, *, use_gate: bool
+        self, question: str, candidates: Sequence[Candidate], keep_max: int, *, use_gate: bool, context_tokens: int
     ) -> tuple[list[Candidate], GateDecided]:
-        """Return the candidates kept, in vector order, and the decision. ``candidates`` are in vector order."""
+        """Return the candidates kept, in vector order, and the decision. ``candidates`` are in vector order.
+
+        ``context_tokens`` is what the chat model takes, question and answer together.
+        """
         strategy = self._settings.gate if use_gate else "off"
         everything = range(1, len(candidates) + 1)
         started = time.perf_counter()
@@ -73,12 +84,12 @@ class Decider:
             kept = [n for n in everything if candidates[n - 1].score >= threshold.threshold]
             reasons = {n: f"similarity {candidates[n - 1].score:.4f}" for n in everything}
         else:
-            asked = await self._ask_gate(question, candidates)
+            asked = await self._ask_gate(question, candidates, context_tokens)
             if asked.answer is None:
                 outcome = "fallback"
             else:
                 kept = asked.answer.numbers
-                reasons = asked.answer.reasons
+                reasons = dict.fromkeys(everything[asked.shown :], _NOT_ASKED) | asked.answer.reasons
         decided = verdicts(candidates, kept, keep_max, reasons)
         by_model = strategy == "llm" and outcome != "skipped"
         event = GateDecided(
@@ -97,7 +108,7 @@ class Decider:
         return [candidates[verdict.n - 1] for verdict in decided if verdict.keep], event
 
     async def rerank(
-        self, question: str, kept: Sequence[Candidate], retrieve_k: int, *, use_rerank: bool
+        self, question: str, kept: Sequence[Candidate], retrieve_k: int, *, use_rerank: bool, context_tokens: int
     ) -> tuple[list[Candidate], list[Candidate], RerankDecided]:
         """Return the memories to replay and those shown as summaries, each best first, and the decision."""
         started = time.perf_counter()
@@ -109,7 +120,7 @@ class Decider:
         elif len(kept) <= retrieve_k or retrieve_k == 0:
             asked = _Asked(None, "there is nothing to choose: all or none are replayed", None, None)
         else:
-            asked = await self._ask_rerank(question, kept, retrieve_k)
+            asked = await self._ask_rerank(question, kept, retrieve_k, context_tokens)
             outcome = "ok" if asked.answer is not None else "fallback"
             named = asked.answer.numbers if asked.answer is not None else ()
         order = [kept[n - 1] for n in full_order(named, len(kept))]
@@ -131,28 +142,34 @@ class Decider:
         )
         return replay, notes, event
 
-    async def _ask_gate(self, question: str, candidates: Sequence[Candidate]) -> _Asked:
-        memories = [candidate.memory for candidate in candidates]
+    async def _ask_gate(self, question: str, candidates: Sequence[Candidate], context_tokens: int) -> _Asked:
         reasons = self._settings.gate_reasons
         per_candidate = _TOKENS_PER_NUMBER + (_TOKENS_PER_REASON if reasons else 0)
+        answer_tokens = _TOKENS_BASE + per_candidate * len(candidates)
+        system = self._prompts.gate.text
+        memories, chars = _shown(system, question, candidates, context_tokens - answer_tokens)
         return await self._ask(
-            gate_messages(self._prompts.gate.text, question, memories),
+            gate_messages(system, question, memories, chars),
             gate_format(len(memories), reasons=reasons),
             key="keep",
             count=len(memories),
             timeout_s=self._settings.gate_timeout_s,
-            max_tokens=_TOKENS_BASE + per_candidate * len(memories),
+            max_tokens=answer_tokens,
         )
 
-    async def _ask_rerank(self, question: str, kept: Sequence[Candidate], retrieve_k: int) -> _Asked:
-        memories = [candidate.memory for candidate in kept]
+    async def _ask_rerank(
+        self, question: str, kept: Sequence[Candidate], retrieve_k: int, context_tokens: int
+    ) -> _Asked:
+        answer_tokens = _TOKENS_BASE + _TOKENS_PER_NUMBER * retrieve_k
+        system = self._prompts.rerank.text
+        memories, chars = _shown(system, question, kept, context_tokens - answer_tokens)
         return await self._ask(
-            rerank_messages(self._prompts.rerank.text, question, memories, retrieve_k),
+            rerank_messages(system, question, memories, retrieve_k, chars),
             rerank_format(len(memories), retrieve_k),
             key="top",
             count=len(memories),
             timeout_s=self._settings.rerank_timeout_s,
-            max_tokens=_TOKENS_BASE + _TOKENS_PER_NUMBER * retrieve_k,
+            max_tokens=answer_tokens,
         )
 
     async def _ask(
@@ -170,10 +187,18 @@ class Decider:
                 messages, timeout_s=timeout_s, max_tokens=max_tokens, response_format=response_format
             )
         except UpstreamError as error:
-            return _Asked(None, str(error), None, None)
+            return _Asked(None, str(error), None, None, count)
         answer = read_answer(completion.text, key, count)
         note = None if answer is not None else "the answer holds no decision on these candidates"
-        return _Asked(answer, note, completion.text, completion.usage)
+        return _Asked(answer, note, completion.text, completion.usage, count)
+
+
+def _shown(system: str, question: str, candidates: Sequence[Candidate], budget_tokens: int) -> tuple[list[Memory], int]:
+    """Return the memories that a decision call has room for, and how many characters of each."""
+    memories = [candidate.memory for candidate in candidates]
+    left = budget_tokens - _TEMPLATE_TOKENS - estimate_tokens(system) - estimate_tokens(question)
+    fitting, chars = fitting_notes(memories, left, estimate_tokens)
+    return memories[:fitting], chars
 
 
 def _ms_since(started: float) -> float:

@@ -58,7 +58,7 @@ async def open_house(settings: ServiceSettings) -> AsyncIterator[House]:
     embeddings, chat = EmbeddingClient(settings), ChatClient(settings)
     index = MemoryIndex(ledger, embeddings, cache, settings)
     turns = TurnService(ledger, index, chat, prompts, settings)
-    summarizer = Summarizer(ledger, chat, prompts.summary, settings)
+    summarizer = Summarizer(ledger, chat, prompts.summary, settings, lambda: turns.context_tokens)
     followers = {
         "mirror": Follower(ledger, Mirror(ledger.reader, settings.storage_dir)),
         "vectors": Follower(ledger, VectorFollower(ledger, index, cache)),

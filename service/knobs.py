@@ -7,6 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+METADATA_KEYS_MAX = 16
+METADATA_KEY_CHARS_MAX = 64
+"""OpenAI's own bounds: https://platform.openai.com/docs/api-reference/chat/create#chat-create-metadata."""
+
 
 def _no_bool(value: Any) -> Any:
     if isinstance(value, bool):
@@ -33,7 +37,11 @@ class Knobs(BaseModel):
     @classmethod
     def _no_misspelt_knob(cls, data: Any) -> Any:
         # Metadata is the client's own, so an unknown key is none of our business, unless it is a knob with a slip.
+        if isinstance(data, dict) and len(data) > METADATA_KEYS_MAX:
+            raise ValueError(f"send at most {METADATA_KEYS_MAX} entries, not {len(data)}")
         for key in data if isinstance(data, dict) else ():
+            if len(str(key)) > METADATA_KEY_CHARS_MAX:
+                raise ValueError(f"a key has at most {METADATA_KEY_CHARS_MAX} characters")
             if key not in cls.model_fields and (
                 close := difflib.get_close_matches(str(key), cls.model_fields, 1, 0.85)
             ):

@@ -39,12 +39,9 @@ MODELS, API, CHAT_PAGE = "The embedded models", "The API", "The chat page"
 # What suits models this small on a processor, unless the operator says otherwise: they gate at chance, their similarity
 # scores do not; a summary in the background must not take the processor from the answers; a long text takes seconds to
 # embed.
-EMBEDDED_PROFILE = {
-    "GATE": "score",
-    "USE_RERANK_DEFAULT": "false",
-    "SUMMARY_CONCURRENCY": "1",
-    "EMB_TIMEOUT_S": "30",
-}
+CHAT_PROFILE = {"GATE": "score", "USE_RERANK_DEFAULT": "false", "SUMMARY_CONCURRENCY": "1"}
+EMBEDDINGS_PROFILE = {"EMB_TIMEOUT_S": "30"}
+EMBEDDED_PROFILE = {**CHAT_PROFILE, **EMBEDDINGS_PROFILE}
 
 
 class LaunchSettings(BaseSettings):
@@ -109,7 +106,7 @@ def api_environment(
     Addresses and model names of what we serve replace whatever is configured; the profile and the dummy key
     only fill in what is not.
     """
-    profile = EMBEDDED_PROFILE if "chat" in embedded else {}
+    profile = (CHAT_PROFILE if "chat" in embedded else {}) | (EMBEDDINGS_PROFILE if "embeddings" in embedded else {})
     fillers = {**profile, "OPENAI_API_KEY": announced["OPENAI_API_KEY"]}
     return {
         **{name: value for name, value in announced.items() if name not in fillers},

@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
+from domain.errors import InvalidInput
+from domain.identity import check_id
 from projections.settings import Endpoint, ProjectionSettings
+
+ANY_USER = "*"
+"""What an API key stands for that may speak for any user."""
 
 
 class ServiceSettings(ProjectionSettings):
@@ -52,4 +57,19 @@ class ServiceSettings(ProjectionSettings):
     api_keys: dict[SecretStr, str] = Field(
         default={}, description='JSON object from API key to user id, "*" for any user; empty: no key is asked for'
     )
+    allowed_hosts: list[str] = Field(
+        default=["127.0.0.1", "localhost", "[::1]"],
+        description="JSON list of the names under which the API may be called while API_KEYS is empty",
+    )
     request_bytes_max: int = Field(default=4_000_000, ge=1024, description="largest request body accepted")
+
+    @field_validator("api_keys")
+    @classmethod
+    def _owners_are_users(cls, keys: dict[SecretStr, str]) -> dict[SecretStr, str]:
+        for owner in keys.values():
+            if owner != ANY_USER:
+                try:
+                    check_id("a key's user", owner)
+                except InvalidInput as error:
+                    raise ValueError(str(error)) from None
+        return keys

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from domain.errors import OpmError, UpstreamError
+from domain.errors import UpstreamError
 from domain.events import Event, NewEvent, Payload, SummaryFailed, SummaryRecorded, TurnRecorded
 from domain.ledger import Ledger
 from domain.prompts import Prompt
 from domain.reasoning import visible
+from domain.tokens import beginning, estimate_tokens
+from projections.follower import safe_message
 from service.settings import ServiceSettings
 from service.upstream import ChatClient
 
@@ -24,8 +27,7 @@ log = logging.getLogger(__name__)
 _SUMMARY_TOKENS_MAX = 256
 _BACKOFF_FIRST_S = 1.0
 _BACKOFF_MAX_S = 60.0
-_EXCHANGE_CHARS_MAX = 8000
-"""What is read of each side of an exchange: the gist of a longer one is in its beginning, and the prompt must fit."""
+_TEMPLATE_TOKENS = 64
 
 
 class Summarizer:
@@ -33,11 +35,19 @@ class Summarizer:
 
     name = "summaries"
 
-    def __init__(self, ledger: Ledger, chat: ChatClient, prompt: Prompt, settings: ServiceSettings) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        chat: ChatClient,
+        prompt: Prompt,
+        settings: ServiceSettings,
+        context_tokens: Callable[[], int],
+    ) -> None:
         self._ledger = ledger
         self._chat = chat
         self._prompt = prompt
         self._settings = settings
+        self._context_tokens = context_tokens
         self._position = 0
         self._running: set[asyncio.Task[None]] = set()
         self.failures = 0
@@ -67,9 +77,9 @@ class Summarizer:
     async def _summarise_counted(self, turn: Event) -> None:
         try:
             await self._summarise(turn)
-        except OpmError as error:
+        except Exception as error:  # noqa: BLE001 - the outermost loop of a background task: logged and counted
             self.failures += 1
-            log.warning("the summary of turn %s could not be recorded: %s", turn.correlation_id, error)
+            log.warning("the summary of turn %s could not be recorded: %s", turn.correlation_id, safe_message(error))
 
     async def _summarise(self, event: Event) -> None:
         turn = event.payload
@@ -101,10 +111,12 @@ class Summarizer:
 
     async def _ask(self, memory_id: str, turn: TurnRecorded, attempts: int) -> SummaryRecorded:
         # The exchange alone: what was recalled for it is a memory already and must not be stored again.
+        # The gist of one that is too long for the model is in its beginning.
+        room = self._context_tokens() - _SUMMARY_TOKENS_MAX - _TEMPLATE_TOKENS - estimate_tokens(self._prompt.text)
         exchange = (
             f"Date: {turn.ts:%Y-%m-%d}\n"
-            f"Person: {turn.user[:_EXCHANGE_CHARS_MAX]}\n"
-            f"Assistant: {turn.assistant[:_EXCHANGE_CHARS_MAX]}"
+            f"Person: {beginning(turn.user, room // 2)}\n"
+            f"Assistant: {beginning(turn.assistant, room // 2)}"
         )
         completion = await self._chat.complete(
             [{"role": "system", "content": self._prompt.text}, {"role": "user", "content": exchange}],

@@ -8,6 +8,7 @@ together stays an estimate.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Literal
@@ -18,6 +19,7 @@ from service.upstream import ChatClient
 _KEPT_MAX = 20_000
 _IN_FLIGHT_MAX = 8
 _NEAR_BUDGET = 0.8
+_LEFT_ALONE_S = 300.0
 
 
 class Counting:
@@ -48,7 +50,7 @@ class TokenCounter:
         self._places = asyncio.Semaphore(_IN_FLIGHT_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked: set[int] = set()
-        self._can_count: bool | None = None
+        self._ask_again_at = 0.0
 
     def count(self, text: str) -> int:
         """Return the exact count where it is known, else an upper estimate."""
@@ -71,7 +73,7 @@ class TokenCounter:
     def prefetch(self, texts: Iterable[str], budget_tokens: int) -> None:
         """Start fetching exact counts, if the estimates come near the budget; return at once."""
         wanted = list(dict.fromkeys(texts))
-        if self._can_count is False or sum(map(self.count, wanted)) < _NEAR_BUDGET * budget_tokens:
+        if time.monotonic() < self._ask_again_at or sum(map(self.count, wanted)) < _NEAR_BUDGET * budget_tokens:
             return
         for text in wanted:
             key = hash(text)
@@ -92,14 +94,15 @@ class TokenCounter:
         key = hash(text)
         try:
             async with self._places:
-                count = await self._chat.count_tokens(text) if self._can_count is not False else None
+                waits = time.monotonic() < self._ask_again_at
+                count = None if waits else await self._chat.count_tokens(text)
         finally:
             self._asked.discard(key)
         if count is None:
-            # One refusal is taken as "no /tokenize here" until a count succeeds; the estimate serves meanwhile.
-            self._can_count = self._can_count or False
+            # There is no /tokenize here, or it has trouble: it is left alone for a while, and the estimate serves.
+            if not waits:
+                self._ask_again_at = time.monotonic() + _LEFT_ALONE_S
             return
-        self._can_count = True
         self._exact[key] = count
         _forget_oldest(self._exact)
 

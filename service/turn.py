@@ -47,8 +47,11 @@ log = logging.getLogger(__name__)
 
 DISCONNECTED = "client_disconnected"
 """``finish_reason`` of an answer whose client hung up: what was generated until then is kept."""
-_DISCONNECTED_STATUS = 499
-_DEFAULT_CONTEXT_TOKENS = 4096
+STOPPED = "service_stopped"
+"""The same where it was the service that ended."""
+_INTERRUPTED_STATUS = {DISCONNECTED: 499, STOPPED: 503}
+_INTERNAL_ERROR = "internal_error"
+DEFAULT_CONTEXT_TOKENS = 4096
 """What a model takes when nobody says: the smallest context that self-hosted chat models commonly run with."""
 
 
@@ -139,7 +142,7 @@ class TurnService:
 
         Raises :class:`UpstreamError` when the chat model gives no whole answer (a ``TurnFailed`` event then holds the
         question), and :class:`LedgerError` when the turn could not be recorded. Closing the iterator early, or
-        cancelling the task, records what was generated so far.
+        cancelling the task (with :data:`DISCONNECTED` where the client is gone), records what was generated so far.
         """
         clock = self._ledger.clock
         draft = _Draft(request, f"chatcmpl-{clock.new_id().replace('-', '')}", clock.now(), time.perf_counter())
@@ -162,12 +165,21 @@ class TurnService:
         except UpstreamError as error:
             await self._record_failure(draft, str(error), error.code, error.status)
             raise
-        except (asyncio.CancelledError, GeneratorExit):
+        except Exception:
+            await self._record_failure(draft, "an internal error, see the log", _INTERNAL_ERROR, 500)
+            raise
+        except (asyncio.CancelledError, GeneratorExit) as error:
             # The client is gone, and with it every reason to go on; what was said so far still happened.
+            gone = isinstance(error, GeneratorExit) or DISCONNECTED in error.args
             with anyio.CancelScope(shield=True):
-                await self._record_interrupted(draft)
+                await self._record_interrupted(draft, DISCONNECTED if gone else STOPPED)
             raise
         yield await self._record(draft, draft.finish_reason)
+
+    @property
+    def context_tokens(self) -> int:
+        """What the chat model takes in all: what its endpoint says, else a safe default."""
+        return self.max_model_len or self._settings.prompt_budget_tokens or DEFAULT_CONTEXT_TOKENS
 
     def effective(self, knobs: Knobs) -> Knobs:
         """Return the knobs with the operator's default where a request did not say."""
@@ -244,7 +256,11 @@ class TurnService:
     async def _gate(self, draft: _Draft, candidates: list[Candidate]) -> list[Candidate]:
         knobs = draft.request.knobs
         kept, draft.gate = await self._decider.gate(
-            draft.request.question, candidates, knobs.gate_keep_max, use_gate=knobs.use_gate
+            draft.request.question,
+            candidates,
+            knobs.gate_keep_max,
+            use_gate=knobs.use_gate,
+            context_tokens=self.context_tokens,
         )
         draft.timings_ms["gate"] = draft.gate.latency_ms
         return kept
@@ -252,7 +268,11 @@ class TurnService:
     async def _rerank(self, draft: _Draft, kept: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
         knobs = draft.request.knobs
         replay, notes, draft.rerank = await self._decider.rerank(
-            draft.request.question, kept, knobs.retrieve_k, use_rerank=bool(self.effective(knobs).use_rerank)
+            draft.request.question,
+            kept,
+            knobs.retrieve_k,
+            use_rerank=bool(self.effective(knobs).use_rerank),
+            context_tokens=self.context_tokens,
         )
         draft.timings_ms["rerank"] = draft.rerank.latency_ms
         return replay, notes
@@ -283,7 +303,7 @@ class TurnService:
     def _budget(self, request: TurnRequest) -> int:
         if self._settings.prompt_budget_tokens is not None:
             return self._settings.prompt_budget_tokens
-        takes = self.max_model_len or _DEFAULT_CONTEXT_TOKENS
+        takes = self.context_tokens
         answer = request.max_tokens or min(self._settings.answer_reserve_tokens, takes // 4)
         return max(takes - answer, takes // 4)
 
@@ -347,12 +367,15 @@ class TurnService:
         log.warning("turn %s failed: %s (%d)", draft.correlation_id, code, status)
         await self._append(draft, lambda _head: failed)
 
-    async def _record_interrupted(self, draft: _Draft) -> None:
+    async def _record_interrupted(self, draft: _Draft, reason: str) -> None:
         if visible(draft.text):
-            await self._record(draft, draft.finish_reason or DISCONNECTED)
+            await self._record(draft, draft.finish_reason or reason)
         else:
-            reason = "the client hung up before the answer began"
-            await self._record_failure(draft, reason, DISCONNECTED, _DISCONNECTED_STATUS)
+            said = {
+                DISCONNECTED: "the client hung up before the answer began",
+                STOPPED: "the service was stopped before the answer began",
+            }
+            await self._record_failure(draft, said[reason], reason, _INTERRUPTED_STATUS[reason])
 
     async def _append(self, draft: _Draft, last: LastEvent) -> tuple[Event, ...]:
         """Append what was decided and how the turn ended, in one commit; each event caused by the one before it."""

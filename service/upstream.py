@@ -165,7 +165,7 @@ def _completion(answer: Any) -> Completion:
         finish_reason = choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, AttributeError):
         raise _unreadable() from None
-    if not isinstance(text, str):
+    if not isinstance(text, str) or not isinstance(finish_reason, str | None):
         raise _unreadable()
     return Completion(storable(text), finish_reason, _usage(answer.get("usage")))
 
@@ -182,10 +182,12 @@ def _delta(chunk: Any) -> Delta | None:
         reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
     except (KeyError, IndexError, TypeError, AttributeError):
         raise ValueError("a chunk of the answer has not the shape of one") from None
+    if not isinstance(text, str) or not isinstance(finish_reason, str | None):
+        raise ValueError("a chunk of the answer has not the shape of one")  # noqa: TRY004 - a bad value from outside
     return Delta(
-        text=storable(text) if isinstance(text, str) else "",
+        text=storable(text),
         reasoning=reasoning if isinstance(reasoning, str) else "",
-        finish_reason=finish_reason,
+        finish_reason=storable(finish_reason) if finish_reason is not None else None,
         usage=usage,
     )
 
@@ -265,7 +267,7 @@ def _from_status(error: openai.APIStatusError, settings: ServiceSettings) -> Ups
         return UpstreamError(f"the chat endpoint timed out ({status})", status=504, code="upstream_timeout")
     if 400 <= status < 500:
         said = error.body.get("message") if isinstance(error.body, dict) else None
-        reason = f": {said[:_ERROR_CHARS_MAX]}" if isinstance(said, str) else ""
+        reason = f": {storable(said[:_ERROR_CHARS_MAX])}" if isinstance(said, str) else ""
         return UpstreamError(
             f"the chat endpoint rejected the request ({status}){reason}", status=400, code="upstream_rejected"
         )

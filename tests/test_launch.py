@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from service.launch import EMBEDDED_PROFILE, api_environment
+from service.launch import EMBEDDED_PROFILE, EMBEDDINGS_PROFILE, api_environment
 
 # What `python -m service.launch` does, with the two commands replaced.
 DRIVER = """
@@ -201,4 +201,4 @@ def test_what_the_operator_set_stays() -> None:
 
 def test_a_chat_model_of_the_operators_keeps_its_own_gate() -> None:
     only_embeddings = {name: value for name, value in ANNOUNCED.items() if not name.startswith("LLM")}
-    assert api_environment(only_embeddings, ["embeddings"], {}) == only_embeddings
+    assert api_environment(only_embeddings, ["embeddings"], {}) == only_embeddings | EMBEDDINGS_PROFILE

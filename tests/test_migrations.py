@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect
 
-from domain.errors import LedgerSchemaError
+from domain.errors import LedgerReadFailed, LedgerSchemaError
 from domain.schema import EVENTS, METADATA
 from domain.sqlite import open_engine
 from migrations.runner import migrate
@@ -23,7 +23,7 @@ def test_a_fresh_ledger_works_at_once(tmp_path: Path) -> None:
     path = tmp_path / "100% new" / "folder" / "ledger.sqlite3"
     migrate(path)
     with opened(path) as ledger:
-        ledger.reader.check()
+        ledger.reader.head_position()
         assert record_turn(ledger, STREAM).position == 1
 
 
@@ -65,8 +65,8 @@ def test_a_ledger_from_a_newer_version_is_refused_and_left_alone(tmp_path: Path)
 def test_an_unmigrated_file_is_said(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite3"
     path.touch()
-    with opened(path) as ledger, pytest.raises(LedgerSchemaError, match="no such table"):
-        ledger.reader.check()
+    with opened(path) as ledger, pytest.raises(LedgerReadFailed, match="no such table"):
+        ledger.reader.head_position()
 
 
 @pytest.mark.parametrize("with_data", [False, True])

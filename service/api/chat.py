@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from domain.errors import InvalidInput
 from domain.memory import Memory
 from domain.retrieval import Candidate
-from service.api.access import user_of
+from service.api.access import key_owner, user_of
 from service.api.connection import ClientGone, EventStream, while_connected
 from service.api.errors import body_of, log_error
 from service.api.memory_fields import retrieved
@@ -48,6 +48,7 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
 @router.get("/models")
 async def models(request: Request) -> dict[str, Any]:
     """List the one chat model that answers, with the knobs a request gets that does not turn them."""
+    key_owner(request)
     house = request.app.state.house
     return {
         "object": "list",

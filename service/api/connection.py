@@ -12,6 +12,8 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from service.turn import DISCONNECTED
+
 T = TypeVar("T")
 
 
@@ -29,8 +31,8 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
             return working.result()
         raise ClientGone
     finally:
+        working.cancel(DISCONNECTED if watching.done() else None)
         watching.cancel()
-        working.cancel()
         with suppress(asyncio.CancelledError, Exception):
             await working
 
@@ -64,8 +66,8 @@ class EventStream(Response):
             if writing.done():
                 writing.result()
         finally:
+            writing.cancel(DISCONNECTED if watching.done() else None)
             watching.cancel()
-            writing.cancel()
             with anyio.CancelScope(shield=True):
                 with suppress(asyncio.CancelledError, OSError):
                     await writing

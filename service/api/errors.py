@@ -41,8 +41,7 @@ def body_of(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
         kind = "authentication_error" if error.status == 401 else "permission_error"
         return error.status, error_body(str(error), kind=kind, param=error.param, code="invalid_api_key"), {}
     if isinstance(error, LedgerError):
-        message = f"the turn could not be recorded, so it does not count: {error}"
-        return 503, error_body(message, kind="server_error", code="ledger_unavailable"), {}
+        return 503, error_body(str(error), kind="server_error", code="ledger_unavailable"), {}
     if isinstance(error, OpmError):
         return 503, error_body(str(error), kind="server_error", code="unavailable"), {}
     message = "an internal error; the log has it under the id in the x-request-id header"

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 
 from domain.errors import EmbeddingError, IndexUnavailable, LedgerError, UpstreamError
 from domain.identity import SYSTEM_ID
+from service.api.access import key_owner
 
 router = APIRouter(prefix="/health")
 
@@ -27,6 +28,7 @@ async def alive() -> dict[str, str]:
 @router.get("/embed")
 async def embed(request: Request) -> JSONResponse:
     """Embed one word and tell the dimension."""
+    key_owner(request)
     client, settings = request.app.state.house.embeddings, request.app.state.house.settings
     try:
         vectors = await client.embed([client.query_prefix + "health"], timeout_s=settings.emb_timeout_s)
@@ -38,6 +40,7 @@ async def embed(request: Request) -> JSONResponse:
 @router.get("/llm")
 async def llm(request: Request) -> JSONResponse:
     """Ask the chat model for a few words and show them."""
+    key_owner(request)
     chat = request.app.state.house.chat
     try:
         completion = await chat.complete(
@@ -62,6 +65,7 @@ async def ready(request: Request) -> JSONResponse:
         checks["memory"] = {"status": "ok", "model": space.model, "dimensions": space.dimensions}
     except (EmbeddingError, IndexUnavailable) as error:
         checks["memory"] = {"status": "degraded", "code": error.kind, "message": str(error)}
+    checks["index"] = {"status": "failing" if house.index.failing else "ok"}
     checks |= {
         name: {"status": "failing" if follower.failing else "ok", "failures": follower.failures}
         for name, follower in house.followers.items()

@@ -44,7 +44,7 @@ async def turns(
     user: str | None = None,
     conversation_id: str = DEFAULT_CONVERSATION,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    before_turn: Annotated[int | None, Query(ge=1)] = None,
+    before_turn: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
 ) -> dict[str, Any]:
     """List the newest turns of a conversation, oldest first, each with the memories it was answered with."""
     stream = StreamId(user_of(request, user), check_id("conversation_id", conversation_id))

@@ -322,7 +322,7 @@ class TestConflictsAndFailures:
     def test_a_checkpoint_that_fails_is_counted_and_appends_go_on(
         self, ledger_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(ledger_module, "_CHECKPOINT_WAL_BYTES", 200_000)
+        monkeypatch.setattr(ledger_module, "_CHECKPOINT_BYTES", 200_000)
         unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
         with opened(ledger_path) as ledger:
             while ledger_path.stat().st_size < 1_000_000:

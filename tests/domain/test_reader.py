@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.errors import LedgerSchemaError
+from domain.errors import LedgerReadFailed
 from domain.events import EmbeddingModelActivated, Event, PromptsActivated, SummaryRecorded, TurnRecorded
 from domain.identity import SYSTEM_ID, SYSTEM_STREAM, StreamId, user_stream
 from domain.ledger import Ledger
@@ -195,10 +195,13 @@ def test_turns_that_lack_a_summary(made: History) -> None:
 
 @any_history
 def test_walks_over_conversations_and_users(made: History) -> None:
-    versions: dict[tuple[str, str], int] = {}
+    last: dict[tuple[str, str], Event] = {}
     for event in made.events:
-        versions[event.user_id, event.conversation_id] = event.version
-    expected = [ConversationHead(*ids, version) for ids, version in sorted(versions.items())]
+        last[event.user_id, event.conversation_id] = event
+    expected = [
+        ConversationHead(*ids, event.version, made.reader.hash_at(event.position))
+        for ids, event in sorted(last.items())
+    ]
     found: list[ConversationHead] = []
     while page := made.reader.heads_after(StreamId(found[-1].user_id, found[-1].conversation_id) if found else None, 2):
         found += page
@@ -265,11 +268,11 @@ def test_an_empty_ledger_has_a_head(ledger: Ledger) -> None:
     assert position == 0
     record_turn(ledger, STREAM)
     assert all_stored(ledger)[0].prev_hash == prev_hash
-    ledger.reader.check()
+    ledger.reader.head_position()
 
 
 def test_an_unmigrated_ledger_is_said(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite3"
     path.touch()
-    with opened(path) as ledger, pytest.raises(LedgerSchemaError, match="cannot be read"):
-        ledger.reader.check()
+    with opened(path) as ledger, pytest.raises(LedgerReadFailed, match="cannot be read"):
+        ledger.reader.head_position()

@@ -15,12 +15,10 @@ from domain.reasoning import storable, visible
         ("Bruno.", "Bruno."),
         ("<think>Hm.</think>Bruno.", "Bruno."),
         ("<think>\nHm.\nWell.\n</think>\n\nBruno.\n", "Bruno."),
-        ("It is <think>is it?</think>Bruno.", "It is Bruno."),
-        ("<think>a</think>One<think>b</think> two", "One two"),
+        ("<think>a</think>One\n<think>b</think>two", "One\ntwo"),
         ("<think>never finished", ""),
-        ("Begun <think>never finished", "Begun"),
-        ("opened by the template</think>Bruno.", "Bruno."),
-        ("opened</think>Bruno<think>again</think>.", "Bruno."),
+        ("Begun\n<think>never finished", "Begun"),
+        ("opened by the template\n</think>\n\nBruno.", "Bruno."),
         ("", ""),
     ],
 )
@@ -28,11 +26,24 @@ def test_what_was_thought_is_not_said(raw: str, shown: str) -> None:
     assert visible(raw) == shown
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Qwen3 wraps its reasoning in `<think>` tags: strip them before you store the text.",
+        "A stray </think> ends what the template began.",
+        "Write <think>Hm.</think> in the middle of a line.",
+    ],
+)
+def test_an_answer_about_the_tags_is_kept_whole(said: str) -> None:
+    assert visible(said) == said
+    assert visible(f"<think>Hm.</think>\n{said}") == said
+
+
 @given(thought=st.text(alphabet="abc <>/\n"), said=st.text(alphabet="xyz \n"))
 def test_no_thought_is_left_over(thought: str, said: str) -> None:
     assert visible(f"<think>{thought}</think>{said}") == said.strip()
-    assert visible(f"{said}<think>{thought}") == said.strip()
-    assert visible(f"{thought}</think>{said}") == said.strip()
+    assert visible(f"{said}\n<think>{thought}") == said.strip()
+    assert visible(f"{thought}\n</think>\n{said}") == said.strip()
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=())))

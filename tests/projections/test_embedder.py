@@ -60,7 +60,7 @@ async def test_one_refused_text_does_not_hurt_its_batch(storage: Path, upstream:
 async def test_what_is_refused_at_any_length_is_marked_and_not_asked_again(
     storage: Path, upstream: ScriptedUpstream
 ) -> None:
-    upstream.max_input_chars = 3
+    upstream.max_input_chars = 5  # a word, but not the shortest beginning of a text
     async with embedder(storage, upstream) as (embed, cache):
         await embed.embed_missing(["The spare key hangs behind the clock."])
         known = cache.get(embed.space_id, [text_hash("The spare key hangs behind the clock.")])

@@ -51,7 +51,7 @@ async def test_vectors_have_length_one_and_the_order_of_their_texts(tmp_path: Pa
         (Fault(malformed=True), EmbeddingMisfit, "cannot be read"),
         (Fault(garbage=True), EmbeddingMisfit, "cannot be read"),
         (Fault(empty_choices=True), EmbeddingMisfit, "cannot be read"),
-        (Fault(nan=True), EmbeddingMisfit, "not finite"),
+        (Fault(nan=True), EmbeddingRejected, "not finite"),
     ],
 )
 async def test_failures(

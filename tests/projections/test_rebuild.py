@@ -17,6 +17,7 @@ from domain.errors import EmbeddingModelMismatch
 from domain.ledger import Ledger
 from projections.embedder import Embedder
 from projections.rebuild import BAD_ARGUMENTS, DONE, FAILED, main, rebuild
+from projections.vector_cache import VectorCache
 from projections.vector_follower import VectorFollower
 from tests.ledgers import ROOT
 from tests.projections.world import FACTS, MODEL, OTHER_MODEL, World, many, opened, remember, settings_for
@@ -216,8 +217,8 @@ async def test_what_is_said_between_the_last_call_and_the_index_is_not_lost(
     embed_all = projections.rebuild._embed_all
     said: list[int] = []
 
-    async def then_somebody_speaks(ledger: Ledger, embedder: Embedder, user_id: str | None) -> int:
-        embedded = await embed_all(ledger, embedder, user_id)
+    async def then_somebody_speaks(ledger: Ledger, cache: VectorCache, embedder: Embedder, user_id: str | None) -> int:
+        embedded = await embed_all(ledger, cache, embedder, user_id)
         said.extend(remember(ledger, "ann", ["A second ferry leaves at noon."]))
         return embedded
 

@@ -26,6 +26,7 @@ def test_all_is_well(service: Running) -> None:
     assert {name: check["status"] for name, check in ready.json()["checks"].items()} == {
         "ledger": "ok",
         "memory": "ok",
+        "index": "ok",
         "mirror": "ok",
         "vectors": "ok",
         "summaries": "ok",
