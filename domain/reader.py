@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pydantic_core import from_json
 from sqlalchemy import Engine, Row, and_, bindparam, func, select, tuple_
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.sql import Select
@@ -448,7 +449,7 @@ def _newest(model: type[Payload], schema_version: int, payload: str) -> JsonObje
 
     A turn reads some sixty memories, and checking what this code itself has written cost more than reading it.
     """
-    found: JsonObject = json.loads(payload)
+    found: JsonObject = from_json(payload)
     if schema_version == model.schema_version:
         return found
     return decode_payload(model.type, schema_version, found).model_dump(mode="json")
