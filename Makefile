@@ -23,7 +23,7 @@ run: $(BASE) ## start the API and the chat page (with the embedded models where 
 	exec $(PY) -m service.launch --with-parent
 
 test: lint ## everything a change must pass
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses auto --dist loadfile
 
 lint: $(DEV) ## style, types and the direction of imports
 	$(VENV)/bin/ruff check
