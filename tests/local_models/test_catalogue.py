@@ -13,7 +13,14 @@ SMALL = Machine(cores=1, memory_bytes=8 * GIB)
 
 @pytest.mark.parametrize(
     ("cores", "memory_gib", "model"),
-    [(8, 16, QWEN_1_5B), (4, 4, QWEN_1_5B), (2, 4, QWEN_1_5B), (1, 16, QWEN_0_5B), (16, 3, QWEN_0_5B), (1, 0, QWEN_0_5B)],
+    [
+        (8, 16, QWEN_1_5B),
+        (4, 4, QWEN_1_5B),
+        (2, 4, QWEN_1_5B),
+        (1, 16, QWEN_0_5B),
+        (16, 3, QWEN_0_5B),
+        (1, 0, QWEN_0_5B),
+    ],
 )
 def test_a_machine_gets_the_largest_model_it_can_run(cores: int, memory_gib: int, model: object) -> None:
     assert resolve("", Machine(cores, memory_gib * GIB)) is model
