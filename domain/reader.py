@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pydantic_core import from_json
 from sqlalchemy import Engine, Row, and_, bindparam, func, select, tuple_
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.sql import Select
@@ -24,17 +23,27 @@ from domain.events import (
     CandidateFound,
     EmbeddingModelActivated,
     Event,
-    JsonObject,
-    Payload,
     PromptsActivated,
     RetrievalRecorded,
     SummaryRecorded,
     TurnRecorded,
     decode_payload,
 )
-from domain.identity import SYSTEM_ID, StreamId
+from domain.identity import StreamId
 from domain.memory import FacetText, Memory, exchange_text
 from domain.schema import EVENTS
+from domain.statements import (
+    ACTIVE_MODEL,
+    FACETS,
+    FACETS_OF_USER,
+    MEMORIES,
+    RECENT_TURNS,
+    SUMMARY,
+    TURN,
+    event_of,
+    memory_of,
+    newest,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,78 +96,6 @@ class MemoriesUsed:
     summarised: list[tuple[Memory, float]]
 
 
-_TURN = EVENTS.alias("turn")
-_SUMMARY = EVENTS.alias("summary")
-_NEWEST_SUMMARY = (
-    select(func.max(_SUMMARY.c.position))
-    .where(
-        _SUMMARY.c.causation_id == _TURN.c.event_id,
-        _SUMMARY.c.type == SummaryRecorded.type,
-        _SUMMARY.c.user_id == _TURN.c.user_id,
-    )
-    .correlate(_TURN)
-    .scalar_subquery()
-)
-_SUMMARISED = EVENTS.alias("summarised")
-_MEMORY: Select[Any] = (
-    select(
-        _TURN.c.position,
-        _TURN.c.event_id,
-        _TURN.c.conversation_id,
-        _TURN.c.schema_version,
-        _TURN.c.payload,
-        _SUMMARISED.c.schema_version.label("summary_version"),
-        _SUMMARISED.c.payload.label("summary"),
-    )
-    .select_from(_TURN)
-    .outerjoin(_SUMMARISED, _SUMMARISED.c.position == _NEWEST_SUMMARY)
-    .where(_TURN.c.type == TurnRecorded.type)
-)
-
-# The statements of a turn are built once: putting one together costs more than running it.
-_RECENT_TURNS: Select[Any] = (
-    _MEMORY.where(_TURN.c.user_id == bindparam("user_id"), _TURN.c.conversation_id == bindparam("conversation_id"))
-    .order_by(_TURN.c.version.desc())
-    .limit(bindparam("count"))
-)
-_MEMORIES: Select[Any] = _MEMORY.where(
-    _TURN.c.user_id == bindparam("user_id"), _TURN.c.position.in_(bindparam("positions", expanding=True))
-)
-_FACETS: Select[Any] = (
-    select(
-        EVENTS.c.position,
-        EVENTS.c.user_id,
-        EVENTS.c.type,
-        EVENTS.c.schema_version,
-        EVENTS.c.payload,
-        _TURN.c.position.label("turn_position"),
-    )
-    .select_from(EVENTS)
-    .outerjoin(
-        _TURN,
-        and_(
-            _TURN.c.event_id == EVENTS.c.causation_id,
-            _TURN.c.user_id == EVENTS.c.user_id,
-            EVENTS.c.type == SummaryRecorded.type,
-        ),
-    )
-    .where(EVENTS.c.type.in_((TurnRecorded.type, SummaryRecorded.type)), EVENTS.c.position > bindparam("after"))
-    .order_by(EVENTS.c.position)
-    .limit(bindparam("count"))
-)
-_FACETS_OF_USER = _FACETS.where(EVENTS.c.user_id == bindparam("user_id"))
-_ACTIVE_MODEL: Select[Any] = (
-    select(EVENTS)
-    .where(
-        EVENTS.c.user_id.in_((SYSTEM_ID, bindparam("user_id"))),
-        EVENTS.c.type == EmbeddingModelActivated.type,
-        EVENTS.c.conversation_id == SYSTEM_ID,
-    )
-    .order_by(EVENTS.c.position.desc())
-    .limit(1)
-)
-
-
 class LedgerReader:
     """Questions to the ledger through a pool of reading connections; safe to call from any thread."""
 
@@ -199,7 +136,7 @@ class LedgerReader:
         query = select(EVENTS).where(EVENTS.c.position > position)
         if types is not None:
             query = query.where(EVENTS.c.type.in_(types))
-        return [_event(row) for row in self._all(query.order_by(EVENTS.c.position).limit(limit))]
+        return [event_of(row) for row in self._all(query.order_by(EVENTS.c.position).limit(limit))]
 
     def stored_after(self, position: int, limit: int) -> list[StoredEvent]:
         """Return at most ``limit`` rows behind ``position``, in order, as they are stored."""
@@ -255,42 +192,42 @@ class LedgerReader:
         """Return the newest ``limit`` turns of a conversation, oldest first; ``before_turn`` leaves out later ones."""
         if limit == 0:
             return []
-        query = _RECENT_TURNS
+        query = RECENT_TURNS
         if before_turn is not None:
-            query = query.where(func.json_extract(_TURN.c.payload, "$.turn_id") < before_turn)
+            query = query.where(func.json_extract(TURN.c.payload, "$.turn_id") < before_turn)
         rows = self._all(query, user_id=stream.user_id, conversation_id=stream.conversation_id, count=limit)
-        return [_memory(row) for row in reversed(rows)]
+        return [memory_of(row) for row in reversed(rows)]
 
     def memories(self, user_id: str, positions: Sequence[int]) -> dict[int, Memory]:
         """Return this user's memories at the given positions; positions that are not this user's turns are missing."""
         if not positions:
             return {}
-        rows = self._all(_MEMORIES, user_id=user_id, positions=list(positions))
-        return {row.position: _memory(row) for row in rows}
+        rows = self._all(MEMORIES, user_id=user_id, positions=list(positions))
+        return {row.position: memory_of(row) for row in rows}
 
     def memories_used(self, user_id: str, turn_positions: Sequence[int]) -> dict[int, MemoriesUsed]:
         """Return which memories this user's turns at the given positions were answered with, by position."""
         retrieval = EVENTS.alias("retrieval")
         query = (
             select(
-                _TURN.c.position,
-                _TURN.c.schema_version,
-                _TURN.c.payload,
+                TURN.c.position,
+                TURN.c.schema_version,
+                TURN.c.payload,
                 retrieval.c.payload.label("retrieval"),
                 retrieval.c.schema_version.label("retrieval_version"),
             )
             .join(
                 retrieval,
                 and_(
-                    retrieval.c.correlation_id == _TURN.c.correlation_id,
+                    retrieval.c.correlation_id == TURN.c.correlation_id,
                     retrieval.c.type == RetrievalRecorded.type,
-                    retrieval.c.user_id == _TURN.c.user_id,
+                    retrieval.c.user_id == TURN.c.user_id,
                 ),
             )
             .where(
-                _TURN.c.user_id == user_id,
-                _TURN.c.type == TurnRecorded.type,
-                _TURN.c.position.in_(bindparam("positions", expanding=True)),
+                TURN.c.user_id == user_id,
+                TURN.c.type == TurnRecorded.type,
+                TURN.c.position.in_(bindparam("positions", expanding=True)),
             )
         )
         found: dict[int, tuple[TurnRecorded, dict[str, CandidateFound]]] = {}
@@ -329,16 +266,16 @@ class LedgerReader:
         """
         texts: list[FacetText] = []
         if user_id is None:
-            rows = self._all(_FACETS, after=after, count=limit)
+            rows = self._all(FACETS, after=after, count=limit)
         else:
-            rows = self._all(_FACETS_OF_USER, after=after, count=limit, user_id=user_id)
+            rows = self._all(FACETS_OF_USER, after=after, count=limit, user_id=user_id)
         for row in rows:
             if row.type == TurnRecorded.type:
-                turn = _newest(TurnRecorded, row.schema_version, row.payload)
+                turn = newest(TurnRecorded, row.schema_version, row.payload)
                 text = exchange_text(turn["user"], turn["assistant"])
                 texts.append(FacetText(row.user_id, row.position, row.position, "exchange", text))
             elif row.turn_position is not None:
-                summary = _newest(SummaryRecorded, row.schema_version, row.payload)
+                summary = newest(SummaryRecorded, row.schema_version, row.payload)
                 texts.append(FacetText(row.user_id, row.position, row.turn_position, "summary", summary["summary"]))
         return texts, (rows[-1].position if rows else after)
 
@@ -359,11 +296,11 @@ class LedgerReader:
     def turns_without_summary(self, after: int, limit: int) -> list[Event]:
         """Return at most ``limit`` turns behind ``after`` that have no summary yet, in order."""
         has_summary = (
-            select(_SUMMARY.c.position)
+            select(SUMMARY.c.position)
             .where(
-                _SUMMARY.c.causation_id == EVENTS.c.event_id,
-                _SUMMARY.c.type == SummaryRecorded.type,
-                _SUMMARY.c.user_id == EVENTS.c.user_id,
+                SUMMARY.c.causation_id == EVENTS.c.event_id,
+                SUMMARY.c.type == SummaryRecorded.type,
+                SUMMARY.c.user_id == EVENTS.c.user_id,
             )
             .exists()
         )
@@ -373,24 +310,24 @@ class LedgerReader:
             .order_by(EVENTS.c.position)
             .limit(limit)
         )
-        return [_event(row) for row in self._all(query)]
+        return [event_of(row) for row in self._all(query)]
 
     def events_of_answer(self, correlation_id: str) -> list[Event]:
         """Return the events of one chat completion, in order."""
         query = select(EVENTS).where(EVENTS.c.correlation_id == correlation_id).order_by(EVENTS.c.position)
-        return [_event(row) for row in self._all(query)]
+        return [event_of(row) for row in self._all(query)]
 
     def active_embedding_model(self, user_id: str) -> EmbeddingModelActivated | None:
         """Return what was activated last for this user or for everybody, None when nothing ever was."""
-        rows = self._all(_ACTIVE_MODEL, user_id=user_id)
-        payload = _event(rows[0]).payload if rows else None
+        rows = self._all(ACTIVE_MODEL, user_id=user_id)
+        payload = event_of(rows[0]).payload if rows else None
         return payload if isinstance(payload, EmbeddingModelActivated) else None
 
     def active_prompts(self) -> PromptsActivated | None:
         """Return the prompts activated last, None when none ever were."""
         query = select(EVENTS).where(EVENTS.c.type == PromptsActivated.type).order_by(EVENTS.c.position.desc()).limit(1)
         rows = self._all(query)
-        payload = _event(rows[0]).payload if rows else None
+        payload = event_of(rows[0]).payload if rows else None
         return payload if isinstance(payload, PromptsActivated) else None
 
     def conversations(self, user_id: str, limit: int) -> list[ConversationSummary]:
@@ -428,44 +365,3 @@ class LedgerReader:
 
 def _of(stream: StreamId) -> ColumnElement[bool]:
     return (EVENTS.c.user_id == stream.user_id) & (EVENTS.c.conversation_id == stream.conversation_id)
-
-
-def _event(row: Row[Any]) -> Event:
-    return Event(
-        position=row.position,
-        event_id=row.event_id,
-        user_id=row.user_id,
-        conversation_id=row.conversation_id,
-        version=row.version,
-        recorded_at=datetime.fromisoformat(row.recorded_at),
-        correlation_id=row.correlation_id,
-        causation_id=row.causation_id,
-        payload=decode_payload(row.type, row.schema_version, json.loads(row.payload)),
-    )
-
-
-def _newest(model: type[Payload], schema_version: int, payload: str) -> JsonObject:
-    """Return a payload's JSON in its newest shape, without building a model where it already has that shape.
-
-    A turn reads some sixty memories, and checking what this code itself has written cost more than reading it.
-    """
-    found: JsonObject = from_json(payload)
-    if schema_version == model.schema_version:
-        return found
-    return decode_payload(model.type, schema_version, found).model_dump(mode="json")
-
-
-def _memory(row: Row[Any]) -> Memory:
-    turn = _newest(TurnRecorded, row.schema_version, row.payload)
-    summary = _newest(SummaryRecorded, row.summary_version, row.summary) if row.summary is not None else None
-    return Memory(
-        memory_id=row.event_id,
-        position=row.position,
-        conversation_id=row.conversation_id,
-        turn_id=turn["turn_id"],
-        ts=datetime.fromisoformat(turn["ts"]),
-        user=turn["user"],
-        assistant=turn["assistant"],
-        summary=summary["summary"] if summary is not None else None,
-        finish_reason=turn["finish_reason"],
-    )
