@@ -22,16 +22,14 @@ from sqlalchemy.exc import DatabaseError
 
 from domain.errors import (
     EmbeddingMisfit,
-    EmbeddingModelMismatch,
     EmbeddingRejected,
     IndexCatchingUp,
     IndexCorrupt,
     IndexUnavailable,
 )
-from domain.events import EmbeddingModelActivated, NewEvent
-from domain.identity import SYSTEM_ID, SYSTEM_STREAM
 from domain.ledger import Ledger
 from domain.memory import FacetText, Memory
+from projections.activation import REBUILD_COMMAND, ActiveModel
 from projections.embedder import Embedder
 from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors
 from projections.follower import safe_message
@@ -41,8 +39,6 @@ from projections.user_index import Hit, UserIndex, key_of
 from projections.vector_cache import VectorCache, text_hash
 
 log = logging.getLogger(__name__)
-
-REBUILD_COMMAND = "python -m projections.rebuild"
 
 _EVENTS_PER_READ = 512
 _EVENTS_PER_SEARCH_MAX = 2048
@@ -82,7 +78,7 @@ class MemoryIndex:
         self._open: OrderedDict[tuple[str, EmbeddingSpace], UserIndex] = OrderedDict()
         self._open_lock = threading.Lock()
         self._embedders: dict[EmbeddingSpace, Embedder] = {}
-        self._activating: asyncio.Task[EmbeddingModelActivated] | None = None
+        self._active = ActiveModel(ledger, client, settings)
         self.failing = False
         """Whether the last index that had fallen behind could not be brought up to date."""
         self._maintaining: dict[str, asyncio.Task[None]] = {}
@@ -96,7 +92,7 @@ class MemoryIndex:
         try:
             prepared = await _in_thread(self._prepared, user_id)
             if prepared is None:
-                await self.space_of(user_id)
+                await self._active.space_of(user_id)
                 prepared = await _in_thread(self._prepared, user_id)
                 assert prepared is not None
         except IndexCatchingUp:
@@ -112,11 +108,8 @@ class MemoryIndex:
 
     def _prepared(self, user_id: str) -> _Prepared | None:
         """Return what a search needs, the texts to embed with its query last; None before any model was activated."""
-        active = self._ledger.reader.active_embedding_model(user_id)
-        if active is None:
-            return None
-        space = self._space(active)
-        return (space, *self._caught_up(user_id, space))
+        space = self._active.known_space(user_id)
+        return (space, *self._caught_up(user_id, space)) if space is not None else None
 
     def _searched(
         self, user_id: str, prepared: _Prepared, vectors: Vectors, count: int
@@ -147,32 +140,15 @@ class MemoryIndex:
 
     async def close(self) -> None:
         """Stop what runs in the background."""
-        tasks: list[asyncio.Task[Any]] = list(self._maintaining.values())
-        if self._activating is not None:
-            tasks.append(self._activating)
+        tasks = list(self._maintaining.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._active.close()
 
     async def space_of(self, user_id: str) -> EmbeddingSpace:
-        """Return the space in which a user's memory is searched; raise :class:`EmbeddingModelMismatch` without one.
-
-        The first use of an empty ledger activates the configured model.
-        """
-        active = await asyncio.to_thread(self._ledger.reader.active_embedding_model, user_id)
-        if active is None:
-            active = await self._activate()
-        return self._space(active)
-
-    def _space(self, active: EmbeddingModelActivated) -> EmbeddingSpace:
-        space = EmbeddingSpace(active.model, active.dimensions, active.passage_prefix)
-        wanted = self._client.space(self._settings.embedding_dims or space.dimensions)
-        if space != wanted:
-            raise EmbeddingModelMismatch(
-                f"memory is indexed with {_shown(space)}, but the service is configured for {_shown(wanted)}: "
-                f"run `{REBUILD_COMMAND}`"
-            )
-        return space
+        """Return the space in which a user's memory is searched; raises as :meth:`ActiveModel.space_of`."""
+        return await self._active.space_of(user_id)
 
     async def maintain(self, user_id: str) -> None:
         """Bring a user's index up to the ledger, however far behind it is, and take a snapshot where it is due.
@@ -195,33 +171,6 @@ class MemoryIndex:
                 self._client, self._cache, space, batch=self._settings.emb_batch, timeout_s=_MAINTENANCE_TIMEOUT_S
             )
         return self._embedders[space]
-
-    async def _activate(self) -> EmbeddingModelActivated:
-        """Activate the configured model, in one attempt that all who wait for it share."""
-        if self._activating is None or self._activating.done():
-            self._activating = asyncio.get_running_loop().create_task(self._activate_once())
-        return await asyncio.shield(self._activating)
-
-    async def _activate_once(self) -> EmbeddingModelActivated:
-        active = await asyncio.to_thread(self._ledger.reader.active_embedding_model, SYSTEM_ID)
-        if active is not None:
-            return active
-        probe = await self._client.embed(
-            [self._client.query_prefix + "dimension"], timeout_s=self._settings.emb_timeout_s
-        )
-        space = self._client.space(probe.shape[1])
-        payload = EmbeddingModelActivated(
-            model=space.model,
-            dimensions=space.dimensions,
-            passage_prefix=space.passage_prefix,
-            memories=0,
-            vectors=0,
-            ledger_position=0,
-        )
-        event = NewEvent(self._ledger.clock.new_id(), payload)
-        await asyncio.wrap_future(self._ledger.append(SYSTEM_STREAM, lambda _head: [event]))
-        log.info("embedding model %s activated", _shown(space))
-        return payload
 
     async def _embed_query(self, space: EmbeddingSpace, query: str, pending: Sequence[FacetText]) -> Vectors:
         """Embed the query and, in the same request, memories that have no vector yet.
@@ -353,8 +302,3 @@ def _taken_along(missing: Sequence[FacetText]) -> list[FacetText]:
             break
         taken.append(text)
     return taken
-
-
-def _shown(space: EmbeddingSpace) -> str:
-    prefix = f" and passage prefix {space.passage_prefix!r}" if space.passage_prefix else ""
-    return f"{space.model!r} ({space.dimensions} dimensions{prefix})"

@@ -15,9 +15,10 @@ from domain.identity import SYSTEM_ID, SYSTEM_STREAM
 from domain.ledger import Ledger
 from domain.prompts import Prompts, load_prompts
 from migrations.runner import migrate
+from projections.activation import REBUILD_COMMAND
 from projections.embedding_client import EmbeddingClient
 from projections.follower import Follower
-from projections.memory_index import REBUILD_COMMAND, MemoryIndex
+from projections.memory_index import MemoryIndex
 from projections.mirror import Mirror
 from projections.vector_cache import VectorCache
 from projections.vector_follower import VectorFollower

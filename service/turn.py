@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -17,57 +17,27 @@ import anyio
 
 from domain.errors import EmbeddingError, IndexUnavailable, UpstreamError
 from domain.events import (
-    Event,
     GateDecided,
-    JsonObject,
-    NewEvent,
-    Payload,
     PromptReport,
     RerankDecided,
     RetrievalRecorded,
-    TurnFailed,
-    TurnRecorded,
-    Usage,
 )
-from domain.identity import StreamId
-from domain.ledger import Ledger, StreamHead
-from domain.memory import Memory
-from domain.prompt import LAYOUT, BuiltPrompt, build_prompt, texts_to_count
+from domain.ledger import Ledger
+from domain.prompt import LAYOUT, build_prompt, texts_to_count
 from domain.prompts import Prompts
-from domain.reasoning import visible
 from domain.retrieval import Candidate, exclude_window
 from projections.memory_index import Found, MemoryIndex
 from service.decide import Decider
 from service.knobs import Knobs
 from service.settings import ServiceSettings
 from service.token_counter import TokenCounter
+from service.turn_record import DISCONNECTED, INTERNAL_ERROR, STOPPED, Draft, Finished, TurnRecorder, TurnRequest
 from service.upstream import ChatClient, Delta
 
 log = logging.getLogger(__name__)
 
-DISCONNECTED = "client_disconnected"
-"""``finish_reason`` of an answer whose client hung up: what was generated until then is kept."""
-STOPPED = "service_stopped"
-"""The same where it was the service that ended."""
-_INTERRUPTED_STATUS = {DISCONNECTED: 499, STOPPED: 503}
-_INTERNAL_ERROR = "internal_error"
 DEFAULT_CONTEXT_TOKENS = 4096
 """What a model takes when nobody says: the smallest context that self-hosted chat models commonly run with."""
-
-
-LastEvent = Callable[[StreamHead], Payload]
-
-
-@dataclass(frozen=True, slots=True)
-class TurnRequest:
-    """What a client asks. ``parameters`` go to the chat model as they are."""
-
-    stream: StreamId
-    question: str
-    client_system: str
-    knobs: Knobs
-    parameters: JsonObject
-    max_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,38 +52,6 @@ class Started:
     retrieval: RetrievalRecorded
     gate: GateDecided
     rerank: RerankDecided
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The turn is on the disk."""
-
-    turn: TurnRecorded
-    memory_id: str
-    conversation_id: str
-
-
-@dataclass
-class _Draft:
-    """A turn in the making: what is known of it so far, so that it can be recorded wherever it ends."""
-
-    request: TurnRequest
-    correlation_id: str
-    ts: datetime
-    began: float
-    window: list[Memory] = field(default_factory=list)
-    retrieval: RetrievalRecorded | None = None
-    gate: GateDecided | None = None
-    rerank: RerankDecided | None = None
-    prompt: BuiltPrompt | None = None
-    report: PromptReport | None = None
-    text: str = ""
-    finish_reason: str = ""
-    usage: Usage | None = None
-    timings_ms: dict[str, float] = field(default_factory=dict)
-
-    def mark(self, name: str, since: float) -> None:
-        self.timings_ms[name] = round((time.perf_counter() - since) * 1000, 3)
 
 
 class TurnService:
@@ -132,6 +70,7 @@ class TurnService:
         self._chat = chat
         self._prompts = prompts
         self._settings = settings
+        self._recorder = TurnRecorder(ledger, chat.model)
         self._decider = Decider(chat, prompts, settings)
         self.tokens = TokenCounter(chat)
         self.max_model_len: int | None = None
@@ -145,7 +84,7 @@ class TurnService:
         cancelling the task (with :data:`DISCONNECTED` where the client is gone), records what was generated so far.
         """
         clock = self._ledger.clock
-        draft = _Draft(request, f"chatcmpl-{clock.new_id().replace('-', '')}", clock.now(), time.perf_counter())
+        draft = Draft(request, f"chatcmpl-{clock.new_id().replace('-', '')}", clock.now(), time.perf_counter())
         try:
             candidates = await self._retrieve(draft)
             kept = await self._gate(draft, candidates)
@@ -163,18 +102,18 @@ class TurnService:
                     yield delta
             draft.mark("answer", started)
         except UpstreamError as error:
-            await self._record_failure(draft, str(error), error.code, error.status)
+            await self._recorder.failed(draft, str(error), error.code, error.status)
             raise
         except Exception:
-            await self._record_failure(draft, "an internal error, see the log", _INTERNAL_ERROR, 500)
+            await self._recorder.failed(draft, "an internal error, see the log", INTERNAL_ERROR, 500)
             raise
         except (asyncio.CancelledError, GeneratorExit) as error:
             # The client is gone, and with it every reason to go on; what was said so far still happened.
             gone = isinstance(error, GeneratorExit) or DISCONNECTED in error.args
             with anyio.CancelScope(shield=True):
-                await self._record_interrupted(draft, DISCONNECTED if gone else STOPPED)
+                await self._recorder.interrupted(draft, DISCONNECTED if gone else STOPPED)
             raise
-        yield await self._record(draft, draft.finish_reason)
+        yield await self._recorder.finished(draft, draft.finish_reason)
 
     @property
     def context_tokens(self) -> int:
@@ -187,14 +126,14 @@ class TurnService:
             return knobs
         return knobs.model_copy(update={"use_rerank": self._settings.use_rerank_default})
 
-    async def _read_window(self, draft: _Draft) -> None:
+    async def _read_window(self, draft: Draft) -> None:
         started = time.perf_counter()
         draft.window = await asyncio.to_thread(
             self._ledger.reader.recent_turns, draft.request.stream, draft.request.knobs.recent_turns
         )
         draft.mark("window", started)
 
-    async def _retrieve(self, draft: _Draft) -> list[Candidate]:
+    async def _retrieve(self, draft: Draft) -> list[Candidate]:
         """Read the window and search persistent memory; without memory, say why and go on with the window alone."""
         started = time.perf_counter()
         request, knobs = draft.request, draft.request.knobs
@@ -253,7 +192,7 @@ class TurnService:
         self.tokens.prefetch(texts, self._budget(request))
         return candidates
 
-    async def _gate(self, draft: _Draft, candidates: list[Candidate]) -> list[Candidate]:
+    async def _gate(self, draft: Draft, candidates: list[Candidate]) -> list[Candidate]:
         knobs = draft.request.knobs
         kept, draft.gate = await self._decider.gate(
             draft.request.question,
@@ -265,7 +204,7 @@ class TurnService:
         draft.timings_ms["gate"] = draft.gate.latency_ms
         return kept
 
-    async def _rerank(self, draft: _Draft, kept: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
+    async def _rerank(self, draft: Draft, kept: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
         knobs = draft.request.knobs
         replay, notes, draft.rerank = await self._decider.rerank(
             draft.request.question,
@@ -277,7 +216,7 @@ class TurnService:
         draft.timings_ms["rerank"] = draft.rerank.latency_ms
         return replay, notes
 
-    def _build_prompt(self, draft: _Draft, replay: list[Candidate], notes: list[Candidate]) -> list[dict[str, str]]:
+    def _build_prompt(self, draft: Draft, replay: list[Candidate], notes: list[Candidate]) -> list[dict[str, str]]:
         budget = self._budget(draft.request)
         counting = self.tokens.counting()
         draft.prompt = build_prompt(
@@ -307,7 +246,7 @@ class TurnService:
         answer = request.max_tokens or min(self._settings.answer_reserve_tokens, takes // 4)
         return max(takes - answer, takes // 4)
 
-    def _started(self, draft: _Draft, replay: list[Candidate], notes: list[Candidate]) -> Started:
+    def _started(self, draft: Draft, replay: list[Candidate], notes: list[Candidate]) -> Started:
         assert draft.prompt is not None
         assert draft.retrieval is not None
         assert draft.gate is not None
@@ -324,75 +263,3 @@ class TurnService:
             gate=draft.gate,
             rerank=draft.rerank,
         )
-
-    async def _record(self, draft: _Draft, finish_reason: str) -> Finished:
-        prompt, report = draft.prompt, draft.report
-        assert prompt is not None
-        assert report is not None
-        draft.mark("total", draft.began)
-
-        def turn(head: StreamHead) -> TurnRecorded:
-            return TurnRecorded(
-                turn_id=head.turn_id + 1,
-                ts=draft.ts,
-                user=draft.request.question,
-                assistant=visible(draft.text),
-                model=self._chat.model,
-                parameters=draft.request.parameters,
-                finish_reason=finish_reason,
-                usage=draft.usage,
-                window=tuple(memory.memory_id for memory in prompt.window),
-                replayed=tuple(memory.memory_id for memory in prompt.replayed),
-                summarised=tuple(memory.memory_id for memory in prompt.summarised),
-                prompt=report,
-                timings_ms=draft.timings_ms,
-            )
-
-        recorded = (await self._append(draft, turn))[-1]
-        assert isinstance(recorded.payload, TurnRecorded)
-        return Finished(recorded.payload, recorded.event_id, recorded.conversation_id)
-
-    async def _record_failure(self, draft: _Draft, error: str, code: str, status: int) -> None:
-        draft.mark("total", draft.began)
-        failed = TurnFailed(
-            ts=draft.ts,
-            user=draft.request.question,
-            partial_assistant=visible(draft.text),
-            model=self._chat.model,
-            error=error,
-            code=code,
-            status=status,
-            timings_ms=draft.timings_ms,
-        )
-        log.warning("turn %s failed: %s (%d)", draft.correlation_id, code, status)
-        await self._append(draft, lambda _head: failed)
-
-    async def _record_interrupted(self, draft: _Draft, reason: str) -> None:
-        if visible(draft.text):
-            await self._record(draft, draft.finish_reason or reason)
-        else:
-            said = {
-                DISCONNECTED: "the client hung up before the answer began",
-                STOPPED: "the service was stopped before the answer began",
-            }
-            await self._record_failure(draft, said[reason], reason, _INTERRUPTED_STATUS[reason])
-
-    async def _append(self, draft: _Draft, last: LastEvent) -> tuple[Event, ...]:
-        """Append what was decided and how the turn ended, in one commit; each event caused by the one before it."""
-        clock = self._ledger.clock
-        decided = [event for event in (draft.retrieval, draft.gate, draft.rerank) if event is not None]
-        ids = [clock.new_id() for _ in range(len(decided) + 1)]
-
-        def decide(head: StreamHead) -> list[NewEvent]:
-            payloads: list[Payload] = [*decided, last(head)]
-            causes = [None, *ids]
-            return [
-                NewEvent(event_id, payload, draft.correlation_id, cause)
-                for event_id, payload, cause in zip(ids, payloads, causes, strict=False)
-            ]
-
-        # Once handed over it is written, whether or not anybody still waits for it.
-        written = asyncio.shield(asyncio.wrap_future(self._ledger.append(draft.request.stream, decide)))
-        with anyio.CancelScope(shield=True):
-            await written
-        return written.result()

@@ -19,7 +19,8 @@ from service.api.errors import body_of, log_error
 from service.api.memory_fields import retrieved
 from service.api.openai_types import ChatCompletionRequest
 from service.knobs import Knobs
-from service.turn import Finished, Started, TurnService
+from service.turn import Started, TurnService
+from service.turn_record import Finished
 from service.upstream import Delta
 
 router = APIRouter(prefix="/v1")

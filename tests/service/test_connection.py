@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from domain.events import TurnFailed, TurnRecorded
-from service.turn import DISCONNECTED
+from service.turn_record import DISCONNECTED
 from tests.service.running import Running, chat_body, events_of, until
 from tests.upstream import UNTIL_RELEASED, Fault, Kind
 

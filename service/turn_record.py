@@ -1,0 +1,172 @@
+"""How a turn comes to stand in the ledger, wherever it ended: answered, failed, or broken off in between.
+
+Everything that was decided on the way and how the turn ended go into one append, each event caused by the one before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import anyio
+
+from domain.events import (
+    Event,
+    GateDecided,
+    JsonObject,
+    NewEvent,
+    Payload,
+    PromptReport,
+    RerankDecided,
+    RetrievalRecorded,
+    TurnFailed,
+    TurnRecorded,
+    Usage,
+)
+from domain.identity import StreamId
+from domain.ledger import Ledger, StreamHead
+from domain.memory import Memory
+from domain.prompt import BuiltPrompt
+from domain.reasoning import visible
+from service.knobs import Knobs
+
+log = logging.getLogger(__name__)
+
+DISCONNECTED = "client_disconnected"
+"""``finish_reason`` of an answer whose client hung up: what was generated until then is kept."""
+STOPPED = "service_stopped"
+"""The same where it was the service that ended."""
+_INTERRUPTED_STATUS = {DISCONNECTED: 499, STOPPED: 503}
+INTERNAL_ERROR = "internal_error"
+LastEvent = Callable[[StreamHead], Payload]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """What a client asks. ``parameters`` go to the chat model as they are."""
+
+    stream: StreamId
+    question: str
+    client_system: str
+    knobs: Knobs
+    parameters: JsonObject
+    max_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The turn is on the disk."""
+
+    turn: TurnRecorded
+    memory_id: str
+    conversation_id: str
+
+
+@dataclass
+class Draft:
+    """A turn in the making: what is known of it so far, so that it can be recorded wherever it ends."""
+
+    request: TurnRequest
+    correlation_id: str
+    ts: datetime
+    began: float
+    window: list[Memory] = field(default_factory=list)
+    retrieval: RetrievalRecorded | None = None
+    gate: GateDecided | None = None
+    rerank: RerankDecided | None = None
+    prompt: BuiltPrompt | None = None
+    report: PromptReport | None = None
+    text: str = ""
+    finish_reason: str = ""
+    usage: Usage | None = None
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+    def mark(self, name: str, since: float) -> None:
+        self.timings_ms[name] = round((time.perf_counter() - since) * 1000, 3)
+
+
+class TurnRecorder:
+    """Appends turns. ``model`` is the chat model's name."""
+
+    def __init__(self, ledger: Ledger, model: str) -> None:
+        self._ledger = ledger
+        self._model = model
+
+    async def finished(self, draft: Draft, finish_reason: str) -> Finished:
+        """Record the question and its answer; return what stands in the ledger."""
+        prompt, report = draft.prompt, draft.report
+        assert prompt is not None
+        assert report is not None
+        draft.mark("total", draft.began)
+
+        def turn(head: StreamHead) -> TurnRecorded:
+            return TurnRecorded(
+                turn_id=head.turn_id + 1,
+                ts=draft.ts,
+                user=draft.request.question,
+                assistant=visible(draft.text),
+                model=self._model,
+                parameters=draft.request.parameters,
+                finish_reason=finish_reason,
+                usage=draft.usage,
+                window=tuple(memory.memory_id for memory in prompt.window),
+                replayed=tuple(memory.memory_id for memory in prompt.replayed),
+                summarised=tuple(memory.memory_id for memory in prompt.summarised),
+                prompt=report,
+                timings_ms=draft.timings_ms,
+            )
+
+        recorded = (await self._append(draft, turn))[-1]
+        assert isinstance(recorded.payload, TurnRecorded)
+        return Finished(recorded.payload, recorded.event_id, recorded.conversation_id)
+
+    async def failed(self, draft: Draft, error: str, code: str, status: int) -> None:
+        """Record the question and why it got no answer."""
+        draft.mark("total", draft.began)
+        failed = TurnFailed(
+            ts=draft.ts,
+            user=draft.request.question,
+            partial_assistant=visible(draft.text),
+            model=self._model,
+            error=error,
+            code=code,
+            status=status,
+            timings_ms=draft.timings_ms,
+        )
+        log.warning("turn %s failed: %s (%d)", draft.correlation_id, code, status)
+        await self._append(draft, lambda _head: failed)
+
+    async def interrupted(self, draft: Draft, reason: str) -> None:
+        """Record what was said until somebody stopped it: ``reason`` is :data:`DISCONNECTED` or :data:`STOPPED`."""
+        if visible(draft.text):
+            await self.finished(draft, draft.finish_reason or reason)
+        else:
+            said = {
+                DISCONNECTED: "the client hung up before the answer began",
+                STOPPED: "the service was stopped before the answer began",
+            }
+            await self.failed(draft, said[reason], reason, _INTERRUPTED_STATUS[reason])
+
+    async def _append(self, draft: Draft, last: LastEvent) -> tuple[Event, ...]:
+        """Append what was decided and how the turn ended, in one commit; each event caused by the one before it."""
+        clock = self._ledger.clock
+        decided = [event for event in (draft.retrieval, draft.gate, draft.rerank) if event is not None]
+        ids = [clock.new_id() for _ in range(len(decided) + 1)]
+
+        def decide(head: StreamHead) -> list[NewEvent]:
+            payloads: list[Payload] = [*decided, last(head)]
+            causes = [None, *ids]
+            return [
+                NewEvent(event_id, payload, draft.correlation_id, cause)
+                for event_id, payload, cause in zip(ids, payloads, causes, strict=False)
+            ]
+
+        # Once handed over it is written, whether or not anybody still waits for it.
+        written = asyncio.shield(asyncio.wrap_future(self._ledger.append(draft.request.stream, decide)))
+        with anyio.CancelScope(shield=True):
+            await written
+        return written.result()
