@@ -106,6 +106,8 @@ def test_told_to_end_it_finishes_the_answers_it_began(upstream: ScriptedUpstream
     with process(env_of(upstream, tmp_path)) as (service, client, ledger):
         with client.http.stream("POST", "/v1/chat/completions", json=chat_body(DOG, USER, stream=True)) as response:
             events = events_of(response)
+            # The second one shows that the endpoint is at the point where it hangs, and can be released from it.
+            next(events)
             next(events)
             ending = threading.Thread(target=service.terminate)
             ending.start()
