@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,10 +32,12 @@ class DidNotStartError(RuntimeError):
 class Service:
     """A uvicorn process on loopback; it keeps its port, its environment and its log across restarts."""
 
-    def __init__(self, app: str, env: Mapping[str, str], port: int, cwd: Path, log: Path) -> None:
+    def __init__(
+        self, app: str, env: Mapping[str, str], port: int, cwd: Path, log: Path, options: Sequence[str] = ()
+    ) -> None:
         self.port = port
         self.base_url = f"http://127.0.0.1:{port}"
-        self._command = [sys.executable, "-m", "uvicorn", app, "--app-dir", str(ROOT), "--port", str(port)]
+        self._command = [sys.executable, "-m", "uvicorn", app, "--app-dir", str(ROOT), "--port", str(port), *options]
         self._env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | dict(env)
         self._cwd = cwd
         self._log = log
@@ -103,18 +105,23 @@ class Service:
 
 @contextmanager
 def service_process(
-    env: Mapping[str, str], port: int | None = None, *, app: str = "service.app:app", cwd: Path | None = None
+    env: Mapping[str, str],
+    port: int | None = None,
+    *,
+    app: str = "service.app:app",
+    cwd: Path | None = None,
+    options: Sequence[str] = (),
 ) -> Iterator[Service]:
     """Runs the service and kills what is left of it at the end.
 
     The environment is `PATH`, `HOME` and `env` alone, and the working directory an empty one (or `cwd`): no
-    `.env` of the developer is read. Raises `DidNotStartError`.
+    `.env` of the developer is read. `options` are uvicorn's own. Raises `DidNotStartError`.
     """
     with tempfile.TemporaryDirectory(prefix="service-") as scratch:
         empty = Path(scratch) / "cwd"
         empty.mkdir()
         log = Path(scratch) / "log.txt"
-        service = Service(app, env, free_port() if port is None else port, cwd or empty, log)
+        service = Service(app, env, free_port() if port is None else port, cwd or empty, log, options)
         service.start()
         try:
             yield service

@@ -65,6 +65,8 @@ async def ready(request: Request) -> JSONResponse:
         checks["memory"] = {"status": "ok", "model": space.model, "dimensions": space.dimensions}
     except (EmbeddingError, IndexUnavailable) as error:
         checks["memory"] = {"status": "degraded", "code": error.kind, "message": str(error)}
+    except LedgerError as error:
+        checks["memory"] = {"status": "degraded", "code": "ledger_unavailable", "message": str(error)}
     checks["index"] = {"status": "failing" if house.index.failing else "ok"}
     checks |= {
         name: {"status": "failing" if follower.failing else "ok", "failures": follower.failures}

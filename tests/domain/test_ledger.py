@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import Connection
 
 from domain import chain, sqlite
 from domain import ledger as ledger_module
@@ -337,6 +338,28 @@ class TestConflictsAndFailures:
             assert added[-1].position == before + 10
             assert ledger.failures > 0
             check_chain(all_stored(ledger))
+
+    def test_the_wal_is_copied_by_what_was_written_not_after_every_commit(
+        self, ledger_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ledger_module, "_CHECKPOINT_BYTES", 200_000)
+        wal_sizes: list[int] = []
+
+        def counted(connection: Connection, *, truncate: bool = False) -> None:
+            wal_sizes.append(ledger_path.with_name("ledger.sqlite3-wal").stat().st_size)
+            sqlite.checkpoint(connection, truncate=truncate)
+
+        monkeypatch.setattr(ledger_module, "checkpoint", counted)
+        with opened(ledger_path) as ledger:
+            record_turn(ledger, STREAM, assistant="x" * 250_000)
+            for _ in range(50):
+                record_turn(ledger, STREAM)
+            assert len(wal_sizes) == 1
+            record_turn(ledger, STREAM, assistant="x" * 250_000)
+            record_turn(ledger, STREAM)  # it is written after what followed the one before
+            assert len(wal_sizes) == 2
+            # The file of the WAL is as large as ever: its size says nothing about what is still to be copied.
+            assert wal_sizes[1] >= wal_sizes[0] > 250_000
 
     def test_a_listener_that_raises_does_not_end_the_writer(self, ledger: Ledger) -> None:
         def broken() -> None:

@@ -84,3 +84,27 @@ async def test_vectors_of_another_length_never_reach_the_cache(storage: Path, up
         with pytest.raises(EmbeddingMisfit, match="32 numbers, the index holds 64"):
             await embed.embed_missing(["a b"])
         assert cache.get(embed.space_id, [text_hash("a b")]) == {}
+
+
+async def test_an_endpoint_that_refuses_everything_marks_no_text(storage: Path, upstream: ScriptedUpstream) -> None:
+    text = "The spare key hangs behind the clock."
+    upstream.fail_always("embed", Fault(status=400))
+    async with embedder(storage, upstream) as (embed, cache):
+        with pytest.raises(EmbeddingUnavailable, match="refuses even a single word"):
+            await embed.embed_missing([text, "a b"])
+        assert cache.get(embed.space_id, [text_hash(text), text_hash("a b")]) == {}
+        upstream.heal()
+        assert await embed.embed_missing([text, "a b"]) == 2
+        known = cache.get(embed.space_id, [text_hash(text), text_hash("a b")])
+        assert [vector is None for vector in known.values()] == [False, False]
+
+
+async def test_a_text_whose_vector_is_not_finite_does_not_hurt_its_batch(
+    storage: Path, upstream: ScriptedUpstream
+) -> None:
+    upstream.nan_word = "Zanzibar"
+    texts = ["Zanzibar is an island.", *(f"short text {number}" for number in range(5))]
+    async with embedder(storage, upstream) as (embed, cache):
+        assert await embed.embed_missing(texts) == 6
+        known = cache.get(embed.space_id, [text_hash(text) for text in texts])
+        assert [known[text_hash(text)] is None for text in texts] == [True, *[False] * 5]

@@ -42,7 +42,10 @@ async def test_vectors_have_length_one_and_the_order_of_their_texts(tmp_path: Pa
         (Fault(status=401), EmbeddingMisfit, "OPENAI_API_KEY"),
         (Fault(status=403), EmbeddingMisfit, "OPENAI_API_KEY"),
         (Fault(status=404), EmbeddingMisfit, "EMB_MODEL"),
+        (Fault(status=402), EmbeddingUnavailable, "402"),
         (Fault(status=408), EmbeddingUnavailable, "408"),
+        (Fault(status=409), EmbeddingUnavailable, "409"),
+        (Fault(status=423), EmbeddingUnavailable, "423"),
         (Fault(status=429, retry_after="1"), EmbeddingUnavailable, "429"),
         (Fault(status=500), EmbeddingUnavailable, "500"),
         (Fault(status=503), EmbeddingUnavailable, "503"),
@@ -51,6 +54,7 @@ async def test_vectors_have_length_one_and_the_order_of_their_texts(tmp_path: Pa
         (Fault(malformed=True), EmbeddingMisfit, "cannot be read"),
         (Fault(garbage=True), EmbeddingMisfit, "cannot be read"),
         (Fault(empty_choices=True), EmbeddingMisfit, "cannot be read"),
+        (Fault(null_vectors=True), EmbeddingMisfit, "cannot be read"),
         (Fault(nan=True), EmbeddingRejected, "not finite"),
     ],
 )

@@ -12,13 +12,16 @@ import pytest
 
 import projections.memory_index
 from domain.errors import EmbeddingMisfit, EmbeddingModelMismatch, EmbeddingUnavailable, IndexCatchingUp
+from domain.events import EmbeddingModelActivated
+from projections.embedding_client import Vectors
 from projections.index_files import IndexFiles
 from projections.memory_index import MemoryIndex
 from projections.rebuild import rebuild
+from projections.user_index import UserIndex
 from projections.vector_follower import VectorFollower
-from tests.ledgers import ROOT
+from tests.ledgers import ROOT, until
 from tests.projections.world import FACTS, OTHER_MODEL, World, many, opened, remember, settings_for
-from tests.upstream import Fault, ScriptedUpstream
+from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream
 
 QUESTION = "When does the ferry leave?"
 QUESTIONS = (QUESTION, "violin in Vienna", "Which paint is cobalt?", "entry 17 of shelf 3", "chess on Thursday")
@@ -92,6 +95,49 @@ class TestFoundAtOnce:
             assert [position for position, _ in await world.found("ann", QUESTION)] == [ferry]
             await follow(world)
             assert [position for position, _ in await world.found("ann", "winter")] == [winter, ferry]
+
+    async def test_by_the_first_search_of_all_where_the_endpoint_came_late(
+        self, storage: Path, upstream: ScriptedUpstream
+    ) -> None:
+        upstream.fail("embed", Fault(status=503))
+        async with opened(settings_for(storage, upstream)) as world:
+            with pytest.raises(EmbeddingUnavailable):
+                await world.found("ann", QUESTION)
+            (ferry,) = remember(world.ledger, "ann", FACTS[:1], summarised=False)
+            assert [position for position, _ in await world.found("ann", QUESTION)] == [ferry]
+
+    async def test_beside_one_whose_vector_is_not_finite(self, storage: Path, upstream: ScriptedUpstream) -> None:
+        upstream.nan_word = "Zanzibar"
+        async with opened(settings_for(storage, upstream)) as world:
+            (ferry,) = remember(world.ledger, "ann", FACTS[:1], summarised=False)
+            await follow(world)
+            remember(world.ledger, "ann", ["Zanzibar is an island."], summarised=False)
+            (bob,) = remember(world.ledger, "bob", FACTS[:1], summarised=False)
+            assert [position for position, _ in await world.found("ann", QUESTION)] == [ferry]
+            await follow(world)
+            assert [position for position, _ in await world.found("ann", QUESTION)] == [ferry]
+            assert [position for position, _ in await world.found("bob", QUESTION)] == [bob]
+
+    async def test_by_a_reader_whose_batch_another_was_quicker_to_add_in_part(
+        self, storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with opened(settings_for(storage, upstream)) as world:
+            positions = remember(world.ledger, "ann", FACTS)
+            await follow(world)
+        extend = UserIndex.extend
+        others: list[bool] = []
+
+        def after_another(
+            index: UserIndex, after: int, rows: list[int], keys: list[int], vectors: Vectors, position: int
+        ) -> bool:
+            if not others:
+                others.append(extend(index, after, rows[:1], keys[:1], vectors[:1], rows[0]))
+            return extend(index, after, rows, keys, vectors, position)
+
+        monkeypatch.setattr(UserIndex, "extend", after_another)
+        async with opened(settings_for(storage, upstream)) as world:
+            assert {position for position, _ in await world.found("ann", QUESTION, 100)} == set(positions)
+        assert others == [True]
 
 
 class TestThrownAway:
@@ -172,6 +218,22 @@ class TestOneUserAtATime:
             await world.found("cem", QUESTION)
             assert len(loads) == 6, "the one used last stays"
 
+    async def test_one_that_is_closed_during_the_embedding_is_searched_whole(
+        self, storage: Path, upstream: ScriptedUpstream
+    ) -> None:
+        upstream.dims = 1024  # an empty tail alone takes a mebibyte
+        async with opened(settings_for(storage, upstream, index_cache_mb=1)) as world:
+            own = {user: remember(world.ledger, user, FACTS) for user in ("ann", "bob")}
+            await follow(world)
+            upstream.forget_calls()
+            upstream.fail("embed", Fault(hang_s=UNTIL_RELEASED))
+            searching = asyncio.create_task(world.found("ann", QUESTION, 100))
+            await upstream.await_for("embed")
+            assert {position for position, _ in await world.found("bob", QUESTION, 100)} == set(own["bob"])
+            assert [user for user, _ in world.index._open] == ["bob"]
+            upstream.release()
+            assert {position for position, _ in await searching} == set(own["ann"])
+
 
 class TestModels:
     async def test_the_first_use_activates_the_model_once(self, storage: Path, upstream: ScriptedUpstream) -> None:
@@ -182,6 +244,28 @@ class TestModels:
             active = world.ledger.reader.active_embedding_model("anybody")
             assert active is not None
             assert (active.model, active.dimensions) == ("emb-old", 64)
+
+    async def test_all_who_wait_for_the_first_use_share_one_attempt(
+        self, storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        activate = MemoryIndex._activate
+        waiting: list[MemoryIndex] = []
+
+        async def noted(index: MemoryIndex) -> EmbeddingModelActivated:
+            waiting.append(index)
+            return await activate(index)
+
+        monkeypatch.setattr(MemoryIndex, "_activate", noted)
+        upstream.fail("embed", Fault(hang_s=UNTIL_RELEASED, status=503))
+        upstream.fail_always("embed", Fault(status=503))
+        async with opened(settings_for(storage, upstream, emb_timeout_s=60)) as world:
+            searches = [asyncio.create_task(world.found(f"user {number}", QUESTION)) for number in range(6)]
+            await upstream.await_for("embed")
+            await until(lambda: len(waiting) == 6)
+            upstream.release()
+            ends = await asyncio.gather(*searches, return_exceptions=True)
+            assert [type(end) for end in ends] == [EmbeddingUnavailable] * 6
+            assert len(upstream.calls_of("embed")) == 1
 
     async def test_without_an_endpoint_nothing_is_activated(self, storage: Path, upstream: ScriptedUpstream) -> None:
         upstream.fail("embed", Fault(status=503))

@@ -175,6 +175,33 @@ class TestRepair:
             await to_head(Mirror(ledger.reader, tmp_path))
             assert_whole(tmp_path, ledger)
 
+    @pytest.mark.parametrize("lines", [1, 3])
+    async def test_a_file_without_its_first_lines_is_whole_after_the_next_start(
+        self, ledger: Ledger, storage_dir: Path, lines: int
+    ) -> None:
+        for stream in (STREAM, STREAMS[1]) * 5:
+            record_turn(ledger, stream)
+        mirror = Mirror(ledger.reader, storage_dir)
+        await to_head(mirror)
+        path = mirror.path(STREAM)
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[lines:]))
+        await to_head(Mirror(ledger.reader, storage_dir))
+        assert_whole(storage_dir, ledger)
+
+    async def test_a_file_from_another_ledger_of_the_same_length_is_written_anew(self, tmp_path: Path) -> None:
+        for name in ("mine", "theirs"):
+            (tmp_path / name).mkdir()
+            with opened(new_ledger_file(tmp_path / name)) as ledger:
+                for number in range(3):
+                    record_turn(ledger, STREAM, f"{name} {number}")
+                mirror = Mirror(ledger.reader, tmp_path / name)
+                await to_head(mirror)
+        theirs = mirror.path(STREAM).relative_to(tmp_path / "theirs")
+        shutil.copyfile(tmp_path / "theirs" / theirs, tmp_path / "mine" / theirs)
+        with opened(tmp_path / "mine" / "ledger.sqlite3") as ledger:
+            await to_head(Mirror(ledger.reader, tmp_path / "mine"))
+            assert_whole(tmp_path / "mine", ledger)
+
     async def test_a_whole_file_is_not_written_at_start(self, ledger: Ledger, storage_dir: Path) -> None:
         for stream in STREAMS:
             record(ledger, stream, activated())

@@ -61,6 +61,22 @@ async def test_a_failing_endpoint_holds_the_checkpoint(storage: Path, upstream: 
     assert len(asked) == len(set(asked)), "what came before the failure was kept"
 
 
+@pytest.mark.parametrize("status", [400, 402, 409, 423])
+async def test_what_an_ailing_endpoint_refused_is_found_once_it_is_well(
+    storage: Path, upstream: ScriptedUpstream, status: int
+) -> None:
+    async with opened(settings_for(storage, upstream)) as world:
+        await world.index.space_of("ann")
+        (ferry,) = remember(world.ledger, "ann", FACTS[:1])
+        upstream.fail_always("embed", Fault(status=status))
+        follower = VectorFollower(world.ledger, world.index, world.cache)
+        with pytest.raises(EmbeddingUnavailable):
+            await follower.advance()
+        upstream.heal()
+        assert await follower.advance()
+        assert [position for position, _ in await world.found("ann", "When does the ferry leave?")] == [ferry]
+
+
 async def test_a_mismatch_is_said_once_and_held(
     storage: Path, upstream: ScriptedUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -275,6 +275,22 @@ class TestStrategies:
             _, schema = sent(service, "gate")
             assert schema["schema"]["required"] == ["keep", "reasons"]  # type: ignore[index]  # a JSON schema
 
+    @pytest.mark.parametrize("as_list", [True, False])
+    def test_a_reason_with_half_a_character_loses_no_turn(
+        self, upstream: ScriptedUpstream, tmp_path: Path, user: str, as_list: bool
+    ) -> None:
+        upstream.say("answer", "Noted.")
+        why = "a \ud800cat"
+        reasons = [{"n": 1, "why": why}] if as_list else {"1": why}
+        with running(upstream, tmp_path, gate_reasons=True) as service:
+            service.tell_all(FACTS[:1], user)
+            upstream.say("gate", json.dumps({"keep": [1], "reasons": reasons}))
+            for stream in (False, True):
+                answer = service.client.tell(QUESTION, user, someone(), candidate_n=1, stream=stream)
+                assert service.ledger.one(TurnRecorded, answer).user == QUESTION
+                gate = service.ledger.one(GateDecided, answer)
+                assert [(v.keep, v.reason) for v in gate.verdicts] == [(True, "a \ufffdcat")]
+
     def test_gate_score_decides_by_similarity_and_says_by_which_rule(
         self, upstream: ScriptedUpstream, tmp_path: Path, user: str
     ) -> None:

@@ -193,6 +193,7 @@ class TestHttp:
             ("/v1/turns?user=", "user"),
             ("/v1/turns?conversation_id=%00", "conversation_id"),
             ("/v1/turns?before_turn=-1", "before_turn"),
+            (f"/v1/turns?before_turn={10**20}", "before_turn"),
             ("/v1/conversations?limit=100000", "limit"),
             ("/v1/conversations?user=%0a", "user"),
         ],

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 
-from tests.service.running import Running, until
+from domain.sqlite import DRIVER
+from tests.service.running import Running, running, until
 from tests.upstream import Fault, Kind
 
 
@@ -57,6 +61,23 @@ def test_what_is_wrong_is_named(service: Running, path: str, kind: Kind, fault: 
     assert "sk-hidden" not in answer.text
     assert service.client.get("/health").status_code == 200
     assert service.client.get(path).status_code == 200
+
+
+def test_a_ledger_that_cannot_be_read_is_said(service: Running, tmp_path: Path, user: str) -> None:
+    with running(service.upstream, tmp_path) as other:
+        other.client.tell("Hello.", user)
+        other.settle()
+        with closing(DRIVER.connect(other.ledger.path)) as meddler:
+            meddler.execute("ALTER TABLE events RENAME TO gone")
+        ready = other.client.get("/health/ready")
+        assert ready.status_code == 503
+        ledger = ready.json()["checks"]["ledger"]
+        assert ledger["status"] == "failing"
+        assert "the ledger cannot be read" in ledger["message"]
+        for path in ("/v1/turns", "/v1/conversations"):
+            answer = other.client.get(path, user=user)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "ledger_unavailable")
+        assert other.client.get("/health").status_code == 200
 
 
 def test_a_projection_that_fails_is_not_ready_until_it_works_again(service: Running, user: str) -> None:

@@ -84,6 +84,16 @@ def test_a_clients_own_metadata_is_no_ones_business(client: Client, user: str) -
     client.tell("Hi.", user, session="a1", app_version="7", topic={"deep": [1]})
 
 
+def test_metadata_has_at_most_sixteen_entries_with_keys_of_sixty_four_characters(client: Client, user: str) -> None:
+    def body(entries: dict[str, object]) -> dict[str, object]:
+        return {**chat_body("Hi.", user), "metadata": entries}
+
+    client.tell("Hi.", user, **one("k" * 64, "v"))
+    assert client.post(body({f"key {n}": "v" for n in range(16)})).status == 200
+    assert "17" in refused(client, body({f"key {n}": "v" for n in range(17)}), "metadata")
+    assert "64 characters" in refused(client, body({"k" * 65: "v"}), "metadata")
+
+
 @pytest.mark.parametrize("bad", ["text", 3, [1]])
 def test_metadata_must_be_an_object(client: Client, user: str, bad: object) -> None:
     refused(client, {**chat_body("Hi.", user), "metadata": bad}, "metadata")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from domain.events import RetrievalRecorded, TurnRecorded
-from tests.service.running import Running, running, until
+from tests.service.running import Running, running, someone, until
 from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream
 
 DOG = "My dog is called Bruno."
@@ -41,9 +42,10 @@ FAULTS = [
     (Fault(garbage=True), "embedding_misfit"),
     (Fault(malformed=True), "embedding_misfit"),
     (Fault(empty_choices=True), "embedding_misfit"),
+    (Fault(null_vectors=True), "embedding_misfit"),
     (Fault(cut=True), None),
 ]
-NAMES = ["closed", "hangs", "429", "500", "400", "401", "nan", "length", "garbage", "malformed", "empty", "cut"]
+NAMES = ["closed", "hangs", "429", "500", "400", "401", "nan", "length", "garbage", "malformed", "empty", "null", "cut"]
 
 
 @pytest.mark.parametrize(("fault", "code"), FAULTS, ids=NAMES)
@@ -88,6 +90,48 @@ def test_a_question_that_is_too_long_to_embed(service: Running, user: str) -> No
         assert DOG in service.client.tell(QUESTION, user, "saturday").replayed
     finally:
         service.upstream.max_input_chars = None
+
+
+def test_a_question_that_is_too_long_is_searched_by_its_beginning(service: Running, user: str) -> None:
+    service.client.tell(DOG, user, "monday")
+    service.settle()
+    service.upstream.max_input_chars = 600
+    try:
+        answer = service.client.tell(f"{QUESTION} " + "Well, well. " * 300, user, "friday")
+        assert DOG in answer.replayed
+        assert service.ledger.one(RetrievalRecorded, answer).outcome == "ok"
+    finally:
+        service.upstream.max_input_chars = None
+
+
+def test_a_text_whose_vector_is_not_finite_turns_memory_off_for_nothing_else(service: Running, user: str) -> None:
+    other = someone()
+    service.client.tell(DOG, user, "monday")
+    service.upstream.nan_word = "Zanzibar"
+    try:
+        service.client.tell("Zanzibar is an island.", user, "tuesday")
+        service.client.tell("My cat is called Minka.", other, "monday")
+        service.settle()
+        assert DOG in service.client.tell(QUESTION, user, "friday").replayed
+        assert "Minka" in service.client.tell("What is the name of my cat?", other, "friday").text
+        assert service.client.get("/health/ready").status_code == 200
+    finally:
+        service.upstream.nan_word = None
+
+
+def test_a_vector_cache_of_noise_is_put_aside_and_memory_comes_back(
+    upstream: ScriptedUpstream, tmp_path: Path, user: str
+) -> None:
+    with running(upstream, tmp_path) as service:
+        service.client.tell(DOG, user, "monday")
+        service.settle()
+    noise = b"I am no database, whatever my name says. " * 500
+    (tmp_path / "vectors.sqlite3").write_bytes(noise)
+    shutil.rmtree(tmp_path / "users")
+    with running(upstream, tmp_path) as service:
+        assert DOG in service.client.tell(QUESTION, user, "friday").replayed
+        assert "vectors.sqlite3 is broken" in service.log()
+    assert (tmp_path / "vectors.sqlite3.broken").read_bytes() == noise
 
 
 def test_an_endpoint_that_was_never_there(tmp_path: Path, user: str) -> None:

@@ -8,10 +8,11 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from domain.events import (
@@ -50,8 +51,8 @@ def env_of(upstream: ScriptedUpstream, storage: Path) -> dict[str, str]:
 
 
 @contextmanager
-def process(env: Mapping[str, str]) -> Iterator[tuple[Service, Client, LedgerView]]:
-    with service_process(env) as service:
+def process(env: Mapping[str, str], options: Sequence[str] = ()) -> Iterator[tuple[Service, Client, LedgerView]]:
+    with service_process(env, options=options) as service:
         client, ledger = Client(service.base_url), LedgerView(Path(env["STORAGE_DIR"]) / "ledger.sqlite3")
         try:
             yield service, client, ledger
@@ -167,6 +168,43 @@ def test_replaced_prompts_are_used_and_recorded_with_their_texts(upstream: Scrip
         assert replaced.versions["SUMMARY_SYSTEM"] == active.versions["SUMMARY_SYSTEM"]
     with running(upstream, storage, emb_model="old", prompts_dir=prompts) as service:
         assert len(service.ledger.all(PromptsActivated, "", "")) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_outlasts_the_service_says_that_it_was_the_service_that_stopped(
+    upstream: ScriptedUpstream, tmp_path: Path, stream: bool
+) -> None:
+    upstream.fail("answer", Fault(content="One two three four.", hang_s=UNTIL_RELEASED, after_chunks=2))
+    env = env_of(upstream, tmp_path)
+    with process(env, options=("--timeout-graceful-shutdown", "1")) as (service, client, ledger):
+        asking = threading.Thread(target=broken_off, args=(client, chat_body(DOG, USER, stream=stream)))
+        asking.start()
+        upstream.wait_for("answer")
+        service.terminate()
+        asking.join()
+        ends = [(turn.user, turn.finish_reason) for turn in ledger.all(TurnRecorded, USER)]
+        # Whether a word had come by then is not for the test to know: either end is right, if it says who stopped.
+        ends += [(failed.user, failed.code) for failed in ledger.all(TurnFailed, USER)]
+        assert ends == [(DOG, "service_stopped")]
+        assert "Bruno" not in service.log()
+
+
+def broken_off(client: Client, body: dict[str, object]) -> None:
+    """Ask a service that does not live to answer."""
+    with suppress(httpx2.HTTPError):
+        client.http.post("/v1/chat/completions", json=body)
+
+
+@pytest.mark.parametrize("name", ["what? is #1", "a b%20c?mode=memory"])
+def test_the_storage_may_have_any_name(upstream: ScriptedUpstream, tmp_path: Path, name: str) -> None:
+    storage = tmp_path / name / "storage"
+    with running(upstream, storage, emb_model="old") as service:
+        service.client.tell(DOG, USER, "monday")
+        service.settle()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert {"ledger.sqlite3", "vectors.sqlite3", "users"} <= {path.name for path in storage.iterdir()}
+    with running(upstream, storage, emb_model="old") as service:
+        assert DOG in service.client.tell(QUESTION, USER, "friday").replayed
 
 
 def rebuild(upstream: ScriptedUpstream, storage: Path, *arguments: str) -> str:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from domain.events import TurnRecorded
+from domain.events import GateDecided, RerankDecided, SummaryFailed, SummaryRecorded, TurnRecorded
 from domain.prompt import LAYOUT
 from domain.prompts import CHAT_SYSTEM
 from domain.tokens import estimate_tokens
 from tests.service.running import Running, running, someone, until
-from tests.upstream import ScriptedUpstream, gate_keeps_all
+from tests.upstream import Fault, ScriptedUpstream, gate_keeps_all
 
 LONG = "My dog Bruno " + "ran along the harbour " * 40
 QUESTION = "Where did my dog Bruno run?"
@@ -111,3 +111,35 @@ def test_a_server_that_cannot_count_is_asked_no_more(tmp_path: Path, user: str) 
         for _ in range(3):
             answer = service.client.tell(QUESTION, user, "new")
             assert service.ledger.one(TurnRecorded, answer).prompt.counted == "estimate"
+
+
+def test_gate_rerank_and_summary_fit_the_model_too(tmp_path: Path, user: str) -> None:
+    """A strict server refuses what is too long; so many long memories fit only if they are shortened and left out."""
+    told = 35
+    with (
+        ScriptedUpstream(max_model_len=1500, tokenize=False) as upstream,
+        running(upstream, tmp_path, answer_reserve_tokens=300, summary_attempts=1) as service,
+    ):
+        until("the limit is known", lambda: service.house.turns.max_model_len == 1500)
+        upstream.say("answer", "Noted.")
+        upstream.fail("answer", Fault(content="All along the harbour wall. " * 400))
+        upstream.responders["gate"] = gate_keeps_all
+        service.tell_all([f"{n} {LONG}" for n in range(told)], user, "old")
+        service.settle()
+        assert not service.ledger.all(SummaryFailed, user, "old")
+        assert len(service.ledger.all(SummaryRecorded, user, "old")) == told
+        answer = service.client.tell(QUESTION, user, "new")
+        gate = service.ledger.one(GateDecided, answer)
+        # Without a gate the rerank is asked about more than any gate had room for.
+        ungated = service.client.tell(QUESTION, user, "ungated", use_gate=False)
+        for asked in (answer, ungated):
+            assert service.ledger.one(RerankDecided, asked).outcome == "ok"
+        assert gate.outcome == "ok"
+        for kind in ("gate", "rerank", "summary"):
+            assert {call.status for call in upstream.calls_of(kind)} == {200}
+        # What the gate had no room for is dropped, and says that it was not asked about.
+        shown = upstream.calls_of("gate")[-1].body["messages"][1]["content"].count("\n[")
+        assert 0 < shown < told == len(gate.verdicts)
+        assert [verdict.keep for verdict in gate.verdicts] == [True] * shown + [False] * (told - shown)
+        for verdict in gate.verdicts:
+            assert ("not asked about" in (verdict.reason or "")) == (verdict.n > shown)

@@ -82,6 +82,17 @@ def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert all(name in said for name in ("LLM_BASE_URL", "EMB_BASE_URL", "EMB_MODEL", "GATE"))
 
 
+@pytest.mark.parametrize("owner", ["", " ", "a\\nb"])
+def test_a_key_that_stands_for_no_user_is_refused_without_being_shown(
+    monkeypatch: pytest.MonkeyPatch, owner: str
+) -> None:
+    said = complaint(monkeypatch, {**USUAL, "API_KEYS": f'{{"sk-canary-good": "ann", "sk-canary-bad": "{owner}"}}'})
+    assert said.startswith("API_KEYS")
+    assert "a key's user" in said
+    assert "\n" not in said
+    assert "sk-canary" not in said
+
+
 def started(env: Mapping[str, str], cwd: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "uvicorn", "service.app:app", "--app-dir", str(ROOT), "--port", str(free_port())]
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from domain.events import SummaryFailed, SummaryRecorded
+from domain.events import SummaryFailed, SummaryRecorded, TurnRecorded
 from domain.prompts import SUMMARY_SYSTEM, version_of
+from service.summarizer import Summarizer
 from tests.service.running import Running, running, until
 from tests.upstream import UNTIL_RELEASED, Fault
 
@@ -61,6 +62,25 @@ def test_what_was_thought_is_not_part_of_it(service: Running, user: str) -> None
     service.client.tell(DOG, user)
     service.settle()
     assert [summary.summary for summary in service.ledger.all(SummaryRecorded, user)] == ["The dog is Bruno."]
+
+
+def test_a_failure_nobody_expected_is_counted_and_tells_nothing_of_the_text(
+    service: Running, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Summarizer._ask
+
+    async def broken(summarizer: Summarizer, memory_id: str, turn: TurnRecorded, attempts: int) -> SummaryRecorded:
+        if "Bruno" in turn.user:
+            raise RuntimeError(f"cannot summarise {turn.user!r}")
+        return await ask(summarizer, memory_id, turn, attempts)
+
+    monkeypatch.setattr(Summarizer, "_ask", broken)
+    answer = service.client.tell(DOG, user)
+    service.client.tell("The sea is cold.", user)
+    until("it is said", lambda: f"the summary of turn {answer.id} could not be recorded" in service.log())
+    until("the other one is there", lambda: len(service.ledger.all(SummaryRecorded, user)) == 1)
+    assert "RuntimeError" in service.log()
+    assert "Bruno" not in service.log()
 
 
 def test_it_is_given_up_aloud_and_tried_again_at_the_next_start(service: Running, tmp_path: Path, user: str) -> None:

@@ -8,6 +8,7 @@ import openai
 import pytest
 
 from domain.events import TurnFailed, TurnRecorded
+from domain.prompt import BuiltPrompt
 from tests.service.running import Running, running
 from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream
 
@@ -99,6 +100,55 @@ def test_an_answer_without_choices_is_none(service: Running, user: str, stream: 
     answer = service.client.ask(QUESTION, user, stream=stream)
     assert answer.error["code"] == "upstream_broke_off"
     assert [failed.user for failed in service.ledger.all(TurnFailed, user)] == [QUESTION]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_half_a_character_in_finish_reason_loses_no_turn(service: Running, user: str, stream: bool) -> None:
+    service.upstream.fail("answer", Fault(finish_reason="st\ud800op", content="Bruno \udc00!"))
+    answer = service.client.tell(QUESTION, user, stream=stream)
+    [turn] = service.ledger.all(TurnRecorded, user)
+    assert (turn.assistant, turn.finish_reason) == ("Bruno \ufffd!", "st\ufffdop")
+    assert (answer.text, answer.finish_reason) == (turn.assistant, turn.finish_reason)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("reason", [7, ["stop"], {"why": "stop"}, True])
+def test_a_finish_reason_that_is_no_text_is_an_answer_that_cannot_be_read(
+    service: Running, user: str, stream: bool, reason: object
+) -> None:
+    service.upstream.say("answer", "One two")
+    service.upstream.fail("answer", Fault(finish_reason=reason))
+    answer = service.client.ask(QUESTION, user, stream=stream)
+    assert (answer.status, answer.error["code"]) == (200 if stream else 502, "upstream_unreadable")
+    assert not answer.ended
+    [failed] = service.ledger.all(TurnFailed, user)
+    assert (failed.user, failed.partial_assistant, failed.status) == (QUESTION, "One two", 502)
+    assert failed.code == "upstream_unreadable"
+
+
+def test_an_error_message_with_half_a_character_loses_no_turn(service: Running, user: str) -> None:
+    service.upstream.fail("answer", Fault(status=400, message="not \ud800 today"))
+    answer = service.client.ask(QUESTION, user)
+    assert (answer.status, answer.error["code"]) == (400, "upstream_rejected")
+    assert "not \ufffd today" in answer.error["message"]
+    assert [failed.code for failed in service.ledger.all(TurnFailed, user)] == ["upstream_rejected"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_error_nobody_expected_keeps_the_question(
+    service: Running, user: str, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: object, **_named: object) -> BuiltPrompt:
+        raise RuntimeError(f"no prompt for {QUESTION}")
+
+    monkeypatch.setattr(service.house.turns, "_build_prompt", broken)
+    answer = service.client.ask(QUESTION, user, stream=stream)
+    assert (answer.status, answer.error["code"]) == (500, "internal_error")
+    [failed] = service.ledger.all(TurnFailed, user)
+    assert (failed.user, failed.code, failed.status) == (QUESTION, "internal_error", 500)
+    assert QUESTION not in failed.error + answer.error["message"] + service.log()
+    monkeypatch.undo()
+    assert service.client.tell(QUESTION, user).memory("turn")["turn_id"] == 1
 
 
 def test_the_official_client_sees_the_break(service: Running, user: str) -> None:

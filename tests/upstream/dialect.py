@@ -31,6 +31,8 @@ class Dialect:
     """Changes every vector, as other weights under the same name would."""
     matryoshka: bool = False
     max_input_chars: int | None = None
+    nan_word: str | None = None
+    """A text with this in it gets a vector that is not finite, as an overflow in half precision makes it."""
     chat_model: str = CHAT_MODEL
     max_model_len: int | None = 32_768
     tokenize: bool = True
@@ -46,7 +48,7 @@ class Dialect:
         if self.api_key is not None and http.headers.get("authorization") != f"Bearer {self.api_key}":
             raise wire.BadRequestError("Incorrect API key provided.", 401, code="invalid_api_key")
         if fault.status is not None:
-            raise wire.BadRequestError("scripted failure", fault.status)
+            raise wire.BadRequestError(fault.message, fault.status)
 
     def models(self) -> dict[str, Any]:
         length = {} if self.max_model_len is None else {"max_model_len": self.max_model_len}
@@ -80,10 +82,11 @@ class Dialect:
                 vector = vector[:kept] / max(float(np.linalg.norm(vector[:kept])), 1e-9)
             if fault.vector_length is not None:
                 vector = np.resize(vector, fault.vector_length)
-            if fault.nan:
+            if fault.nan or (self.nan_word is not None and self.nan_word in texts[index]):
                 vector = np.full_like(vector, np.nan)
             coded = body.get("encoding_format", "float") == "base64"
             value = base64.b64encode(vector.astype("<f4").tobytes()).decode() if coded else vector.tolist()
+            value = None if fault.null_vectors else value
             rows.append({"object": "embedding", "index": index, "embedding": value})
         count = sum(map(minds.tokens, texts))
         usage = {"prompt_tokens": count, "total_tokens": count}

@@ -39,6 +39,8 @@ class Fault:
 
     status: int | None = None
     """Answer with this HTTP status and an OpenAI-shaped error."""
+    message: str = "scripted failure"
+    """What that error says."""
     retry_after: str | None = None
     """The `Retry-After` header of that error."""
     hang_s: float = 0.0
@@ -56,8 +58,8 @@ class Fault:
     """The body ends before its `Content-Length`."""
     empty_choices: bool = False
     """No choices (chat) or no data (embeddings)."""
-    finish_reason: str | None = None
-    """Such as `length` or `content_filter`."""
+    finish_reason: Any = None
+    """Such as `length` or `content_filter`; what is no string is sent as it is."""
     reasoning: str | None = None
     reasoning_field: str = "reasoning_content"
     think: str | None = None
@@ -67,6 +69,8 @@ class Fault:
     chunk_delay_s: float = 0.0
     vector_length: int | None = None
     nan: bool = False
+    null_vectors: bool = False
+    """`"embedding": null` where a vector should be."""
 
 
 @dataclass(frozen=True)

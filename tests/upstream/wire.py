@@ -74,4 +74,5 @@ def error(refusal: BadRequestError) -> dict[str, Any]:
 
 
 def encode(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    # Half of a surrogate pair becomes its JSON escape: that is how it travels in valid UTF-8.
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
