@@ -13,6 +13,7 @@ import pytest
 import projections.memory_index
 from domain.errors import EmbeddingMisfit, EmbeddingModelMismatch, EmbeddingUnavailable, IndexCatchingUp
 from domain.events import EmbeddingModelActivated
+from projections.activation import ActiveModel
 from projections.embedding_client import Vectors
 from projections.index_files import IndexFiles
 from projections.memory_index import MemoryIndex
@@ -248,14 +249,14 @@ class TestModels:
     async def test_all_who_wait_for_the_first_use_share_one_attempt(
         self, storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        activate = MemoryIndex._activate
-        waiting: list[MemoryIndex] = []
+        activate = ActiveModel._activate
+        waiting: list[ActiveModel] = []
 
-        async def noted(index: MemoryIndex) -> EmbeddingModelActivated:
-            waiting.append(index)
-            return await activate(index)
+        async def noted(active: ActiveModel) -> EmbeddingModelActivated:
+            waiting.append(active)
+            return await activate(active)
 
-        monkeypatch.setattr(MemoryIndex, "_activate", noted)
+        monkeypatch.setattr(ActiveModel, "_activate", noted)
         upstream.fail("embed", Fault(hang_s=UNTIL_RELEASED, status=503))
         upstream.fail_always("embed", Fault(status=503))
         async with opened(settings_for(storage, upstream, emb_timeout_s=60)) as world:
