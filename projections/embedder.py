@@ -55,6 +55,10 @@ class Embedder:
             vector = await self._shortened(texts[0])
             if vector is None:
                 await self._check_endpoint()
+                log.warning(
+                    "the embedding endpoint refuses a memory of %d characters; it is left out of the index",
+                    len(texts[0]),
+                )
             self._cache.put(self.space_id, {text_hash(texts[0]): vector})
             return
         self.keep(texts, vectors)
@@ -90,5 +94,4 @@ class Embedder:
             else:
                 log.warning("a memory of %d characters is embedded by its first %d", len(text), length)
                 return row
-        log.warning("the embedding endpoint refuses a memory of %d characters; it is left out of the index", len(text))
         return None

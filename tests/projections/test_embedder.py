@@ -86,13 +86,16 @@ async def test_vectors_of_another_length_never_reach_the_cache(storage: Path, up
         assert cache.get(embed.space_id, [text_hash("a b")]) == {}
 
 
-async def test_an_endpoint_that_refuses_everything_marks_no_text(storage: Path, upstream: ScriptedUpstream) -> None:
+async def test_an_endpoint_that_refuses_everything_marks_no_text(
+    storage: Path, upstream: ScriptedUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
     text = "The spare key hangs behind the clock."
     upstream.fail_always("embed", Fault(status=400))
     async with embedder(storage, upstream) as (embed, cache):
         with pytest.raises(EmbeddingUnavailable, match="refuses even a single word"):
             await embed.embed_missing([text, "a b"])
         assert cache.get(embed.space_id, [text_hash(text), text_hash("a b")]) == {}
+        assert "left out" not in caplog.text
         upstream.heal()
         assert await embed.embed_missing([text, "a b"]) == 2
         known = cache.get(embed.space_id, [text_hash(text), text_hash("a b")])
