@@ -12,15 +12,20 @@ LOCAL := $(VENV)/.installed-local
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench clean
+.PHONY: help run rebuild test lint bench clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(BASE) ## start the API and the chat page (with the embedded models where no endpoint is configured)
 	@extras=$$($(PY) -m service.launch --extras) || exit 1; \
 	if [ "$$extras" = local ]; then $(MAKE) --silent --no-print-directory $(LOCAL) || exit 1; fi; \
 	exec $(PY) -m service.launch --with-parent
+
+rebuild: $(BASE) ## rebuild memory's indices, after another embedding model was configured
+	@extras=$$($(PY) -m service.launch --extras) || exit 1; \
+	if [ "$$extras" = local ]; then $(MAKE) --no-print-directory $(LOCAL) || exit 1; fi; \
+	exec $(PY) -m service.launch --rebuild
 
 test: lint ## everything a change must pass
 	$(PY) -m pytest --numprocesses auto --dist loadfile

@@ -38,6 +38,11 @@ class ActiveModel:
         active = self._ledger.reader.active_embedding_model(user_id)
         return self._space(active) if active is not None else None
 
+    def _wanted(self) -> str:
+        """Name the configured model; its dimensions are not known before it has answered, unless they were set."""
+        dims = self._settings.embedding_dims
+        return _shown(self._client.space(dims)) if dims else repr(self._client.model)
+
     async def space_of(self, user_id: str) -> EmbeddingSpace:
         """Return the space in which a user's memory is searched, activating the configured model if none ever was.
 
@@ -56,7 +61,7 @@ class ActiveModel:
         wanted = self._client.space(self._settings.embedding_dims or space.dimensions)
         if space != wanted:
             raise EmbeddingModelMismatch(
-                f"memory is indexed with {_shown(space)}, but the service is configured for {_shown(wanted)}: "
+                f"memory is indexed with {_shown(space)}, but the service is configured for {self._wanted()}: "
                 f"run `{REBUILD_COMMAND}`"
             )
         return space

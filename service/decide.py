@@ -26,7 +26,7 @@ from domain.events import GateDecided, JsonObject, Outcome, RerankDecided, Usage
 from domain.memory import Memory
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, split
-from domain.score_gate import score_rule
+from domain.score_gate import asks_the_same, score_rule
 from domain.tokens import estimate_tokens
 from service.settings import ServiceSettings
 from service.upstream import ChatClient
@@ -79,7 +79,9 @@ class Decider:
         elif strategy == "off":
             outcome, asked = "skipped", _Asked(None, "the gate is off", None, None)
         elif strategy == "score":
-            threshold = score_rule([candidate.score for candidate in candidates], self._settings.gate_score_min)
+            new = [item.score for item in candidates if not asks_the_same(question, item.memory.user)]
+            scores = new or [item.score for item in candidates]
+            threshold = score_rule(scores, self._settings.gate_score_min)
             rule = threshold.as_event()
             kept = [n for n in everything if candidates[n - 1].score >= threshold.threshold]
             reasons = {n: f"similarity {candidates[n - 1].score:.4f}" for n in everything}

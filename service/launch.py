@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from domain.errors import SettingsError
 from domain.settings import load_settings
+from service.settings import ServiceSettings
 from service.supervisor import LaunchError, StopAsked, Supervisor, supervising
 
 HOST = "127.0.0.1"
@@ -64,6 +65,7 @@ class LaunchSettings(BaseSettings):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m service.launch", description=__doc__)
+    parser.add_argument("--rebuild", action="store_true", help="rebuild memory's indices with these settings and end")
     parser.add_argument("--extras", action="store_true", help="print the extras needed here and end")
     parser.add_argument("--with-parent", action="store_true", help="end when the process that started this ends")
     options = parser.parse_args(arguments)
@@ -74,9 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.extras:
             sys.stdout.write("local\n" if settings.embedded else "")
             return 0
-        _check_ports(settings)
+        _check_service_settings(settings)
+        if not options.rebuild:
+            _check_ports(settings)
         with supervising(parent) as supervisor:
-            launch(settings, supervisor)
+            if options.rebuild:
+                rebuild(settings, supervisor)
+            else:
+                launch(settings, supervisor)
     except (SettingsError, LaunchError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -96,6 +103,21 @@ def launch(settings: LaunchSettings, supervisor: Supervisor) -> None:
     sys.stdout.write(f"\n  Chat page  {page}\n  API        {api}/v1\n\nCtrl-C stops both.\n")
     sys.stdout.flush()
     supervisor.watch()
+
+
+def rebuild(settings: LaunchSettings, supervisor: Supervisor) -> None:
+    """Run `python -m projections.rebuild`, with the embedded embedding model where none is configured."""
+    environment: dict[str, str] = {}
+    if "embeddings" in settings.embedded:
+        environment = _start_models(settings.model_copy(update={"llm_base_url": "not needed"}), supervisor)
+    supervisor.finish("The rebuild", [sys.executable, "-m", "projections.rebuild"], environment)
+
+
+def _check_service_settings(settings: LaunchSettings) -> None:
+    """Complain about a bad setting now, and not after the models have been fetched and loaded."""
+    ours = {"chat": ("llm_base_url", "llm_model"), "embeddings": ("emb_base_url", "emb_model")}
+    filled_in = {name: "http://embedded" for model in settings.embedded for name in ours[model]}
+    load_settings(ServiceSettings, **filled_in)
 
 
 def api_environment(

@@ -173,7 +173,9 @@ def _first_complaint(errors: Sequence[Any]) -> InvalidInput:
     path = [str(part) for part in first["loc"] if part not in {"body", "query"}]
     if first["type"] == "json_invalid":
         return InvalidInput("body", "not JSON", f"send a JSON object ({first['ctx']['error']})")
-    field = ".".join(path) or "body"
+    if not path:
+        return InvalidInput("body", "no JSON object", "send one, with the header Content-Type: application/json")
+    field = ".".join(path)
     fix = str(first["msg"]).removeprefix("Value error, ")
     value = first["input"] if path and first["type"] != "missing" else "(missing)"
     # A whole object is no value that anybody recognises in a message, and it may be long.
