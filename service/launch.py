@@ -20,7 +20,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from domain.errors import SettingsError
 from domain.settings import load_settings
-from service.settings import ServiceSettings
 from service.supervisor import LaunchError, StopAsked, Supervisor, supervising
 
 HOST = "127.0.0.1"
@@ -76,7 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.extras:
             sys.stdout.write("local\n" if settings.embedded else "")
             return 0
-        _check_service_settings(settings)
         if not options.rebuild:
             _check_ports(settings)
         with supervising(parent) as supervisor:
@@ -111,13 +109,6 @@ def rebuild(settings: LaunchSettings, supervisor: Supervisor) -> None:
     if "embeddings" in settings.embedded:
         environment = _start_models(settings.model_copy(update={"llm_base_url": "not needed"}), supervisor)
     supervisor.finish("The rebuild", [sys.executable, "-m", "projections.rebuild"], environment)
-
-
-def _check_service_settings(settings: LaunchSettings) -> None:
-    """Complain about a bad setting now, and not after the models have been fetched and loaded."""
-    ours = {"chat": ("llm_base_url", "llm_model"), "embeddings": ("emb_base_url", "emb_model")}
-    filled_in = {name: "http://embedded" for model in settings.embedded for name in ours[model]}
-    load_settings(ServiceSettings, **filled_in)
 
 
 def api_environment(
