@@ -40,8 +40,7 @@ class ActiveModel:
 
     def _wanted(self) -> str:
         """Name the configured model; its dimensions are not known before it has answered, unless they were set."""
-        dims = self._settings.embedding_dims
-        return _shown(self._client.space(dims)) if dims else repr(self._client.model)
+        return _shown(self._client.space(self._settings.embedding_dims))
 
     async def space_of(self, user_id: str) -> EmbeddingSpace:
         """Return the space in which a user's memory is searched, activating the configured model if none ever was.
@@ -95,5 +94,7 @@ class ActiveModel:
 
 
 def _shown(space: EmbeddingSpace) -> str:
-    prefix = f" and passage prefix {space.passage_prefix!r}" if space.passage_prefix else ""
-    return f"{space.model!r} ({space.dimensions} dimensions{prefix})"
+    details = [f"{space.dimensions} dimensions"] if space.dimensions else []
+    if space.passage_prefix:
+        details.append(f"passage prefix {space.passage_prefix!r}")
+    return f"{space.model!r} ({', '.join(details)})" if details else repr(space.model)
