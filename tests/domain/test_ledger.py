@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -356,7 +357,9 @@ class TestConflictsAndFailures:
                 record_turn(ledger, STREAM)
             assert len(wal_sizes) == 1
             record_turn(ledger, STREAM, assistant="x" * 250_000)
-            record_turn(ledger, STREAM)  # it is written after what followed the one before
+            deadline = time.monotonic() + 30
+            while len(wal_sizes) < 2 and time.monotonic() < deadline:
+                record_turn(ledger, STREAM)  # while another append waits, copying is put off until after it
             assert len(wal_sizes) == 2
             # The file of the WAL is as large as ever: its size says nothing about what is still to be copied.
             assert wal_sizes[1] >= wal_sizes[0] > 250_000
