@@ -28,18 +28,19 @@ def canonical(value: Any) -> str:  # any JSON value
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _hash(text: str) -> str:
+def digest(text: str) -> str:
+    """Return the hash of a text, with the name of its algorithm in front."""
     return f"{ALGORITHM}:{hashlib.sha256(text.encode('utf-8')).hexdigest()}"
 
 
 def identity_hash(salt: str, user_id: str, conversation_id: str) -> str:
     """Hash who an event belongs to."""
-    return _hash(canonical([salt, user_id, conversation_id]))
+    return digest(canonical([salt, user_id, conversation_id]))
 
 
 def payload_hash(salt: str, payload_json: str) -> str:
     """Hash what an event says, over the very text that is stored."""
-    return _hash(f"{salt}\n{payload_json}")
+    return digest(f"{salt}\n{payload_json}")
 
 
 def event_hash(
@@ -57,7 +58,7 @@ def event_hash(
     payload_hash: str,
 ) -> str:
     """Hash an event's envelope together with all that came before it."""
-    return _hash(
+    return digest(
         canonical(
             [
                 prev_hash,

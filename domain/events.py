@@ -22,6 +22,8 @@ JsonObject = dict[str, Any]
 Outcome = Literal["ok", "fallback", "skipped"]
 Facet = Literal["exchange", "summary"]
 """Which text of a memory a vector stands for: the exchange itself, or its summary."""
+RetrievalMode = Literal["hybrid", "dense", "lexical"]
+"""Which of the two indices proposed the candidates: vectors, words, or both."""
 
 
 class _Value(BaseModel):
@@ -60,12 +62,20 @@ class PromptReport(_Value):
     tokens: int
     counted: Literal["exact", "estimate", "mixed"]
     left_out: tuple[LeftOut, ...] = ()
+    messages_hash: str | None = None
+    """Hash of the messages as they were sent, so that a prompt made again from events can be shown to be the same."""
 
 
 class TurnRecorded(Payload):
-    """A question and its answer. A memory *is* such an event: its id is the event's id."""
+    """A question and its answer. A memory *is* such an event: its id is the event's id.
+
+    ``client_system`` is the client's own system text, None where it was not recorded (schema 1). ``neighbours`` are the
+    memories that came along with the replayed ones. An imported turn names its source in ``imported_from``, and has no
+    prompt.
+    """
 
     type: ClassVar[str] = "TurnRecorded"
+    schema_version: ClassVar[int] = 2
 
     turn_id: int
     ts: datetime
@@ -78,7 +88,10 @@ class TurnRecorded(Payload):
     window: tuple[str, ...]
     replayed: tuple[str, ...]
     summarised: tuple[str, ...]
-    prompt: PromptReport
+    neighbours: tuple[str, ...] = ()
+    client_system: str | None = None
+    imported_from: str | None = None
+    prompt: PromptReport | None
     timings_ms: dict[str, float]
 
 
@@ -125,15 +138,26 @@ class SummaryFailed(Payload):
 
 
 class CandidateFound(_Value):
-    """One memory the index proposed. ``rank`` counts from 1; ``excluded`` says why it went no further."""
+    """One memory the indices proposed; ranks count from 1, ``excluded`` says why it went no further.
+
+    ``score`` and ``rank`` are the fused ones, by which candidates are ordered. The dense score is a cosine similarity,
+    the lexical one BM25 (higher is better); score and rank are None where that index did not propose the memory, and
+    ``matched`` is None where only words did. ``summary_position`` is the position of the event whose summary was
+    shown, None where the exchange itself was.
+    """
 
     memory_id: str
     turn_position: int
     conversation_id: str
     turn_id: int
-    dense_score: float
-    dense_rank: int
-    matched: Facet
+    score: float
+    rank: int
+    dense_score: float | None
+    dense_rank: int | None
+    lexical_score: float | None = None
+    lexical_rank: int | None = None
+    matched: Facet | None
+    summary_position: int | None = None
     excluded: Literal["recent_window", "same_text_as_window"] | None = None
 
 
@@ -141,10 +165,13 @@ class RetrievalRecorded(Payload):
     """What was asked of persistent memory and what came back.
 
     ``outcome`` is ``degraded`` when memory could not be searched: ``degraded_code`` and ``degraded_reason`` say why,
-    and the turn went on with the recent window alone.
+    and the turn went on with the recent window alone, or with what the index that was left could find (then there are
+    candidates, and ``mode`` says which index that was). ``fusion`` states the rule by which rankings were fused,
+    ``time_range`` the time that the query named.
     """
 
     type: ClassVar[str] = "RetrievalRecorded"
+    schema_version: ClassVar[int] = 2
 
     query: str
     knobs: JsonObject
@@ -152,12 +179,16 @@ class RetrievalRecorded(Payload):
     outcome: Literal["ok", "degraded", "skipped"]
     degraded_code: str | None = None
     degraded_reason: str | None = None
+    mode: RetrievalMode | None = None
+    fusion: JsonObject | None = None
+    time_range: JsonObject | None = None
     embedding_model: str | None = None
     dimensions: int | None = None
     index_position: int | None = None
     candidates: tuple[CandidateFound, ...] = ()
     embed_ms: float = 0.0
     search_ms: float = 0.0
+    lexical_ms: float = 0.0
 
 
 class Verdict(_Value):
@@ -191,12 +222,14 @@ class GateDecided(Payload):
 class RerankDecided(Payload):
     """The order of the kept memories and which of them are replayed; the others are summary-only.
 
-    ``named`` counts the memories the model itself put in order; the rest follow in gate order.
+    ``named`` counts the memories the model itself put in order; the rest follow in gate order. ``scores`` are those a
+    rerank endpoint gave the named ones.
     """
 
     type: ClassVar[str] = "RerankDecided"
+    schema_version: ClassVar[int] = 2
 
-    strategy: Literal["llm", "none"]
+    strategy: Literal["llm", "endpoint", "none"]
     outcome: Outcome
     note: str | None
     model: str | None
@@ -204,10 +237,44 @@ class RerankDecided(Payload):
     retrieve_k: int
     order: tuple[str, ...]
     named: int
+    scores: tuple[float, ...] = ()
     replayed: tuple[str, ...]
     raw_answer: str | None
     usage: Usage | None
     latency_ms: float
+
+
+class MemoryEdited(Payload):
+    """A person corrected a memory: from here on this is its summary, whatever a model wrote or will write."""
+
+    type: ClassVar[str] = "MemoryEdited"
+
+    memory_id: str
+    turn_id: int
+    summary: str
+
+
+class MemoryForgotten(Payload):
+    """A person withdrew a memory: from here on no search, window or list shows it. The turn stays in the ledger."""
+
+    type: ClassVar[str] = "MemoryForgotten"
+
+    memory_id: str
+    turn_id: int
+    reason: str | None = None
+
+
+class UserErased(Payload):
+    """A person's texts and ids were blanked in every event of theirs, this one's own ids included.
+
+    It is appended to the user's own stream and is what lets the triggers pass the blanking. ``events`` and
+    ``conversations`` count what was blanked.
+    """
+
+    type: ClassVar[str] = "UserErased"
+
+    events: int
+    conversations: int
 
 
 class EmbeddingModelActivated(Payload):
@@ -245,13 +312,51 @@ CATALOGUE: Mapping[str, type[Payload]] = {
         RetrievalRecorded,
         GateDecided,
         RerankDecided,
+        MemoryEdited,
+        MemoryForgotten,
+        UserErased,
         EmbeddingModelActivated,
         PromptsActivated,
     )
 }
 
-UPCASTERS: dict[tuple[str, int], Callable[[JsonObject], JsonObject]] = {}
+
+def _turn_from_1(payload: JsonObject) -> JsonObject:
+    return {**payload, "neighbours": [], "client_system": None, "imported_from": None}
+
+
+def _retrieval_from_1(payload: JsonObject) -> JsonObject:
+    """Schema 1 knew vectors only, so their order was the order of the candidates."""
+    candidates = [
+        {**candidate, "score": candidate["dense_score"], "rank": candidate["dense_rank"]}
+        for candidate in payload["candidates"]
+    ]
+    mode = "dense" if payload["outcome"] == "ok" else None
+    return {**payload, "mode": mode, "candidates": candidates}
+
+
+def _rerank_from_1(payload: JsonObject) -> JsonObject:
+    return {**payload, "scores": []}
+
+
+UPCASTERS: dict[tuple[str, int], Callable[[JsonObject], JsonObject]] = {
+    ("TurnRecorded", 1): _turn_from_1,
+    ("RetrievalRecorded", 1): _retrieval_from_1,
+    ("RerankDecided", 1): _rerank_from_1,
+}
 """(type, schema version) -> a pure function from a payload of that version to one of the next."""
+
+
+class Erased(Payload):
+    """What is read in the place of a payload that was blanked by an erasure. It is never appended."""
+
+    type: ClassVar[str] = "Erased"
+
+    event_type: str
+
+
+BLANK = "{}"
+"""The payload's text, and with it an empty salt, after an erasure."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ DEFAULT_USER = "anonymous"
 DEFAULT_CONVERSATION = "default"
 SYSTEM_ID = ""
 """The id of the system stream; no client can send it, since an empty id is refused."""
+ERASED_PREFIX = "erased:"
+"""What ids begin with that an erasure has put in the place of a person's; no client can send such a one."""
 
 ID_CHARS_MAX = 16_384
 _FILE_NAME_CHARS_MAX = 150
@@ -50,6 +52,8 @@ def check_id(field: str, value: object) -> str:
         raise InvalidInput(field, value, "send at least one visible character, or leave the field out")
     if len(value) > ID_CHARS_MAX:
         raise InvalidInput(field, f"{len(value)} characters", f"send at most {ID_CHARS_MAX} characters")
+    if value.startswith(ERASED_PREFIX):
+        raise InvalidInput(field, value, f"choose one that does not begin with {ERASED_PREFIX!r}, which marks erasures")
     for char in value:
         if unicodedata.category(char) in {"Cc", "Cs"}:
             raise InvalidInput(field, value, f"remove the control character U+{ord(char):04X}")

@@ -13,7 +13,8 @@ class Memory:
     """One turn as it is remembered.
 
     ``memory_id`` is the event id of the turn, ``position`` its place in the ledger, ``turn_id`` its number in the
-    conversation; ``summary`` is None until the summary has been written; ``finish_reason`` says how the answer ended.
+    conversation; ``summary`` is None until the summary has been written, and ``summary_position`` is that of the event
+    that said it; ``finish_reason`` says how the answer ended.
     """
 
     memory_id: str
@@ -25,6 +26,7 @@ class Memory:
     assistant: str
     summary: str | None = None
     finish_reason: str = "stop"
+    summary_position: int | None = None
 
     @property
     def note(self) -> str:
@@ -34,16 +36,16 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class FacetText:
-    """A text by which a memory can be found.
+    """A text by which a memory can be found from an event on, or, with ``text`` None, can no longer be found.
 
-    ``turn_position`` names the memory, ``position`` the event that said the text.
+    ``turn_position`` names the memory, ``position`` the event that said the text or withdrew it.
     """
 
     user_id: str
     position: int
     turn_position: int
     facet: Facet
-    text: str
+    text: str | None
 
 
 def exchange_text(user: str, assistant: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from domain.chain import canonical, digest
 from domain.events import LeftOut
 from domain.memory import Memory
 
@@ -97,6 +98,11 @@ def build_prompt(
         messages += _exchange(turn.user, turn.assistant)
     messages.append({"role": "user", "content": question})
     return BuiltPrompt(messages, kept_window, kept_replay, kept_notes, tuple(left_out), tokens)
+
+
+def messages_hash(messages: Sequence[Message]) -> str:
+    """Return the hash by which messages made again can be told to be the ones that were sent."""
+    return digest(canonical(list(messages)))
 
 
 def texts_to_count(

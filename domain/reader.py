@@ -23,6 +23,8 @@ from domain.events import (
     CandidateFound,
     EmbeddingModelActivated,
     Event,
+    MemoryEdited,
+    MemoryForgotten,
     PromptsActivated,
     RetrievalRecorded,
     SummaryRecorded,
@@ -30,19 +32,20 @@ from domain.events import (
     decode_payload,
 )
 from domain.identity import StreamId
-from domain.memory import FacetText, Memory, exchange_text
+from domain.memory import FacetText, Memory
 from domain.schema import EVENTS
 from domain.statements import (
     ACTIVE_MODEL,
+    FACET_TYPES,
     FACETS,
     FACETS_OF_USER,
+    LATEST,
     MEMORIES,
     RECENT_TURNS,
-    SUMMARY,
     TURN,
     event_of,
+    facet_changes,
     memory_of,
-    newest,
 )
 
 
@@ -181,28 +184,38 @@ class LedgerReader:
         """Return at most ``limit`` user ids that have memories, in order, behind ``user_id``."""
         query = (
             select(EVENTS.c.user_id)
-            .where(EVENTS.c.user_id > user_id, EVENTS.c.type == TurnRecorded.type)
+            .where(EVENTS.c.user_id > user_id, EVENTS.c.type == TurnRecorded.type, EVENTS.c.salt != "")
             .distinct()
             .order_by(EVENTS.c.user_id)
             .limit(limit)
         )
         return [row.user_id for row in self._all(query)]
 
-    def recent_turns(self, stream: StreamId, limit: int, before_turn: int | None = None) -> list[Memory]:
-        """Return the newest ``limit`` turns of a conversation, oldest first; ``before_turn`` leaves out later ones."""
+    def recent_turns(
+        self, stream: StreamId, limit: int, before_turn: int | None = None, *, as_of: int = LATEST
+    ) -> list[Memory]:
+        """Return the newest ``limit`` turns of a conversation, oldest first, without the forgotten ones.
+
+        ``before_turn`` leaves out later turns, ``as_of`` asks what would have been answered at that position.
+        """
         if limit == 0:
             return []
         query = RECENT_TURNS
         if before_turn is not None:
             query = query.where(func.json_extract(TURN.c.payload, "$.turn_id") < before_turn)
-        rows = self._all(query, user_id=stream.user_id, conversation_id=stream.conversation_id, count=limit)
+        rows = self._all(
+            query, user_id=stream.user_id, conversation_id=stream.conversation_id, count=limit, as_of=as_of
+        )
         return [memory_of(row) for row in reversed(rows)]
 
-    def memories(self, user_id: str, positions: Sequence[int]) -> dict[int, Memory]:
-        """Return this user's memories at the given positions; positions that are not this user's turns are missing."""
+    def memories(self, user_id: str, positions: Sequence[int], *, as_of: int = LATEST) -> dict[int, Memory]:
+        """Return this user's memories by the positions of their turns, as they stood ``as_of`` a ledger position.
+
+        What is not this user's turn, or was forgotten, is missing.
+        """
         if not positions:
             return {}
-        rows = self._all(MEMORIES, user_id=user_id, positions=list(positions))
+        rows = self._all(MEMORIES, user_id=user_id, positions=list(positions), as_of=as_of)
         return {row.position: memory_of(row) for row in rows}
 
     def memories_used(self, user_id: str, turn_positions: Sequence[int]) -> dict[int, MemoriesUsed]:
@@ -248,7 +261,7 @@ class LedgerReader:
         def used(ids: Sequence[str], known: Mapping[str, CandidateFound]) -> list[tuple[Memory, float]]:
             candidates = [known[memory_id] for memory_id in ids if memory_id in known]
             return [
-                (memories[candidate.turn_position], candidate.dense_score)
+                (memories[candidate.turn_position], candidate.score)
                 for candidate in candidates
                 if candidate.turn_position in memories
             ]
@@ -258,55 +271,52 @@ class LedgerReader:
             for position, (turn, known) in found.items()
         }
 
-    def facet_texts(self, user_id: str | None, after: int, limit: int) -> tuple[list[FacetText], int]:
-        """Return the texts to embed of at most ``limit`` events behind ``after``, in order, and the last position read.
+    def facet_texts(
+        self, user_id: str | None, after: int, limit: int, *, as_of: int = LATEST
+    ) -> tuple[list[FacetText], int]:
+        """Return what at most ``limit`` events behind ``after`` say of how memories are found, and the last position.
 
-        ``user_id`` None means all users. A turn gives the text of its exchange, a summary its own. The position
-        returned equals ``after`` when there was nothing more to read.
+        ``user_id`` None means all users. A turn gives the text of its exchange, a summary or an edit its own, a
+        forgotten memory withdraws both. The position returned equals ``after`` when there was nothing more to read.
         """
-        texts: list[FacetText] = []
+        changes: list[FacetText] = []
         if user_id is None:
-            rows = self._all(FACETS, after=after, count=limit)
+            rows = self._all(FACETS, after=after, count=limit, as_of=as_of)
         else:
-            rows = self._all(FACETS_OF_USER, after=after, count=limit, user_id=user_id)
+            rows = self._all(FACETS_OF_USER, after=after, count=limit, user_id=user_id, as_of=as_of)
         for row in rows:
-            if row.type == TurnRecorded.type:
-                turn = newest(TurnRecorded, row.schema_version, row.payload)
-                text = exchange_text(turn["user"], turn["assistant"])
-                texts.append(FacetText(row.user_id, row.position, row.position, "exchange", text))
-            elif row.turn_position is not None:
-                summary = newest(SummaryRecorded, row.schema_version, row.payload)
-                texts.append(FacetText(row.user_id, row.position, row.turn_position, "summary", summary["summary"]))
-        return texts, (rows[-1].position if rows else after)
+            changes += facet_changes(row)
+        return changes, (rows[-1].position if rows else after)
 
     def count_facets(self, user_id: str | None) -> int:
-        """Count the events that carry a text to embed, of one user or of all."""
-        return self._count((TurnRecorded.type, SummaryRecorded.type), user_id)
+        """Count the events that change by which texts memories are found, of one user or of all."""
+        return self._count(FACET_TYPES, user_id)
 
     def count_turns(self, user_id: str | None) -> int:
         """Count the memories of one user or of all."""
         return self._count((TurnRecorded.type,), user_id)
 
     def _count(self, types: Sequence[str], user_id: str | None) -> int:
-        query = select(func.count()).where(EVENTS.c.type.in_(types))
+        query = select(func.count()).where(EVENTS.c.type.in_(types), EVENTS.c.salt != "")
         if user_id is not None:
             query = query.where(EVENTS.c.user_id == user_id)
         return int(self._all(query)[0][0])
 
     def turns_without_summary(self, after: int, limit: int) -> list[Event]:
         """Return at most ``limit`` turns behind ``after`` that have no summary yet, in order."""
-        has_summary = (
-            select(SUMMARY.c.position)
+        about = EVENTS.alias("about")
+        needs_none = (
+            select(about.c.position)
             .where(
-                SUMMARY.c.causation_id == EVENTS.c.event_id,
-                SUMMARY.c.type == SummaryRecorded.type,
-                SUMMARY.c.user_id == EVENTS.c.user_id,
+                about.c.causation_id == EVENTS.c.event_id,
+                about.c.type.in_((SummaryRecorded.type, MemoryEdited.type, MemoryForgotten.type)),
+                about.c.user_id == EVENTS.c.user_id,
             )
             .exists()
         )
         query = (
             select(EVENTS)
-            .where(EVENTS.c.type == TurnRecorded.type, EVENTS.c.position > after, ~has_summary)
+            .where(EVENTS.c.type == TurnRecorded.type, EVENTS.c.position > after, EVENTS.c.salt != "", ~needs_none)
             .order_by(EVENTS.c.position)
             .limit(limit)
         )

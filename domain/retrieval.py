@@ -29,9 +29,12 @@ class Candidate:
             turn_position=self.memory.position,
             conversation_id=self.memory.conversation_id,
             turn_id=self.memory.turn_id,
+            score=round(self.score, 6),
+            rank=self.rank,
             dense_score=round(self.score, 6),
             dense_rank=self.rank,
             matched=self.matched,
+            summary_position=self.memory.summary_position,
             excluded=self.excluded,
         )
 

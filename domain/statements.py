@@ -8,38 +8,52 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from pydantic_core import from_json
-from sqlalchemy import Row, and_, bindparam, func, select
-from sqlalchemy.sql import Select
+from sqlalchemy import BindParameter, Row, and_, bindparam, case, func, select
+from sqlalchemy.sql import ColumnElement, Select
+from sqlalchemy.sql.selectable import ScalarSelect
 
 from domain.events import (
     EmbeddingModelActivated,
+    Erased,
     Event,
+    Facet,
     JsonObject,
+    MemoryEdited,
+    MemoryForgotten,
     Payload,
     SummaryRecorded,
     TurnRecorded,
     decode_payload,
 )
 from domain.identity import SYSTEM_ID
-from domain.memory import Memory
+from domain.memory import FacetText, Memory, exchange_text
 from domain.schema import EVENTS
 
 TURN = EVENTS.alias("turn")
 """The event of a remembered turn, in a statement that looks at other events too."""
-SUMMARY = EVENTS.alias("summary")
-_NEWEST_SUMMARY = (
-    select(func.max(SUMMARY.c.position))
-    .where(
-        SUMMARY.c.causation_id == TURN.c.event_id,
-        SUMMARY.c.type == SummaryRecorded.type,
-        SUMMARY.c.user_id == TURN.c.user_id,
+LATEST = 2**62
+"""``as_of`` for the memory of today. A question can also be asked as of an earlier position of the ledger."""
+_AS_OF: BindParameter[int] = bindparam("as_of", LATEST)
+
+
+def _position_of_newest(event_type: str, memory: ColumnElement[Any], user: ColumnElement[Any]) -> ScalarSelect[Any]:
+    """Select the position of the last event of a type that speaks of a memory, NULL where there is none."""
+    about = EVENTS.alias()
+    query = select(func.max(about.c.position)).where(
+        about.c.causation_id == memory, about.c.type == event_type, about.c.user_id == user, about.c.position <= _AS_OF
     )
-    .correlate(TURN)
-    .scalar_subquery()
+    return query.correlate_except(about).scalar_subquery()
+
+
+_NEWEST_SUMMARY = func.coalesce(
+    # What a person wrote stays, even where a model's summary came in after it.
+    _position_of_newest(MemoryEdited.type, TURN.c.event_id, TURN.c.user_id),
+    _position_of_newest(SummaryRecorded.type, TURN.c.event_id, TURN.c.user_id),
 )
+_FORGOTTEN = _position_of_newest(MemoryForgotten.type, TURN.c.event_id, TURN.c.user_id).is_not(None)
 _SUMMARISED = EVENTS.alias("summarised")
 _MEMORY: Select[Any] = (
     select(
@@ -50,10 +64,12 @@ _MEMORY: Select[Any] = (
         TURN.c.payload,
         _SUMMARISED.c.schema_version.label("summary_version"),
         _SUMMARISED.c.payload.label("summary"),
+        _SUMMARISED.c.type.label("summary_type"),
+        _SUMMARISED.c.position.label("summary_position"),
     )
     .select_from(TURN)
     .outerjoin(_SUMMARISED, _SUMMARISED.c.position == _NEWEST_SUMMARY)
-    .where(TURN.c.type == TurnRecorded.type)
+    .where(TURN.c.type == TurnRecorded.type, TURN.c.position <= _AS_OF, ~_FORGOTTEN)
 )
 
 RECENT_TURNS: Select[Any] = (
@@ -64,6 +80,9 @@ RECENT_TURNS: Select[Any] = (
 MEMORIES: Select[Any] = _MEMORY.where(
     TURN.c.user_id == bindparam("user_id"), TURN.c.position.in_(bindparam("positions", expanding=True))
 )
+FACET_TYPES = (TurnRecorded.type, SummaryRecorded.type, MemoryEdited.type, MemoryForgotten.type)
+"""The events that change by which texts a memory can be found."""
+_MEMORY_ID = case((EVENTS.c.type == TurnRecorded.type, EVENTS.c.event_id), else_=EVENTS.c.causation_id)
 FACETS: Select[Any] = (
     select(
         EVENTS.c.position,
@@ -71,7 +90,16 @@ FACETS: Select[Any] = (
         EVENTS.c.type,
         EVENTS.c.schema_version,
         EVENTS.c.payload,
+        EVENTS.c.salt,
         TURN.c.position.label("turn_position"),
+        _position_of_newest(MemoryForgotten.type, _MEMORY_ID, EVENTS.c.user_id).is_not(None).label("forgotten"),
+        case(
+            (
+                EVENTS.c.type == SummaryRecorded.type,
+                _position_of_newest(MemoryEdited.type, EVENTS.c.causation_id, EVENTS.c.user_id).is_not(None),
+            ),
+            else_=False,
+        ).label("superseded"),
     )
     .select_from(EVENTS)
     .outerjoin(
@@ -79,10 +107,11 @@ FACETS: Select[Any] = (
         and_(
             TURN.c.event_id == EVENTS.c.causation_id,
             TURN.c.user_id == EVENTS.c.user_id,
-            EVENTS.c.type == SummaryRecorded.type,
+            TURN.c.type == TurnRecorded.type,
+            EVENTS.c.type != TurnRecorded.type,
         ),
     )
-    .where(EVENTS.c.type.in_((TurnRecorded.type, SummaryRecorded.type)), EVENTS.c.position > bindparam("after"))
+    .where(EVENTS.c.type.in_(FACET_TYPES), EVENTS.c.position > bindparam("after"), EVENTS.c.position <= _AS_OF)
     .order_by(EVENTS.c.position)
     .limit(bindparam("count"))
 )
@@ -100,7 +129,12 @@ ACTIVE_MODEL: Select[Any] = (
 
 
 def event_of(row: Row[Any]) -> Event:
-    """Return the event that a whole row of the table holds."""
+    """Return the event that a whole row of the table holds; of a blanked one its envelope is left."""
+    payload: Payload
+    if row.salt:
+        payload = decode_payload(row.type, row.schema_version, json.loads(row.payload))
+    else:
+        payload = Erased(event_type=row.type)
     return Event(
         position=row.position,
         event_id=row.event_id,
@@ -110,7 +144,7 @@ def event_of(row: Row[Any]) -> Event:
         recorded_at=datetime.fromisoformat(row.recorded_at),
         correlation_id=row.correlation_id,
         causation_id=row.causation_id,
-        payload=decode_payload(row.type, row.schema_version, json.loads(row.payload)),
+        payload=payload,
     )
 
 
@@ -128,7 +162,8 @@ def newest(model: type[Payload], schema_version: int, payload: str) -> JsonObjec
 def memory_of(row: Row[Any]) -> Memory:
     """Return the memory that a row of :data:`RECENT_TURNS` or :data:`MEMORIES` holds."""
     turn = newest(TurnRecorded, row.schema_version, row.payload)
-    summary = newest(SummaryRecorded, row.summary_version, row.summary) if row.summary is not None else None
+    kind = MemoryEdited if row.summary_type == MemoryEdited.type else SummaryRecorded
+    summary = newest(kind, row.summary_version, row.summary) if row.summary is not None else None
     return Memory(
         memory_id=row.event_id,
         position=row.position,
@@ -139,4 +174,28 @@ def memory_of(row: Row[Any]) -> Memory:
         assistant=turn["assistant"],
         summary=summary["summary"] if summary is not None else None,
         finish_reason=turn["finish_reason"],
+        summary_position=row.summary_position,
     )
+
+
+def facet_changes(row: Row[Any]) -> list[FacetText]:
+    """Return what a row of :data:`FACETS` says of the texts by which a memory is found."""
+
+    def change(turn_position: int, facet: Facet, text: str | None) -> FacetText:
+        return FacetText(row.user_id, row.position, turn_position, facet, text)
+
+    if not row.salt:
+        return []  # blanked by an erasure, like all that this user ever said
+    if row.type == TurnRecorded.type:
+        if row.forgotten:
+            return [change(row.position, "exchange", None)]
+        turn = newest(TurnRecorded, row.schema_version, row.payload)
+        return [change(row.position, "exchange", exchange_text(turn["user"], turn["assistant"]))]
+    if row.turn_position is None or row.superseded:
+        return []
+    if row.type == MemoryForgotten.type:
+        return [change(row.turn_position, facet, None) for facet in get_args(Facet)]
+    if row.forgotten:
+        return [change(row.turn_position, "summary", None)]
+    kind = MemoryEdited if row.type == MemoryEdited.type else SummaryRecorded
+    return [change(row.turn_position, "summary", newest(kind, row.schema_version, row.payload)["summary"])]

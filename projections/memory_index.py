@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 from sqlalchemy.exc import DatabaseError
 
 from domain.errors import (
@@ -34,9 +33,10 @@ from projections.embedder import Embedder
 from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors
 from projections.follower import safe_message
 from projections.index_files import IndexFiles
+from projections.index_rows import hash_of, index_rows, ready_count
 from projections.settings import ProjectionSettings
-from projections.user_index import Hit, UserIndex, key_of
-from projections.vector_cache import VectorCache, text_hash
+from projections.user_index import Hit, UserIndex
+from projections.vector_cache import VectorCache
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class MemoryIndex:
             index, behind = await asyncio.to_thread(self._catch_up_once, user_id, space)
             if behind is None:
                 break
-            await self.embedder(space).embed_missing([text.text for text in behind])
+            await self.embedder(space).embed_missing(_distinct(behind))
         if index.wants_snapshot():
             await asyncio.to_thread(self._take_snapshot, user_id, space, index)
 
@@ -203,7 +203,7 @@ class MemoryIndex:
 
     def _caught_up(self, user_id: str, space: EmbeddingSpace) -> tuple[UserIndex, list[FacetText]]:
         """Return the user's index, and the few texts it still lacks because they have no vector."""
-        for _ in range(_EVENTS_PER_SEARCH_MAX // _EVENTS_PER_READ):
+        for _ in range(_EVENTS_PER_SEARCH_MAX // _EVENTS_PER_READ + 1):
             index, missing = self._catch_up_once(user_id, space)
             if missing is None:
                 return index, []
@@ -213,31 +213,30 @@ class MemoryIndex:
         raise IndexCatchingUp("the index of this user is being built in the background: try again in a moment")
 
     def _catch_up_once(self, user_id: str, space: EmbeddingSpace) -> tuple[UserIndex, list[FacetText] | None]:
-        """Add one bounded batch of events. Returns the texts that lack a vector, [] for "go on", None for "all in"."""
+        """Take in a bounded batch. Returns the texts that lack a vector, [] for "go on", None for "all is in"."""
         index = self._opened(user_id, space)
         after = index.position
-        texts, read_to = self._ledger.reader.facet_texts(user_id, after, _EVENTS_PER_READ)
+        changes, read_to = self._ledger.reader.facet_texts(user_id, after, _EVENTS_PER_READ)
         if read_to == after:
             return index, None
-        hashes = [text_hash(text.text) for text in texts]
+        hashes = [key for change in changes if (key := hash_of(change)) is not None]
         known = self._cache.get(self.embedder(space).space_id, hashes)
-        ready = next((at for at, key in enumerate(hashes) if key not in known), len(texts))
-        newest = {key_of(text.turn_position, text.facet): at for at, text in enumerate(texts[:ready])}
-        rows = [at for at in sorted(newest.values()) if known[hashes[at]] is not None]
-        if ready or not texts:
+        ready = ready_count(changes, known)
+        if ready or not changes:
+            rows = index_rows(changes[:ready], known, space.dimensions)
             extended = index.extend(
                 after,
-                [texts[at].position for at in rows],
-                [key_of(texts[at].turn_position, texts[at].facet) for at in rows],
-                np.array([known[hashes[at]] for at in rows], np.float32).reshape(len(rows), space.dimensions),
-                read_to if ready == len(texts) else texts[ready - 1].position,
+                rows.positions,
+                rows.keys,
+                rows.vectors,
+                read_to if ready == len(changes) else changes[ready - 1].position,
+                withdrawn=rows.withdrawn,
             )
             if not extended:
                 return index, []  # somebody else was quicker: look again from where that left the index
-        missing = [text for text, key in zip(texts, hashes, strict=True) if key not in known]
-        if not missing and len(texts) < _EVENTS_PER_READ and texts:
-            return index, None
-        return index, missing
+        return index, [
+            change for change in changes[ready:] if (key := hash_of(change)) is not None and key not in known
+        ]
 
     def _opened(self, user_id: str, space: EmbeddingSpace) -> UserIndex:
         key = (user_id, space)
@@ -289,7 +288,7 @@ async def _in_thread(work: Callable[..., T], *arguments: Any) -> T:
 
 
 def _distinct(texts: Sequence[FacetText]) -> list[str]:
-    return list(dict.fromkeys(text.text for text in texts))
+    return list(dict.fromkeys(text.text for text in texts if text.text is not None))
 
 
 def _taken_along(missing: Sequence[FacetText]) -> list[FacetText]:
@@ -297,7 +296,7 @@ def _taken_along(missing: Sequence[FacetText]) -> list[FacetText]:
     taken: list[FacetText] = []
     chars = 0
     for text in missing[:_TEXTS_WITH_QUERY_MAX]:
-        chars += len(text.text)
+        chars += len(text.text or "")
         if chars > _CHARS_WITH_QUERY_MAX:
             break
         taken.append(text)

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 from tenacity import (
     AsyncRetrying,
     before_sleep_log,
@@ -36,9 +35,10 @@ from migrations.runner import migrate
 from projections.embedder import Embedder
 from projections.embedding_client import EmbeddingClient
 from projections.index_files import IndexFiles
+from projections.index_rows import hash_of, index_rows, ready_count
 from projections.settings import ProjectionSettings
-from projections.user_index import UserIndex, key_of
-from projections.vector_cache import VectorCache, text_hash
+from projections.user_index import UserIndex
+from projections.vector_cache import VectorCache
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ async def _embed_all(ledger: Ledger, cache: VectorCache, embedder: Embedder, use
                 reraise=True,
             ):
                 with attempt:
-                    embedded += await embedder.embed_missing([text.text for text in texts])
+                    embedded += await embedder.embed_missing([text.text for text in texts if text.text is not None])
             await asyncio.to_thread(cache.checkpoint)
             progress.update(len(texts))
     return embedded
@@ -119,25 +119,19 @@ async def _embed_all(ledger: Ledger, cache: VectorCache, embedder: Embedder, use
 def _build(ledger: Ledger, cache: VectorCache, embedder: Embedder, user_id: str) -> UserIndex:
     index = UserIndex(embedder.space.dimensions, "fp16" if cache.half else "fp32")
     for read in _facet_texts(ledger, user_id):
-        hashes = [text_hash(text.text) for text in read]
-        known = cache.get(embedder.space_id, hashes)
+        known = cache.get(embedder.space_id, [key for change in read if (key := hash_of(change)) is not None])
         # What was recorded after the last embedding call has no vector yet: the service goes on from there.
-        texts = read[: next((at for at, key in enumerate(hashes) if key not in known), len(read))]
-        newest = {key_of(text.turn_position, text.facet): text for text in texts}
-        rows = [
-            (text.position, key, vector)
-            for key, text in newest.items()
-            if (vector := known.get(text_hash(text.text))) is not None
-        ]
-        rows.sort(key=lambda row: row[0])
+        ready = ready_count(read, known)
+        rows = index_rows(read[:ready], known, embedder.space.dimensions)
         index.extend(
             index.position,
-            [position for position, _, _ in rows],
-            [key for _, key, _ in rows],
-            np.array([vector for _, _, vector in rows], np.float32).reshape(len(rows), embedder.space.dimensions),
-            texts[-1].position if texts else index.position,
+            rows.positions,
+            rows.keys,
+            rows.vectors,
+            read[ready - 1].position if ready else index.position,
+            withdrawn=rows.withdrawn,
         )
-        if len(texts) < len(read):
+        if ready < len(read):
             break
     return index
 

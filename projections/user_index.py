@@ -59,7 +59,8 @@ class Hit:
 @dataclass(frozen=True)
 class _State:
     """All that a search needs. ``row_keys`` are the keys of the snapshot's rows, ``replaced`` those of them that the
-    tail supersedes.
+    tail supersedes or that were withdrawn; ``withdrawn`` are all keys withdrawn since the snapshot, with the position
+    at which that happened.
 
     The tail's arrays have room for more rows than ``tail_rows``; rows before it never change, and rows are in the order
     of the ledger.
@@ -70,6 +71,7 @@ class _State:
     row_keys: Keys
     sorted_keys: Keys
     replaced: frozenset[int]
+    withdrawn: tuple[tuple[int, int], ...]
     tail_positions: Keys
     tail_keys: Keys
     tail_vectors: Vectors
@@ -93,6 +95,7 @@ class UserIndex:
             row_keys=row_keys,
             sorted_keys=np.sort(row_keys),
             replaced=frozenset(),
+            withdrawn=(),
             tail_positions=np.empty(_TAIL_ROWS_MIN, np.int64),
             tail_keys=np.empty(_TAIL_ROWS_MIN, np.int64),
             tail_vectors=np.empty((_TAIL_ROWS_MIN, dimensions), np.float32),
@@ -115,26 +118,36 @@ class UserIndex:
         return len(state.sorted_keys) - len(state.replaced) + state.tail_rows
 
     def extend(
-        self, after: int, positions: Sequence[int], keys: Sequence[int], vectors: Vectors, position: int
+        self,
+        after: int,
+        positions: Sequence[int],
+        keys: Sequence[int],
+        vectors: Vectors,
+        position: int,
+        *,
+        withdrawn: Sequence[tuple[int, int]] = (),
     ) -> bool:
         """Add the vectors of the events in (``after``, ``position``]: float32 of shape (len(keys), dimensions).
 
-        ``positions`` are those events' own, ascending. Returns False and changes nothing when the index no longer
-        stands at ``after``: somebody else was quicker. A key that is already in gets its new vector.
+        ``positions`` are those events' own, ascending. ``withdrawn`` are (position, key) of what is no longer to be
+        found; such a key is not among ``keys``. Returns False and changes nothing when the index no longer stands at
+        ``after``: somebody else was quicker. A key that is already in gets its new vector.
         """
         with self._mutation:
             state = self._state
             if state.position != after:
                 return False
             added = len(keys)
-            state = _without(state, np.asarray(keys, np.int64))
+            state = _without(state, np.asarray([*keys, *(key for _, key in withdrawn)], np.int64))
             rows = state.tail_rows + added
             if rows > len(state.tail_keys):
                 state = _with_room(state, max(rows, 2 * len(state.tail_keys)))
             state.tail_positions[state.tail_rows : rows] = positions
             state.tail_keys[state.tail_rows : rows] = keys
             state.tail_vectors[state.tail_rows : rows] = vectors
-            self._state = replace(state, position=position, tail_rows=rows)
+            # A key that comes back is in the tail; what lies in the snapshot under it stays replaced.
+            gone = state.withdrawn + tuple(withdrawn)
+            self._state = replace(state, position=position, tail_rows=rows, withdrawn=gone)
             return True
 
     def search(self, query: Vectors, count: int) -> list[Hit]:
@@ -160,7 +173,8 @@ class UserIndex:
     def wants_snapshot(self) -> bool:
         """Tell whether the tail has grown enough to be worth a new snapshot."""
         state = self._state
-        return state.tail_rows >= min(max(_TAIL_ROWS_MIN, len(state.sorted_keys) // 4), _TAIL_ROWS_MAX)
+        changed = state.tail_rows + len(state.withdrawn)
+        return changed >= min(max(_TAIL_ROWS_MIN, len(state.sorted_keys) // 4), _TAIL_ROWS_MAX)
 
     def snapshot(self) -> tuple[Any, int]:
         """Build a snapshot of all vectors; return it and the position it stands for. Nothing is switched yet.
@@ -188,11 +202,13 @@ class UserIndex:
             later = int(np.searchsorted(old.tail_positions[: old.tail_rows], fresh.position, side="right"))
             rows = old.tail_rows - later
             keys = old.tail_keys[later : old.tail_rows]
-            fresh = _with_room(_without(fresh, keys), max(rows, _TAIL_ROWS_MIN))
+            gone = tuple(item for item in old.withdrawn if item[0] > fresh.position)
+            fresh = _without(fresh, np.concatenate((keys, np.array([key for _, key in gone], np.int64))))
+            fresh = _with_room(fresh, max(rows, _TAIL_ROWS_MIN))
             fresh.tail_positions[:rows] = old.tail_positions[later : old.tail_rows]
             fresh.tail_keys[:rows] = keys
             fresh.tail_vectors[:rows] = old.tail_vectors[later : old.tail_rows]
-            self._state = replace(fresh, position=old.position, tail_rows=rows)
+            self._state = replace(fresh, position=old.position, tail_rows=rows, withdrawn=gone)
 
 
 def _empty_snapshot(dimensions: int, storage: Storage) -> Any:

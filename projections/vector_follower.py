@@ -48,7 +48,7 @@ class VectorFollower:
         embedder = self._index.embedder(space)
         after = await asyncio.to_thread(self._cache.position, embedder.space_id)
         texts, position = await asyncio.to_thread(self._ledger.reader.facet_texts, None, after, _EVENTS_MAX)
-        await embedder.embed_missing([text.text for text in texts])
+        await embedder.embed_missing([text.text for text in texts if text.text is not None])
         await self._maintain(texts)
         await asyncio.to_thread(self._cache.put, embedder.space_id, {}, position=position)
         await asyncio.to_thread(self._cache.checkpoint)

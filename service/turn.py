@@ -23,7 +23,7 @@ from domain.events import (
     RetrievalRecorded,
 )
 from domain.ledger import Ledger
-from domain.prompt import LAYOUT, build_prompt, texts_to_count
+from domain.prompt import LAYOUT, build_prompt, messages_hash, texts_to_count
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window
 from projections.memory_index import Found, MemoryIndex
@@ -171,6 +171,7 @@ class TurnService:
         candidates, excluded = exclude_window(ranked, draft.window, knobs.candidate_n)
         draft.retrieval = recorded(
             outcome="ok",
+            mode="dense",
             embedding_model=found.space.model,
             dimensions=found.space.dimensions,
             index_position=found.position,
@@ -236,6 +237,7 @@ class TurnService:
             tokens=draft.prompt.tokens,
             counted=counting.kind,
             left_out=draft.prompt.left_out,
+            messages_hash=messages_hash(draft.prompt.messages),
         )
         return draft.prompt.messages
 

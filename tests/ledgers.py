@@ -18,6 +18,8 @@ from domain.events import (
     Event,
     GateDecided,
     LeftOut,
+    MemoryEdited,
+    MemoryForgotten,
     NewEvent,
     Payload,
     PromptReport,
@@ -29,6 +31,7 @@ from domain.events import (
     TurnFailed,
     TurnRecorded,
     Usage,
+    UserErased,
     Verdict,
 )
 from domain.identity import StreamId
@@ -140,6 +143,8 @@ def one_of_each() -> Sequence[Payload]:
                     turn_position=2,
                     conversation_id="c",
                     turn_id=1,
+                    score=0.1 + 0.2,
+                    rank=1,
                     dense_score=0.1 + 0.2,
                     dense_rank=1,
                     matched="summary",
@@ -174,6 +179,9 @@ def one_of_each() -> Sequence[Payload]:
             usage=None,
             latency_ms=0.0,
         ),
+        MemoryEdited(memory_id="m1", turn_id=1, summary="Going to Porto."),
+        MemoryForgotten(memory_id="m1", turn_id=1, reason="asked to"),
+        UserErased(events=7, conversations=2),
         activated(),
         PromptsActivated(versions={"CHAT_SYSTEM": "1"}, texts={"CHAT_SYSTEM": "Be kind."}),
     )

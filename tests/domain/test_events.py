@@ -45,7 +45,7 @@ def test_an_unknown_type_says_upgrade() -> None:
 
 
 def test_a_newer_schema_version_says_upgrade() -> None:
-    with pytest.raises(UnknownEvent, match="TurnRecorded has schema version 99, this code knows up to 1"):
+    with pytest.raises(UnknownEvent, match="TurnRecorded has schema version 99, this code knows up to 2"):
         decode_payload("TurnRecorded", 99, turn(1).model_dump(mode="json"))
 
 

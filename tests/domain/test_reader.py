@@ -7,22 +7,34 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.errors import LedgerReadFailed
-from domain.events import EmbeddingModelActivated, Event, PromptsActivated, SummaryRecorded, TurnRecorded
+from domain.events import (
+    EmbeddingModelActivated,
+    Event,
+    MemoryEdited,
+    MemoryForgotten,
+    Payload,
+    PromptsActivated,
+    SummaryRecorded,
+    TurnRecorded,
+)
 from domain.identity import SYSTEM_ID, SYSTEM_STREAM, StreamId, user_stream
 from domain.ledger import Ledger
 from domain.memory import FacetText, Memory, exchange_text
 from domain.reader import ConversationHead, ConversationSummary, LedgerReader
+from domain.statements import LATEST
 from tests.ledgers import STREAM, activated, all_stored, new_ledger_file, opened, record, record_turn, summary_of
 
 USERS = ("ann", "Ann", "a/b", "%", "用户")
 CONVERSATIONS = ("trip", "Trip", "default")
 NOBODY = "nobody"
+P = TypeVar("P", bound=Payload)
 
 
 @dataclass
@@ -35,19 +47,22 @@ class History:
     def of(self, user_id: str, kind: type[object]) -> list[Event]:
         return [event for event in self.events if event.user_id == user_id and isinstance(event.payload, kind)]
 
-    def summaries(self, turn: Event) -> list[SummaryRecorded]:
-        """The summaries of a turn that its own user has, oldest first."""
+    def about(self, turn: Event, kind: type[P], as_of: int = LATEST) -> list[tuple[int, P]]:
         return [
-            event.payload
+            (event.position, event.payload)
             for event in self.events
-            if isinstance(event.payload, SummaryRecorded)
-            and event.causation_id == turn.event_id
-            and event.user_id == turn.user_id
+            if isinstance(event.payload, kind)
+            and (event.causation_id, event.user_id) == (turn.event_id, turn.user_id)
+            and event.position <= as_of
         ]
 
-    def memory(self, turn: Event) -> Memory:
+    def memory(self, turn: Event, as_of: int = LATEST) -> Memory | None:
+        """Return what is remembered of a turn, None where it was forgotten or not yet said."""
         assert isinstance(turn.payload, TurnRecorded)
-        summaries = self.summaries(turn)
+        if turn.position > as_of or self.about(turn, MemoryForgotten, as_of):
+            return None
+        said: Sequence[tuple[int, MemoryEdited | SummaryRecorded]]
+        said = self.about(turn, MemoryEdited, as_of) or self.about(turn, SummaryRecorded, as_of)
         return Memory(
             memory_id=turn.event_id,
             position=turn.position,
@@ -56,30 +71,30 @@ class History:
             ts=turn.payload.ts,
             user=turn.payload.user,
             assistant=turn.payload.assistant,
-            summary=summaries[-1].summary if summaries else None,
+            summary=said[-1][1].summary if said else None,
+            summary_position=said[-1][0] if said else None,
         )
 
-    def facets(self, user_id: str | None) -> list[FacetText]:
-        turns = {event.event_id: event for event in self.events if isinstance(event.payload, TurnRecorded)}
-        found = []
-        for event in self.events:
-            if user_id is not None and event.user_id != user_id:
-                continue
-            if isinstance(event.payload, TurnRecorded):
-                text = exchange_text(event.payload.user, event.payload.assistant)
-                found.append(FacetText(event.user_id, event.position, event.position, "exchange", text))
-            elif isinstance(event.payload, SummaryRecorded):
-                turn = turns[event.causation_id or ""]
-                if turn.user_id == event.user_id:
-                    found.append(
-                        FacetText(event.user_id, event.position, turn.position, "summary", event.payload.summary)
-                    )
-        return found
+    def memories(self, turns: Sequence[Event], as_of: int = LATEST) -> list[Memory]:
+        return [memory for turn in turns if (memory := self.memory(turn, as_of)) is not None]
+
+    def found_by(self, user_id: str | None, as_of: int = LATEST) -> dict[tuple[int, str], str]:
+        """Return by which texts memories can be found: facets by the position of their turn."""
+        turns = [event for event in self.events if isinstance(event.payload, TurnRecorded)]
+        own = [turn for turn in turns if user_id in (None, turn.user_id)]
+        texts: dict[tuple[int, str], str] = {}
+        for memory in self.memories(own, as_of):
+            texts[memory.position, "exchange"] = exchange_text(memory.user, memory.assistant)
+            if memory.summary is not None:
+                texts[memory.position, "summary"] = memory.summary
+        return texts
 
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(("turn", "turn", "turn", "summary", "foreign summary", "activated", "prompts")),
+        st.sampled_from(
+            ("turn", "turn", "turn", "summary", "edit", "forget", "foreign summary", "activated", "prompts")
+        ),
         st.sampled_from(USERS),
         st.sampled_from(CONVERSATIONS),
         st.integers(0, 1000),
@@ -102,6 +117,12 @@ def history(steps: Sequence[tuple[str, str, str, int]]) -> Iterator[History]:
                 turn = own[pick % len(own)]
                 summary = summary_of(turn.event_id, text=f"s{number}")
                 made.events += record(ledger, turn.stream, summary, causation_id=turn.event_id)
+            elif kind in {"edit", "forget"} and own:
+                turn = own[pick % len(own)]
+                edit = MemoryEdited(memory_id=turn.event_id, turn_id=1, summary=f"e{number}")
+                forget = MemoryForgotten(memory_id=turn.event_id, turn_id=1)
+                said = edit if kind == "edit" else forget
+                made.events += record(ledger, turn.stream, said, causation_id=turn.event_id)
             elif kind == "foreign summary" and turns:  # what must never happen, and would do no harm
                 turn = turns[pick % len(turns)]
                 summary = summary_of(turn.event_id, text=f"f{number}")
@@ -147,9 +168,12 @@ def test_one_conversation(made: History) -> None:
             rows = made.reader.stored_in_stream(stream, after, 3)
             assert [row.event_id for row in rows] == [event.event_id for event in own[after : after + 3]]
             assert [row.version for row in rows] == list(range(after + 1, after + 1 + len(rows)))
-        turns = [made.memory(event) for event in own if isinstance(event.payload, TurnRecorded)]
+        said = [event for event in own if isinstance(event.payload, TurnRecorded)]
+        turns = made.memories(said)
         for limit in (0, 1, 3, 100):
             assert made.reader.recent_turns(stream, limit) == (turns[-limit:] if limit else [])
+        for as_of in range(0, len(made.events), 4):
+            assert made.reader.recent_turns(stream, 3, as_of=as_of) == made.memories(said, as_of)[-3:]
         for memory in turns:
             earlier = [other for other in turns if other.turn_id < memory.turn_id]
             assert made.reader.recent_turns(stream, 2, before_turn=memory.turn_id) == earlier[-2:]
@@ -160,7 +184,9 @@ def test_memories_of_a_user_and_of_no_other(made: History) -> None:
     every_position = range(len(made.events) + 2)
     for user in (*USERS, NOBODY, SYSTEM_ID):
         turns = made.of(user, TurnRecorded)
-        assert made.reader.memories(user, every_position) == {turn.position: made.memory(turn) for turn in turns}
+        for as_of in (*range(0, len(made.events), 4), LATEST):
+            expected = {memory.position: memory for memory in made.memories(turns, as_of)}
+            assert made.reader.memories(user, every_position, as_of=as_of) == expected
     assert made.reader.memories("ann", []) == {}
 
 
@@ -176,18 +202,37 @@ def test_texts_to_embed(made: History) -> None:
                 break
             assert position > after
             after = position
-        assert found == made.facets(user)
+        assert outcome_of(found) == made.found_by(user)
         carrying = [
             event
             for event in made.events
-            if isinstance(event.payload, TurnRecorded | SummaryRecorded) and user in (None, event.user_id)
+            if isinstance(event.payload, TurnRecorded | SummaryRecorded | MemoryEdited | MemoryForgotten)
+            and user in (None, event.user_id)
         ]
         assert made.reader.count_facets(user) == len(carrying)
+        for as_of in range(0, len(made.events), 4):
+            found, _ = made.reader.facet_texts(user, 0, 1000, as_of=as_of)
+            assert outcome_of(found) == made.found_by(user, as_of)
+
+
+def outcome_of(changes: Sequence[FacetText]) -> dict[tuple[int, str], str]:
+    """Take in changes in their order, as an index does."""
+    texts: dict[tuple[int, str], str] = {}
+    for change in changes:
+        texts.pop((change.turn_position, change.facet), None)
+        if change.text is not None:
+            texts[change.turn_position, change.facet] = change.text
+    return texts
 
 
 @any_history
 def test_turns_that_lack_a_summary(made: History) -> None:
-    lacking = [event for event in made.events if isinstance(event.payload, TurnRecorded) and not made.summaries(event)]
+    lacking = [
+        event
+        for event in made.events
+        if isinstance(event.payload, TurnRecorded)
+        and not any(made.about(event, kind) for kind in (SummaryRecorded, MemoryEdited, MemoryForgotten))
+    ]
     assert made.reader.turns_without_summary(0, 100) == lacking
     if lacking:
         assert made.reader.turns_without_summary(lacking[0].position, 1) == lacking[1:2]
@@ -222,7 +267,9 @@ def test_conversations_of_a_user_and_of_no_other(made: History) -> None:
             by_conversation.setdefault(turn.conversation_id, []).append(turn)
         expected = []
         for conversation, turns in sorted(by_conversation.items(), key=lambda item: -item[1][-1].position):
-            first, last = made.memory(turns[0]), made.memory(turns[-1])
+            first, last = turns[0].payload, turns[-1].payload
+            assert isinstance(first, TurnRecorded)
+            assert isinstance(last, TurnRecorded)
             expected.append(ConversationSummary(conversation, len(turns), last.ts, first.user))
         assert made.reader.conversations(user, 100) == expected
         assert made.reader.conversations(user, 1) == expected[:1]

@@ -26,7 +26,7 @@ async def main() -> None:
         texts, _ = world.ledger.reader.facet_texts("ann", 0, 1000)
         for start in range(0, len(texts), 64):
             print("embed", flush=True)  # noqa: T201 - the test reads how far it is
-            await embedder.embed_missing([text.text for text in texts[start : start + 64]])
+            await embedder.embed_missing([text.text for text in texts[start : start + 64] if text.text])
         while await follower.advance():
             print("advance", flush=True)  # noqa: T201
 

@@ -129,11 +129,18 @@ class TestFoundAtOnce:
         others: list[bool] = []
 
         def after_another(
-            index: UserIndex, after: int, rows: list[int], keys: list[int], vectors: Vectors, position: int
+            index: UserIndex,
+            after: int,
+            rows: list[int],
+            keys: list[int],
+            vectors: Vectors,
+            position: int,
+            *,
+            withdrawn: list[tuple[int, int]],
         ) -> bool:
             if not others:
                 others.append(extend(index, after, rows[:1], keys[:1], vectors[:1], rows[0]))
-            return extend(index, after, rows, keys, vectors, position)
+            return extend(index, after, rows, keys, vectors, position, withdrawn=withdrawn)
 
         monkeypatch.setattr(UserIndex, "extend", after_another)
         async with opened(settings_for(storage, upstream)) as world:

@@ -21,7 +21,7 @@ from uuid import uuid4
 import httpx2
 import uvicorn
 
-from domain.events import Event, Payload
+from domain.events import Event, Payload, PromptReport, TurnRecorded
 from domain.identity import StreamId
 from domain.reader import LedgerReader
 from domain.sqlite import open_engine
@@ -205,6 +205,12 @@ class LedgerView:
         found = [event.payload for event in self.of_answer(answer) if isinstance(event.payload, kind)]
         assert len(found) == 1
         return found[0]
+
+    def report(self, answer: Answer) -> PromptReport:
+        """How the prompt of an answer was put together."""
+        report = self.one(TurnRecorded, answer).prompt
+        assert report is not None
+        return report
 
 
 @dataclass

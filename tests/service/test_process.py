@@ -152,7 +152,7 @@ def test_replaced_prompts_are_used_and_recorded_with_their_texts(upstream: Scrip
     with running(upstream, storage, emb_model="old") as service:
         first = service.client.tell(DOG, USER)
         [active] = service.ledger.all(PromptsActivated, "", "")
-        before = service.ledger.one(TurnRecorded, first).prompt.system_version
+        before = service.ledger.report(first).system_version
         assert active.versions["CHAT_SYSTEM"] == before == version_of(active.texts["CHAT_SYSTEM"])
     (prompts / "CHAT_SYSTEM.txt").write_text("You are a parrot.\n")
     (prompts / "GATE_SYSTEM.txt").write_text("Choose well. Answer in JSON.")
@@ -160,7 +160,7 @@ def test_replaced_prompts_are_used_and_recorded_with_their_texts(upstream: Scrip
         second = service.client.tell(QUESTION, USER, "other")
         assert service.messages()[0][1].startswith("You are a parrot.")
         assert upstream.calls_of("gate")[-1].body["messages"][0]["content"] == "Choose well. Answer in JSON."
-        after = service.ledger.one(TurnRecorded, second).prompt.system_version
+        after = service.ledger.report(second).system_version
         assert after == version_of("You are a parrot.") != before
         assert service.ledger.one(GateDecided, second).prompt_version == version_of("Choose well. Answer in JSON.")
         _, replaced = service.ledger.all(PromptsActivated, "", "")

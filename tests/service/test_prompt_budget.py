@@ -37,7 +37,7 @@ def test_by_setting_whole_items_are_left_out_and_told(tmp_path: Path, user: str)
     ):
         told = fill(service, user)
         answer = service.client.tell(QUESTION, user, "new", retrieve_k=1)
-        report = service.ledger.one(TurnRecorded, answer).prompt
+        report = service.ledger.report(answer)
         assert (report.layout, report.budget_tokens) == (LAYOUT, BUDGET)
         assert report.tokens <= BUDGET
         # The newest turn of the window is in, the older one, the replay and the note are not.
@@ -58,7 +58,7 @@ def test_system_and_question_are_always_sent(upstream: ScriptedUpstream, tmp_pat
         answer = service.client.tell(question, user, "new")
         assert [role for role, _ in service.messages()] == ["system", "user"]
         assert service.messages()[1][1] == question
-        report = service.ledger.one(TurnRecorded, answer).prompt
+        report = service.ledger.report(answer)
         assert report.tokens > report.budget_tokens == 256
 
 
@@ -75,14 +75,14 @@ def test_by_what_the_server_says_its_model_takes(
         for _ in range(3):
             # The strict server refuses a prompt that leaves no room for the answer.
             answer = service.client.tell(QUESTION, user, someone(), max_tokens=max_tokens)
-        assert service.ledger.one(TurnRecorded, answer).prompt.budget_tokens == budget
+        assert service.ledger.report(answer).budget_tokens == budget
         assert service.client.get("/v1/models").json()["data"][0]["max_model_len"] == 1200
 
 
 def test_by_a_safe_default_where_nobody_says(tmp_path: Path, user: str) -> None:
     with ScriptedUpstream(max_model_len=None) as upstream, running(upstream, tmp_path) as service:
         answer = service.client.tell(QUESTION, user, max_tokens=96)
-        assert service.ledger.one(TurnRecorded, answer).prompt.budget_tokens == 4000
+        assert service.ledger.report(answer).budget_tokens == 4000
 
 
 def test_the_servers_own_count_is_taken_where_there_is_one(tmp_path: Path, user: str) -> None:
@@ -91,7 +91,7 @@ def test_the_servers_own_count_is_taken_where_there_is_one(tmp_path: Path, user:
 
         def ask() -> str:
             answer = service.client.tell(QUESTION, user, "new", use_rerank=False)
-            return service.ledger.one(TurnRecorded, answer).prompt.counted
+            return service.ledger.report(answer).counted
 
         ask()
         until("counts have come", lambda: upstream.calls_of("tokenize") and not upstream.in_flight("tokenize"))
@@ -110,7 +110,7 @@ def test_a_server_that_cannot_count_is_asked_no_more(tmp_path: Path, user: str) 
         fill(service, user)
         for _ in range(3):
             answer = service.client.tell(QUESTION, user, "new")
-            assert service.ledger.one(TurnRecorded, answer).prompt.counted == "estimate"
+            assert service.ledger.report(answer).counted == "estimate"
 
 
 def test_gate_rerank_and_summary_fit_the_model_too(tmp_path: Path, user: str) -> None:

@@ -133,7 +133,7 @@ class TestWindow:
         asked = service.client.tell("Which cat did the dog Bruno meet?", user, candidate_n=7)
         found = service.ledger.one(RetrievalRecorded, asked).candidates
         assert [candidate.dense_rank for candidate in found] == list(range(1, 8))
-        assert [c.dense_score for c in found] == sorted((c.dense_score for c in found), reverse=True)
+        assert [c.score for c in found] == sorted((c.score for c in found), reverse=True)
         assert len(service.ledger.one(GateDecided, asked).verdicts) == 7
 
 

@@ -1,0 +1,42 @@
+"""The one change to an event that is let through: blanking what a person said, once that person was erased.
+
+The hash chain covers texts and ids through salted hashes only, so an erasure takes away the payload, the salt and the
+ids, and every hash stays where it was. The trigger lets an UPDATE pass that does exactly this, to events of a user in
+whose stream a ``UserErased`` event stands. What takes the place of an id begins with ``erased:``, which no client can
+send; that of a conversation stays distinct, so that versions within it still count.
+"""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("DROP TRIGGER events_no_update")
+    op.execute(
+        """
+        CREATE TRIGGER events_no_update BEFORE UPDATE ON events
+        WHEN NOT (
+              NEW.position IS OLD.position AND NEW.event_id IS OLD.event_id AND NEW.version IS OLD.version
+          AND NEW.type IS OLD.type AND NEW.schema_version IS OLD.schema_version
+          AND NEW.recorded_at IS OLD.recorded_at
+          AND NEW.correlation_id IS OLD.correlation_id AND NEW.causation_id IS OLD.causation_id
+          AND NEW.identity_hash IS OLD.identity_hash AND NEW.payload_hash IS OLD.payload_hash
+          AND NEW.prev_hash IS OLD.prev_hash AND NEW.hash IS OLD.hash
+          AND NEW.payload IS '{}' AND NEW.salt IS ''
+          AND NEW.user_id LIKE 'erased:%' AND (NEW.conversation_id LIKE 'erased:%' OR NEW.conversation_id IS '')
+          AND OLD.user_id <> '' AND OLD.salt <> ''
+          AND EXISTS (SELECT 1 FROM events WHERE user_id = OLD.user_id AND type = 'UserErased')
+        )
+        BEGIN SELECT RAISE(ABORT, 'events is append-only: an event cannot be changed'); END
+        """
+    )
+
+
+def downgrade() -> None:
+    raise NotImplementedError("a ledger is append-only: restore a backup made by the older version instead")

@@ -1,0 +1,46 @@
+"""What the commands of ``opm`` share: where they print, how they open a ledger, what their exit statuses mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from domain.ledger import Ledger
+from domain.settings import StorageSettings, load_settings
+
+DONE, FAILED, BAD_ARGUMENTS = 0, 1, 2
+"""Exit statuses: done and all is well; something differs or failed; bad arguments."""
+
+out = Console(highlight=False, soft_wrap=True)
+"""Results. Text of people is printed with ``markup=False``, since it may hold what looks like markup."""
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Progress and complaints."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+User = Annotated[str, typer.Option("--user", "-u", metavar="U", help="Whose memory.")]
+
+
+def print_json(document: Any) -> None:
+    """Print a result as one JSON document."""
+    typer.echo(json.dumps(document, ensure_ascii=False, indent=2, default=str))
+
+
+def complain(message: str) -> None:
+    """Say on standard error what went wrong, in one line."""
+    err.print(f"opm: {message}", markup=False)
+
+
+@contextmanager
+def opened_ledger(settings: StorageSettings | None = None) -> Iterator[Ledger]:
+    """Open the ledger of ``STORAGE_DIR``, beside a running service or without one."""
+    settings = settings or load_settings(StorageSettings)
+    ledger = Ledger(settings.ledger_path)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
