@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, fields, replace
 from functools import cache
@@ -27,7 +27,6 @@ from tests.ledgers import STREAM, all_stored, new_ledger_file, one_of_each, open
 STREAMS = (STREAM, StreamId("ann", "work"), StreamId("用户", "对话"), user_stream("ann"))
 COLUMNS = [field.name for field in fields(StoredEvent)]
 TRIGGERS = ("events_no_update", "events_no_delete", "events_append_only")
-Tamper = Callable[[Any, st.DataObject], None]
 
 
 @cache
@@ -180,7 +179,7 @@ def rehash_one(rows: list[StoredEvent], data: st.DataObject) -> tuple[list[Store
     """Change an event and give it a hash of its own, as if nobody looked at the next one's."""
     changed, place = change_a_payload(rows, data, last=len(rows) - 2)
     forged = rehashed(changed)[place]
-    return [*rows[:place], forged, *rows[place + 1 :]], place + 1
+    return [*rows[:place], forged, *rows[place + 1 :]], place
 
 
 def blank_without_an_erasure(rows: list[StoredEvent], data: st.DataObject) -> tuple[list[StoredEvent], int]:
@@ -310,9 +309,8 @@ class TestSince:
     @given(st.data())
     def test_a_ledger_hashed_anew_is_seen_by_an_older_head_alone(self, data: st.DataObject) -> None:
         rows, place = change_a_payload(_rows(), data)
-        kept = {"type": _stored()[place].type, "schema_version": _stored()[place].schema_version}
         donor = next(row for row in _stored() if row.payload == rows[place].payload)
-        rows[place] = replace(rows[place], **(kept | {"type": donor.type, "schema_version": donor.schema_version}))
+        rows[place] = replace(rows[place], type=donor.type, schema_version=donor.schema_version)
         forged = rehashed(rows)
         noted = data.draw(st.sampled_from(_stored()), "noted")
         with tempfile.TemporaryDirectory() as folder:
