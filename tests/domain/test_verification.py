@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from domain import chain
@@ -230,6 +230,7 @@ class TestTampering:
         """The rule itself, over rows as the table would give them back."""
         tamper = data.draw(st.sampled_from(TAMPERINGS), "tampering")
         rows, place = tamper(_rows(), data)
+        assume(rows != _rows())  # two payloads may be the same to begin with
         check = ChainCheck()
         found = [finding for row in rows for finding in check.check(row)] + list(check.finish())
         assert found, tamper.__name__
@@ -246,6 +247,7 @@ class TestTampering:
             target = folder / "ledger.sqlite3"
             target.write_bytes(_ledger_bytes())
             rows, _ = tamper(_rows(), data)
+            assume(rows != _rows())
             with closing(unguarded(target)) as connection:
                 try:
                     write_all(connection, rows)
