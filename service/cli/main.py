@@ -11,6 +11,7 @@ import typer
 
 from domain.errors import InvalidInput, OpmError
 from service.cli.shell import BAD_ARGUMENTS, FAILED, complain
+from service.cli.verify import verify
 
 app = typer.Typer(
     name="opm",
@@ -26,6 +27,9 @@ def _show_version(value: bool) -> None:
     if value:
         typer.echo(f"opm {version('openpersistentmemory')}")
         raise typer.Exit
+
+
+app.command()(verify)
 
 
 @app.callback()
