@@ -109,8 +109,8 @@ def season_of(like: datetime, year: int, season: str) -> Span:
 
 def season_before(now: datetime, season: str) -> Span:
     """Return the last such season that is over."""
-    span = season_of(now, now.year, season)
-    return span if span[1] <= now else season_of(now, now.year - 1, season)
+    spans = (season_of(now, year, season) for year in range(now.year, now.year - 3, -1))
+    return next(span for span in spans if span[1] <= now)
 
 
 def season_begun(now: datetime, season: str) -> Span:
