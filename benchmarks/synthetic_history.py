@@ -49,7 +49,6 @@ from domain.ledger import Ledger, StreamHead
 from migrations.runner import migrate
 
 START = datetime(2025, 1, 1, 8, tzinfo=UTC)
-_MONTHS_IN_DAYS = 540
 _NAMES = ("ann", "bob", "chen", "dina", "emil", "fay", "gus", "hana", "ivo", "jo")
 _CHAT_MODELS = ("Qwen3-8B", "Qwen3-14B", "Mistral-Small")
 _FALLBACKS = {"Qwen3-8B": 0.06, "Qwen3-14B": 0.02, "Mistral-Small": 0.03}
@@ -117,29 +116,31 @@ def make_ledger(
     users: int = 40,
     seed: int = 7,
     candidates: tuple[int, int] = (10, 60),
+    days: int = 540,
     in_flight: int = 200,
     progress: Callable[[int], None] = lambda _events: None,
 ) -> Path:
     """Write a ledger of at least ``events`` events into ``folder`` and return its path.
 
-    ``users`` share them unevenly: the busiest has some four times as many as the average. ``candidates`` are the fewest
-    and the most memories that a search proposes; ``in_flight`` appends may wait for their commit at a time, and with 0
-    each is waited for.
+    ``users`` share them unevenly: the busiest of forty has five times as many as the average. ``candidates`` are the
+    fewest and the most memories that a search proposes; the events spread over ``days``; ``in_flight`` appends may wait
+    for their commit at a time, and with 0 each is waited for.
     """
     path = folder / "ledger.sqlite3"
     migrate(path)
-    maker = _Maker(path, events, users, seed, candidates, in_flight)
+    maker = _Maker(path, events, users, seed, candidates, days, in_flight)
     maker.run(events, progress)
     return path
 
 
 class _Maker:
     def __init__(
-        self, path: Path, events: int, users: int, seed: int, candidates: tuple[int, int], in_flight: int
+        self, path: Path, events: int, users: int, seed: int, candidates: tuple[int, int], days: int, in_flight: int
     ) -> None:
         self._random = random.Random(seed)  # noqa: S311 - a history that can be made again, not a secret
         self._now = START
-        self._step = timedelta(days=_MONTHS_IN_DAYS) / max(events / _EVENTS_PER_ANSWER, 1)
+        self._span = timedelta(days=days)
+        self._step = self._span / max(events / _EVENTS_PER_ANSWER, 1)
         self._ledger = Ledger(path, Clock(now=lambda: self._now, new_id=self._new_id))
         self._people = [_Person(_name(number)) for number in range(users)]
         self._shares = list(accumulate(1 / (number + 3) for number in range(users)))
@@ -155,7 +156,7 @@ class _Maker:
                 self._now += self._step * self._random.uniform(0.5, 1.5)
                 person = self._people[bisect_right(self._shares, self._random.random() * self._shares[-1])]
                 self._answer(person)
-                if person.memories and self._random.random() < 0.01:
+                if person.memories and self._random.random() < 0.02:
                     self._correct(person)
                 if len(self._waiting) > self._in_flight:
                     self._settle_all()  # all: the ledger checkpoints its WAL only when nothing waits
@@ -192,7 +193,9 @@ class _Maker:
                 user=user,
                 partial_assistant="",
                 model=model,
-                error="the chat endpoint gave no answer in time" if timed_out else "the chat endpoint cannot be reached",
+                error="the chat endpoint gave no answer in time"
+                if timed_out
+                else "the chat endpoint cannot be reached",
                 code="upstream_timeout" if timed_out else "upstream_unreachable",
                 status=504 if timed_out else 502,
                 timings_ms={**timings, "total": 120_000.0 if timed_out else 40.0},
@@ -229,7 +232,10 @@ class _Maker:
                     messages_hash=f"sha256:{'0' * 64}",
                 ),
                 timings_ms={
-                    **timings, "first_token": round(answer_ms / 8, 3), "answer": answer_ms, "total": answer_ms + 600,
+                    **timings,
+                    "first_token": round(answer_ms / 8, 3),
+                    "answer": answer_ms,
+                    "total": answer_ms + 600,
                 },
             )
 
@@ -337,7 +343,11 @@ class _Maker:
         return GateDecided(
             strategy="llm",
             outcome="skipped" if skipped else "fallback" if fell_back else "ok",
-            note="no candidates" if skipped else "the answer holds no decision on these candidates" if fell_back else None,
+            note="no candidates"
+            if skipped
+            else "the answer holds no decision on these candidates"
+            if fell_back
+            else None,
             model=None if skipped else model,
             prompt_version=None if skipped else "1",
             keep_max=_KEEP_MAX,
@@ -442,15 +452,15 @@ class _Maker:
             then(events)
 
     @property
-    def _months(self) -> float:
-        return (self._now - START) / timedelta(days=30)
+    def _share_gone(self) -> float:
+        return (self._now - START) / self._span
 
     @property
     def _hybrid(self) -> bool:
-        return self._months >= _MONTHS_IN_DAYS / 30 / 2
+        return self._share_gone >= 1 / 2  # words were searched from then on
 
     def _model(self) -> str:
-        return _CHAT_MODELS[min(int(self._months * len(_CHAT_MODELS) * 30 / _MONTHS_IN_DAYS), len(_CHAT_MODELS) - 1)]
+        return _CHAT_MODELS[min(int(self._share_gone * len(_CHAT_MODELS)), len(_CHAT_MODELS) - 1)]
 
     def _milliseconds(self, usual: float) -> float:
         return round(usual * self._random.lognormvariate(0, 0.4), 3)
