@@ -7,6 +7,7 @@ only: what it answers is answered here too.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -28,6 +29,19 @@ from domain.schema import EVENTS
 from domain.statements import ACTIVE_MODEL, LATEST, event_of
 
 _IDS_PER_READ = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a person did to a memory at a position: gave it a new summary, or, where that is None, withdrew it."""
+
+    position: int
+    recorded_at: datetime
+    summary: str | None
+
+    @property
+    def what(self) -> str:
+        return "forgotten" if self.summary is None else "edited"
 
 
 class PastReader(LedgerReader):
@@ -62,19 +76,27 @@ class PastReader(LedgerReader):
         rows = self._all(query)
         return event_of(rows[0]) if rows else None
 
-    def changes_by_people(self, user_id: str, memory_ids: Collection[str], after: int) -> list[Event]:
-        """Return the edits and withdrawals of these memories behind a position, in order."""
+    def changes_since(self, user_id: str, memory_ids: Collection[str], position: int) -> dict[str, Change]:
+        """Return the last thing that people did to these memories behind ``position``, by the memory's id."""
         wanted = list(dict.fromkeys(memory_ids))
-        found: list[Event] = []
+        events: list[Event] = []
         for start in range(0, len(wanted), _IDS_PER_READ):
             query = select(EVENTS).where(
                 EVENTS.c.causation_id.in_(wanted[start : start + _IDS_PER_READ]),
                 EVENTS.c.type.in_((MemoryEdited.type, MemoryForgotten.type)),
                 EVENTS.c.user_id == user_id,
-                EVENTS.c.position > after,
+                EVENTS.c.position > position,
             )
-            found += map(event_of, self._all(query))
-        return sorted(found, key=lambda event: event.position)
+            events += map(event_of, self._all(query))
+        return {
+            event.causation_id: Change(
+                event.position,
+                event.recorded_at,
+                event.payload.summary if isinstance(event.payload, MemoryEdited) else None,
+            )
+            for event in sorted(events, key=lambda event: event.position)
+            if event.causation_id is not None
+        }
 
     def prompt_text(self, name: str, version: str) -> str | None:
         """Return the text that a version of a prompt stood for, None where it was never activated."""

@@ -16,7 +16,6 @@ from domain.events import (
     Event,
     GateDecided,
     JsonObject,
-    MemoryEdited,
     Payload,
     RerankDecided,
     RetrievalRecorded,
@@ -26,21 +25,13 @@ from domain.events import (
     Verdict,
 )
 from domain.memory import Memory
-from domain.past import PastReader, turn_of
+from domain.past import Change, PastReader, turn_of
 from domain.prompt_again import PromptAgain, memories_as_shown, memories_named, prompt_again
 
 P = TypeVar("P", bound=Payload)
 
 Fate = Literal["replayed", "summary", "no_room", "over_limit", "dropped", "excluded", "kept", "undecided"]
 """What became of a candidate. ``kept`` and ``undecided`` are left to turns that ended before the prompt was made."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a person did to a memory after the answer: a new summary, or None where it was withdrawn."""
-
-    position: int
-    summary: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +98,7 @@ class Story:
             ],
             "turn": said.model_dump(mode="json") if said is not None else None,
             "summary": _dumped(self.summary),
-            "window": [_memory_json(memory) for memory in self.window],
+            "window": [memory_json(memory) for memory in self.window],
             "retrieval": _dumped(self.retrieval, without={"candidates"}),
             "candidates": [
                 {
@@ -116,15 +107,15 @@ class Story:
                     "rerank_place": candidate.place,
                     "rerank_score": candidate.rerank_score,
                     "fate": candidate.fate,
-                    "shown": _memory_json(candidate.memory) if candidate.memory is not None else None,
-                    "since": _change_json(candidate.since),
+                    "shown": memory_json(candidate.memory) if candidate.memory is not None else None,
+                    "since": change_json(candidate.since),
                 }
                 for candidate in self.candidates
             ],
             "gate": _dumped(self.gate, without={"verdicts"}),
             "rerank": _dumped(self.rerank),
             "shown": {
-                memory_id: {**_memory_json(memory), "since": _change_json(self.changes.get(memory_id))}
+                memory_id: {**memory_json(memory), "since": change_json(self.changes.get(memory_id))}
                 for memory_id, memory in self.memories.items()
                 if self.turn is not None
                 and memory_id in {*self.turn.replayed, *self.turn.summarised, *self.turn.neighbours}
@@ -168,13 +159,8 @@ def story_of(reader: PastReader, events: Sequence[Event]) -> Story:
         _only(RerankDecided, events),
     )
     memories = _memories(reader, events, turn, retrieval)
-    changes = {
-        change.causation_id: Change(
-            change.position, change.payload.summary if isinstance(change.payload, MemoryEdited) else None
-        )
-        for change in reader.changes_by_people(events[0].user_id, memories, (turn_of(events) or events[-1]).position)
-        if change.causation_id is not None
-    }
+    ended = turn_of(events) or events[-1]
+    changes = reader.changes_since(ended.user_id, memories, ended.position)
     window_ids = turn.window if turn is not None else retrieval.window if retrieval is not None else ()
     prompt = None
     if turn is not None:
@@ -270,7 +256,7 @@ def _dumped(value: Payload | Verdict | None, without: set[str] | None = None) ->
     return value.model_dump(mode="json", exclude=without) if value is not None else None
 
 
-def _memory_json(memory: Memory) -> JsonObject:
+def memory_json(memory: Memory) -> JsonObject:
     return {
         "memory_id": memory.memory_id,
         "position": memory.position,
@@ -284,11 +270,12 @@ def _memory_json(memory: Memory) -> JsonObject:
     }
 
 
-def _change_json(change: Change | None) -> JsonObject | None:
+def change_json(change: Change | None) -> JsonObject | None:
     if change is None:
         return None
     return {
-        "what": "forgotten" if change.summary is None else "edited",
+        "what": change.what,
         "position": change.position,
+        "recorded_at": change.recorded_at.isoformat(),
         "summary": change.summary,
     }

@@ -188,7 +188,7 @@ def _candidate_table(candidates: Sequence[CandidateStory], full: bool) -> Table:
         note = f"{item.memory.ts:%Y-%m-%d} {item.memory.note}" if item.memory is not None else "(not in the ledger)"
         memory = Text(one_line(note), no_wrap=not full, overflow="fold" if full else "ellipsis")
         if item.since is not None:
-            memory = Text.assemble((f"[since {_since(item)}] ", "yellow"), memory)
+            memory = Text.assemble((f"[since {item.since.what}] ", "yellow"), memory)
             memory.no_wrap, memory.overflow = not full, "fold" if full else "ellipsis"
         table.add_row(*map(Text, cells), Text(rerank), Text(fate, style), memory)
     return table
@@ -277,17 +277,12 @@ def _prompt(story: Story, full: bool) -> Iterator[Text | Padding]:
     for message in again.messages:
         yield Text(message["role"], _ROLE_STYLES.get(message["role"], "bold"))
         text = cut_lines(message["content"], None if full else _LINES, out.width - 4)
-        yield Padding(Text(text), (0, 0, 0, 2))
+        yield Padding(Text(text), (0, 0, 0, 2), expand=False)
 
 
 def _said(title: str, text: str, full: bool) -> Iterator[Text | Padding]:
     yield _heading(title)
-    yield Padding(Text(cut_lines(text, None if full else _LINES, out.width - 4)), (0, 0, 0, 2))
-
-
-def _since(item: CandidateStory) -> str:
-    assert item.since is not None
-    return "forgotten" if item.since.summary is None else "edited"
+    yield Padding(Text(cut_lines(text, None if full else _LINES, out.width - 4)), (0, 0, 0, 2), expand=False)
 
 
 def _exchange(memory: Memory, cells_max: int | None) -> str:

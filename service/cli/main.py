@@ -11,6 +11,7 @@ import typer
 
 from domain.errors import InvalidInput, OpmError
 from service.cli.explain import explain
+from service.cli.recall import recall
 from service.cli.shell import BAD_ARGUMENTS, FAILED, complain
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ def _opm(
 
 
 app.command("explain")(explain)
+app.command("recall")(recall)
 
 
 def main() -> None:

@@ -100,6 +100,7 @@ class TestAnAnswer:
     def test_by_a_memory_id_and_as_the_last_of_a_user(self, service: Running, user: str) -> None:
         service.client.tell("First.", user)
         asked = service.client.tell("Second.", user)
+        service.settle()
         by_memory = explained(service, asked.memory("turn")["memory_id"], "--json")
         last = explained(service, "--last", "--user", user, "--json")
         assert by_memory.json == last.json == explained(service, asked.id, "--json").json
