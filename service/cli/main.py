@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from domain.errors import InvalidInput, OpmError
+from service.cli.backtest import backtest
 from service.cli.explain import explain
 from service.cli.recall import recall
 from service.cli.shell import BAD_ARGUMENTS, FAILED, complain
@@ -41,6 +42,7 @@ def _opm(
 
 app.command("explain")(explain)
 app.command("recall")(recall)
+app.command("backtest")(backtest)
 
 
 def main() -> None:
