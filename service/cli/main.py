@@ -10,6 +10,9 @@ from typing import Annotated
 import typer
 
 from domain.errors import InvalidInput, OpmError
+from service.cli.backtest import backtest
+from service.cli.explain import explain
+from service.cli.recall import recall
 from service.cli.shell import BAD_ARGUMENTS, FAILED, complain
 from service.cli.verify import verify
 
@@ -39,6 +42,11 @@ def _opm(
     ] = False,
 ) -> None:
     """Options that stand before a command."""
+
+
+app.command("explain")(explain)
+app.command("recall")(recall)
+app.command("backtest")(backtest)
 
 
 def main() -> None:
