@@ -69,7 +69,7 @@ def _make(folder: Path, events: int, users: int) -> None:
 
 
 def _measure(ledger: Path) -> None:
-    asked = {question: _parameters(question, ledger) for question in questions()}
+    asked = [(question, _parameters(question, ledger)) for question in questions()]
     shell = shutil.which("sqlite3")
     version = ""
     if shell is not None:
@@ -79,7 +79,7 @@ def _measure(ledger: Path) -> None:
         took = _fastest(lambda sql=sql: _driver_rows(ledger, sql))
         print(f"{name:40} {took:12.3f} s")
     slowest = 0.0
-    for question, parameters in asked.items():
+    for question, parameters in asked:
         _, rows = question.ask(ledger, parameters)
         took = [_fastest(lambda: question.ask(ledger, parameters))]  # noqa: B023 - called at once
         if shell is not None:

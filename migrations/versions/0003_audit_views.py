@@ -231,7 +231,7 @@ SELECT
      WHERE candidate.value ->> '$.excluded' IS NOT NULL) AS excluded,
     asked.payload ->> '$.embed_ms'                   AS embed_ms,
     asked.payload ->> '$.search_ms'                  AS search_ms,
-    asked.payload ->> '$.lexical_ms'                 AS lexical_ms,
+    coalesce(asked.payload ->> '$.lexical_ms', 0.0)  AS lexical_ms,
     asked.payload ->> '$.knobs'                      AS knobs
 FROM events AS asked
 WHERE likelihood(asked.type = 'RetrievalRecorded', 0.2) AND asked.salt <> ''
