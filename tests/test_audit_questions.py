@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from benchmarks.audit_questions import Question, questions, rendered, small_ledger, with_answer
 from benchmarks.synthetic_history import make_ledger
 from domain.chain import GENESIS
-from tests.ledgers import all_stored, check_chain, opened
+from tests.ledgers import ROOT, all_stored, check_chain, opened
 
 SHELL = shutil.which("sqlite3")
 QUESTIONS = questions()
@@ -76,3 +77,18 @@ def test_a_history_in_flight_is_as_complete(tmp_path: Path) -> None:
         assert len(rows) >= 400
         check_chain(rows)
         assert len(ledger.reader.events_after(0, 10_000)) == len(rows)
+
+
+@pytest.mark.skipif(SHELL is None or shutil.which("sha256sum") is None, reason="there is no sqlite3 shell or sha256sum")
+@pytest.mark.parametrize("position", [7, 150])
+def test_a_row_is_checked_by_hand_as_the_document_says(ledger: Path, position: int) -> None:
+    text = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+    (commands,) = (block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "hashed" in block)
+    example = "ledger=storage/ledger.sqlite3 position=7"
+    assert example in commands
+    commands = commands.replace(example, f"ledger={ledger} position={position}")
+    run = subprocess.run(["sh", "-c", commands], capture_output=True, text=True, check=True)
+    lines = run.stdout.splitlines()
+    assert len(lines) == 8
+    assert lines[0::2] == lines[1::2]
+    assert len(set(lines)) == 4

@@ -145,8 +145,8 @@ WHERE said.type IN ('SummaryRecorded', 'SummaryFailed', 'MemoryEdited') AND said
 MEMORIES = """
 CREATE VIEW memories AS
 SELECT
-    turn.event_id                                    AS memory_id,
     turn.position                                    AS position,
+    turn.event_id                                    AS memory_id,
     turn.correlation_id                              AS correlation_id,
     turn.user_id                                     AS user_id,
     turn.conversation_id                             AS conversation_id,
