@@ -150,7 +150,7 @@ def test_memories(ledger: Ledger) -> None:
         ]
         edits = [other for other in own if isinstance(other.payload, MemoryEdited)]
         summaries = [other for other in own if isinstance(other.payload, SummaryRecorded)]
-        newest = (edits or summaries or [None])[-1]
+        newest = (edits or summaries)[-1] if edits or summaries else None
         withdrawn = next((other for other in own if isinstance(other.payload, MemoryForgotten)), None)
         envelope_of_turn = envelope(event, "memory_id")
         del envelope_of_turn["recorded_at"]
@@ -201,11 +201,11 @@ def test_conversations(ledger: Ledger) -> None:
 def test_retrievals(ledger: Ledger) -> None:
     expected = []
     for event, payload, as_json in said(ledger, RetrievalRecorded):
-        names = ("query", "outcome", "degraded_code", "degraded_reason", "mode", "fusion", "time_range")
-        names += ("embedding_model", "dimensions", "index_position", "embed_ms", "search_ms", "lexical_ms", "knobs")
+        names = "query outcome degraded_code degraded_reason mode fusion time_range embedding_model dimensions"
+        names += " index_position embed_ms search_ms lexical_ms knobs"
         expected.append(
             envelope(event)
-            | fields(as_json, *names)
+            | fields(as_json, *names.split())
             | {
                 "window_turns": len(payload.window),
                 "candidates": len(payload.candidates),
