@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from domain.errors import InvalidInput, OpmError
+from service.cli.backup import backup
+from service.cli.restore import restore
 from service.cli.shell import BAD_ARGUMENTS, FAILED, complain
 from service.cli.verify import verify
 
@@ -30,6 +32,8 @@ def _show_version(value: bool) -> None:
 
 
 app.command()(verify)
+app.command()(backup)
+app.command()(restore)
 
 
 @app.callback()
