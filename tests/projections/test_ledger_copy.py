@@ -129,7 +129,8 @@ class TestFailures:
         assert known_backups(settings.storage_dir) == []
 
     def test_a_damaged_file_is_not_copied(self, ledger: Ledger, settings: StorageSettings, shelf: Path) -> None:
-        record(ledger, STREAM, *one_of_each() * 20)
+        for _ in range(20):
+            record(ledger, STREAM, *one_of_each())
         ledger.close()
         content = bytearray(ledger.path.read_bytes())
         content[40_000:80_000] = os.urandom(40_000)

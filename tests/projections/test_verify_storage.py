@@ -301,7 +301,7 @@ def test_an_erasure_that_comes_in_between_is_no_damage(
             record_turn(ledger, stream)
     monkeypatch.setattr("domain.verification._PAGE_EVENTS", 2)
     read = type(ledger.reader).stored_after
-    erased = []
+    erased: list[object] = []
 
     def then_erase(reader: object, after: int, limit: int) -> object:
         page = read(reader, after, limit)  # type: ignore[arg-type]  # whoever reads, it is a LedgerReader
