@@ -10,8 +10,17 @@ from uuid import uuid4
 
 import pytest
 
-from domain.events import MemoryEdited, MemoryForgotten, NewEvent, PromptReport, PromptsActivated, TurnRecorded
+from domain.events import (
+    MemoryEdited,
+    MemoryForgotten,
+    NewEvent,
+    PromptReport,
+    PromptsActivated,
+    TurnRecorded,
+    UserErased,
+)
 from domain.identity import SYSTEM_STREAM, StreamId
+from tests.domain.test_past import blank
 from tests.ledgers import ROOT, new_ledger_file, opened, record, record_turn
 from tests.ledgers import turn as a_turn
 from tests.service.opm import Ran, environment, opm
@@ -253,6 +262,20 @@ class TestOldAndOdd:
         assert told.status == 0
         assert "imported from chatgpt" in told.out
         assert "cannot be made again" in told.out
+
+    def test_of_an_erased_answer_its_events_are_left(self, tmp_path: Path) -> None:
+        path = new_ledger_file(tmp_path)
+        with opened(path) as ledger:
+            turn, _ = record(ledger, StreamId("ann", "c"), self._alone(None), UserErased(events=1, conversations=1))
+        blank(path, "ann")
+        assert turn.correlation_id is not None
+        told = opm(environment(tmp_path), "explain", turn.correlation_id)
+        assert told.status == 0
+        assert "erased" in told.out
+        assert "TurnRecorded" in told.out
+        story = opm(environment(tmp_path), "explain", turn.correlation_id, "--json").json
+        assert (story["state"], story["turn"], story["prompt"]) == ("erased", None, None)
+        assert "Lisbon" not in json.dumps(story)
 
     def test_a_layout_or_a_system_text_that_is_not_known(self, tmp_path: Path) -> None:
         with opened(new_ledger_file(tmp_path)) as ledger:
