@@ -37,7 +37,8 @@ def test_events_by_name_and_by_position(ledger: Ledger, past: PastReader) -> Non
         event.event_id: event for event in (events[0], events[2])
     }
     assert past.events_at([2, 99]) == {2: events[1]}
-    assert past.events_named([]) == past.events_at([]) == {}
+    assert past.events_named([]) == {}
+    assert past.events_at([]) == {}
 
 
 def test_more_names_than_one_statement_takes(ledger: Ledger, past: PastReader) -> None:
