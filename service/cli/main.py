@@ -14,6 +14,7 @@ from service.cli.backtest import backtest
 from service.cli.explain import explain
 from service.cli.recall import recall
 from service.cli.shell import BAD_ARGUMENTS, FAILED, complain
+from service.cli.verify import verify
 
 app = typer.Typer(
     name="opm",
@@ -29,6 +30,9 @@ def _show_version(value: bool) -> None:
     if value:
         typer.echo(f"opm {version('openpersistentmemory')}")
         raise typer.Exit
+
+
+app.command()(verify)
 
 
 @app.callback()
