@@ -191,10 +191,30 @@ class TestTheModelOfThen:
             assert "old-model" in ran.json["notes"][0]
             assert len(ran.json["memories"]) == 3
 
-    def test_no_endpoint_at_all_is_one_line(self, service: Running, user: str) -> None:
-        service.tell_all(FACTS[:1], user)
+    def test_where_none_answers_the_words_have_to_do(self, service: Running, user: str) -> None:
+        told = service.tell_all([*FACTS, "我的猫叫豆豆。"], user)
         service.settle()
         service.upstream.fail_always("embed", Fault(status=503))
-        told = recalled(service, user)
-        assert told.status == 1
-        assert len(told.err.strip().splitlines()) == 1
+        ran = recalled(service, user, "--json", query="Bruno's cheese")
+        assert ran.status == 0
+        assert ran.json["mode"] == "lexical"
+        assert "searched by words alone" in ran.json["notes"][0]
+        assert ran.json["memories"][0]["memory_id"] == told[1]
+        assert list(notes(recalled(service, user, "--json", query="豆豆"))) == told[3:]
+
+
+class TestByWordsAlone:
+    def test_no_endpoint_is_asked(self, service: Running, user: str) -> None:
+        told = service.tell_all(FACTS, user)
+        service.settle()
+        before = service.ledger.reader.head_position()
+        withdraw(service, user, "facts", told[0])
+        service.upstream.forget_calls()
+        then = recalled(service, user, "--no-embed", "--json", "--at", str(before), query="dog called Bruno")
+        assert next(iter(notes(then))) == told[0]
+        assert then.json["notes"] == []
+        assert told[0] not in notes(recalled(service, user, "--no-embed", "--json", query="dog called Bruno"))
+        assert "by words" in recalled(service, user, "--no-embed", query="dog called Bruno").out
+        assert not service.upstream.calls
+        unset = opm(environment(storage_of(service)), "recall", "dog", "--user", user, "--no-embed")
+        assert unset.status == 0
