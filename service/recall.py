@@ -165,7 +165,7 @@ def _by_words(reader: PastReader, user_id: str, query: str, count: int, position
 
 
 async def _embedded(client: EmbeddingClient, query: str, dimensions: int) -> Vectors:
-    vectors = await client.embed([client.query_prefix + query], timeout_s=_QUERY_TIMEOUT_S)
+    vectors = await client.embed_query(query, timeout_s=_QUERY_TIMEOUT_S)
     vector: Vectors = vectors[0]
     if dimensions and len(vector) != dimensions:
         raise EmbeddingMisfit(f"{client.model} gives vectors of {len(vector)} numbers now, and gave {dimensions}")

@@ -318,3 +318,19 @@ def test_degraded_questions_are_left_out(upstream: ScriptedUpstream, tmp_path: P
         assert service.ledger.one(RetrievalRecorded, asked).outcome == "degraded"
         service.settle()
     assert report(tmp_path, upstream)["left_out"] == {"memory was degraded": 1, "memory was not asked": 1}
+
+
+def test_a_question_too_long_to_be_embedded_is_replayed_by_its_beginning(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    with running(upstream, tmp_path) as service:
+        service.tell_all(FACTS, USER)
+        service.settle()
+        upstream.max_input_chars = 2000
+        try:
+            service.client.tell(QUESTIONS[0] + " Think!" * 400, USER, "q")
+            service.settle()
+            found = report(tmp_path, upstream)["totals"]
+            assert (found["questions"], found["exact"]) == (1, 1)
+        finally:
+            upstream.max_input_chars = None
