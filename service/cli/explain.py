@@ -13,7 +13,7 @@ from rich.text import Text
 
 from domain.clock import iso
 from domain.errors import InvalidInput
-from domain.events import Usage
+from domain.events import JsonObject, Usage
 from domain.memory import Memory
 from domain.past import PastReader
 from service.cli.shell import FAILED, AsJson, opened_past, out, print_json, wide
@@ -159,7 +159,7 @@ def _candidates(story: Story, full: bool) -> Iterator[Text | Table]:
         yield Text(f"  degraded, {asked.degraded_code}: {one_line(asked.degraded_reason or '')}", "yellow")
     for name, value in (("fusion", asked.fusion), ("time named in the question", asked.time_range)):
         if value:
-            yield Text(f"  {name}: {one_line(str(value))}", "dim")
+            yield Text(f"  {name}: {_pairs(value)}", "dim")
     if story.candidates:
         yield _candidate_table(story.candidates, full)
     yield from _decisions(story)
@@ -201,7 +201,7 @@ def _decisions(story: Story) -> Iterator[Text]:
         done = f"kept {kept} of {len(gate.verdicts)}" if gate.outcome != "skipped" else "skipped"
         yield _decision("Gate", gate.strategy, gate.outcome, [done, gate.note, gate.model, _tokens(gate.usage)])
         if gate.score_rule is not None:
-            yield Text(f"  {', '.join(f'{name} {value}' for name, value in gate.score_rule.items())}", "dim")
+            yield Text(f"  {_pairs(gate.score_rule)}", "dim")
     if rerank is not None:
         done = f"put {rerank.named} in order" if rerank.outcome != "skipped" else "skipped"
         yield _decision(
@@ -292,6 +292,10 @@ def _exchange(memory: Memory, cells_max: int | None) -> str:
 
 def _score(score: float | None, rank: int | None) -> str:
     return "" if score is None or rank is None else f"{score:.4f} #{rank}"
+
+
+def _pairs(values: JsonObject) -> str:
+    return one_line(", ".join(f"{name} {value}" for name, value in values.items() if value is not None))
 
 
 def _tokens(usage: Usage | None) -> str:

@@ -87,7 +87,7 @@ def _told(found: Recollection, *, full: bool) -> Iterator[Text | Table]:
     for note in found.notes:
         yield Text(note, "yellow")
     if not found.found:
-        yield Text("Nothing was remembered.")
+        yield Text("Nothing was found.")
         return
     table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
     for name in ("#", "score", "by", "date", "conversation", "since"):

@@ -153,7 +153,7 @@ class TestThen:
         after = iso(first.recorded_at + timedelta(microseconds=1))
         assert list(notes(recalled(service, user, "--json", "--at", after))) == told
         assert not notes(recalled(service, user, "--json", "--at", f"{first.recorded_at:%Y-%m-%d}"))
-        assert "Nothing was remembered" in recalled(service, user, "--at", "2020-01-01").out
+        assert "Nothing was found" in recalled(service, user, "--at", "2020-01-01").out
 
     @pytest.mark.parametrize(
         ("at", "said"), [("999999", "the ledger ends at position"), ("soon", "give a ledger position, or a date")]
