@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -69,16 +69,26 @@ class _Searched:
 
 
 async def recall(
-    reader: PastReader, settings: ProjectionSettings | None, user_id: str, query: str, *, count: int, at: int | None
+    reader: PastReader,
+    settings: ProjectionSettings | None,
+    user_id: str,
+    query: str,
+    *,
+    count: int,
+    at: int | None,
+    on_embedded: Callable[[int], object] = lambda _texts: None,
 ) -> Recollection:
-    """Ask a user's memory as of position ``at``, or as it is now; without ``settings`` by its words alone."""
+    """Ask a user's memory as of position ``at``, or as it is now; without ``settings`` by its words alone.
+
+    ``on_embedded`` is told how many more texts had to be embedded first.
+    """
     head = reader.head_position()
     position = head if at is None else at
     notes: list[str] = []
     searched: _Searched | None = None
     if settings is not None:
         try:
-            searched = await _by_vectors(reader, settings, user_id, query, count, position, notes)
+            searched = await _by_vectors(reader, settings, user_id, query, count, position, notes, on_embedded)
         except EmbeddingError as error:
             notes.append(f"searched by words alone: {error}")
     if searched is None:
@@ -127,6 +137,7 @@ async def _by_vectors(
     count: int,
     position: int,
     notes: list[str],
+    on_embedded: Callable[[int], object],
 ) -> _Searched:
     """Search with the model that was active then, else with the one configured now; add to ``notes`` which one."""
     active = reader.model_active_at(user_id, position)
@@ -134,7 +145,15 @@ async def _by_vectors(
 
         async def search(client: EmbeddingClient, dimensions: int) -> _Searched:
             vector = await _embedded(client, query, dimensions)
-            past = PastMemory(reader, client, cache, client.space(len(vector)), user_id, batch=settings.emb_batch)
+            past = PastMemory(
+                reader,
+                client,
+                cache,
+                client.space(len(vector)),
+                user_id,
+                batch=settings.emb_batch,
+                on_embedded=on_embedded,
+            )
             await past.advance(position)
             found = await asyncio.to_thread(past.search, vector, count)
             return _Searched(found.hits, "dense", past.space)

@@ -81,7 +81,10 @@ def backtest(
     with opened_past(settings) as reader:
         period = _period(reader, user, since, until, limit)
         total = reader.count_retrievals(user, period.after, period.until)
-        with tqdm(total=min(total, limit or total), desc="questions", unit="question", disable=None) as progress:
+        with (
+            tqdm(total=min(total, limit or total), desc="questions", unit="question", disable=None) as progress,
+            tqdm(desc="memories embedded", unit="text", disable=None, delay=1.0) as embedded,
+        ):
             found = asyncio.run(
                 run_backtest(
                     reader,
@@ -92,6 +95,7 @@ def backtest(
                     fresh=fresh,
                     concurrency=concurrency,
                     on_progress=progress.update,
+                    on_embedded=embedded.update,
                 )
             )
         report = report_of(reader, found)

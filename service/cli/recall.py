@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 from rich.text import Text
+from tqdm import tqdm
 
 from domain.clock import iso
 from domain.errors import InvalidInput
@@ -45,7 +46,10 @@ def recall(
         if not reader.has_events(user):
             raise InvalidInput("--user", user, "name a user who has memories")
         position = moments.position_of(reader, "--at", at) if at is not None else None
-        found = asyncio.run(recollect(reader, settings, user, query, count=count, at=position))
+        with tqdm(desc="memories embedded", unit="text", disable=None, delay=1.0) as progress:
+            found = asyncio.run(
+                recollect(reader, settings, user, query, count=count, at=position, on_embedded=progress.update)
+            )
     if as_json:
         print_json(_as_json(found))
         return

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from domain.events import GateDecided, RetrievalRecorded
 from domain.identity import file_name
@@ -253,7 +254,7 @@ class TestTheReport:
         assert told.status == 0
         for part in ("agreement", "came in", "spent", "Questions that would", "Memories that came in", QUESTIONS[2]):
             assert part in told.out, part
-        assert max(map(len, told.out.splitlines())) <= 120
+        assert max(map(cell_len, told.out.splitlines())) <= 120
 
     def test_as_a_page_of_its_own_in_which_all_is_escaped(self, upstream: ScriptedUpstream, tmp_path: Path) -> None:
         script = "<script>alert(1)</script> & <b>dog</b>"

@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from rich.cells import cell_len
 
 from domain.events import (
     MemoryEdited,
@@ -125,7 +126,7 @@ class TestAnAnswer:
             assert part in told.out, part
         assert DOG in told.out
         assert "replayed" in told.out
-        assert max(map(len, told.out.splitlines())) <= 120
+        assert max(map(cell_len, told.out.splitlines())) <= 120
 
     def test_only_the_prompt_and_all_but_it(self, service: Running, user: str) -> None:
         asked = service.client.tell("Say something.", user)

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from domain.clock import iso
 from domain.events import RetrievalRecorded
@@ -70,7 +71,7 @@ class TestNow:
         assert f"edited at {position + 1}" in told
         assert "Bruno likes cheese" in told
         assert "facts 1" in told
-        assert max(map(len, told.splitlines())) <= 120
+        assert max(map(cell_len, told.splitlines())) <= 120
         assert "Bello" in recalled(service, user).out
 
     def test_never_another_users(self, service: Running, user: str) -> None:
