@@ -175,7 +175,7 @@ class TestThen:
 class TestTheModelOfThen:
     def test_is_used_while_it_answers_and_said_when_it_does_not(self, tmp_path: Path) -> None:
         with ScriptedUpstream() as upstream:
-            upstream.embedding_models = ("old-model", "new-model")
+            upstream.embedding_models = ("e5-old", "new-model")
             with running(upstream, tmp_path) as service:
                 service.tell_all(FACTS, "ann")
                 service.settle()
@@ -184,12 +184,12 @@ class TestTheModelOfThen:
                 service.settle()
             swapped = environment(tmp_path, upstream, EMB_MODEL="new-model")
             ran = opm(swapped, "recall", QUESTION, "--user", "ann", "--at", str(then.index_position), "--json")
-            assert ran.json["embedding_model"] == "old-model"
+            assert ran.json["embedding_model"] == "e5-old"
             assert [round(m["score"], 6) for m in ran.json["memories"]] == [c.score for c in then.candidates]
             upstream.embedding_models = ("new-model",)
             ran = opm(swapped, "recall", QUESTION, "--user", "ann", "--at", str(then.index_position), "--json")
             assert ran.json["embedding_model"] == "new-model"
-            assert "old-model" in ran.json["notes"][0]
+            assert "e5-old" in ran.json["notes"][0]
             assert len(ran.json["memories"]) == 3
 
     def test_where_none_answers_the_words_have_to_do(self, service: Running, user: str) -> None:
