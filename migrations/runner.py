@@ -49,7 +49,9 @@ def schema_revision(ledger_path: Path, name: str | None = None) -> str:
     """
     name = name or ledger_path.name
     if not ledger_path.is_file():
-        raise LedgerSchemaError(f"there is no ledger at {shown(str(ledger_path))}: STORAGE_DIR says where it lies")
+        raise LedgerSchemaError(
+            f"there is no ledger at {ledger_path}: set STORAGE_DIR to the folder that the service uses"
+        )
     if ledger_path.stat().st_size == 0:
         raise LedgerSchemaError(f"{name} is empty: start the service once, or restore a backup")
     engine = open_engine(ledger_path, writer=False)
