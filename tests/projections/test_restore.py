@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from domain import chain
 from domain.clock import Clock
-from domain.errors import LedgerLocked, LedgerSchemaError
+from domain.errors import InvalidInput, LedgerLocked, LedgerSchemaError, OpmError
 from domain.events import UserErased
 from domain.identity import SYSTEM_STREAM, StreamId, user_stream
 from domain.ledger import Ledger
@@ -234,7 +234,8 @@ class TestRefusals:
         backup = tmp_path / "copy.sqlite3"
         if content is not None:
             backup.write_bytes(content)
-        self.unchanged(kept, backup, Exception, r"copy\.sqlite3")
+        kind = InvalidInput if content is None else LedgerSchemaError
+        self.unchanged(kept, backup, kind, "there is no such file" if content is None else r"copy\.sqlite3")
         if content is not None:
             assert backup.read_bytes() == content
 
@@ -243,7 +244,7 @@ class TestRefusals:
         content = bytearray((tmp_path / "copy.sqlite3").read_bytes())
         content[len(content) // 2 : len(content) // 2 + 8192] = os.urandom(8192)
         (tmp_path / "copy.sqlite3").write_bytes(content)
-        self.unchanged(kept, tmp_path / "copy.sqlite3", Exception, r"copy\.sqlite3|cannot be read")
+        self.unchanged(kept, tmp_path / "copy.sqlite3", OpmError, r"copy\.sqlite3|cannot be read")
 
 
 class TestFromTheMirror:
