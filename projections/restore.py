@@ -151,9 +151,8 @@ def _put_in_place(settings: StorageSettings, new: Path, clock: Clock) -> Path | 
     for folder in projections:
         assert aside is not None
         folder.rename(aside / folder.name)
-    for part in present:
-        if part != path:
-            part.unlink()
+    for ending in _BESIDE[1:]:  # SQLite would take what lies beside the new ledger for its own
+        path.with_name(path.name + ending).unlink(missing_ok=True)
     replace_durably(new, path)
     return aside
 
@@ -177,3 +176,4 @@ def _head_if_any(path: Path) -> LedgerHead:
 def _remove(new: Path) -> None:
     for part in _BESIDE:
         new.with_name(new.name + part).unlink(missing_ok=True)
+    new.with_suffix(".lock").unlink(missing_ok=True)
