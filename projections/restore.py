@@ -145,6 +145,7 @@ def _put_in_place(settings: StorageSettings, new: Path, clock: Clock) -> Path | 
         for part in present:
             _keep(part, aside / part.name)
         fsync_path(aside)
+        fsync_path(storage_dir)
     if (vectors := storage_dir / _VECTOR_CACHE).exists():
         with closing(VectorCache(vectors, half=True)) as cache:
             cache.forget_positions()
