@@ -34,11 +34,6 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
-app.command()(verify)
-app.command()(backup)
-app.command()(restore)
-
-
 @app.callback()
 def _opm(
     _version: Annotated[
@@ -51,6 +46,9 @@ def _opm(
 app.command("explain")(explain)
 app.command("recall")(recall)
 app.command("backtest")(backtest)
+app.command("verify")(verify)
+app.command("backup")(backup)
+app.command("restore")(restore)
 
 
 def main() -> None:
