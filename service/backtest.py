@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from domain.identity import file_name
 from domain.past import PastReader
 from domain.prompts import load_prompts
 from domain.retrieval import Candidate
-from projections.past_memory import PastMemory
+from projections.past_memory import MODES, PastMemory
+from projections.past_vectors import PastVectors
 from service.backtest_results import ResultsFile, backtests_dir
 from service.past_question import PastQuestion, past_questions
 from service.recall import opened_cache, opened_client
@@ -141,7 +142,7 @@ async def run_backtest(
         opened.push_async_callback(gate_chat.close)
         probe = await embeddings.embed([embeddings.query_prefix + _PROBE], timeout_s=_PROBE_TIMEOUT_S)
         space = embeddings.space(probe.shape[1])
-        memory = PastMemory(
+        vectors = PastVectors(
             reader,
             embeddings,
             cache,
@@ -150,10 +151,10 @@ async def run_backtest(
             batch=settings.emb_batch,
             on_embedded=on_embedded,
         )
+        memory = opened.enter_context(closing(PastMemory(reader, period.user_id, vectors)))
         replayer = Replayer(
             reader,
             memory,
-            embeddings,
             chat,
             gate_chat,
             load_prompts(settings.prompts_dir),
@@ -167,7 +168,7 @@ async def run_backtest(
         backtest = Backtest(period, variant, space.model, path)
         with ResultsFile(path, replayer.key) as file:
             await _replay_all(reader, replayer, file, backtest, concurrency, on_progress)
-        backtest.embedded = memory.embedded
+        backtest.embedded = vectors.embedded
     return backtest
 
 
@@ -209,7 +210,7 @@ async def _replay_all(
             except OpmError as error:
                 backtest.trouble = str(error)
                 break
-            backtest.questions_embedded += 1
+            backtest.questions_embedded += replayer.embeds(question)
             deciding.create_task(decide(question, candidates))
     known = {question.question_id for question in questions}
     backtest.results = sorted(
@@ -224,6 +225,8 @@ def _questions(reader: PastReader, backtest: Backtest) -> list[PastQuestion]:
     for item in past_questions(reader, period.user_id, after=period.after, until=period.until, limit=period.limit):
         if isinstance(item, str):
             backtest.left_out[item] += 1
+        elif backtest.variant.mode(item) not in MODES:
+            backtest.left_out[f"searched in the mode {item.retrieval.mode}, which cannot be replayed"] += 1
         else:
             found.append(item)
     # Of two turns at a time the one recorded later may have been searched earlier.

@@ -19,13 +19,12 @@ from domain.agreement import Choice
 from domain.chain import canonical
 from domain.decisions import full_order
 from domain.errors import UpstreamError
-from domain.events import GateDecided, JsonObject, RerankDecided, Usage
+from domain.events import GateDecided, JsonObject, RerankDecided, RetrievalMode, Usage
 from domain.memory import Memory
 from domain.past import PastReader
 from domain.prompt_again import memory_from
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window, split
-from projections.embedding_client import EmbeddingClient
 from projections.past_memory import FoundThen, PastMemory
 from service.decide import Decider
 from service.knobs import Knobs
@@ -45,12 +44,17 @@ class Variant:
     gate: Gate | None = None
     gate_model: str | None = None
     embedding_model: str | None = None
+    retrieval: RetrievalMode | None = None
     ask_again: bool = False
 
     def knobs(self, then: Knobs) -> Knobs:
         """Return a question's knobs with what is set otherwise."""
         changed = {"candidate_n": self.candidate_n, "retrieve_k": self.retrieve_k}
         return then.model_copy(update={name: value for name, value in changed.items() if value is not None})
+
+    def mode(self, question: PastQuestion) -> RetrievalMode:
+        """Return how a question is searched."""
+        return self.retrieval or question.retrieval.mode or "dense"
 
     def as_json(self) -> JsonObject:
         """Return what is set, by name."""
@@ -99,7 +103,6 @@ class Replayer:
         self,
         reader: PastReader,
         memory: PastMemory,
-        embeddings: EmbeddingClient,
         chat: ChatClient,
         gate_chat: ChatClient,
         prompts: Prompts,
@@ -110,7 +113,6 @@ class Replayer:
     ) -> None:
         self._reader = reader
         self._memory = memory
-        self._embeddings = embeddings
         self._chat = chat
         self._gate_chat = gate_chat
         self._prompts = prompts
@@ -122,6 +124,7 @@ class Replayer:
     def key(self) -> str:
         """A hash of everything that a result depends on beside the question: results of another key do not count."""
         space = self._memory.space
+        assert space is not None
         return hashlib.sha256(
             canonical(
                 {
@@ -135,20 +138,26 @@ class Replayer:
             ).encode()
         ).hexdigest()
 
+    def embeds(self, question: PastQuestion) -> bool:
+        """Tell whether a question is embedded to be searched."""
+        return self._variant.mode(question) != "lexical" and self._variant.knobs(question.knobs).candidate_n > 0
+
     async def candidates(self, question: PastQuestion) -> list[Candidate]:
         """Search memory as of a question that is not before the last one; return what goes on to the gate.
 
         Raises an :class:`EmbeddingError` when the question, or memories without a vector, cannot be embedded.
         """
         knobs = self._variant.knobs(question.knobs)
-        await self._memory.advance(question.position)
         if knobs.candidate_n == 0:
             return []
-        query = question.retrieval.query
-        vectors = await self._embeddings.embed_query(query, timeout_s=self._settings.emb_timeout_s)
         # Every turn of the window may be among the nearest, so that many more are asked for.
-        wanted = knobs.candidate_n + knobs.recent_turns
-        found = await asyncio.to_thread(self._memory.search, vectors[0], wanted)
+        found = await self._memory.search(
+            question.retrieval.query,
+            knobs.candidate_n + knobs.recent_turns,
+            position=question.position,
+            mode=self._variant.mode(question),
+            timeout_s=self._settings.emb_timeout_s,
+        )
         memories = await asyncio.to_thread(self._as_shown, question, found)
         ranked = [
             Candidate(memories[hit.turn_position], hit.score, rank, hit.matched)

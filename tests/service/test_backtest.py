@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -82,12 +83,18 @@ def healthy(upstream: ScriptedUpstream) -> Iterator[None]:
     upstream.release()
 
 
-def head_of(storage: Path) -> tuple[int, str]:
+@contextmanager
+def past_of(storage: Path) -> Iterator[PastReader]:
     engine = open_engine(storage / "ledger.sqlite3", writer=False)
     try:
-        return PastReader(engine).head()
+        yield PastReader(engine)
     finally:
         engine.dispose()
+
+
+def head_of(storage: Path) -> tuple[int, str]:
+    with past_of(storage) as past:
+        return past.head()
 
 
 def backtest(storage: Path, upstream: ScriptedUpstream, *arguments: str, **variables: str) -> Ran:
@@ -173,6 +180,18 @@ class TestSomethingChanged:
         again = report(storage, upstream, "--embedding-model", "other-embedding")
         assert again["totals"]["memories_embedded"] == 0
         assert again["per_question"] == first["per_question"]
+
+    def test_by_words_instead_of_vectors(self, storage: Path, upstream: ScriptedUpstream) -> None:
+        assert report(storage, upstream, "--retrieval", "dense")["totals"]["exact"] == ASKED
+        found = report(storage, upstream, "--retrieval", "lexical", "--no-gate", "--candidate-n", "50")
+        asked = next(question for question in found["per_question"] if question["question"] == QUESTIONS[2])
+        with past_of(storage) as past:
+            events = past.events_named(asked["now"]["candidates"])
+            said = past.memories(USER, [event.position for event in events.values()], as_of=asked["position"])
+        # Vectors always find something; words only what shares one.
+        assert said
+        assert all({"oslo", "live"} & set(re.findall(r"\w+", memory.note.lower())) for memory in said.values())
+        assert found["totals"]["questions_embedded"] == 0
 
     def test_only_the_questions_of_the_period(self, storage: Path, upstream: ScriptedUpstream) -> None:
         asked = report(storage, upstream)["per_question"]
