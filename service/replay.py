@@ -58,7 +58,7 @@ class Variant:
 
     def as_json(self) -> JsonObject:
         """Return what is set, by name."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, False)}
+        return {name: value for name, value in asdict(self).items() if value is not None and value is not False}
 
 
 class Spent(BaseModel):

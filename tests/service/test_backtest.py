@@ -239,6 +239,13 @@ class TestInterrupted:
         assert other["resumed"] == 0
         assert backtest(storage, upstream, "--name", "shared", "--json").json["resumed"] == ASKED
 
+    def test_a_setting_of_zero_is_one_of_its_own(self, storage: Path, upstream: ScriptedUpstream) -> None:
+        backtest(storage, upstream, "--name", "zero", "--fresh")
+        none_replayed = backtest(storage, upstream, "--name", "zero", "--retrieve-k", "0", "--json").json
+        assert none_replayed["resumed"] == 0
+        assert all(question["now"]["replayed"] == [] for question in none_replayed["per_question"])
+        assert none_replayed["settings"]["retrieve_k"] == 0
+
     def test_a_chat_model_that_is_away_ends_with_1_and_is_asked_again(
         self, storage: Path, upstream: ScriptedUpstream
     ) -> None:
