@@ -27,7 +27,7 @@ from service.past_question import PastQuestion, past_questions
 from service.recall import opened_cache, opened_client
 from service.replay import Replayed, Replayer, Spent, Variant
 from service.settings import ServiceSettings
-from service.turn import DEFAULT_CONTEXT_TOKENS
+from service.turn import context_tokens
 from service.upstream import ChatClient
 
 log = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ async def _replay_all(
     questions = await asyncio.to_thread(_questions, reader, backtest)
     wanted = [question for question in questions if question.question_id not in file.known]
     backtest.resumed = len(questions) - len(wanted)
-    on_progress(backtest.resumed)
+    on_progress(backtest.resumed + backtest.left_out.total())
     places = asyncio.Semaphore(concurrency)
     failures = 0
 
@@ -240,7 +240,7 @@ async def _context_tokens(chat: ChatClient, settings: ServiceSettings) -> int:
         known = await chat.max_model_len()
     except UpstreamError as error:
         log.info("the chat endpoint does not list its models (%s)", error.code)
-    return known or settings.prompt_budget_tokens or DEFAULT_CONTEXT_TOKENS
+    return context_tokens(known, settings)
 
 
 def _path(settings: ServiceSettings, user_id: str, name: str) -> Path:

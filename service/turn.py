@@ -40,6 +40,11 @@ DEFAULT_CONTEXT_TOKENS = 4096
 """What a model takes when nobody says: the smallest context that self-hosted chat models commonly run with."""
 
 
+def context_tokens(max_model_len: int | None, settings: ServiceSettings) -> int:
+    """Return what a chat model takes in all, question and answer together, as far as anybody knows."""
+    return max_model_len or settings.prompt_budget_tokens or DEFAULT_CONTEXT_TOKENS
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
     """The chat model has begun to answer; this is what it was shown."""
@@ -118,7 +123,7 @@ class TurnService:
     @property
     def context_tokens(self) -> int:
         """What the chat model takes in all: what its endpoint says, else a safe default."""
-        return self.max_model_len or self._settings.prompt_budget_tokens or DEFAULT_CONTEXT_TOKENS
+        return context_tokens(self.max_model_len, self._settings)
 
     def effective(self, knobs: Knobs) -> Knobs:
         """Return the knobs with the operator's default where a request did not say."""
