@@ -38,8 +38,13 @@ MODELS, API, CHAT_PAGE = "The embedded models", "The API", "The chat page"
 
 # What suits models this small on a processor, unless the operator says otherwise: they gate at chance, their similarity
 # scores do not; a summary in the background must not take the processor from the answers; a long text takes seconds to
-# embed.
-CHAT_PROFILE = {"GATE": "score", "USE_RERANK_DEFAULT": "false", "SUMMARY_CONCURRENCY": "1"}
+# embed, and each replayed turn seconds to read.
+CHAT_PROFILE = {
+    "GATE": "score",
+    "USE_RERANK_DEFAULT": "false",
+    "NEIGHBOR_TURNS_DEFAULT": "0",
+    "SUMMARY_CONCURRENCY": "1",
+}
 EMBEDDINGS_PROFILE = {"EMB_TIMEOUT_S": "30"}
 EMBEDDED_PROFILE = {**CHAT_PROFILE, **EMBEDDINGS_PROFILE}
 

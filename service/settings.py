@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 from domain.errors import InvalidInput
 from domain.identity import check_id
 from projections.settings import Endpoint, ProjectionSettings
+from service.knobs import NEIGHBOR_TURNS_MAX
 
 ANY_USER = "*"
 """What an API key stands for that may speak for any user."""
@@ -38,6 +39,9 @@ class ServiceSettings(ProjectionSettings):
         default=None, ge=-1, le=1, description="similarity below which GATE=score keeps nothing; default: no such floor"
     )
     rerank_timeout_s: float = Field(default=30.0, gt=0, description="how long a turn waits for the rerank")
+    neighbor_turns_default: int = Field(
+        default=1, ge=0, le=NEIGHBOR_TURNS_MAX, description="neighbor_turns of a request that does not say"
+    )
     use_rerank_default: bool = Field(default=True, description="use_rerank of a request that does not say")
 
     prompt_budget_tokens: int | None = Field(

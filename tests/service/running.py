@@ -54,6 +54,8 @@ def settings_for(upstream: ScriptedUpstream, storage_dir: Path, **more: Any) -> 
         "emb_base_url": upstream.base_url,
         "emb_model": upstream.embedding_model,
         "summary_attempts": 2,
+        # What a test replays is what it asked for; the tests of neighbours turn them on.
+        "neighbor_turns_default": 0,
         **more,
     }
     return ServiceSettings(_env_file=None, **given)  # type: ignore[call-arg]  # pydantic-settings' own argument
