@@ -50,6 +50,12 @@ def nearest(memory: Memory, replay: Sequence[Memory]) -> Memory | None:
     return min(beside, key=lambda other: abs(memory.turn_id - other.turn_id), default=None)
 
 
+def placed(memories: Sequence[Memory], replay: Sequence[Memory]) -> list[Neighbour]:
+    """Return memories that once came along beside the replayed ones as the neighbours they were."""
+    found = [(memory, nearest(memory, replay)) for memory in memories]
+    return [Neighbour(memory, other.memory_id) for memory, other in found if other is not None]
+
+
 def blocks(replayed: Sequence[Memory], neighbours: Sequence[Neighbour]) -> list[list[Memory]]:
     """Return replayed memories with their neighbours in the order of their conversations, the oldest block first.
 

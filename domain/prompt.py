@@ -24,6 +24,9 @@ Message = dict[str, str]
 CountTokens = Callable[[str], int]
 
 LAYOUT = "system-replay-window-2"
+FIRST_LAYOUT = "system-replay-window-1"
+LAYOUTS = (FIRST_LAYOUT, LAYOUT)
+"""A prompt is made in the newest; the older ones can be made again."""
 _MESSAGE_OVERHEAD_TOKENS = 8
 """What a chat template adds around a message: role, start and end marks; 4 to 6 in the common ones."""
 _NO_TEXT = "(no text)"
@@ -110,15 +113,42 @@ def build_prompt(
     room.tokens -= sum(_note_cost(memory, count) for memory in kept_notes if memory.memory_id in came_along)
     room.tokens -= heading if kept_notes and not needed else 0
 
-    messages = [{"role": "system", "content": _with_notes(fixed, needed)}]
-    for block in blocks(kept_replay, kept_neighbours):
-        for memory in block:
-            messages += _exchange(memory)
-    for turn in kept_window:
-        messages += _exchange(turn)
-    messages.append({"role": "user", "content": question})
+    messages = laid_out(
+        system=system,
+        client_system=client_system,
+        window=kept_window,
+        replay=kept_replay,
+        notes=needed,
+        neighbours=kept_neighbours,
+        question=question,
+    )
     left_out = tuple(item for item in room.left_out if item.memory_id not in came_along)
     return BuiltPrompt(messages, kept_window, kept_replay, needed, kept_neighbours, left_out, room.tokens)
+
+
+def laid_out(
+    *,
+    system: str,
+    client_system: str,
+    window: Sequence[Memory],
+    replay: Sequence[Memory],
+    notes: Sequence[Memory],
+    neighbours: Sequence[Neighbour],
+    question: str,
+    layout: str = LAYOUT,
+) -> list[Message]:
+    """Return the messages of a prompt whose parts are settled, in one of :data:`LAYOUTS`."""
+    messages = [{"role": "system", "content": _with_notes(_fixed(system, client_system), notes)}]
+    if layout == FIRST_LAYOUT:
+        for memory in sorted(replay, key=lambda memory: memory.position):
+            messages += _exchange(f"[{memory.ts:%Y-%m-%d}] {memory.user}", memory.assistant)
+        for turn in window:
+            messages += _exchange(turn.user, turn.assistant)
+    else:
+        shown = [memory for block in blocks(replay, neighbours) for memory in block]
+        for memory in (*shown, *window):
+            messages += _exchange(_dated(memory), memory.assistant)
+    return [*messages, {"role": "user", "content": question}]
 
 
 def messages_hash(messages: Sequence[Message]) -> str:
@@ -164,11 +194,8 @@ def _with_notes(fixed: str, notes: Sequence[Memory]) -> str:
     return "\n".join((f"{fixed}\n\n{_NOTES_HEADING}", *lines))
 
 
-def _exchange(memory: Memory) -> list[Message]:
-    return [
-        {"role": "user", "content": _dated(memory)},
-        {"role": "assistant", "content": memory.assistant or _NO_TEXT},
-    ]
+def _exchange(user: str, assistant: str) -> list[Message]:
+    return [{"role": "user", "content": user or _NO_TEXT}, {"role": "assistant", "content": assistant or _NO_TEXT}]
 
 
 def _exchange_cost(memory: Memory, count: CountTokens) -> int:

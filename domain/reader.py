@@ -33,7 +33,7 @@ from domain.events import (
 )
 from domain.identity import StreamId
 from domain.memory import FacetText, Memory
-from domain.neighbours import Neighbour, nearest
+from domain.neighbours import Neighbour, placed
 from domain.schema import EVENTS
 from domain.statements import (
     ACTIVE_MODEL,
@@ -291,10 +291,11 @@ class LedgerReader:
             ]
 
         def beside(turn: TurnRecorded) -> list[Neighbour]:
-            replayed = [by_id[memory_id] for memory_id in turn.replayed if memory_id in by_id]
-            shown = [by_id[memory_id] for memory_id in turn.neighbours if memory_id in by_id]
-            placed = [(memory, nearest(memory, replayed)) for memory in shown]
-            return [Neighbour(memory, other.memory_id) for memory, other in placed if other is not None]
+            shown, replayed = (
+                [by_id[memory_id] for memory_id in ids if memory_id in by_id]
+                for ids in (turn.neighbours, turn.replayed)
+            )
+            return placed(shown, replayed)
 
         return {
             position: MemoriesUsed(used(turn.replayed, known), used(turn.summarised, known), beside(turn))

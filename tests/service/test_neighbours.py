@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from domain.events import RetrievalRecorded, TurnRecorded
+from tests.service.opm import environment, opm
 from tests.service.running import Answer, Running, running, someone
 from tests.upstream import ScriptedUpstream
 
@@ -42,6 +43,14 @@ def test_it_is_shown_in_order_and_told_everywhere(service: Running, user: str) -
     assert (turn.replayed, turn.neighbours) == ((told[2],), (told[1], told[3]))
     stored = service.client.get("/v1/turns", user=user, conversation_id="later").json()["data"][0]
     assert stored["retrieved"] == answer.memory("retrieved")
+
+
+def test_the_prompt_can_be_made_again_with_them(service: Running, user: str) -> None:
+    service.tell_all(TALK, user)
+    answer = ask(service, user, 2)
+    service.settle()
+    told = opm(environment(service.ledger.path.parent), "explain", answer.id, "--json").json["prompt"]
+    assert told["proof"] == "same_as_sent"
 
 
 @pytest.mark.parametrize(("reach", "expected"), [(0, TALK[2:3]), (2, TALK), (5, TALK), ("1", TALK[1:4])])
