@@ -128,6 +128,9 @@ def api_environment(
     only fill in what is not.
     """
     profile = (CHAT_PROFILE if "chat" in embedded else {}) | (EMBEDDINGS_PROFILE if "embeddings" in embedded else {})
+    if configured.get("RERANK_BASE_URL"):
+        # Whoever brings a reranker means it to be used.
+        profile = {name: value for name, value in profile.items() if name != "USE_RERANK_DEFAULT"}
     fillers = {**profile, "OPENAI_API_KEY": announced["OPENAI_API_KEY"]}
     return {
         **{name: value for name, value in announced.items() if name not in fillers},

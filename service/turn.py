@@ -30,6 +30,7 @@ from domain.retrieval import Candidate, exclude_window
 from projections.memory_index import Found, MemoryIndex
 from service.decide import Decider
 from service.knobs import Knobs
+from service.reranker import Reranker
 from service.settings import ServiceSettings
 from service.token_counter import TokenCounter
 from service.turn_record import DISCONNECTED, INTERNAL_ERROR, STOPPED, Draft, Finished, TurnRecorder, TurnRequest
@@ -66,6 +67,7 @@ class TurnService:
         chat: ChatClient,
         prompts: Prompts,
         settings: ServiceSettings,
+        reranker: Reranker | None = None,
     ) -> None:
         self._ledger = ledger
         self._index = index
@@ -73,7 +75,7 @@ class TurnService:
         self._prompts = prompts
         self._settings = settings
         self._recorder = TurnRecorder(ledger, chat.model)
-        self._decider = Decider(chat, prompts, settings)
+        self._decider = Decider(chat, prompts, settings, reranker)
         self.tokens = TokenCounter(chat)
         self.max_model_len: int | None = None
         """What the chat endpoint says its model takes, once it has said so."""
@@ -127,7 +129,7 @@ class TurnService:
         """Return the knobs with the operator's default where a request did not say."""
         defaults = {
             "neighbor_turns": self._settings.neighbor_turns_default,
-            "use_rerank": self._settings.use_rerank_default,
+            "use_rerank": self._settings.use_rerank_default and self._settings.rerank_strategy != "none",
         }
         return knobs.model_copy(
             update={name: default for name, default in defaults.items() if getattr(knobs, name) is None}

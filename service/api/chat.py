@@ -168,7 +168,7 @@ def _memory_fields(started: Started) -> dict[str, Any]:
         "memory_status": {
             "retrieval": retrieval.outcome,
             "gate": {"strategy": started.gate.strategy, "outcome": started.gate.outcome},
-            "rerank": {"outcome": started.rerank.outcome},
+            "rerank": {"strategy": started.rerank.strategy, "outcome": started.rerank.outcome},
             "notice": notice,
         },
     }
