@@ -1,4 +1,4 @@
-"""``/health``: alive; ``/embed``, ``/llm``, ``/rerank`` below it: one real call each; ``/health/ready``: fit to serve."""
+"""``/health``: alive; ``/embed``, ``/llm``, ``/rerank`` below it: one real call each; ``/ready``: fit to serve."""
 
 from __future__ import annotations
 
