@@ -13,10 +13,10 @@ from typing import Literal
 
 from domain.events import CandidateFound, Event, MemoryEdited, RetrievalRecorded, SummaryRecorded, TurnRecorded
 from domain.memory import Memory
-from domain.prompt import LAYOUT, Message, build_prompt, messages_hash
+from domain.neighbours import placed
+from domain.prompt import LAYOUTS, Message, laid_out, messages_hash
 
 Proof = Literal["same_as_sent", "unproven", "differs", "not_possible"]
-_NO_BOUND = 2**62
 _NO_HASH = "it cannot be shown to be what was sent: schema 1 recorded no hash, nor a system text of the client"
 
 
@@ -78,9 +78,10 @@ def prompt_again(turn: TurnRecorded, system: str | None, memories: Mapping[str, 
     report = turn.prompt
     if report is None:
         return PromptAgain([], "not_possible", "the turn was imported: no prompt was ever made for it")
-    if report.layout != LAYOUT:
+    if report.layout not in LAYOUTS:
+        known = " and ".join(map(repr, LAYOUTS))
         return PromptAgain(
-            [], "not_possible", f"it was laid out as {report.layout!r}, and this version knows {LAYOUT!r} only"
+            [], "not_possible", f"it was laid out as {report.layout!r}, and this version knows {known} only"
         )
     if system is None:
         return PromptAgain(
@@ -90,16 +91,20 @@ def prompt_again(turn: TurnRecorded, system: str | None, memories: Mapping[str, 
     lost = [memory_id for memory_id in named if memory_id not in memories]
     if lost:
         return PromptAgain([], "not_possible", f"the ledger does not hold {len(lost)} of the {len(named)} memories")
-    messages = build_prompt(
+    window, replay, neighbours, notes = (
+        [memories[memory_id] for memory_id in ids]
+        for ids in (turn.window, turn.replayed, turn.neighbours, turn.summarised)
+    )
+    messages = laid_out(
+        layout=report.layout,
         system=system,
         client_system=turn.client_system or "",
-        window=[memories[memory_id] for memory_id in turn.window],
-        replay=[memories[memory_id] for memory_id in turn.replayed],
-        notes=[memories[memory_id] for memory_id in turn.summarised],
+        window=window,
+        replay=replay,
+        notes=notes,
+        neighbours=placed(neighbours, replay),
         question=turn.user,
-        budget_tokens=_NO_BOUND,  # what had no room then is not among the memories named
-        count=lambda _text: 0,
-    ).messages
+    )
     if report.messages_hash is None:
         return PromptAgain(messages, "unproven", _NO_HASH)
     if messages_hash(messages) != report.messages_hash:

@@ -26,6 +26,7 @@ from service.backtest_results import ResultsFile, backtests_dir
 from service.past_question import PastQuestion, past_questions
 from service.recall import opened_cache, opened_client
 from service.replay import Replayed, Replayer, Spent, Variant
+from service.reranker import Reranker
 from service.settings import ServiceSettings
 from service.turn import context_tokens
 from service.upstream import ChatClient
@@ -140,6 +141,9 @@ async def run_backtest(
         opened.push_async_callback(chat.close)
         gate_chat = ChatClient(settings.model_copy(update={"llm_model": variant.gate_model or settings.llm_model}))
         opened.push_async_callback(gate_chat.close)
+        reranker = Reranker(settings) if settings.rerank_strategy == "endpoint" else None
+        if reranker is not None:
+            opened.push_async_callback(reranker.close)
         probe = await embeddings.embed([embeddings.query_prefix + _PROBE], timeout_s=_PROBE_TIMEOUT_S)
         space = embeddings.space(probe.shape[1])
         vectors = PastVectors(
@@ -157,6 +161,7 @@ async def run_backtest(
             memory,
             chat,
             gate_chat,
+            reranker,
             load_prompts(settings.prompts_dir),
             settings,
             variant,

@@ -29,6 +29,7 @@ from projections.past_memory import FoundThen, PastMemory
 from service.decide import Decider
 from service.knobs import Knobs
 from service.past_question import PastQuestion
+from service.reranker import Reranker
 from service.settings import ServiceSettings
 from service.upstream import ChatClient
 
@@ -97,7 +98,7 @@ class Replayed(BaseModel):
 
 
 class Replayer:
-    """Puts past questions through ``variant``. ``gate_chat`` is asked by the gate, ``chat`` by the rerank."""
+    """Puts past questions through ``variant``. The gate asks ``gate_chat``, the rerank ``chat`` or ``reranker``."""
 
     def __init__(
         self,
@@ -105,6 +106,7 @@ class Replayer:
         memory: PastMemory,
         chat: ChatClient,
         gate_chat: ChatClient,
+        reranker: Reranker | None,
         prompts: Prompts,
         settings: ServiceSettings,
         variant: Variant,
@@ -115,6 +117,7 @@ class Replayer:
         self._memory = memory
         self._chat = chat
         self._gate_chat = gate_chat
+        self._reranker = reranker
         self._prompts = prompts
         self._settings = settings
         self._variant = variant
@@ -131,6 +134,7 @@ class Replayer:
                     "variant": self._variant.as_json(),
                     "embedding": [space.model, space.dimensions, space.passage_prefix],
                     "chat": [self._chat.model, self._gate_chat.model],
+                    "rerank": self._reranker.model if self._reranker is not None else None,
                     "prompts": [self._prompts.gate.version, self._prompts.rerank.version],
                     "reasons": self._settings.gate_reasons,
                     "score_min": self._settings.gate_score_min,
@@ -235,7 +239,7 @@ class Replayer:
             numbers = [ids.index(memory_id) + 1 for memory_id in then.order if memory_id in ids]
             replay, notes = split([kept[n - 1] for n in full_order(numbers, len(kept))], knobs.retrieve_k)
             return replay, notes, None
-        replay, notes, made = await Decider(self._chat, self._prompts, self._settings).rerank(
+        replay, notes, made = await Decider(self._chat, self._prompts, self._settings, self._reranker).rerank(
             question.retrieval.query,
             kept,
             knobs.retrieve_k,
