@@ -141,8 +141,9 @@ async def run_backtest(
         opened.push_async_callback(chat.close)
         gate_chat = ChatClient(settings.model_copy(update={"llm_model": variant.gate_model or settings.llm_model}))
         opened.push_async_callback(gate_chat.close)
-        reranker = Reranker(settings) if settings.rerank_strategy == "endpoint" else None
-        if reranker is not None:
+        reranker = None
+        if settings.rerank_base_url is not None and settings.rerank_model is not None:
+            reranker = Reranker(settings)
             opened.push_async_callback(reranker.close)
         probe = await embeddings.embed([embeddings.query_prefix + _PROBE], timeout_s=_PROBE_TIMEOUT_S)
         space = embeddings.space(probe.shape[1])

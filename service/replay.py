@@ -239,7 +239,10 @@ class Replayer:
             numbers = [ids.index(memory_id) + 1 for memory_id in then.order if memory_id in ids]
             replay, notes = split([kept[n - 1] for n in full_order(numbers, len(kept))], knobs.retrieve_k)
             return replay, notes, None
-        replay, notes, made = await Decider(self._chat, self._prompts, self._settings, self._reranker).rerank(
+        settings = self._settings
+        if then.strategy == "llm" or (then.strategy == "endpoint" and self._reranker is not None):
+            settings = settings.model_copy(update={"reranker": then.strategy})
+        replay, notes, made = await Decider(self._chat, self._prompts, settings, self._reranker).rerank(
             question.retrieval.query,
             kept,
             knobs.retrieve_k,

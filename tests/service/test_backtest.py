@@ -25,7 +25,7 @@ from tests.ledgers import ROOT
 from tests.service.opm import Ran, environment, opm
 from tests.service.running import Running, running
 from tests.service.test_explain import withdraw
-from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream, gate_drops_all
+from tests.upstream import RERANK_MODEL, UNTIL_RELEASED, Fault, ScriptedUpstream, gate_drops_all, gate_keeps_all
 
 USER = "ann/1"
 FACTS = [
@@ -140,6 +140,23 @@ class TestNothingChanged:
         assert found["totals"]["questions"] == ASKED
         assert found["totals"]["exact"] == ASKED
         assert found["totals"]["spent"]["calls"] == found["totals"]["spent_then"]["calls"] == 0
+
+    def test_with_a_rerank_endpoint_while_it_is_there(self, upstream: ScriptedUpstream, tmp_path: Path) -> None:
+        upstream.responders["gate"] = gate_keeps_all
+        endpoint = {"rerank_base_url": upstream.base_url, "rerank_model": RERANK_MODEL}
+        with running(upstream, tmp_path, **endpoint) as service:
+            converse(service, retrieve_k=1)
+        upstream.forget_calls()
+        variables = {name.upper(): value for name, value in endpoint.items()}
+        assert report(tmp_path, upstream, **variables)["totals"]["spent"]["calls"] == 0
+        again = report(tmp_path, upstream, "--ask-again", RERANKER="llm", **variables)
+        assert again["totals"]["exact"] == ASKED
+        assert upstream.calls_of("scores")
+        assert not upstream.calls_of("rerank")
+        upstream.forget_calls()
+        assert report(tmp_path, upstream, "--ask-again")["complete"]
+        assert upstream.calls_of("rerank")
+        assert not upstream.calls_of("scores")
 
 
 class TestSomethingChanged:
