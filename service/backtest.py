@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from domain.agreement import Comparison, compare
-from domain.errors import OpmError, UpstreamError
+from domain.errors import EmbeddingRejected, OpmError, UpstreamError
 from domain.identity import file_name
 from domain.past import PastReader
 from domain.prompts import load_prompts
@@ -213,6 +213,11 @@ async def _replay_all(
                 break
             try:
                 candidates = await replayer.candidates(question)
+            except EmbeddingRejected:
+                backtest.left_out["its question cannot be embedded"] += 1
+                places.release()
+                on_progress(1)
+                continue
             except OpmError as error:
                 backtest.trouble = str(error)
                 break

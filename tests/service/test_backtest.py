@@ -378,3 +378,10 @@ def test_a_question_too_long_to_be_embedded_is_replayed_by_its_beginning(
             assert (found["questions"], found["exact"]) == (1, 1)
         finally:
             upstream.max_input_chars = None
+
+
+def test_a_question_that_cannot_be_embedded_at_all_is_left_out(storage: Path, upstream: ScriptedUpstream) -> None:
+    upstream.fail("embed", Fault(), Fault(status=400))
+    found = report(storage, upstream)
+    assert found["left_out"]["its question cannot be embedded"] == 1
+    assert found["totals"]["questions"] == ASKED - 1
