@@ -25,6 +25,9 @@ Facet = Literal["exchange", "summary"]
 RetrievalMode = Literal["hybrid", "dense", "lexical"]
 """Which of the two indices proposed the candidates: vectors, words, or both."""
 
+PromptPart = Literal["window", "replay", "summary", "neighbour"]
+"""As what a memory stands in a prompt; a neighbour came along with a replayed one."""
+
 
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,7 +51,7 @@ class Payload(_Value):
 class LeftOut(_Value):
     """An item that did not fit the prompt's token budget; it was left out whole."""
 
-    part: Literal["window", "replay", "summary"]
+    part: PromptPart
     memory_id: str
     tokens: int
 

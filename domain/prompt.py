@@ -1,26 +1,32 @@
 """The messages sent to the chat model, in a named layout, within a token budget. Pure.
 
-Layout ``system-replay-window-1``: one system message (several chat templates take no other, and only in first place)
-with the chat prompt, the client's own system text and the notes; then the replayed exchanges and the recent window as
-alternating user and assistant turns; last the question.
+Layout ``system-replay-window-2``: one system message (several chat templates take no other, and only in first place)
+with the chat prompt, the client's own system text and the notes; then the replayed exchanges, each in a block with the
+turns beside it, and the recent window as alternating user and assistant turns; last the question. Every memory carries
+its date, so that "yesterday" in it can be understood. (Layout 1 had no neighbours, and no dates in the window.)
 
 The system text and the question are always there. Then the window is filled from its newest turn without a gap, the
-replay from its best memory, the notes from their best. An item that does not fit is left out whole and reported.
+replay from its best memory, the notes from their best, and last come the neighbours, those of the best memory first. An
+item that does not fit is left out whole and reported. A memory that comes along as a neighbour needs no note.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from domain.chain import canonical, digest
-from domain.events import LeftOut
+from domain.events import LeftOut, PromptPart
 from domain.memory import Memory
+from domain.neighbours import Neighbour, blocks
 
 Message = dict[str, str]
 CountTokens = Callable[[str], int]
 
-LAYOUT = "system-replay-window-1"
+LAYOUT = "system-replay-window-2"
+FIRST_LAYOUT = "system-replay-window-1"
+LAYOUTS = (FIRST_LAYOUT, LAYOUT)
+"""A prompt is made in the newest; the older ones can be made again."""
 _MESSAGE_OVERHEAD_TOKENS = 8
 """What a chat template adds around a message: role, start and end marks; 4 to 6 in the common ones."""
 _NO_TEXT = "(no text)"
@@ -36,8 +42,26 @@ class BuiltPrompt:
     window: list[Memory]
     replayed: list[Memory]
     summarised: list[Memory]
+    neighbours: list[Neighbour]
     left_out: tuple[LeftOut, ...]
     tokens: int
+
+
+@dataclass(slots=True)
+class _Room:
+    """What is left of a budget, and what did not fit."""
+
+    budget_tokens: int
+    tokens: int
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    def takes(self, part: PromptPart, memory: Memory, cost: int, *, closed: bool = False) -> bool:
+        """Take an item in if there is room, else note that it was left out."""
+        if closed or self.tokens + cost > self.budget_tokens:
+            self.left_out.append(LeftOut(part=part, memory_id=memory.memory_id, tokens=cost))
+            return False
+        self.tokens += cost
+        return True
 
 
 def build_prompt(
@@ -47,57 +71,84 @@ def build_prompt(
     window: Sequence[Memory],
     replay: Sequence[Memory],
     notes: Sequence[Memory],
+    neighbours: Sequence[Neighbour] = (),
     question: str,
     budget_tokens: int,
     count: CountTokens,
 ) -> BuiltPrompt:
     """Put a prompt together.
 
-    ``window`` is oldest first, ``replay`` and ``notes`` best first; ``count`` gives the tokens of a text. The result's
-    ``tokens`` exceeds ``budget_tokens`` only when the system text and the question alone do.
+    ``window`` is oldest first, the others best first; ``count`` gives the tokens of a text. The result's ``tokens``
+    exceeds ``budget_tokens`` only when the system text and the question alone do.
     """
     fixed = _fixed(system, client_system)
-    tokens = 2 * _MESSAGE_OVERHEAD_TOKENS + count(fixed) + count(question)
-    left_out: list[LeftOut] = []
+    room = _Room(budget_tokens, 2 * _MESSAGE_OVERHEAD_TOKENS + count(fixed) + count(question))
 
     kept_window: list[Memory] = []
-    fits = True
     for turn in reversed(window):
-        cost = _exchange_cost(turn.user, turn.assistant, count)
-        fits = fits and tokens + cost <= budget_tokens
-        if fits:
-            kept_window.append(turn)
-            tokens += cost
-        else:
-            left_out.append(LeftOut(part="window", memory_id=turn.memory_id, tokens=cost))
-    kept_window.reverse()
-
-    kept_replay: list[Memory] = []
-    for memory in replay:
-        cost = _exchange_cost(_dated(memory), memory.assistant, count)
-        if tokens + cost <= budget_tokens:
-            kept_replay.append(memory)
-            tokens += cost
-        else:
-            left_out.append(LeftOut(part="replay", memory_id=memory.memory_id, tokens=cost))
+        # Behind one that did not fit there would be a gap.
+        if room.takes("window", turn, _exchange_cost(turn, count), closed=bool(room.left_out)):
+            kept_window.insert(0, turn)
+    kept_replay = [memory for memory in replay if room.takes("replay", memory, _exchange_cost(memory, count))]
 
     kept_notes: list[Memory] = []
     heading = count(_HEADING)
     for memory in notes:
-        cost = count(f"{_note(memory)}\n") + (0 if kept_notes else heading)
-        if tokens + cost <= budget_tokens:
+        if room.takes("summary", memory, _note_cost(memory, count) + (0 if kept_notes else heading)):
             kept_notes.append(memory)
-            tokens += cost
-        else:
-            left_out.append(LeftOut(part="summary", memory_id=memory.memory_id, tokens=cost))
 
-    messages = [{"role": "system", "content": _with_notes(fixed, kept_notes)}]
-    for memory in sorted(kept_replay, key=lambda memory: memory.position):
-        messages += _exchange(_dated(memory), memory.assistant)
-    for turn in kept_window:
-        messages += _exchange(turn.user, turn.assistant)
-    messages.append({"role": "user", "content": question})
-    return BuiltPrompt(messages, kept_window, kept_replay, kept_notes, tuple(left_out), tokens)
+    replayed = {memory.memory_id for memory in kept_replay}
+    kept_neighbours = [
+        neighbour
+        for neighbour in neighbours
+        if room.takes(
+            "neighbour",
+            neighbour.memory,
+            _exchange_cost(neighbour.memory, count),
+            closed=neighbour.of not in replayed,
+        )
+    ]
+    came_along = {neighbour.memory.memory_id for neighbour in kept_neighbours}
+    needed = [memory for memory in kept_notes if memory.memory_id not in came_along]
+    room.tokens -= sum(_note_cost(memory, count) for memory in kept_notes if memory.memory_id in came_along)
+    room.tokens -= heading if kept_notes and not needed else 0
+
+    messages = laid_out(
+        system=system,
+        client_system=client_system,
+        window=kept_window,
+        replay=kept_replay,
+        notes=needed,
+        neighbours=kept_neighbours,
+        question=question,
+    )
+    left_out = tuple(item for item in room.left_out if item.memory_id not in came_along)
+    return BuiltPrompt(messages, kept_window, kept_replay, needed, kept_neighbours, left_out, room.tokens)
+
+
+def laid_out(
+    *,
+    system: str,
+    client_system: str,
+    window: Sequence[Memory],
+    replay: Sequence[Memory],
+    notes: Sequence[Memory],
+    neighbours: Sequence[Neighbour],
+    question: str,
+    layout: str = LAYOUT,
+) -> list[Message]:
+    """Return the messages of a prompt whose parts are settled, in one of :data:`LAYOUTS`."""
+    messages = [{"role": "system", "content": _with_notes(_fixed(system, client_system), notes)}]
+    if layout == FIRST_LAYOUT:
+        for memory in sorted(replay, key=lambda memory: memory.position):
+            messages += _exchange(f"[{memory.ts:%Y-%m-%d}] {memory.user}", memory.assistant)
+        for turn in window:
+            messages += _exchange(turn.user, turn.assistant)
+    else:
+        shown = [memory for block in blocks(replay, neighbours) for memory in block]
+        for memory in (*shown, *window):
+            messages += _exchange(_dated(memory), memory.assistant)
+    return [*messages, {"role": "user", "content": question}]
 
 
 def messages_hash(messages: Sequence[Message]) -> str:
@@ -114,10 +165,12 @@ def texts_to_count(
     notes: Sequence[Memory],
     question: str,
 ) -> list[str]:
-    """Return the texts whose tokens :func:`build_prompt` will ask for, so that they can be counted ahead."""
+    """Return the texts whose tokens :func:`build_prompt` will ask for, so that they can be counted ahead.
+
+    Neighbours are known too late for that, and are estimated.
+    """
     texts = [_fixed(system, client_system), question, _HEADING]
-    texts += [text for turn in window for text in (turn.user, turn.assistant)]
-    texts += [text for memory in replay for text in (_dated(memory), memory.assistant)]
+    texts += [text for memory in (*window, *replay) for text in (_dated(memory), memory.assistant)]
     return texts + [f"{_note(memory)}\n" for memory in notes]
 
 
@@ -130,7 +183,7 @@ def _note(memory: Memory) -> str:
 
 
 def _dated(memory: Memory) -> str:
-    return f"[{memory.ts:%Y-%m-%d}] {memory.user}"
+    return f"[{memory.ts:%Y-%m-%d}] {memory.user or _NO_TEXT}"
 
 
 def _with_notes(fixed: str, notes: Sequence[Memory]) -> str:
@@ -142,11 +195,12 @@ def _with_notes(fixed: str, notes: Sequence[Memory]) -> str:
 
 
 def _exchange(user: str, assistant: str) -> list[Message]:
-    return [
-        {"role": "user", "content": user or _NO_TEXT},
-        {"role": "assistant", "content": assistant or _NO_TEXT},
-    ]
+    return [{"role": "user", "content": user or _NO_TEXT}, {"role": "assistant", "content": assistant or _NO_TEXT}]
 
 
-def _exchange_cost(user: str, assistant: str, count: CountTokens) -> int:
-    return 2 * _MESSAGE_OVERHEAD_TOKENS + count(user) + count(assistant)
+def _exchange_cost(memory: Memory, count: CountTokens) -> int:
+    return 2 * _MESSAGE_OVERHEAD_TOKENS + count(_dated(memory)) + count(memory.assistant)
+
+
+def _note_cost(memory: Memory, count: CountTokens) -> int:
+    return count(f"{_note(memory)}\n")

@@ -7,17 +7,16 @@ together in the same layout these give the same messages, and the hash of the me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from domain.events import CandidateFound, Event, MemoryEdited, RetrievalRecorded, SummaryRecorded, TurnRecorded
 from domain.memory import Memory
-from domain.prompt import LAYOUT, Message, build_prompt, messages_hash
-from domain.prompt_layout_1 import LAYOUT_1, messages_1
+from domain.neighbours import placed
+from domain.prompt import LAYOUTS, Message, laid_out, messages_hash
 
 Proof = Literal["same_as_sent", "unproven", "differs", "not_possible"]
-_NO_BOUND = 2**62
 _NO_HASH = "it cannot be shown to be what was sent: schema 1 recorded no hash, nor a system text of the client"
 
 
@@ -79,9 +78,10 @@ def prompt_again(turn: TurnRecorded, system: str | None, memories: Mapping[str, 
     report = turn.prompt
     if report is None:
         return PromptAgain([], "not_possible", "the turn was imported: no prompt was ever made for it")
-    if report.layout not in _LAYOUTS:
+    if report.layout not in LAYOUTS:
+        known = " and ".join(map(repr, LAYOUTS))
         return PromptAgain(
-            [], "not_possible", f"it was laid out as {report.layout!r}, which this version does not know"
+            [], "not_possible", f"it was laid out as {report.layout!r}, and this version knows {known} only"
         )
     if system is None:
         return PromptAgain(
@@ -91,12 +91,18 @@ def prompt_again(turn: TurnRecorded, system: str | None, memories: Mapping[str, 
     lost = [memory_id for memory_id in named if memory_id not in memories]
     if lost:
         return PromptAgain([], "not_possible", f"the ledger does not hold {len(lost)} of the {len(named)} memories")
-    messages = _LAYOUTS[report.layout](
+    window, replay, neighbours, notes = (
+        [memories[memory_id] for memory_id in ids]
+        for ids in (turn.window, turn.replayed, turn.neighbours, turn.summarised)
+    )
+    messages = laid_out(
+        layout=report.layout,
         system=system,
         client_system=turn.client_system or "",
-        window=[memories[memory_id] for memory_id in turn.window],
-        replay=[memories[memory_id] for memory_id in turn.replayed],
-        notes=[memories[memory_id] for memory_id in turn.summarised],
+        window=window,
+        replay=replay,
+        notes=notes,
+        neighbours=placed(neighbours, replay),
         question=turn.user,
     )
     if report.messages_hash is None:
@@ -104,11 +110,3 @@ def prompt_again(turn: TurnRecorded, system: str | None, memories: Mapping[str, 
     if messages_hash(messages) != report.messages_hash:
         return PromptAgain(messages, "differs", f"it DIFFERS from what was sent, whose hash is {report.messages_hash}")
     return PromptAgain(messages, "same_as_sent", "the same as sent, by its hash")
-
-
-def _newest_layout(**parts: Any) -> list[Message]:
-    """Return the messages of today's layout without a bound: what had no room then is not among the parts."""
-    return build_prompt(**parts, budget_tokens=_NO_BOUND, count=lambda _text: 0).messages
-
-
-_LAYOUTS: Mapping[str, Callable[..., list[Message]]] = {LAYOUT_1: messages_1, LAYOUT: _newest_layout}

@@ -7,8 +7,8 @@ WAL grow without bound; whoever reads everything pages by position.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -33,6 +33,7 @@ from domain.events import (
 )
 from domain.identity import StreamId
 from domain.memory import FacetText, Memory
+from domain.neighbours import Neighbour, placed
 from domain.schema import EVENTS
 from domain.statements import (
     ACTIVE_MODEL,
@@ -41,6 +42,7 @@ from domain.statements import (
     FACETS_OF_USER,
     LATEST,
     MEMORIES,
+    NEIGHBOURS,
     RECENT_TURNS,
     TURN,
     event_of,
@@ -93,10 +95,14 @@ class ConversationSummary:
 
 @dataclass(frozen=True, slots=True)
 class MemoriesUsed:
-    """The memories an answer was given with their similarity to its question, each best first."""
+    """The memories an answer was given with their similarity to its question, each best first.
+
+    ``neighbours`` came along with the replayed ones.
+    """
 
     replayed: list[tuple[Memory, float]]
     summarised: list[tuple[Memory, float]]
+    neighbours: list[Neighbour] = field(default_factory=list)
 
 
 class LedgerReader:
@@ -222,6 +228,17 @@ class LedgerReader:
         rows = self._all(MEMORIES, user_id=user_id, positions=list(positions), as_of=as_of)
         return {row.position: memory_of(row) for row in rows}
 
+    def neighbours(self, user_id: str, positions: Sequence[int], reach: int, *, as_of: int = LATEST) -> list[Memory]:
+        """Return the turns at most ``reach`` before or after this user's turns at ``positions``, oldest first.
+
+        Each in its own conversation. The turns asked about may be among them; forgotten ones are not, and no further
+        turn takes their place.
+        """
+        if not positions or reach == 0:
+            return []
+        rows = self._all(NEIGHBOURS, user_id=user_id, positions=list(positions), reach=reach, as_of=as_of)
+        return [memory_of(row) for row in rows]
+
     def memories_used(self, user_id: str, turn_positions: Sequence[int]) -> dict[int, MemoriesUsed]:
         """Return which memories this user's turns at the given positions were answered with, by position."""
         retrieval = EVENTS.alias("retrieval")
@@ -260,7 +277,10 @@ class LedgerReader:
             for memory_id in (*turn.replayed, *turn.summarised)
             if memory_id in known
         }
+        came_along = {memory_id for turn, _ in found.values() for memory_id in turn.neighbours}
+        positions |= self._positions(user_id, came_along)
         memories = self.memories(user_id, sorted(positions))
+        by_id = {memory.memory_id: memory for memory in memories.values()}
 
         def used(ids: Sequence[str], known: Mapping[str, CandidateFound]) -> list[tuple[Memory, float]]:
             candidates = [known[memory_id] for memory_id in ids if memory_id in known]
@@ -270,10 +290,24 @@ class LedgerReader:
                 if candidate.turn_position in memories
             ]
 
+        def beside(turn: TurnRecorded) -> list[Neighbour]:
+            shown, replayed = (
+                [by_id[memory_id] for memory_id in ids if memory_id in by_id]
+                for ids in (turn.neighbours, turn.replayed)
+            )
+            return placed(shown, replayed)
+
         return {
-            position: MemoriesUsed(used(turn.replayed, known), used(turn.summarised, known))
+            position: MemoriesUsed(used(turn.replayed, known), used(turn.summarised, known), beside(turn))
             for position, (turn, known) in found.items()
         }
+
+    def _positions(self, user_id: str, memory_ids: Collection[str]) -> set[int]:
+        """Return where this user's events with the given ids stand."""
+        if not memory_ids:
+            return set()
+        query = select(EVENTS.c.position).where(EVENTS.c.user_id == user_id, EVENTS.c.event_id.in_(memory_ids))
+        return {row.position for row in self._all(query)}
 
     def facet_texts(
         self, user_id: str | None, after: int, limit: int, *, as_of: int = LATEST

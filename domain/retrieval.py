@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,20 +48,31 @@ def exclude_window(
     showing it twice tells the model nothing. Returns the first ``limit`` candidates that go on, and the excluded ones
     found on the way; both in their given order.
     """
-    shown_ids = {turn.memory_id for turn in window}
-    shown_texts = {_said(turn) for turn in window}
+    why_not = shown_by(window)
     going_on: list[Candidate] = []
     excluded: list[Candidate] = []
     for candidate in candidates:
         if len(going_on) == limit:
             break
-        if candidate.memory.memory_id in shown_ids:
-            excluded.append(_excluded(candidate, "recent_window"))
-        elif _said(candidate.memory) in shown_texts:
-            excluded.append(_excluded(candidate, "same_text_as_window"))
-        else:
+        why = why_not(candidate.memory)
+        if why is None:
             going_on.append(candidate)
+        else:
+            excluded.append(_excluded(candidate, why))
     return going_on, excluded
+
+
+def shown_by(window: Sequence[Memory]) -> Callable[[Memory], Exclusion | None]:
+    """Return a function that tells whether, and in which sense, the recent window already shows a memory."""
+    ids = {turn.memory_id for turn in window}
+    texts = {_said(turn) for turn in window}
+
+    def shown(memory: Memory) -> Exclusion | None:
+        if memory.memory_id in ids:
+            return "recent_window"
+        return "same_text_as_window" if _said(memory) in texts else None
+
+    return shown
 
 
 def split(order: Sequence[Candidate], replay_count: int) -> tuple[list[Candidate], list[Candidate]]:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, get_args
 
 from pydantic_core import from_json
-from sqlalchemy import BindParameter, Row, and_, bindparam, case, func, select
+from sqlalchemy import BindParameter, Row, and_, bindparam, case, func, or_, select
 from sqlalchemy.sql import ColumnElement, Select
 from sqlalchemy.sql.selectable import ScalarSelect
 
@@ -81,6 +81,36 @@ RECENT_TURNS: Select[Any] = (
 MEMORIES: Select[Any] = _MEMORY.where(
     TURN.c.user_id == bindparam("user_id"), TURN.c.position.in_(bindparam("positions", expanding=True))
 )
+_ASKED, _BESIDE, _STEP = EVENTS.alias("asked"), EVENTS.alias("beside"), EVENTS.alias("step")
+
+
+def _steps(*, back: bool) -> Select[Any]:
+    """Select the positions of the next few turns of a conversation, back or on from ``_ASKED``."""
+    order = _STEP.c.version.desc() if back else _STEP.c.version
+    return (
+        select(_STEP.c.position)
+        .where(
+            _STEP.c.user_id == _ASKED.c.user_id,
+            _STEP.c.conversation_id == _ASKED.c.conversation_id,
+            _STEP.c.type == TurnRecorded.type,
+            _STEP.c.version < _ASKED.c.version if back else _STEP.c.version > _ASKED.c.version,
+        )
+        .order_by(order)
+        .limit(bindparam("reach"))
+        .correlate(_ASKED)
+    )
+
+
+NEIGHBOURS: Select[Any] = _MEMORY.where(
+    TURN.c.user_id == bindparam("user_id"),
+    TURN.c.position.in_(
+        select(_BESIDE.c.position)
+        .select_from(_ASKED.join(_BESIDE, or_(*(_BESIDE.c.position.in_(_steps(back=back)) for back in (True, False)))))
+        # Not by its user too, or SQLite walks all events of that user; whose turns they are is asked above.
+        .where(_ASKED.c.position.in_(bindparam("positions", expanding=True)))
+    ),
+).order_by(TURN.c.position)
+"""The turns at most ``reach`` before or after those at ``positions``, each in its own conversation."""
 FACET_TYPES = (TurnRecorded.type, SummaryRecorded.type, MemoryEdited.type, MemoryForgotten.type)
 """The events that change by which texts a memory can be found."""
 _MEMORY_ID = case((EVENTS.c.type == TurnRecorded.type, EVENTS.c.event_id), else_=EVENTS.c.causation_id)

@@ -1,92 +1,78 @@
-"""One user's memory as it could be searched at a position of the ledger, edits and withdrawals until then included.
+"""One user's memory as it was at a position of the ledger, searched by vectors or by words.
 
-The index is built in memory from the texts as they stood, with vectors from the cache, and only ever moves forward: to
-ask at many positions in their order costs one pass through the user's events. Nothing is written but vectors that the
-cache lacked.
+What a search of the service gives at the head of the ledger, this gives for any position before it. Each index is built
+when it is first asked for, in memory, and carried forward from question to question: positions must ascend.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from domain.memory import FacetText, Memory
+from domain.errors import InvalidInput
+from domain.events import RetrievalMode
+from domain.memory import Memory
 from domain.reader import LedgerReader
-from projections.embedder import Embedder
-from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors
-from projections.index_rows import hash_of, index_rows
-from projections.user_index import Hit, UserIndex
-from projections.vector_cache import VectorCache
+from projections.embedding_client import EmbeddingSpace
+from projections.lexical import LexicalHit
+from projections.past_vectors import PastVectors
+from projections.past_words import PastWords
+from projections.user_index import Hit
 
-_EVENTS_PER_READ = 512
-_TIMEOUT_S = 60.0
+MODES: tuple[RetrievalMode, ...] = ("dense", "lexical")
+"""The ways in which the past can be searched."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundThen:
-    """Hits best first, and their memories by position as they stood."""
+    """Hits best first, and their memories by position as they stood.
 
-    hits: list[Hit]
+    The score of a hit is a cosine similarity where vectors were searched, BM25 where words were; higher is better.
+    """
+
+    hits: Sequence[Hit | LexicalHit]
     memories: dict[int, Memory]
 
 
 class PastMemory:
-    """Searches one user's memory in one embedding space at ascending positions.
+    """Searches one user's memory at ascending positions; without ``vectors`` by words only. To be closed."""
 
-    ``embedded`` counts the texts that had to be embedded for it; ``on_embedded`` is told of them as they are.
-    """
-
-    def __init__(
-        self,
-        reader: LedgerReader,
-        client: EmbeddingClient,
-        cache: VectorCache,
-        space: EmbeddingSpace,
-        user_id: str,
-        *,
-        batch: int,
-        on_embedded: Callable[[int], object] = lambda _texts: None,
-    ) -> None:
-        self.space = space
-        self.position = 0
-        self.embedded = 0
-        self._on_embedded = on_embedded
+    def __init__(self, reader: LedgerReader, user_id: str, vectors: PastVectors | None) -> None:
         self._reader = reader
-        self._cache = cache
         self._user_id = user_id
-        self._embedder = Embedder(client, cache, space, batch=batch, timeout_s=_TIMEOUT_S)
-        self._index = UserIndex(space.dimensions, "fp16" if cache.half else "fp32")
+        self._vectors = vectors
+        self._words: PastWords | None = None
 
-    async def advance(self, position: int) -> None:
-        """Take in all that the ledger says up to ``position``, which is not before the last one asked for.
+    @property
+    def space(self) -> EmbeddingSpace | None:
+        return self._vectors.space if self._vectors is not None else None
 
-        Raises an :class:`EmbeddingError` where texts without a vector cannot be embedded.
+    async def search(
+        self, query: str, count: int, *, position: int, mode: RetrievalMode, timeout_s: float
+    ) -> FoundThen:
+        """Return the ``count`` memories that fit ``query`` best, of those that were there at ``position``.
+
+        ``timeout_s`` is how long the embedding of the query may take. Raises an :class:`EmbeddingError` when it, or a
+        memory without a vector, cannot be embedded, and :class:`InvalidInput` for a mode that is not to be had.
         """
-        assert position >= self.position, "the past is searched forward"
-        while True:
-            changes, read_to = await asyncio.to_thread(self._read, position)
-            if read_to == self._index.position:
-                break
-            texts = [change.text for change in changes if change.text is not None]
-            if embedded := await self._embedder.embed_missing(texts):
-                self.embedded += embedded
-                self._on_embedded(embedded)
-            await asyncio.to_thread(self._take_in, changes, read_to)
-        self.position = position
+        hits: Sequence[Hit | LexicalHit]
+        if mode == "dense" and self._vectors is not None:
+            await self._vectors.advance(position)
+            hits = await self._vectors.search(query, count, timeout_s=timeout_s)
+        elif mode == "lexical":
+            hits = await asyncio.to_thread(self._by_words, query, count, position)
+        else:
+            raise InvalidInput("retrieval", mode, f"the past is searched in one of the modes {', '.join(MODES)}")
+        positions = [hit.turn_position for hit in hits]
+        return FoundThen(hits, self._reader.memories(self._user_id, positions, as_of=position))
 
-    def search(self, query: Vectors, count: int) -> FoundThen:
-        """Return the ``count`` memories nearest to ``query``: float32, shape (dimensions,), length 1."""
-        hits = self._index.search(query, count)
-        found = self._reader.memories(self._user_id, [hit.turn_position for hit in hits], as_of=self.position)
-        return FoundThen(hits, found)
+    def close(self) -> None:
+        if self._words is not None:
+            self._words.close()
 
-    def _read(self, position: int) -> tuple[list[FacetText], int]:
-        return self._reader.facet_texts(self._user_id, self._index.position, _EVENTS_PER_READ, as_of=position)
-
-    def _take_in(self, changes: list[FacetText], read_to: int) -> None:
-        hashes = [key for change in changes if (key := hash_of(change)) is not None]
-        rows = index_rows(changes, self._cache.get(self._embedder.space_id, hashes), self.space.dimensions)
-        self._index.extend(
-            self._index.position, rows.positions, rows.keys, rows.vectors, read_to, withdrawn=rows.withdrawn
-        )
+    def _by_words(self, query: str, count: int, position: int) -> list[LexicalHit]:
+        if self._words is None:
+            self._words = PastWords(self._reader, self._user_id)
+        self._words.advance(position)
+        return self._words.search(query, count)

@@ -1,6 +1,6 @@
 """One user's texts by their words as they stood at a position of the ledger: a full-text index in memory.
 
-Like :class:`projections.past_memory.PastMemory`, it only ever moves forward, and nothing is written.
+Like :class:`projections.past_vectors.PastVectors` it only ever moves forward, and nothing is written.
 """
 
 from __future__ import annotations

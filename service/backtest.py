@@ -10,23 +10,25 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from domain.agreement import Comparison, compare
-from domain.errors import OpmError, UpstreamError
+from domain.errors import EmbeddingRejected, OpmError, UpstreamError
 from domain.identity import file_name
 from domain.past import PastReader
 from domain.prompts import load_prompts
 from domain.retrieval import Candidate
-from projections.past_memory import PastMemory
+from projections.past_memory import MODES, PastMemory
+from projections.past_vectors import PastVectors
 from service.backtest_results import ResultsFile, backtests_dir
 from service.past_question import PastQuestion, past_questions
 from service.recall import opened_cache, opened_client
 from service.replay import Replayed, Replayer, Spent, Variant
+from service.reranker import Reranker
 from service.settings import ServiceSettings
-from service.turn import DEFAULT_CONTEXT_TOKENS
+from service.turn import context_tokens
 from service.upstream import ChatClient
 
 log = logging.getLogger(__name__)
@@ -139,9 +141,13 @@ async def run_backtest(
         opened.push_async_callback(chat.close)
         gate_chat = ChatClient(settings.model_copy(update={"llm_model": variant.gate_model or settings.llm_model}))
         opened.push_async_callback(gate_chat.close)
+        reranker = None
+        if settings.rerank_base_url is not None and settings.rerank_model is not None:
+            reranker = Reranker(settings)
+            opened.push_async_callback(reranker.close)
         probe = await embeddings.embed([embeddings.query_prefix + _PROBE], timeout_s=_PROBE_TIMEOUT_S)
         space = embeddings.space(probe.shape[1])
-        memory = PastMemory(
+        vectors = PastVectors(
             reader,
             embeddings,
             cache,
@@ -150,12 +156,13 @@ async def run_backtest(
             batch=settings.emb_batch,
             on_embedded=on_embedded,
         )
+        memory = opened.enter_context(closing(PastMemory(reader, period.user_id, vectors)))
         replayer = Replayer(
             reader,
             memory,
-            embeddings,
             chat,
             gate_chat,
+            reranker,
             load_prompts(settings.prompts_dir),
             settings,
             variant,
@@ -167,7 +174,7 @@ async def run_backtest(
         backtest = Backtest(period, variant, space.model, path)
         with ResultsFile(path, replayer.key) as file:
             await _replay_all(reader, replayer, file, backtest, concurrency, on_progress)
-        backtest.embedded = memory.embedded
+        backtest.embedded = vectors.embedded
     return backtest
 
 
@@ -182,7 +189,7 @@ async def _replay_all(
     questions = await asyncio.to_thread(_questions, reader, backtest)
     wanted = [question for question in questions if question.question_id not in file.known]
     backtest.resumed = len(questions) - len(wanted)
-    on_progress(backtest.resumed)
+    on_progress(backtest.resumed + backtest.left_out.total())
     places = asyncio.Semaphore(concurrency)
     failures = 0
 
@@ -206,10 +213,15 @@ async def _replay_all(
                 break
             try:
                 candidates = await replayer.candidates(question)
+            except EmbeddingRejected:
+                backtest.left_out["its question cannot be embedded"] += 1
+                places.release()
+                on_progress(1)
+                continue
             except OpmError as error:
                 backtest.trouble = str(error)
                 break
-            backtest.questions_embedded += 1
+            backtest.questions_embedded += replayer.embeds(question)
             deciding.create_task(decide(question, candidates))
     known = {question.question_id for question in questions}
     backtest.results = sorted(
@@ -224,6 +236,8 @@ def _questions(reader: PastReader, backtest: Backtest) -> list[PastQuestion]:
     for item in past_questions(reader, period.user_id, after=period.after, until=period.until, limit=period.limit):
         if isinstance(item, str):
             backtest.left_out[item] += 1
+        elif backtest.variant.mode(item) not in MODES:
+            backtest.left_out[f"searched in the mode {item.retrieval.mode}, which cannot be replayed"] += 1
         else:
             found.append(item)
     # Of two turns at a time the one recorded later may have been searched earlier.
@@ -237,7 +251,7 @@ async def _context_tokens(chat: ChatClient, settings: ServiceSettings) -> int:
         known = await chat.max_model_len()
     except UpstreamError as error:
         log.info("the chat endpoint does not list its models (%s)", error.code)
-    return known or settings.prompt_budget_tokens or DEFAULT_CONTEXT_TOKENS
+    return context_tokens(known, settings)
 
 
 def _path(settings: ServiceSettings, user_id: str, name: str) -> Path:

@@ -93,7 +93,7 @@ def counted(number: int, thing: str) -> str:
 
 def _spent(spent: Mapping[str, Any]) -> str:
     tokens = f"{spent['prompt_tokens']} + {spent['completion_tokens']} tokens"
-    return f"{counted(spent['calls'], 'call')} of a chat model, {tokens}"
+    return f"{counted(spent['calls'], 'call')} of models, {tokens}"
 
 
 def _memories(report: JsonObject) -> Iterator[str]:

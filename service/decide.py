@@ -1,7 +1,7 @@
 """The gate and the rerank: which candidates come in, and which of those are replayed.
 
-Each returns the event that records its decision, and always decides: where the chat model gives nothing that can be
-read, the order of the vectors stands in, and the event says so with the raw answer.
+Each returns the event that records its decision, and always decides: where the chat model, or a rerank endpoint, gives
+nothing that can be read, the order of the vectors stands in, and the event says so with the raw answer.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from domain.errors import UpstreamError
 from domain.events import GateDecided, JsonObject, Outcome, RerankDecided, Usage
 from domain.memory import Memory
 from domain.prompts import Prompts
+from domain.rerank_scores import read_scores
 from domain.retrieval import Candidate, split
 from domain.score_gate import asks_the_same, score_rule
 from domain.tokens import estimate_tokens
+from service.reranker import Reranker
 from service.settings import ServiceSettings
 from service.upstream import ChatClient
 
@@ -49,13 +51,18 @@ class _Asked:
     usage: Usage | None
     shown: int = 0
     """How many of the candidates, from the first, it was asked about."""
+    scores: tuple[float, ...] = ()
 
 
 class Decider:
     """Decides about candidates with the configured strategy and prompts."""
 
-    def __init__(self, chat: ChatClient, prompts: Prompts, settings: ServiceSettings) -> None:
+    def __init__(
+        self, chat: ChatClient, prompts: Prompts, settings: ServiceSettings, reranker: Reranker | None = None
+    ) -> None:
+        """``reranker`` is needed where the settings say that an endpoint reranks."""
         self._chat = chat
+        self._reranker = reranker
         self._prompts = prompts
         self._settings = settings
 
@@ -114,29 +121,37 @@ class Decider:
     ) -> tuple[list[Candidate], list[Candidate], RerankDecided]:
         """Return the memories to replay and those shown as summaries, each best first, and the decision."""
         started = time.perf_counter()
+        strategy = self._settings.rerank_strategy if use_rerank else "none"
         asked = _Asked(None, None, None, None)
         outcome: Outcome = "skipped"
         named: Sequence[int] = ()
-        if not use_rerank:
+        model: str | None = None
+        if strategy == "none":
             asked = _Asked(None, "the rerank is off", None, None)
         elif len(kept) <= retrieve_k or retrieve_k == 0:
             asked = _Asked(None, "there is nothing to choose: all or none are replayed", None, None)
         else:
-            asked = await self._ask_rerank(question, kept, retrieve_k, context_tokens)
+            if strategy == "endpoint":
+                assert self._reranker is not None
+                model, asked = self._reranker.model, await self._ask_endpoint(self._reranker, question, kept)
+            else:
+                model = self._chat.model
+                asked = await self._ask_rerank(question, kept, retrieve_k, context_tokens)
             outcome = "ok" if asked.answer is not None else "fallback"
             named = asked.answer.numbers if asked.answer is not None else ()
         order = [kept[n - 1] for n in full_order(named, len(kept))]
         replay, notes = split(order, retrieve_k)
-        by_model = outcome != "skipped"
+        prompted = strategy == "llm" and outcome != "skipped"
         event = RerankDecided(
-            strategy="llm" if use_rerank else "none",
+            strategy=strategy,
             outcome=outcome,
             note=asked.note,
-            model=self._chat.model if by_model else None,
-            prompt_version=self._prompts.rerank.version if by_model else None,
+            model=model,
+            prompt_version=self._prompts.rerank.version if prompted else None,
             retrieve_k=retrieve_k,
             order=tuple(candidate.memory.memory_id for candidate in order),
             named=len(named),
+            scores=asked.scores,
             replayed=tuple(candidate.memory.memory_id for candidate in replay),
             raw_answer=asked.raw,
             usage=asked.usage,
@@ -173,6 +188,17 @@ class Decider:
             timeout_s=self._settings.rerank_timeout_s,
             max_tokens=answer_tokens,
         )
+
+    async def _ask_endpoint(self, reranker: Reranker, question: str, kept: Sequence[Candidate]) -> _Asked:
+        try:
+            raw = await reranker.scores(question, [candidate.memory for candidate in kept])
+        except UpstreamError as error:
+            return _Asked(None, str(error), None, None)
+        scored = read_scores(raw, len(kept))
+        if scored is None:
+            return _Asked(None, "the answer holds no scores of these memories", raw, None)
+        answer = Answer(tuple(number for number, _ in scored), {})
+        return _Asked(answer, None, raw, None, scores=tuple(score for _, score in scored))
 
     async def _ask(
         self,

@@ -30,7 +30,7 @@ from domain.prompt_again import PromptAgain, memories_as_shown, memories_named, 
 
 P = TypeVar("P", bound=Payload)
 
-Fate = Literal["replayed", "summary", "no_room", "over_limit", "dropped", "excluded", "kept", "undecided"]
+Fate = Literal["replayed", "summary", "neighbour", "no_room", "over_limit", "dropped", "excluded", "kept", "undecided"]
 """What became of a candidate. ``kept`` and ``undecided`` are left to turns that ended before the prompt was made."""
 
 
@@ -244,6 +244,8 @@ def _fate(found: CandidateFound, verdict: Verdict | None, turn: TurnRecorded | N
         return "replayed"
     if found.memory_id in turn.summarised:
         return "summary"
+    if found.memory_id in turn.neighbours:
+        return "neighbour"
     left_out = turn.prompt.left_out if turn.prompt is not None else ()
     return "no_room" if any(item.memory_id == found.memory_id for item in left_out) else "kept"
 

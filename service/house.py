@@ -23,6 +23,7 @@ from projections.mirror import Mirror
 from projections.vector_cache import VectorCache
 from projections.vector_follower import VectorFollower
 from service.background import follow_alone
+from service.reranker import Reranker
 from service.settings import ServiceSettings
 from service.summarizer import Summarizer
 from service.turn import TurnService
@@ -41,6 +42,7 @@ class House:
     ledger: Ledger
     embeddings: EmbeddingClient
     chat: ChatClient
+    reranker: Reranker | None
     index: MemoryIndex
     turns: TurnService
     followers: dict[str, Follower]
@@ -59,7 +61,8 @@ async def open_house(settings: ServiceSettings) -> AsyncIterator[House]:
     cache = await asyncio.to_thread(VectorCache, settings.vector_cache_path, half=settings.index_storage == "fp16")
     embeddings, chat = EmbeddingClient(settings), ChatClient(settings)
     index = MemoryIndex(ledger, embeddings, cache, settings)
-    turns = TurnService(ledger, index, chat, prompts, settings)
+    reranker = Reranker(settings) if settings.rerank_strategy == "endpoint" else None
+    turns = TurnService(ledger, index, chat, prompts, settings, reranker)
     summarizer = Summarizer(ledger, chat, prompts.summary, settings, lambda: turns.context_tokens)
     followers = {
         "mirror": Follower(ledger, Mirror(ledger.reader, settings.storage_dir)),
@@ -72,7 +75,7 @@ async def open_house(settings: ServiceSettings) -> AsyncIterator[House]:
         tasks = [asyncio.create_task(follow_alone(settings.storage_dir, followers), name="background")]
         tasks.append(asyncio.create_task(_learn_limits(turns, chat), name="limits"))
         tasks.append(asyncio.create_task(_try_embeddings(index, embeddings, settings), name="embeddings"))
-        yield House(settings, ledger, embeddings, chat, index, turns, followers, int(time.time()))
+        yield House(settings, ledger, embeddings, chat, reranker, index, turns, followers, int(time.time()))
     finally:
         for task in tasks:
             task.cancel()
@@ -80,6 +83,8 @@ async def open_house(settings: ServiceSettings) -> AsyncIterator[House]:
         await summarizer.close()
         await index.close()
         await turns.tokens.close()
+        if reranker is not None:
+            await reranker.close()
         await chat.close()
         await embeddings.close()
         await asyncio.to_thread(ledger.close)

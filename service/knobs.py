@@ -11,6 +11,8 @@ METADATA_KEYS_MAX = 16
 METADATA_KEY_CHARS_MAX = 64
 """OpenAI's own bounds: https://platform.openai.com/docs/api-reference/chat/create#chat-create-metadata."""
 
+NEIGHBOR_TURNS_MAX = 5
+
 
 def _no_bool(value: Any) -> Any:
     if isinstance(value, bool):
@@ -22,13 +24,22 @@ Whole = Annotated[int, BeforeValidator(_no_bool)]
 
 
 class Knobs(BaseModel):
-    """How a turn uses memory. Values may be JSON values or strings, since OpenAI metadata holds strings."""
+    """How a turn uses memory. Values may be JSON values or strings, since OpenAI metadata holds strings.
+
+    None stands for the operator's default. That ``neighbor_turns`` is 1 unless the operator says otherwise was
+    measured on the 760 questions of five LoCoMo conversations (multilingual-e5, ``python -m benchmarks.replayed``):
+    with 5 exchanges replayed, 1 raises the evidence among what is replayed from 0.61 to 0.75, and 2 to 0.77, while the
+    replayed text grows from 425 to 1060 and 1580 tokens. The same tokens spent on 12 exchanges give 0.73.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     recent_turns: Whole = Field(default=6, ge=0, le=50, description="turns of this conversation shown as they were")
     candidate_n: Whole = Field(default=60, ge=0, le=500, description="memories proposed by the index")
     retrieve_k: Whole = Field(default=5, ge=0, le=50, description="memories replayed as past turns")
+    neighbor_turns: Whole | None = Field(
+        default=None, ge=0, le=NEIGHBOR_TURNS_MAX, description="turns on each side that come along with a replayed one"
+    )
     gate_keep_max: Whole = Field(default=30, ge=1, le=500, description="memories the gate may keep")
     use_gate: bool = Field(default=True, description="let the gate drop what does not help")
     use_rerank: bool | None = Field(default=None, description="let the chat model pick the ones to replay")

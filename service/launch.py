@@ -40,8 +40,13 @@ MODELS, API, CHAT_PAGE = "The embedded models", "The API", "The chat page"
 
 # What suits models this small on a processor, unless the operator says otherwise: they gate at chance, their similarity
 # scores do not; a summary in the background must not take the processor from the answers; a long text takes seconds to
-# embed.
-CHAT_PROFILE = {"GATE": "score", "USE_RERANK_DEFAULT": "false", "SUMMARY_CONCURRENCY": "1"}
+# embed, and each replayed turn seconds to read.
+CHAT_PROFILE = {
+    "GATE": "score",
+    "USE_RERANK_DEFAULT": "false",
+    "NEIGHBOR_TURNS_DEFAULT": "0",
+    "SUMMARY_CONCURRENCY": "1",
+}
 EMBEDDINGS_PROFILE = {"EMB_TIMEOUT_S": "30"}
 EMBEDDED_PROFILE = {**CHAT_PROFILE, **EMBEDDINGS_PROFILE}
 
@@ -123,6 +128,9 @@ def api_environment(
     only fill in what is not.
     """
     profile = (CHAT_PROFILE if "chat" in embedded else {}) | (EMBEDDINGS_PROFILE if "embeddings" in embedded else {})
+    if configured.get("RERANK_BASE_URL"):
+        # Whoever brings a reranker means it to be used.
+        profile = {name: value for name, value in profile.items() if name != "USE_RERANK_DEFAULT"}
     fillers = {**profile, "OPENAI_API_KEY": announced["OPENAI_API_KEY"]}
     return {
         **{name: value for name, value in announced.items() if name not in fillers},

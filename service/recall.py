@@ -7,23 +7,20 @@ none answers, or none is to be asked, the words of the question have to do.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from domain.errors import EmbeddingError, EmbeddingMisfit
+from domain.errors import EmbeddingError
 from domain.events import EmbeddingModelActivated, Facet, RetrievalMode
 from domain.memory import Memory
 from domain.past import Change, PastReader
-from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors
-from projections.lexical import LexicalHit
-from projections.past_memory import PastMemory
-from projections.past_words import PastWords
+from projections.embedding_client import EmbeddingClient, EmbeddingSpace
+from projections.past_memory import FoundThen, PastMemory
+from projections.past_vectors import PastVectors
 from projections.settings import ProjectionSettings
-from projections.user_index import Hit
 from projections.vector_cache import VectorCache
 
 _QUERY_TIMEOUT_S = 30.0
@@ -63,7 +60,7 @@ class Recollection:
 
 @dataclass(frozen=True, slots=True)
 class _Searched:
-    hits: Sequence[Hit | LexicalHit]
+    found: FoundThen
     mode: RetrievalMode
     space: EmbeddingSpace | None
 
@@ -92,9 +89,9 @@ async def recall(
         except EmbeddingError as error:
             notes.append(f"searched by words alone: {error}")
     if searched is None:
-        searched = await asyncio.to_thread(_by_words, reader, user_id, query, count, position)
-    memories = reader.memories(user_id, [hit.turn_position for hit in searched.hits], as_of=position)
-    found = [(hit, memories[hit.turn_position]) for hit in searched.hits if hit.turn_position in memories]
+        searched = await _searched(reader, user_id, None, query, count, position)
+    then = searched.found
+    found = [(hit, then.memories[hit.turn_position]) for hit in then.hits if hit.turn_position in then.memories]
     since = reader.changes_since(user_id, [memory.memory_id for _, memory in found], position)
     return Recollection(
         user_id=user_id,
@@ -144,19 +141,18 @@ async def _by_vectors(
     async with opened_cache(settings) as cache:
 
         async def search(client: EmbeddingClient, dimensions: int) -> _Searched:
-            vector = await _embedded(client, query, dimensions)
-            past = PastMemory(
+            if not dimensions:
+                dimensions = (await client.embed_query(query, timeout_s=_QUERY_TIMEOUT_S)).shape[1]
+            vectors = PastVectors(
                 reader,
                 client,
                 cache,
-                client.space(len(vector)),
+                client.space(dimensions),
                 user_id,
                 batch=settings.emb_batch,
                 on_embedded=on_embedded,
             )
-            await past.advance(position)
-            found = await asyncio.to_thread(past.search, vector, count)
-            return _Searched(found.hits, "dense", past.space)
+            return await _searched(reader, user_id, vectors, query, count, position)
 
         if active is not None and (active.model, active.passage_prefix) != (
             settings.emb_model,
@@ -177,18 +173,13 @@ async def _by_vectors(
             return await search(client, settings.embedding_dims)
 
 
-def _by_words(reader: PastReader, user_id: str, query: str, count: int, position: int) -> _Searched:
-    with contextlib.closing(PastWords(reader, user_id)) as words:
-        words.advance(position)
-        return _Searched(words.search(query, count), "lexical", None)
-
-
-async def _embedded(client: EmbeddingClient, query: str, dimensions: int) -> Vectors:
-    vectors = await client.embed_query(query, timeout_s=_QUERY_TIMEOUT_S)
-    vector: Vectors = vectors[0]
-    if dimensions and len(vector) != dimensions:
-        raise EmbeddingMisfit(f"{client.model} gives vectors of {len(vector)} numbers now, and gave {dimensions}")
-    return vector
+async def _searched(
+    reader: PastReader, user_id: str, vectors: PastVectors | None, query: str, count: int, position: int
+) -> _Searched:
+    mode: RetrievalMode = "dense" if vectors is not None else "lexical"
+    with contextlib.closing(PastMemory(reader, user_id, vectors)) as memory:
+        found = await memory.search(query, count, position=position, mode=mode, timeout_s=_QUERY_TIMEOUT_S)
+        return _Searched(found, mode, memory.space)
 
 
 def _settings_of(active: EmbeddingModelActivated, settings: ProjectionSettings) -> ProjectionSettings:

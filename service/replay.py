@@ -19,17 +19,17 @@ from domain.agreement import Choice
 from domain.chain import canonical
 from domain.decisions import full_order
 from domain.errors import UpstreamError
-from domain.events import GateDecided, JsonObject, RerankDecided, Usage
+from domain.events import GateDecided, JsonObject, RerankDecided, RetrievalMode, Usage
 from domain.memory import Memory
 from domain.past import PastReader
 from domain.prompt_again import memory_from
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window, split
-from projections.embedding_client import EmbeddingClient
 from projections.past_memory import FoundThen, PastMemory
 from service.decide import Decider
 from service.knobs import Knobs
 from service.past_question import PastQuestion
+from service.reranker import Reranker
 from service.settings import ServiceSettings
 from service.upstream import ChatClient
 
@@ -45,6 +45,7 @@ class Variant:
     gate: Gate | None = None
     gate_model: str | None = None
     embedding_model: str | None = None
+    retrieval: RetrievalMode | None = None
     ask_again: bool = False
 
     def knobs(self, then: Knobs) -> Knobs:
@@ -52,9 +53,13 @@ class Variant:
         changed = {"candidate_n": self.candidate_n, "retrieve_k": self.retrieve_k}
         return then.model_copy(update={name: value for name, value in changed.items() if value is not None})
 
+    def mode(self, question: PastQuestion) -> RetrievalMode:
+        """Return how a question is searched."""
+        return self.retrieval or question.retrieval.mode or "dense"
+
     def as_json(self) -> JsonObject:
         """Return what is set, by name."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, False)}
+        return {name: value for name, value in asdict(self).items() if value is not None and value is not False}
 
 
 class Spent(BaseModel):
@@ -93,15 +98,15 @@ class Replayed(BaseModel):
 
 
 class Replayer:
-    """Puts past questions through ``variant``. ``gate_chat`` is asked by the gate, ``chat`` by the rerank."""
+    """Puts past questions through ``variant``. The gate asks ``gate_chat``, the rerank ``chat`` or ``reranker``."""
 
     def __init__(
         self,
         reader: PastReader,
         memory: PastMemory,
-        embeddings: EmbeddingClient,
         chat: ChatClient,
         gate_chat: ChatClient,
+        reranker: Reranker | None,
         prompts: Prompts,
         settings: ServiceSettings,
         variant: Variant,
@@ -110,9 +115,9 @@ class Replayer:
     ) -> None:
         self._reader = reader
         self._memory = memory
-        self._embeddings = embeddings
         self._chat = chat
         self._gate_chat = gate_chat
+        self._reranker = reranker
         self._prompts = prompts
         self._settings = settings
         self._variant = variant
@@ -122,12 +127,14 @@ class Replayer:
     def key(self) -> str:
         """A hash of everything that a result depends on beside the question: results of another key do not count."""
         space = self._memory.space
+        assert space is not None
         return hashlib.sha256(
             canonical(
                 {
                     "variant": self._variant.as_json(),
                     "embedding": [space.model, space.dimensions, space.passage_prefix],
                     "chat": [self._chat.model, self._gate_chat.model],
+                    "rerank": self._reranker.model if self._reranker is not None else None,
                     "prompts": [self._prompts.gate.version, self._prompts.rerank.version],
                     "reasons": self._settings.gate_reasons,
                     "score_min": self._settings.gate_score_min,
@@ -135,20 +142,26 @@ class Replayer:
             ).encode()
         ).hexdigest()
 
+    def embeds(self, question: PastQuestion) -> bool:
+        """Tell whether a question is embedded to be searched."""
+        return self._variant.mode(question) != "lexical" and self._variant.knobs(question.knobs).candidate_n > 0
+
     async def candidates(self, question: PastQuestion) -> list[Candidate]:
         """Search memory as of a question that is not before the last one; return what goes on to the gate.
 
         Raises an :class:`EmbeddingError` when the question, or memories without a vector, cannot be embedded.
         """
         knobs = self._variant.knobs(question.knobs)
-        await self._memory.advance(question.position)
         if knobs.candidate_n == 0:
             return []
-        query = question.retrieval.query
-        vectors = await self._embeddings.embed_query(query, timeout_s=self._settings.emb_timeout_s)
         # Every turn of the window may be among the nearest, so that many more are asked for.
-        wanted = knobs.candidate_n + knobs.recent_turns
-        found = await asyncio.to_thread(self._memory.search, vectors[0], wanted)
+        found = await self._memory.search(
+            question.retrieval.query,
+            knobs.candidate_n + knobs.recent_turns,
+            position=question.position,
+            mode=self._variant.mode(question),
+            timeout_s=self._settings.emb_timeout_s,
+        )
         memories = await asyncio.to_thread(self._as_shown, question, found)
         ranked = [
             Candidate(memories[hit.turn_position], hit.score, rank, hit.matched)
@@ -226,7 +239,10 @@ class Replayer:
             numbers = [ids.index(memory_id) + 1 for memory_id in then.order if memory_id in ids]
             replay, notes = split([kept[n - 1] for n in full_order(numbers, len(kept))], knobs.retrieve_k)
             return replay, notes, None
-        replay, notes, made = await Decider(self._chat, self._prompts, self._settings).rerank(
+        settings = self._settings
+        if then.strategy == "llm" or (then.strategy == "endpoint" and self._reranker is not None):
+            settings = settings.model_copy(update={"reranker": then.strategy})
+        replay, notes, made = await Decider(self._chat, self._prompts, settings, self._reranker).rerank(
             question.retrieval.query,
             kept,
             knobs.retrieve_k,

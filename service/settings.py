@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from domain.errors import InvalidInput
 from domain.identity import check_id
 from projections.settings import Endpoint, ProjectionSettings
+from service.knobs import NEIGHBOR_TURNS_MAX
 
 ANY_USER = "*"
 """What an API key stands for that may speak for any user."""
@@ -37,7 +38,22 @@ class ServiceSettings(ProjectionSettings):
     gate_score_min: float | None = Field(
         default=None, ge=-1, le=1, description="similarity below which GATE=score keeps nothing; default: no such floor"
     )
+    rerank_base_url: Endpoint | None = Field(
+        default=None, description="address of a rerank endpoint (vLLM, Jina, Cohere) in front of /rerank"
+    )
+    rerank_model: str | None = Field(default=None, min_length=1, description="name of the model at RERANK_BASE_URL")
+    rerank_api_key: SecretStr | None = Field(
+        default=None, description="key sent to RERANK_BASE_URL; default: OPENAI_API_KEY"
+    )
+    reranker: Literal["llm", "endpoint", "none"] | None = Field(
+        default=None,
+        validate_default=True,
+        description="who picks the memories to replay; default: endpoint where one is configured, else llm",
+    )
     rerank_timeout_s: float = Field(default=30.0, gt=0, description="how long a turn waits for the rerank")
+    neighbor_turns_default: int = Field(
+        default=1, ge=0, le=NEIGHBOR_TURNS_MAX, description="neighbor_turns of a request that does not say"
+    )
     use_rerank_default: bool = Field(default=True, description="use_rerank of a request that does not say")
 
     prompt_budget_tokens: int | None = Field(
@@ -62,6 +78,30 @@ class ServiceSettings(ProjectionSettings):
         description="JSON list of the names under which the API may be called while API_KEYS is empty",
     )
     request_bytes_max: int = Field(default=4_000_000, ge=1024, description="largest request body accepted")
+
+    @property
+    def rerank_strategy(self) -> Literal["llm", "endpoint", "none"]:
+        """Who reranks where a request wants it."""
+        if self.reranker is not None:
+            return self.reranker
+        return "endpoint" if self.rerank_base_url is not None else "llm"
+
+    @field_validator("rerank_base_url")
+    @classmethod
+    def _in_front_of_rerank(cls, url: str | None) -> str | None:
+        return url.removesuffix("/rerank") if url is not None else None
+
+    @field_validator("reranker")
+    @classmethod
+    def _reranker_is_configured(cls, chosen: str | None, info: ValidationInfo) -> str | None:
+        if not {"rerank_base_url", "rerank_model"} <= info.data.keys():
+            return chosen  # one of them has a complaint of its own
+        missing = [name.upper() for name in ("rerank_base_url", "rerank_model") if info.data[name] is None]
+        if chosen == "endpoint" and missing:
+            raise ValueError(f"set {' and '.join(missing)} too")
+        if chosen is None and len(missing) == 1:
+            raise ValueError(f"set {missing[0]} too, or RERANKER to llm or none")
+        return chosen
 
     @field_validator("api_keys")
     @classmethod

@@ -23,12 +23,14 @@ from domain.events import (
     RetrievalRecorded,
 )
 from domain.ledger import Ledger
+from domain.neighbours import Neighbour, neighbours_of
 from domain.prompt import LAYOUT, build_prompt, messages_hash, texts_to_count
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window
 from projections.memory_index import Found, MemoryIndex
 from service.decide import Decider
 from service.knobs import Knobs
+from service.reranker import Reranker
 from service.settings import ServiceSettings
 from service.token_counter import TokenCounter
 from service.turn_record import DISCONNECTED, INTERNAL_ERROR, STOPPED, Draft, Finished, TurnRecorder, TurnRequest
@@ -40,6 +42,11 @@ DEFAULT_CONTEXT_TOKENS = 4096
 """What a model takes when nobody says: the smallest context that self-hosted chat models commonly run with."""
 
 
+def context_tokens(max_model_len: int | None, settings: ServiceSettings) -> int:
+    """Return what a chat model takes in all, question and answer together, as far as anybody knows."""
+    return max_model_len or settings.prompt_budget_tokens or DEFAULT_CONTEXT_TOKENS
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
     """The chat model has begun to answer; this is what it was shown."""
@@ -49,6 +56,7 @@ class Started:
     model: str
     replay: list[Candidate]
     notes: list[Candidate]
+    neighbours: list[Neighbour]
     retrieval: RetrievalRecorded
     gate: GateDecided
     rerank: RerankDecided
@@ -64,6 +72,7 @@ class TurnService:
         chat: ChatClient,
         prompts: Prompts,
         settings: ServiceSettings,
+        reranker: Reranker | None = None,
     ) -> None:
         self._ledger = ledger
         self._index = index
@@ -71,7 +80,7 @@ class TurnService:
         self._prompts = prompts
         self._settings = settings
         self._recorder = TurnRecorder(ledger, chat.model)
-        self._decider = Decider(chat, prompts, settings)
+        self._decider = Decider(chat, prompts, settings, reranker)
         self.tokens = TokenCounter(chat)
         self.max_model_len: int | None = None
         """What the chat endpoint says its model takes, once it has said so."""
@@ -89,7 +98,8 @@ class TurnService:
             candidates = await self._retrieve(draft)
             kept = await self._gate(draft, candidates)
             replay, notes = await self._rerank(draft, kept)
-            messages = self._build_prompt(draft, replay, notes)
+            neighbours = await self._read_neighbours(draft, replay)
+            messages = self._build_prompt(draft, replay, notes, neighbours)
             started = time.perf_counter()
             async with self._chat.stream(messages, request.parameters) as deltas:
                 async for delta in deltas:
@@ -118,13 +128,17 @@ class TurnService:
     @property
     def context_tokens(self) -> int:
         """What the chat model takes in all: what its endpoint says, else a safe default."""
-        return self.max_model_len or self._settings.prompt_budget_tokens or DEFAULT_CONTEXT_TOKENS
+        return context_tokens(self.max_model_len, self._settings)
 
     def effective(self, knobs: Knobs) -> Knobs:
         """Return the knobs with the operator's default where a request did not say."""
-        if knobs.use_rerank is not None:
-            return knobs
-        return knobs.model_copy(update={"use_rerank": self._settings.use_rerank_default})
+        defaults = {
+            "neighbor_turns": self._settings.neighbor_turns_default,
+            "use_rerank": self._settings.use_rerank_default and self._settings.rerank_strategy != "none",
+        }
+        return knobs.model_copy(
+            update={name: default for name, default in defaults.items() if getattr(knobs, name) is None}
+        )
 
     async def _read_window(self, draft: Draft) -> None:
         started = time.perf_counter()
@@ -217,7 +231,25 @@ class TurnService:
         draft.timings_ms["rerank"] = draft.rerank.latency_ms
         return replay, notes
 
-    def _build_prompt(self, draft: Draft, replay: list[Candidate], notes: list[Candidate]) -> list[dict[str, str]]:
+    async def _read_neighbours(self, draft: Draft, replay: list[Candidate]) -> list[Neighbour]:
+        """Read the turns beside the replayed ones, and choose those that come along."""
+        started = time.perf_counter()
+        reach = self.effective(draft.request.knobs).neighbor_turns or 0
+        if not replay or not reach:
+            return []
+        memories = [candidate.memory for candidate in replay]
+        around = await asyncio.to_thread(
+            self._ledger.reader.neighbours,
+            draft.request.stream.user_id,
+            [memory.position for memory in memories],
+            reach,
+        )
+        draft.mark("neighbours", started)
+        return neighbours_of(memories, around, draft.window, reach)
+
+    def _build_prompt(
+        self, draft: Draft, replay: list[Candidate], notes: list[Candidate], neighbours: list[Neighbour]
+    ) -> list[dict[str, str]]:
         budget = self._budget(draft.request)
         counting = self.tokens.counting()
         draft.prompt = build_prompt(
@@ -226,6 +258,7 @@ class TurnService:
             window=draft.window,
             replay=[candidate.memory for candidate in replay],
             notes=[candidate.memory for candidate in notes],
+            neighbours=neighbours,
             question=draft.request.question,
             budget_tokens=budget,
             count=counting,
@@ -261,6 +294,7 @@ class TurnService:
             model=self._chat.model,
             replay=[candidate for candidate in replay if candidate.memory.memory_id in replayed],
             notes=[candidate for candidate in notes if candidate.memory.memory_id in summarised],
+            neighbours=draft.prompt.neighbours,
             retrieval=draft.retrieval,
             gate=draft.gate,
             rerank=draft.rerank,

@@ -116,6 +116,7 @@ class TurnRecorder:
                 window=tuple(memory.memory_id for memory in prompt.window),
                 replayed=tuple(memory.memory_id for memory in prompt.replayed),
                 summarised=tuple(memory.memory_id for memory in prompt.summarised),
+                neighbours=tuple(neighbour.memory.memory_id for neighbour in prompt.neighbours),
                 client_system=draft.request.client_system,
                 prompt=report,
                 timings_ms=draft.timings_ms,

@@ -1,4 +1,4 @@
-"""The chat endpoint: the one place that calls it, and the one tree of errors that calling it can give."""
+"""The chat endpoint: the one place that calls it. What can go wrong is said by :mod:`service.upstream_errors`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ import httpx2
 import openai
 from openai import AsyncOpenAI, AsyncStream
 
-from domain.errors import UpstreamError
 from domain.events import JsonObject, Usage
 from domain.reasoning import storable
 from service.settings import ServiceSettings
+from service.upstream_errors import Called
 
 Message = dict[str, str]
 
 _PROBE_TIMEOUT_S = 5.0
-_ERROR_CHARS_MAX = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +44,20 @@ class Delta:
 class ChatClient:
     """Calls the configured chat model. Nothing is retried here: whoever calls knows what a retry is worth.
 
-    Every method raises :class:`UpstreamError` and nothing else when the endpoint gives no usable answer.
+    Every method raises :class:`~domain.errors.UpstreamError` and nothing else when the endpoint gives no usable answer.
     """
 
     def __init__(self, settings: ServiceSettings) -> None:
         self.model = settings.llm_model
         self._settings = settings
+        self._called = Called(
+            name="the chat endpoint",
+            model=settings.llm_model,
+            url_setting="LLM_BASE_URL",
+            model_setting="LLM_MODEL",
+            timeout_setting="LLM_TIMEOUT_S",
+            timeout_s=settings.llm_timeout_s,
+        )
         self._client = AsyncOpenAI(
             base_url=settings.llm_base_url,
             api_key=settings.openai_api_key.get_secret_value(),
@@ -81,10 +88,13 @@ class ChatClient:
                     body={"model": self.model, "messages": list(messages), **body},
                 )
         except TimeoutError:
-            raise _timed_out(timeout_s) from None
+            raise self._called.timed_out(timeout_s) from None
         except (openai.OpenAIError, ValueError) as error:
-            raise _as_upstream_error(error, self._settings) from None
-        return _completion(answer)
+            raise self._called.as_upstream_error(error) from None
+        completion = _completion(answer)
+        if completion is None:
+            raise self._called.unreadable()
+        return completion
 
     @asynccontextmanager
     async def stream(self, messages: Sequence[Message], parameters: JsonObject) -> AsyncIterator[AsyncIterator[Delta]]:
@@ -107,7 +117,7 @@ class ChatClient:
                 stream_cls=AsyncStream[object],
             )
         except (openai.OpenAIError, ValueError) as error:
-            raise _as_upstream_error(error, self._settings) from None
+            raise self._called.as_upstream_error(error) from None
         async with stream:
             yield self._deltas(stream)
 
@@ -120,21 +130,21 @@ class ChatClient:
                     finished = finished or delta.finish_reason is not None
                     yield delta
         except (httpx2.TimeoutException, openai.APITimeoutError):
-            raise _timed_out(self._settings.llm_timeout_s) from None
+            raise self._called.timed_out(self._settings.llm_timeout_s) from None
         except openai.APIConnectionError:
             # The client uses one name for an endpoint that is away and for one that leaves in mid-sentence.
-            raise _broke_off() from None
+            raise self._called.broke_off() from None
         except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:
-            raise _as_upstream_error(error, self._settings) from None
+            raise self._called.as_upstream_error(error) from None
         if not finished:
-            raise _broke_off()
+            raise self._called.broke_off()
 
     async def max_model_len(self) -> int | None:
         """Return how many tokens the model takes, as far as the endpoint's list of models says so."""
         try:
             answer: Any = await self._client.get("/models", cast_to=object, options={"timeout": _PROBE_TIMEOUT_S})
         except (openai.OpenAIError, ValueError) as error:
-            raise _as_upstream_error(error, self._settings) from None
+            raise self._called.as_upstream_error(error) from None
         entries = answer.get("data") if isinstance(answer, dict) else None
         for entry in entries if isinstance(entries, list) else []:
             if isinstance(entry, dict) and entry.get("id") == self.model:
@@ -158,15 +168,16 @@ class ChatClient:
         return count if isinstance(count, int) else None
 
 
-def _completion(answer: Any) -> Completion:
+def _completion(answer: Any) -> Completion | None:
+    """Read a whole answer; None for what is none."""
     try:
         choice = answer["choices"][0]
         text = choice["message"].get("content") or ""
         finish_reason = choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, AttributeError):
-        raise _unreadable() from None
+        return None
     if not isinstance(text, str) or not isinstance(finish_reason, str | None):
-        raise _unreadable()
+        return None
     return Completion(storable(text), finish_reason, _usage(answer.get("usage")))
 
 
@@ -199,83 +210,3 @@ def _usage(value: Any) -> Usage | None:
     if not isinstance(prompt, int) or not isinstance(completion, int):
         return None
     return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
-
-
-def _timed_out(timeout_s: float) -> UpstreamError:
-    return UpstreamError(
-        f"the chat endpoint was silent for {timeout_s:g} s: try again, or raise LLM_TIMEOUT_S",
-        status=504,
-        code="upstream_timeout",
-    )
-
-
-def _broke_off() -> UpstreamError:
-    return UpstreamError(
-        "the chat endpoint broke off in the middle of its answer", status=502, code="upstream_broke_off"
-    )
-
-
-def _unreadable() -> UpstreamError:
-    return UpstreamError(
-        "the answer of the chat endpoint cannot be read: is LLM_BASE_URL an OpenAI-compatible endpoint, ending in /v1?",
-        status=502,
-        code="upstream_unreadable",
-    )
-
-
-def _as_upstream_error(error: Exception, settings: ServiceSettings) -> UpstreamError:
-    """Say what went wrong in our own words: a foreign message may quote a key or somebody's text."""
-    if isinstance(error, openai.APITimeoutError):
-        return _timed_out(settings.llm_timeout_s)
-    if isinstance(error, openai.APIStatusError):
-        return _from_status(error, settings)
-    if isinstance(error, openai.APIConnectionError):
-        return UpstreamError(
-            "the chat endpoint (LLM_BASE_URL) cannot be reached", status=502, code="upstream_unreachable"
-        )
-    if isinstance(error, httpx2.HTTPError):
-        return _broke_off()
-    if isinstance(error, openai.APIError) and not isinstance(error, openai.APIResponseValidationError):
-        return UpstreamError(
-            "the chat endpoint reported an error in the middle of its answer", status=502, code="upstream_failed"
-        )
-    return _unreadable()
-
-
-def _from_status(error: openai.APIStatusError, settings: ServiceSettings) -> UpstreamError:
-    status = error.status_code
-    if status in {401, 403}:
-        return UpstreamError(
-            f"the chat endpoint refuses the key ({status}): check OPENAI_API_KEY",
-            status=502,
-            code="upstream_refused_key",
-        )
-    if status == 404:
-        return UpstreamError(
-            f"the chat endpoint does not know LLM_MODEL = {settings.llm_model!r}, or LLM_BASE_URL is wrong (404)",
-            status=502,
-            code="upstream_not_found",
-        )
-    if status == 429:
-        return UpstreamError(
-            "the chat endpoint limits the rate of requests (429): try again later",
-            status=429,
-            code="rate_limit_exceeded",
-            retry_after_s=_retry_after(error),
-        )
-    if status in {408, 504}:
-        return UpstreamError(f"the chat endpoint timed out ({status})", status=504, code="upstream_timeout")
-    if 400 <= status < 500:
-        said = error.body.get("message") if isinstance(error.body, dict) else None
-        reason = f": {storable(said[:_ERROR_CHARS_MAX])}" if isinstance(said, str) else ""
-        return UpstreamError(
-            f"the chat endpoint rejected the request ({status}){reason}", status=400, code="upstream_rejected"
-        )
-    return UpstreamError(f"the chat endpoint fails ({status})", status=502, code="upstream_failed")
-
-
-def _retry_after(error: openai.APIStatusError) -> float | None:
-    try:
-        return float(error.response.headers.get("retry-after", ""))
-    except ValueError:
-        return None

@@ -223,6 +223,12 @@ def test_what_the_operator_set_stays() -> None:
     assert found["USE_RERANK_DEFAULT"] == "false"
 
 
+def test_who_brings_a_reranker_means_it_to_be_used() -> None:
+    found = api_environment(ANNOUNCED, ["chat", "embeddings"], {"RERANK_BASE_URL": "http://r", "RERANK_MODEL": "r"})
+    assert "USE_RERANK_DEFAULT" not in found
+    assert found["GATE"] == EMBEDDED_PROFILE["GATE"]
+
+
 def test_a_chat_model_of_the_operators_keeps_its_own_gate() -> None:
     only_embeddings = {name: value for name, value in ANNOUNCED.items() if not name.startswith("LLM")}
     assert api_environment(only_embeddings, ["embeddings"], {}) == only_embeddings | EMBEDDINGS_PROFILE

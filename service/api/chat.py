@@ -164,11 +164,11 @@ def _memory_fields(started: Started) -> dict[str, Any]:
     if retrieval.outcome == "degraded":
         notice = f"Answered without long-term memory: {retrieval.degraded_reason}"
     return {
-        "retrieved": retrieved(map(_scored, started.replay), map(_scored, started.notes)),
+        "retrieved": retrieved(map(_scored, started.replay), map(_scored, started.notes), started.neighbours),
         "memory_status": {
             "retrieval": retrieval.outcome,
             "gate": {"strategy": started.gate.strategy, "outcome": started.gate.outcome},
-            "rerank": {"outcome": started.rerank.outcome},
+            "rerank": {"strategy": started.rerank.strategy, "outcome": started.rerank.outcome},
             "notice": notice,
         },
     }

@@ -1,8 +1,9 @@
-"""``/health``: alive; ``/health/embed`` and ``/health/llm``: one real call; ``/health/ready``: fit to serve."""
+"""``/health``: alive; ``/embed``, ``/llm``, ``/rerank`` below it: one real call each; ``/ready``: fit to serve."""
 
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -10,6 +11,8 @@ from fastapi.responses import JSONResponse
 
 from domain.errors import EmbeddingError, IndexUnavailable, LedgerError, UpstreamError
 from domain.identity import SYSTEM_ID
+from domain.memory import Memory
+from domain.rerank_scores import read_scores
 from service.api.access import key_owner
 
 router = APIRouter(prefix="/health")
@@ -17,6 +20,7 @@ router = APIRouter(prefix="/health")
 _SAMPLE_TOKENS = 16
 _SAMPLE_TIMEOUT_S = 60.0
 _UNAVAILABLE = 503
+_SAMPLE_MEMORY = Memory("", 0, "", 1, datetime(2000, 1, 1, tzinfo=UTC), "health", "ok")
 
 
 @router.get("")
@@ -51,6 +55,24 @@ async def llm(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok", "model": chat.model, "sample": completion.text})
 
 
+@router.get("/rerank")
+async def rerank(request: Request) -> JSONResponse:
+    """Let the rerank endpoint score a word, where there is one; tell who reranks in any case."""
+    key_owner(request)
+    house = request.app.state.house
+    strategy, reranker = house.settings.rerank_strategy, house.reranker
+    if reranker is None:
+        return JSONResponse({"status": "ok", "strategy": strategy})
+    try:
+        raw = await reranker.scores("health", [_SAMPLE_MEMORY])
+    except UpstreamError as error:
+        return _failing(error, strategy=strategy, model=reranker.model)
+    scores = read_scores(raw, 1)
+    if scores is None:
+        return _failing("the answer holds no score", strategy=strategy, model=reranker.model)
+    return JSONResponse({"status": "ok", "strategy": strategy, "model": reranker.model, "score": scores[0][1]})
+
+
 @router.get("/ready")
 async def ready(request: Request) -> JSONResponse:
     """Tell whether turns can be recorded and memory can be searched, and how far the projections are."""
@@ -76,5 +98,5 @@ async def ready(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok" if ok else "degraded", "checks": checks}, 200 if ok else _UNAVAILABLE)
 
 
-def _failing(error: Exception, **known: Any) -> JSONResponse:
+def _failing(error: Exception | str, **known: Any) -> JSONResponse:
     return JSONResponse({"status": "failing", **known, "message": str(error)}, _UNAVAILABLE)

@@ -69,4 +69,4 @@ async def turns(
 
 def _retrieved(used: MemoriesUsed | None) -> dict[str, Any]:
     # Nothing but an import writes a turn without a retrieval beside it.
-    return retrieved(used.replayed, used.summarised) if used is not None else retrieved((), ())
+    return retrieved(used.replayed, used.summarised, used.neighbours) if used is not None else retrieved((), ())

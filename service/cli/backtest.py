@@ -47,6 +47,9 @@ def backtest(
     gate_model: Annotated[
         str | None, typer.Option("--gate-model", metavar="M", help="The gate's model at LLM_BASE_URL.")
     ] = None,
+    retrieval: Annotated[
+        Literal["dense", "lexical"] | None, typer.Option("--retrieval", help="Search by vectors, or by words.")
+    ] = None,
     embedding_model: Annotated[
         str | None, typer.Option("--embedding-model", metavar="E", help="Search with this model.")
     ] = None,
@@ -73,6 +76,7 @@ def backtest(
         gate=_gate(gate, no_gate=no_gate, gate_model=gate_model),
         gate_model=gate_model,
         embedding_model=embedding_model,
+        retrieval=retrieval,
         ask_again=ask_again,
     )
     settings = _settings(embedding_model, emb_base_url)

@@ -21,6 +21,7 @@ _BAR_CELLS = 40
 _FATES = {
     "replayed": ("replayed", "bold green"),
     "summary": ("as summary", "green"),
+    "neighbour": ("as a neighbour", "green"),
     "no_room": ("kept, no room", "yellow"),
     "over_limit": ("over the limit", "yellow"),
     "dropped": ("dropped", "dim"),
@@ -208,7 +209,18 @@ def _timings(story: Story) -> Iterator[Text | Table]:
     table.add_column()
     table.add_column(justify="right")
     table.add_column()
-    order = ("window", "retrieve", "embed", "search", "lexical", "gate", "rerank", "answer", "first_token")
+    order = (
+        "window",
+        "retrieve",
+        "embed",
+        "search",
+        "lexical",
+        "gate",
+        "rerank",
+        "neighbours",
+        "answer",
+        "first_token",
+    )
     for name in [*(name for name in order if name in times), *(name for name in times if name not in order)]:
         label = f"    of it {name}" if name in _PART_OF else f"  {name}"
         cells = round(_BAR_CELLS * times[name] / total) if total else 0

@@ -191,6 +191,26 @@ def test_memories_of_a_user_and_of_no_other(made: History) -> None:
 
 
 @any_history
+def test_the_turns_beside_others(made: History) -> None:
+    for user in (*USERS, NOBODY):
+        turns = made.of(user, TurnRecorded)
+        asked = turns[::3]
+        for reach in (0, 1, 2):
+            beside = []
+            for conversation in CONVERSATIONS:
+                own = [turn for turn in turns if turn.conversation_id == conversation]
+                near = [at for at, turn in enumerate(own) if turn in asked]
+                beside += [turn for at, turn in enumerate(own) if any(1 <= abs(at - other) <= reach for other in near)]
+            in_order = sorted(beside, key=lambda turn: turn.position)
+            everywhere = [event.position for event in made.events if event in asked or event.user_id != user]
+            for as_of in (*range(0, len(made.events), 6), LATEST):
+                found = made.reader.neighbours(user, [turn.position for turn in asked], reach, as_of=as_of)
+                assert found == made.memories(in_order, as_of)
+                assert made.reader.neighbours(user, everywhere, reach, as_of=as_of) == found
+    assert made.reader.neighbours("ann", [], 3) == []
+
+
+@any_history
 def test_texts_to_embed(made: History) -> None:
     for user in (*USERS, NOBODY, None):
         found: list[FacetText] = []

@@ -1,94 +1,59 @@
-"""Memory at a position is what a service would have searched there, however one comes to that position."""
+"""The past is searched by vectors or by words, and what is found is shown as it stood."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
-from uuid import uuid4
 
-from domain.events import MemoryEdited, MemoryForgotten, NewEvent
-from domain.identity import StreamId
-from domain.ledger import Ledger
-from projections.embedding_client import EmbeddingSpace
+import pytest
+
+from domain.errors import EmbeddingMisfit, InvalidInput
+from domain.events import RetrievalMode
 from projections.past_memory import PastMemory
-from projections.user_index import Hit
-from tests.projections.world import MODEL, World, many, opened, remember, settings_for
+from tests.projections.test_past_vectors import change, past_of
+from tests.projections.world import opened, remember, settings_for
 from tests.upstream import ScriptedUpstream
 
-SPACE = EmbeddingSpace(MODEL, 64, "")
-QUERY = "Entry 3 of the blue shelf"
+QUERY = "violin in Vienna"
 
 
-def past_of(world: World, user: str = "ann") -> PastMemory:
-    return PastMemory(world.ledger.reader, world.client, world.cache, SPACE, user, batch=8)
-
-
-async def found_at(world: World, past: PastMemory, position: int) -> list[Hit]:
-    await past.advance(position)
-    [query] = await world.client.embed([QUERY], timeout_s=5)
-    return past.search(query, 7).hits
-
-
-def change(ledger: Ledger, turn_position: int, summary: str | None) -> int:
-    """Correct or withdraw a memory; return the position at which that happened."""
-    memory_id = ledger.reader.events_after(turn_position - 1, 1)[0].event_id
-    payload = (
-        MemoryForgotten(memory_id=memory_id, turn_id=1)
-        if summary is None
-        else MemoryEdited(memory_id=memory_id, turn_id=1, summary=summary)
-    )
-    event = NewEvent(str(uuid4()), payload, None, memory_id)
-    return ledger.append(StreamId("ann", "chat"), lambda _head: [event]).result()[0].position
-
-
-async def test_at_the_head_it_is_what_the_service_searches(storage: Path, upstream: ScriptedUpstream) -> None:
+@pytest.mark.parametrize("mode", ["dense", "lexical"])
+async def test_what_is_found_is_shown_as_it_stood(
+    storage: Path, upstream: ScriptedUpstream, mode: RetrievalMode
+) -> None:
     async with opened(settings_for(storage, upstream)) as world:
-        turns = remember(world.ledger, "ann", many(40))
-        remember(world.ledger, "bob", many(5))
-        change(world.ledger, turns[3], "Entry 3 stands on the blue shelf.")
-        change(world.ledger, turns[5], None)
-        await world.index.maintain("ann")
-        served = await world.index.search("ann", QUERY, 7)
+        [first, second] = remember(world.ledger, "ann", ["The violin is in Vienna.", "Nothing of note."])
+        edited = change(world.ledger, first, "The violin went to Vienna and Graz.")
+        gone = change(world.ledger, first, None)
+        with closing(PastMemory(world.ledger.reader, "ann", past_of(world))) as memory:
+            seen = []
+            for position in (edited - 1, edited, gone):
+                found = await memory.search(QUERY, 1, position=position, mode=mode, timeout_s=5)
+                seen.append([found.memories[hit.turn_position].summary for hit in found.hits])
+    assert seen[:2] == [["ann noted: The violin is in Vienna."], ["The violin went to Vienna and Graz."]]
+    assert second not in (first, gone)
+    assert all("violin" not in (summary or "") for summary in seen[2])
+
+
+async def test_without_vectors_words_are_all_there_is(storage: Path, upstream: ScriptedUpstream) -> None:
+    async with opened(settings_for(storage, upstream)) as world:
+        [first, _] = remember(world.ledger, "ann", ["The violin is in Vienna.", "Nothing of note."])
         head = world.ledger.reader.head_position()
-        assert await found_at(world, past_of(world), head) == served.hits
-        assert turns[3] == served.hits[0].turn_position
+        with closing(PastMemory(world.ledger.reader, "ann", None)) as memory:
+            found = await memory.search(QUERY, 5, position=head, mode="lexical", timeout_s=5)
+            assert [hit.turn_position for hit in found.hits] == [first]
+            assert memory.space is None
+            with pytest.raises(InvalidInput, match="dense"):
+                await memory.search(QUERY, 5, position=head, mode="dense", timeout_s=5)
+    assert not upstream.calls
 
 
-async def test_step_by_step_it_is_what_it_is_at_once(storage: Path, upstream: ScriptedUpstream) -> None:
+async def test_vectors_that_have_changed_their_length_are_named(storage: Path, upstream: ScriptedUpstream) -> None:
     async with opened(settings_for(storage, upstream)) as world:
-        turns = remember(world.ledger, "ann", many(12))
-        change(world.ledger, turns[3], "Entry 3 stands on the blue shelf.")
-        change(world.ledger, turns[2], None)
-        remember(world.ledger, "ann", many(4), summarised=False)
-        change(world.ledger, turns[3], None)
-        stepping = past_of(world)
-        for position in range(0, world.ledger.reader.head_position() + 1, 3):
-            assert await found_at(world, stepping, position) == await found_at(world, past_of(world), position)
-
-
-async def test_an_edit_and_a_withdrawal_count_from_where_they_stand(storage: Path, upstream: ScriptedUpstream) -> None:
-    async with opened(settings_for(storage, upstream)) as world:
-        [first, second] = remember(world.ledger, "ann", ["The shelf is red.", "Nothing of note."])
-        edited = change(world.ledger, second, "Entry 3 stands on the blue shelf.")
-        gone = change(world.ledger, second, None)
-        past = past_of(world)
-        before = await found_at(world, past, edited - 1)
-        assert {hit.turn_position: hit.matched for hit in before}.keys() == {first, second}
-        corrected = await found_at(world, past, edited)
-        assert (corrected[0].turn_position, corrected[0].matched) == (second, "summary")
-        [query] = await world.client.embed([QUERY], timeout_s=5)
-        assert past.search(query, 1).memories[second].summary == "Entry 3 stands on the blue shelf."
-        assert [hit.turn_position for hit in await found_at(world, past, gone)] == [first]
-
-
-async def test_only_what_the_cache_lacks_is_embedded(storage: Path, upstream: ScriptedUpstream) -> None:
-    async with opened(settings_for(storage, upstream)) as world:
-        remember(world.ledger, "ann", many(20))
+        remember(world.ledger, "ann", ["The violin is in Vienna."])
         head = world.ledger.reader.head_position()
-        first = past_of(world)
-        await first.advance(head)
-        assert first.embedded == 40
-        calls = len(upstream.calls_of("embed"))
-        again = past_of(world)
-        await again.advance(head)
-        assert again.embedded == 0
-        assert len(upstream.calls_of("embed")) == calls
+        with closing(PastMemory(world.ledger.reader, "ann", past_of(world))) as memory:
+            await memory.search(QUERY, 5, position=head, mode="dense", timeout_s=5)
+            upstream.dims = 32
+            with pytest.raises(EmbeddingMisfit, match="32 numbers now"):
+                await memory.search(QUERY, 5, position=head, mode="dense", timeout_s=5)

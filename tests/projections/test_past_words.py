@@ -9,7 +9,7 @@ from domain.ledger import Ledger
 from projections.lexical import LexicalHit
 from projections.lexical_files import LexicalFiles
 from projections.past_words import PastWords
-from tests.projections.test_past_memory import change
+from tests.projections.test_past_vectors import change
 from tests.projections.world import many, remember
 
 QUERY = "violin in Vienna, shelf 3"

@@ -9,6 +9,7 @@ import asyncio
 import io
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ P = TypeVar("P", bound=Payload)
 
 DEADLINE_S = 20.0
 _POLL_S = 0.01
+_DATE = re.compile(r"\A\[\d{4}-\d\d-\d\d\] ")
 
 
 def until(said: str, holds: Callable[[], object]) -> None:
@@ -54,6 +56,8 @@ def settings_for(upstream: ScriptedUpstream, storage_dir: Path, **more: Any) -> 
         "emb_base_url": upstream.base_url,
         "emb_model": upstream.embedding_model,
         "summary_attempts": 2,
+        # What a test replays is what it asked for; the tests of neighbours turn them on.
+        "neighbor_turns_default": 0,
         **more,
     }
     return ServiceSettings(_env_file=None, **given)  # type: ignore[call-arg]  # pydantic-settings' own argument
@@ -248,6 +252,10 @@ class Running:
         """What the chat model was sent for the newest answer."""
         sent = self.upstream.calls_of("answer")[-1].body["messages"]
         return [(message["role"], message["content"]) for message in sent]
+
+    def said(self) -> list[str]:
+        """The user's messages among those, without the dates that memories carry."""
+        return [_DATE.sub("", text) for role, text in self.messages() if role == "user"]
 
 
 def someone() -> str:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from tests.ledgers import ROOT
 from tests.service.opm import Ran, environment, opm
 from tests.service.running import Running, running
 from tests.service.test_explain import withdraw
-from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream, gate_drops_all
+from tests.upstream import RERANK_MODEL, UNTIL_RELEASED, Fault, ScriptedUpstream, gate_drops_all, gate_keeps_all
 
 USER = "ann/1"
 FACTS = [
@@ -82,12 +83,18 @@ def healthy(upstream: ScriptedUpstream) -> Iterator[None]:
     upstream.release()
 
 
-def head_of(storage: Path) -> tuple[int, str]:
+@contextmanager
+def past_of(storage: Path) -> Iterator[PastReader]:
     engine = open_engine(storage / "ledger.sqlite3", writer=False)
     try:
-        return PastReader(engine).head()
+        yield PastReader(engine)
     finally:
         engine.dispose()
+
+
+def head_of(storage: Path) -> tuple[int, str]:
+    with past_of(storage) as past:
+        return past.head()
 
 
 def backtest(storage: Path, upstream: ScriptedUpstream, *arguments: str, **variables: str) -> Ran:
@@ -134,6 +141,23 @@ class TestNothingChanged:
         assert found["totals"]["exact"] == ASKED
         assert found["totals"]["spent"]["calls"] == found["totals"]["spent_then"]["calls"] == 0
 
+    def test_with_a_rerank_endpoint_while_it_is_there(self, upstream: ScriptedUpstream, tmp_path: Path) -> None:
+        upstream.responders["gate"] = gate_keeps_all
+        endpoint = {"rerank_base_url": upstream.base_url, "rerank_model": RERANK_MODEL}
+        with running(upstream, tmp_path, **endpoint) as service:
+            converse(service, retrieve_k=1)
+        upstream.forget_calls()
+        variables = {name.upper(): value for name, value in endpoint.items()}
+        assert report(tmp_path, upstream, **variables)["totals"]["spent"]["calls"] == 0
+        again = report(tmp_path, upstream, "--ask-again", RERANKER="llm", **variables)
+        assert again["totals"]["exact"] == ASKED
+        assert upstream.calls_of("scores")
+        assert not upstream.calls_of("rerank")
+        upstream.forget_calls()
+        assert report(tmp_path, upstream, "--ask-again")["complete"]
+        assert upstream.calls_of("rerank")
+        assert not upstream.calls_of("scores")
+
 
 class TestSomethingChanged:
     def test_more_replayed(self, storage: Path, upstream: ScriptedUpstream) -> None:
@@ -173,6 +197,18 @@ class TestSomethingChanged:
         again = report(storage, upstream, "--embedding-model", "other-embedding")
         assert again["totals"]["memories_embedded"] == 0
         assert again["per_question"] == first["per_question"]
+
+    def test_by_words_instead_of_vectors(self, storage: Path, upstream: ScriptedUpstream) -> None:
+        assert report(storage, upstream, "--retrieval", "dense")["totals"]["exact"] == ASKED
+        found = report(storage, upstream, "--retrieval", "lexical", "--no-gate", "--candidate-n", "50")
+        asked = next(question for question in found["per_question"] if question["question"] == QUESTIONS[2])
+        with past_of(storage) as past:
+            events = past.events_named(asked["now"]["candidates"])
+            said = past.memories(USER, [event.position for event in events.values()], as_of=asked["position"])
+        # Vectors always find something; words only what shares one.
+        assert said
+        assert all({"oslo", "live"} & set(re.findall(r"\w+", memory.note.lower())) for memory in said.values())
+        assert found["totals"]["questions_embedded"] == 0
 
     def test_only_the_questions_of_the_period(self, storage: Path, upstream: ScriptedUpstream) -> None:
         asked = report(storage, upstream)["per_question"]
@@ -219,6 +255,13 @@ class TestInterrupted:
         other = backtest(storage, upstream, "--name", "shared", "--no-gate", "--json").json
         assert other["resumed"] == 0
         assert backtest(storage, upstream, "--name", "shared", "--json").json["resumed"] == ASKED
+
+    def test_a_setting_of_zero_is_one_of_its_own(self, storage: Path, upstream: ScriptedUpstream) -> None:
+        backtest(storage, upstream, "--name", "zero", "--fresh")
+        none_replayed = backtest(storage, upstream, "--name", "zero", "--retrieve-k", "0", "--json").json
+        assert none_replayed["resumed"] == 0
+        assert all(question["now"]["replayed"] == [] for question in none_replayed["per_question"])
+        assert none_replayed["settings"]["retrieve_k"] == 0
 
     def test_a_chat_model_that_is_away_ends_with_1_and_is_asked_again(
         self, storage: Path, upstream: ScriptedUpstream
@@ -335,3 +378,10 @@ def test_a_question_too_long_to_be_embedded_is_replayed_by_its_beginning(
             assert (found["questions"], found["exact"]) == (1, 1)
         finally:
             upstream.max_input_chars = None
+
+
+def test_a_question_that_cannot_be_embedded_at_all_is_left_out(storage: Path, upstream: ScriptedUpstream) -> None:
+    upstream.fail("embed", Fault(), Fault(status=400))
+    found = report(storage, upstream)
+    assert found["left_out"]["its question cannot be embedded"] == 1
+    assert found["totals"]["questions"] == ASKED - 1

@@ -197,7 +197,7 @@ class TestRerank:
         assert rerank.order == tuple(gate.verdicts[n - 1].memory_id for n in (4, 2, 1, 3, 5, 6))
         assert rerank.replayed == rerank.order[:2]
         assert rerank.prompt_version == version_of(RERANK_SYSTEM)
-        assert answer.memory("memory_status")["rerank"] == {"outcome": "ok"}
+        assert answer.memory("memory_status")["rerank"] == {"strategy": "llm", "outcome": "ok"}
 
     @pytest.mark.parametrize(
         ("raw", "order"),
@@ -222,7 +222,7 @@ class TestRerank:
         assert (rerank.outcome, rerank.raw_answer, rerank.named) == ("fallback", raw, 0)
         assert rerank.order == tuple(verdict.memory_id for verdict in gate.verdicts)
         assert len(answer.replayed) == 2
-        assert answer.memory("memory_status")["rerank"] == {"outcome": "fallback"}
+        assert answer.memory("memory_status")["rerank"] == {"strategy": "llm", "outcome": "fallback"}
 
     @pytest.mark.parametrize(
         "fault",

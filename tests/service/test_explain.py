@@ -12,6 +12,8 @@ import pytest
 from rich.cells import cell_len
 
 from domain.events import (
+    CandidateFound,
+    LeftOut,
     MemoryEdited,
     MemoryForgotten,
     NewEvent,
@@ -19,10 +21,11 @@ from domain.events import (
     PromptsActivated,
     TurnRecorded,
     UserErased,
+    Verdict,
 )
 from domain.identity import SYSTEM_STREAM, StreamId
 from tests.domain.test_past import blank
-from tests.ledgers import ROOT, new_ledger_file, opened, record, record_turn
+from tests.ledgers import ROOT, new_ledger_file, one_of_each, opened, record, record_turn
 from tests.ledgers import turn as a_turn
 from tests.service.opm import Ran, environment, opm
 from tests.service.running import Running
@@ -263,6 +266,42 @@ class TestOldAndOdd:
         assert told.status == 0
         assert "imported from chatgpt" in told.out
         assert "cannot be made again" in told.out
+
+    def test_every_fate_of_a_candidate_is_told(self, tmp_path: Path) -> None:
+        ids = ["window", "dropped", "over", "replayed", "summary", "beside", "crowded"]
+        found = CandidateFound(
+            memory_id="", turn_position=9, conversation_id="c", turn_id=1, score=0.5, rank=1,
+            dense_score=0.5, dense_rank=1, matched="exchange",
+        )  # fmt: skip
+        candidates = [found.model_copy(update={"memory_id": memory_id}) for memory_id in ids]
+        candidates[0] = candidates[0].model_copy(update={"excluded": "recent_window"})
+        verdicts = [
+            Verdict(n=n, memory_id=memory_id, keep=memory_id not in {"dropped", "over"}, over_limit=memory_id == "over")
+            for n, memory_id in enumerate(ids[1:], start=1)
+        ]
+        by_type = {payload.type: payload for payload in one_of_each()}
+        retrieval = by_type["RetrievalRecorded"].model_copy(update={"window": (), "candidates": tuple(candidates)})
+        gate = by_type["GateDecided"].model_copy(update={"verdicts": tuple(verdicts)})
+        report = PromptReport(
+            layout="none", system_version="v1", budget_tokens=9, tokens=9, counted="exact",
+            left_out=(LeftOut(part="summary", memory_id="crowded", tokens=5),),
+        )  # fmt: skip
+        shown = {"replayed": ("replayed",), "summarised": ("summary",), "neighbours": ("beside",)}
+        with opened(new_ledger_file(tmp_path)) as ledger:
+            events = record(ledger, StreamId("ann", "c"), retrieval, gate, self._alone(report).model_copy(update=shown))
+        story = opm(environment(tmp_path), "explain", events[-1].event_id, "--json").json
+        assert {candidate["memory_id"]: candidate["fate"] for candidate in story["candidates"]} == {
+            "window": "excluded",
+            "dropped": "dropped",
+            "over": "over_limit",
+            "replayed": "replayed",
+            "summary": "summary",
+            "beside": "neighbour",
+            "crowded": "no_room",
+        }
+        told = opm(environment(tmp_path), "explain", events[-1].event_id).out
+        for fate in ("in the window", "over the limit", "as summary", "as a neighbour", "kept, no room", "no room   "):
+            assert fate in told
 
     def test_of_an_erased_answer_its_events_are_left(self, tmp_path: Path) -> None:
         path = new_ledger_file(tmp_path)

@@ -9,11 +9,18 @@ import pytest
 from domain.events import RetrievalRecorded, TurnRecorded
 from tests.service.running import Client, Running, chat_body
 
-BOUNDS = {"recent_turns": (0, 50), "candidate_n": (0, 500), "retrieve_k": (0, 50), "gate_keep_max": (1, 500)}
+BOUNDS = {
+    "recent_turns": (0, 50),
+    "candidate_n": (0, 500),
+    "retrieve_k": (0, 50),
+    "neighbor_turns": (0, 5),
+    "gate_keep_max": (1, 500),
+}
 DEFAULTS = {
     "recent_turns": 6,
     "candidate_n": 60,
     "retrieve_k": 5,
+    "neighbor_turns": 0,
     "gate_keep_max": 30,
     "use_gate": True,
     "use_rerank": True,
@@ -42,6 +49,7 @@ def test_values_and_strings_mean_the_same(service: Running, user: str, as_given:
         "recent_turns": 0,
         "candidate_n": 7,
         "retrieve_k": 3,
+        "neighbor_turns": 2,
         "gate_keep_max": 1,
         "use_gate": False,
         "use_rerank": True,
@@ -72,7 +80,13 @@ def test_what_is_no_yes_or_no_is_refused(client: Client, user: str, bad: object)
 
 
 @pytest.mark.parametrize(
-    ("slip", "meant"), [("recent_turn", "recent_turns"), ("use_reranks", "use_rerank"), ("retrievek", "retrieve_k")]
+    ("slip", "meant"),
+    [
+        ("recent_turn", "recent_turns"),
+        ("use_reranks", "use_rerank"),
+        ("retrievek", "retrieve_k"),
+        ("neighbour_turns", "neighbor_turns"),
+    ],
 )
 def test_a_misspelt_knob_is_named_with_the_one_that_was_meant(client: Client, user: str, slip: str, meant: str) -> None:
     message = refused(client, chat_body("Hi.", user, **one(slip, 3)), "metadata")

@@ -100,8 +100,7 @@ class TestWindow:
             service.client.tell(f"Number {number} passes.", user, "a", candidate_n=0)
         service.client.tell("Elsewhere entirely.", user, "b", candidate_n=0)
         service.client.tell("And now?", user, "a", recent_turns=3, candidate_n=0)
-        said = [text for role, text in service.messages() if role == "user"]
-        assert said == ["Number 2 passes.", "Number 3 passes.", "Number 4 passes.", "And now?"]
+        assert service.said() == ["Number 2 passes.", "Number 3 passes.", "Number 4 passes.", "And now?"]
 
     def test_history_sent_by_the_client_is_not_used(self, service: Running, user: str) -> None:
         body = chat_body("What now?", user)
@@ -126,7 +125,7 @@ class TestWindow:
         assert why[copy] == "same_text_as_window"
         assert why[other.memory("turn")["memory_id"]] is None
         assert asked.replayed == ["My dog Bruno likes cheese."]
-        assert [text for _, text in service.messages()].count(DOG) == 1
+        assert service.said().count(DOG) == 1
 
     def test_candidates_are_ranked_by_score_and_bounded(self, service: Running, user: str) -> None:
         service.tell_all([f"Bruno the dog met cat number {n}." for n in range(12)], user)
@@ -164,17 +163,19 @@ class TestPrompt:
         assert len(answer.replayed) == 2
         assert len(answer.summaries) == 4
         assert all(text in system for text in answer.summaries)
-        assert messages[-3][1] == "Hello again."
+        assert messages[-3][1].endswith("] Hello again.")
         assert messages[-1][1] == "What did the dog\neat?"
 
-    def test_replayed_exchanges_carry_their_date_and_stand_before_the_window(self, service: Running, user: str) -> None:
+    def test_every_exchange_carries_its_date_and_replayed_ones_stand_before_the_window(
+        self, service: Running, user: str
+    ) -> None:
         service.client.tell(DOG, user, "monday")
         service.client.tell("Hello.", user, "friday", candidate_n=0)
         answer = service.client.tell(DOG_QUESTION, user, "friday")
         day = answer.memory("retrieved")["replay"][0]["ts"][:10]
         assert [text for role, text in service.messages() if role == "user"] == [
             f"[{day}] {DOG}",
-            "Hello.",
+            f"[{day}] Hello.",
             DOG_QUESTION,
         ]
 

@@ -11,7 +11,7 @@ Tests and benchmarks put the service in front of it instead of a model:
 `python -m tests.upstream --port N --dims D` runs it as a process, with `GET /_calls` as its log.
 """
 
-from tests.upstream.dialect import CHAT_MODEL, EMBEDDING_MODEL
+from tests.upstream.dialect import CHAT_MODEL, EMBEDDING_MODEL, RERANK_MODEL
 from tests.upstream.minds import (
     ChatRequest,
     Reply,
@@ -27,6 +27,7 @@ __all__ = [
     "CHAT_MODEL",
     "EMBEDDING_MODEL",
     "KINDS",
+    "RERANK_MODEL",
     "UNTIL_RELEASED",
     "Call",
     "ChatRequest",

@@ -18,6 +18,7 @@ from tests.upstream.script import Fault
 
 CHAT_MODEL = "scripted-chat"
 EMBEDDING_MODEL = "scripted-embedding"
+RERANK_MODEL = "scripted-reranker"
 
 
 @dataclass
@@ -34,6 +35,8 @@ class Dialect:
     nan_word: str | None = None
     """A text with this in it gets a vector that is not finite, as an overflow in half precision makes it."""
     chat_model: str = CHAT_MODEL
+    rerank_model: str = RERANK_MODEL
+    """Of `/rerank`, which, like vLLM's, is found with and without a version before it."""
     max_model_len: int | None = 32_768
     tokenize: bool = True
     """Whether `/tokenize` exists."""
@@ -92,6 +95,17 @@ class Dialect:
         usage = {"prompt_tokens": count, "total_tokens": count}
         data = [] if fault.empty_choices else rows
         return {"object": "list", "model": body["model"], "data": data, "usage": usage}
+
+    def scores(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Scores documents by the words they share with the query, best first, as vLLM, Jina and Cohere say it."""
+        self._check_model(body, (self.rerank_model,))
+        query, documents = body.get("query"), body.get("documents")
+        if not isinstance(query, str) or not isinstance(documents, list) or not documents:
+            raise wire.BadRequestError("query must be a string, documents a list of strings", param="documents")
+        scored = [(minds.shared_words(query, text), index) for index, text in enumerate(documents)]
+        best = sorted(scored, key=lambda item: (-item[0], item[1]))[: body.get("top_n")]
+        results = [{"index": index, "relevance_score": shared / (1 + shared)} for shared, index in best]
+        return {"id": "rerank-1", "model": body["model"], "results": results, "usage": {"total_tokens": len(documents)}}
 
     def _check_model(self, body: Mapping[str, Any], known: tuple[str, ...]) -> None:
         if body.get("model") not in known:

@@ -126,6 +126,11 @@ def tokens(text: str) -> int:
     return len(re.findall(r"[a-zA-Z0-9']+|[^\sa-zA-Z0-9']", text))
 
 
+def shared_words(question: str, text: str) -> int:
+    """How many content words two texts share."""
+    return len(set(content_words(question)) & set(content_words(text)))
+
+
 def gate_by_shared_words(request: ChatRequest) -> Reply:
     """Keeps every candidate that shares a content word with the question."""
     asked = set(content_words(request.question))

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from tests.upstream.http import Connection, HttpRequest
 
-Kind = Literal["embed", "gate", "rerank", "summary", "answer", "tokenize", "models"]
+Kind = Literal["embed", "gate", "rerank", "summary", "answer", "tokenize", "models", "scores"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 UNTIL_RELEASED = math.inf
 _LOGGED_HEADERS = (
@@ -65,7 +65,7 @@ class Fault:
     think: str | None = None
     """Put before the text as `<think>...</think>`."""
     content: str | None = None
-    """Say this instead of the responder's text."""
+    """Say this instead of the responder's text, or as the whole body of a rerank endpoint's answer."""
     chunk_delay_s: float = 0.0
     vector_length: int | None = None
     nan: bool = False

@@ -133,6 +133,8 @@ class ScriptedUpstream(Dialect, Script):
                 kind = "answer"
             case "POST", "/tokenize" if self.tokenize:
                 kind = "tokenize"
+            case "POST", "/rerank" | "/v1/rerank" | "/v2/rerank":
+                kind = "scores"
             case "GET", "/v1/models":
                 kind = "models"
             case "GET", "/health":
@@ -161,6 +163,8 @@ class ScriptedUpstream(Dialect, Script):
                     answer = self.tokenized(body)
                 elif kind == "models":
                     answer = self.models()
+                elif kind == "scores":
+                    answer = self.scores(body)
                 else:
                     self.check_chat(body)
                     return await self._chat(ChatRequest(kind, body, wire.messages(body)), call, connection)
@@ -178,7 +182,7 @@ class ScriptedUpstream(Dialect, Script):
             await asyncio.wait_for(self._released.wait(), None if math.isinf(seconds) else seconds)
 
     def _send(self, connection: Connection, answer: Mapping[str, Any], fault: Fault) -> None:
-        body = wire.encode(answer)
+        body = wire.encode(answer) if fault.content is None else fault.content.encode()
         if fault.garbage:
             body = b"\xff\xfe\x00<html>\x80 not json"
         elif fault.malformed:
@@ -189,8 +193,8 @@ class ScriptedUpstream(Dialect, Script):
             connection.send(200, body)
 
     async def _chat(self, request: ChatRequest, call: OpenCall, connection: Connection) -> None:
-        fault, reply = call.fault, self.responders[call.call.kind](request)
-        text = reply.content if fault.content is None else fault.content
+        fault, reply = replace(call.fault, content=None), self.responders[call.call.kind](request)
+        text = reply.content if call.fault.content is None else call.fault.content
         if fault.think is not None:
             text = f"<think>{fault.think}</think>{text}"
         reply = replace(
