@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from domain.errors import EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailable
 from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors
+from projections.embedding_clients import SpaceClient
 from projections.vector_cache import Cached, VectorCache, text_hash
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,13 @@ class Embedder:
     """Texts of one space to vectors. ``batch`` bounds the texts of one request, ``timeout_s`` its time."""
 
     def __init__(
-        self, client: EmbeddingClient, cache: VectorCache, space: EmbeddingSpace, *, batch: int, timeout_s: float
+        self,
+        client: EmbeddingClient | SpaceClient,
+        cache: VectorCache,
+        space: EmbeddingSpace,
+        *,
+        batch: int,
+        timeout_s: float,
     ) -> None:
         self.space = space
         self.space_id = cache.space_id(space)
@@ -40,17 +47,18 @@ class Embedder:
         known = self._cache.get(self.space_id, [text_hash(text) for text in texts])
         missing = [text for text in dict.fromkeys(texts) if text_hash(text) not in known]
         for start in range(0, len(missing), self._batch):
-            await self._embed(missing[start : start + self._batch])
+            await self.embed(missing[start : start + self._batch])
         return len(missing)
 
-    async def _embed(self, texts: Sequence[str]) -> None:
+    async def embed(self, texts: Sequence[str]) -> None:
+        """Embed texts in one request, as long as none of them is refused, and keep the vectors; raises as above."""
         try:
             vectors = await self.request([self.space.passage_prefix + text for text in texts])
         except EmbeddingRejected:
             if len(texts) > 1:
                 half = len(texts) // 2
-                await self._embed(texts[:half])
-                await self._embed(texts[half:])
+                await self.embed(texts[:half])
+                await self.embed(texts[half:])
                 return
             vector = await self._shortened(texts[0])
             if vector is None:

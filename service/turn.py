@@ -42,7 +42,7 @@ DEFAULT_CONTEXT_TOKENS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The chat model has begun to answer; this is what it was shown."""
+    """The chat model has begun to answer; this is what it was shown, and what the operator should know of memory."""
 
     correlation_id: str
     created: datetime
@@ -52,6 +52,7 @@ class Started:
     retrieval: RetrievalRecorded
     gate: GateDecided
     rerank: RerankDecided
+    notice: str | None
 
 
 class TurnService:
@@ -264,4 +265,5 @@ class TurnService:
             retrieval=draft.retrieval,
             gate=draft.gate,
             rerank=draft.rerank,
+            notice=self._index.notice,
         )

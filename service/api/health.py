@@ -63,6 +63,10 @@ async def ready(request: Request) -> JSONResponse:
     try:
         space = await house.index.space_of(SYSTEM_ID)
         checks["memory"] = {"status": "ok", "model": space.model, "dimensions": space.dimensions}
+        if house.index.notice is not None:
+            checks["memory"]["message"] = house.index.notice
+        if (trouble := house.index.trouble(space)) is not None:
+            checks["memory"] |= {"status": "degraded", "code": "embedding_failed", "message": trouble}
     except (EmbeddingError, IndexUnavailable) as error:
         checks["memory"] = {"status": "degraded", "code": error.kind, "message": str(error)}
     except LedgerError as error:
