@@ -18,6 +18,7 @@
     ├── IndexUnavailable          memory cannot be searched now
     │   ├── EmbeddingModelMismatch  nobody serves the embedding model of the index any more: a rebuild is needed
     │   └── IndexCatchingUp       the index is being built in the background
+    ├── RebuildRunning            another rebuild is at work on the same storage
     ├── IndexCorrupt              a projection's file does not match its manifest
     └── UpstreamError             the chat endpoint gave no usable answer
 
@@ -117,6 +118,10 @@ class EmbeddingMisfit(EmbeddingError):
     """The endpoint answered with vectors of another length than the index holds, or with no numbers."""
 
     kind = "embedding_misfit"
+
+
+class RebuildRunning(OpmError):
+    """Another rebuild works on the same storage: two would embed all twice, or take away what the other needs."""
 
 
 class IndexCorrupt(OpmError):

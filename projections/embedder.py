@@ -6,6 +6,7 @@ better than one that is never found. What is refused even then is marked in the 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -69,7 +70,7 @@ class Embedder:
                 )
             self._cache.put(self.space_id, {text_hash(texts[0]): vector})
             return
-        self.keep(texts, vectors)
+        await asyncio.to_thread(self.keep, texts, vectors)
 
     def keep(self, texts: Sequence[str], vectors: Vectors) -> None:
         """Put vectors of shape (len(texts), dimensions) into the cache."""

@@ -44,9 +44,7 @@ class ProjectionSettings(StorageSettings):
     emb_passage_prefix: str | None = Field(default=None, description="put before a memory; default by model family")
     emb_timeout_s: float = Field(default=5.0, gt=0, description="how long a turn waits for the embedding of its query")
     emb_batch: int = Field(default=64, ge=1, le=2048, description="texts in one embedding request")
-    emb_concurrency: int = Field(
-        default=4, ge=1, le=256, description="embedding requests of a rebuild at once"
-    )
+    emb_concurrency: int = Field(default=4, ge=1, le=256, description="embedding requests of a rebuild at once")
     index_storage: Literal["fp16", "fp32"] = Field(default="fp16", description="how a number of a vector is stored")
     index_cache_mb: int = Field(
         default=2048, ge=1, description="memory for users' indices; least recently used go first"
