@@ -61,6 +61,7 @@ class EmbeddingClient:
     """
 
     def __init__(self, settings: ProjectionSettings, endpoint: EmbeddingEndpoint | None = None) -> None:
+        self._configured = endpoint is None
         endpoint = endpoint or EmbeddingEndpoint.configured(settings)
         self.endpoint = endpoint
         self.model = endpoint.model
@@ -94,16 +95,19 @@ class EmbeddingClient:
                 vectors = await self._request(texts, timeout_s)
             except EmbeddingRejected:
                 self._ask_dims = False
-                raise EmbeddingMisfit(
-                    f"EMBEDDING_DIMS = {self._dims_wanted}, but {self.model} at EMB_BASE_URL gives {vectors.shape[1]} "
-                    "and cannot shorten them: set EMBEDDING_DIMS to that number or to 0"
-                ) from None
+                raise self._other_length(vectors, " and cannot shorten them") from None
         if self._dims_wanted and vectors.shape[1] != self._dims_wanted:
-            raise EmbeddingMisfit(
-                f"EMBEDDING_DIMS = {self._dims_wanted}, but {self.model} at EMB_BASE_URL gives {vectors.shape[1]}: "
-                "set EMBEDDING_DIMS to that number or to 0"
-            )
+            raise self._other_length(vectors, "")
         return vectors
+
+    def _other_length(self, vectors: Vectors, more: str) -> EmbeddingMisfit:
+        given, named = vectors.shape[1], self.endpoint.named
+        if self._configured:
+            return EmbeddingMisfit(
+                f"EMBEDDING_DIMS = {self._dims_wanted}, but {self.model} at {named} gives {given}{more}: set "
+                "EMBEDDING_DIMS to that number or to 0"
+            )
+        return EmbeddingMisfit(f"{named} answers to {self.model!r} with vectors of {given} numbers{more}")
 
     async def _request(self, texts: Sequence[str], timeout_s: float) -> Vectors:
         try:

@@ -48,8 +48,8 @@ class VectorFollower:
         return more
 
     def _tell(self, mismatch: str | None) -> None:
-        """Log what is amiss, once for as long as it lasts."""
-        if mismatch is not None and self.mismatch is None:
+        """Log what is amiss, once for as long as it stays the same."""
+        if mismatch not in (None, self.mismatch):
             log.warning("%s", mismatch)
         self.mismatch = mismatch
 

@@ -115,7 +115,7 @@ def _looked_at(
 ) -> tuple[set[int], set[int]]:
     """Return the keys of texts that the model refuses, and of those whose vector is not the cached one.
 
-    A text that the cache no longer knows cannot be compared.
+    A text that the cache does not know cannot be compared.
     """
     space_id = cache.space_id(space)
     refused: set[int] = set()
