@@ -6,9 +6,10 @@ So an activation carries the address of its endpoint and the prefix of its quest
 its own. Where the address is unknown or does not answer, the configured endpoint is asked under the old model's name,
 since many servers serve several models.
 
-Some servers ignore the name and answer with whatever they have loaded, perhaps in vectors of the same length. So
-before another endpoint than the configured one is believed, and at the start of a service also before that one is, a
-text whose vector is known is embedded again: the same model gives the same direction.
+Some servers ignore the name and answer with whatever they have loaded, perhaps in vectors of the same length. So with
+each request for another model than the configured one goes a text whose vector is known: the same model gives the same
+direction. The configured model is looked at once, at the start of a service, and watched like the others from then on
+if it was not the one that memory was indexed with.
 
 An address comes from the ledger, where an operator's rebuild has put it; the key that goes there is OPENAI_API_KEY.
 """
@@ -52,8 +53,9 @@ T = TypeVar("T")
 class SpaceClient:
     """Embeds texts of one space at the first of its endpoints that is found to give vectors of it.
 
-    ``trusted`` endpoints are believed without a look at their vectors' direction until :meth:`check` has been called,
-    ``named`` ones where no vector is left to compare with. ``wanted`` names the configured model where that is another.
+    ``watched`` endpoints are given a known text along with each request, and must give it the vector it is known by.
+    Where no vector is left to compare with, only the ``named`` ones are believed. ``wanted`` names the configured
+    model where that is another.
     """
 
     def __init__(
@@ -63,16 +65,17 @@ class SpaceClient:
         clients: Sequence[EmbeddingClient],
         reference: Callable[[EmbeddingSpace], Reference | None],
         *,
-        trusted: Sequence[EmbeddingClient],
+        watched: bool,
         named: Sequence[EmbeddingClient],
         wanted: str | None,
     ) -> None:
         self.space = space
         self.query_prefix = query_prefix
         self._clients = list(clients)
-        self._known = set(trusted)
+        self._watched = watched
         self._named = named
-        self._reference = reference
+        self._find_reference = reference
+        self._reference: Reference | None = None
         self._wanted = wanted
         self.trouble: str | None = None
         """Why the last call failed, None when it did not."""
@@ -85,8 +88,8 @@ class SpaceClient:
         """
 
         async def embedded(client: EmbeddingClient, each_s: float) -> Vectors:
-            if client not in self._known:
-                await self._recognise(client, each_s)
+            if self._watched:
+                return await self._embed_watched(client, texts, each_s)
             vectors = await client.embed(texts, timeout_s=each_s)
             self._check_length(vectors)
             return vectors
@@ -96,10 +99,19 @@ class SpaceClient:
     async def check(self, *, timeout_s: float) -> None:
         """Look at what the endpoint gives before a question meets it; raises as :meth:`embed` does.
 
-        An endpoint of another model is not believed from here on until it gives the vectors of this space.
+        One that gives the vectors of another model is watched from here on.
         """
-        self._known.clear()
-        await self._first(self._recognise, timeout_s)
+
+        async def looked(client: EmbeddingClient, each_s: float) -> None:
+            try:
+                await self._embed_watched(client, [], each_s)
+            except EmbeddingRejected as error:
+                raise EmbeddingUnavailable(f"the embedding endpoint refuses even a known text: {error}") from None
+            except EmbeddingMisfit:
+                self._watched = True
+                raise
+
+        await self._first(looked, timeout_s)
 
     async def _first(self, work: Callable[[EmbeddingClient, float], Awaitable[T]], timeout_s: float) -> T:
         """Return what the first endpoint gives for which ``work`` succeeds; it is asked first from then on."""
@@ -118,17 +130,16 @@ class SpaceClient:
                 return done
         raise self._failed(troubles)
 
-    async def _recognise(self, client: EmbeddingClient, timeout_s: float) -> None:
-        """Raise :class:`EmbeddingMisfit` unless the endpoint gives a known text the vector it is known by."""
-        text, known = await asyncio.to_thread(self._reference, self.space) or (PROBE_TEXT, None)
+    async def _embed_watched(self, client: EmbeddingClient, texts: Sequence[str], timeout_s: float) -> Vectors:
+        """Embed texts together with a known one; raise :class:`EmbeddingMisfit` unless that gets its known vector."""
+        if self._reference is None:
+            self._reference = await asyncio.to_thread(self._find_reference, self.space)
+        text, known = self._reference or (PROBE_TEXT, None)
         if known is None and client not in self._named:
             raise EmbeddingMisfit(
                 f"no vector is left by which to tell whether {client.endpoint.named} serves {self.space.model!r}"
             )
-        try:
-            vectors = await client.embed([self.space.passage_prefix + text], timeout_s=timeout_s)
-        except EmbeddingRejected as error:
-            raise EmbeddingUnavailable(f"the embedding endpoint refuses even a known text: {error}") from None
+        vectors = await client.embed([self.space.passage_prefix + text, *texts], timeout_s=timeout_s)
         self._check_length(vectors)
         if known is not None and not same_direction(vectors[0], known):
             raise EmbeddingMisfit(
@@ -136,7 +147,7 @@ class SpaceClient:
                 "with, so it serves another model: point it at the model's own endpoint, or give the new model a name "
                 f"of its own and run `{REBUILD_COMMAND}`"
             )
-        self._known.add(client)
+        return vectors[1:]
 
     def _check_length(self, vectors: Vectors) -> None:
         if vectors.shape[1] != self.space.dimensions:
@@ -200,7 +211,7 @@ class EmbeddingClients:
         if self.is_configured(space):
             own = [self._configured]
             return SpaceClient(
-                space, self._configured.query_prefix, own, self._known_vector, trusted=own, named=own, wanted=None
+                space, self._configured.query_prefix, own, self._known_vector, watched=False, named=own, wanted=None
             )
         query_prefix = active.query_prefix
         if query_prefix is None:
@@ -223,7 +234,7 @@ class EmbeddingClients:
             query_prefix,
             clients,
             self._known_vector,
-            trusted=(),
+            watched=True,
             named=[client for client in clients if client.base_url == named],
             wanted=self.wanted(),
         )

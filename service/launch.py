@@ -86,8 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with supervising(parent) as supervisor:
             if options.rebuild:
                 return rebuild(settings, supervisor, further)
-            else:
-                launch(settings, supervisor)
+            launch(settings, supervisor)
     except (SettingsError, LaunchError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -15,9 +15,9 @@ from domain.errors import EmbeddingMisfit, EmbeddingUnavailable, IndexCatchingUp
 from domain.events import EmbeddingModelActivated
 from projections.activation import ActiveModel
 from projections.embedding_client import Vectors
+from projections.generation import rebuild
 from projections.index_files import IndexFiles
 from projections.memory_index import MemoryIndex
-from projections.rebuild import rebuild
 from projections.user_index import UserIndex
 from projections.vector_follower import VectorFollower
 from tests.ledgers import ROOT, until

@@ -21,7 +21,8 @@ from domain.events import UserErased
 from domain.identity import user_stream
 from domain.sqlite import DRIVER
 from projections.embed_texts import Embedded
-from projections.rebuild import BAD_ARGUMENTS, DONE, FAILED, main, rebuild
+from projections.generation import rebuild
+from projections.rebuild import BAD_ARGUMENTS, DONE, FAILED, main
 from projections.vector_follower import VectorFollower
 from tests.ledgers import ROOT
 from tests.ledgers import opened as opened_ledger
@@ -395,7 +396,7 @@ async def test_what_is_said_between_the_last_call_and_the_index_is_not_lost(
     storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The new generation catches up with it before it is switched in."""
-    embed = projections.generation.embed_texts
+    embed = projections.embed_texts.embed_texts
     said: list[int] = []
 
     async with swapped(storage, upstream) as world:

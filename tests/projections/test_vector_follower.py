@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from domain.errors import EmbeddingUnavailable
-from projections.rebuild import rebuild
+from projections.generation import rebuild
 from projections.vector_follower import VectorFollower
 from tests.projections.world import FACTS, OTHER_MODEL, World, opened, remember, settings_for
 from tests.upstream import Fault, ScriptedUpstream

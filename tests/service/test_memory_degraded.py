@@ -161,8 +161,8 @@ def test_another_embedding_model_is_named_with_the_command_to_run(tmp_path: Path
             ready = service.client.get("/health/ready")
             assert ready.status_code == 200
             assert "python -m projections.rebuild" in ready.json()["checks"]["memory"]["message"]
-            # The server is started with the new model, and answers to any name with that.
-            upstream.embedding_models, upstream.loaded_model = ("new",), "new"
+            # The server is started with other weights, and answers to any name with those.
+            upstream.salt = "other weights"
             answer = service.client.tell(QUESTION, user, "friday")
             assert "Bruno" not in answer.text
             status = answer.memory("memory_status")
