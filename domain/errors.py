@@ -16,8 +16,9 @@
     │   ├── EmbeddingRejected     it refused these texts: the same call will fail again
     │   └── EmbeddingMisfit       it answered, but not as configured (model, dimensions, numbers)
     ├── IndexUnavailable          memory cannot be searched now
-    │   ├── EmbeddingModelMismatch  the index was built with another embedding model: a rebuild is needed
+    │   ├── EmbeddingModelMismatch  nobody serves the embedding model of the index any more: a rebuild is needed
     │   └── IndexCatchingUp       the index is being built in the background
+    ├── RebuildRunning            another rebuild is at work on the same storage
     ├── IndexCorrupt              a projection's file does not match its manifest
     └── UpstreamError             the chat endpoint gave no usable answer
 
@@ -95,9 +96,16 @@ class EmbeddingError(OpmError):
 
 
 class EmbeddingUnavailable(EmbeddingError):
-    """The endpoint is unreachable, too slow, rate-limited or failing; a later call may work."""
+    """The endpoint is unreachable, too slow, rate-limited or failing; a later call may work.
+
+    ``retry_after_s`` is what the endpoint asked for, if it did.
+    """
 
     kind = "embedding_unavailable"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
 
 
 class EmbeddingRejected(EmbeddingError):
@@ -112,6 +120,10 @@ class EmbeddingMisfit(EmbeddingError):
     kind = "embedding_misfit"
 
 
+class RebuildRunning(OpmError):
+    """Another rebuild works on the same storage: two would embed all twice, or take away what the other needs."""
+
+
 class IndexCorrupt(OpmError):
     """A projection's file does not match its manifest; it is rebuilt from the ledger."""
 
@@ -123,7 +135,7 @@ class IndexUnavailable(OpmError):
 
 
 class EmbeddingModelMismatch(IndexUnavailable):
-    """The index was built with another embedding model than the configured one."""
+    """The index was built with another embedding model than the configured one, and no endpoint gives that any more."""
 
     kind = "embedding_model_mismatch"
 

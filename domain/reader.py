@@ -326,16 +326,16 @@ class LedgerReader:
             changes += facet_changes(row)
         return changes, (rows[-1].position if rows else after)
 
-    def count_facets(self, user_id: str | None) -> int:
-        """Count the events that change by which texts memories are found, of one user or of all."""
-        return self._count(FACET_TYPES, user_id)
+    def count_facets(self, user_id: str | None, after: int = 0) -> int:
+        """Count the events behind ``after`` that change by which texts memories are found, of one user or of all."""
+        return self._count(FACET_TYPES, user_id, after)
 
     def count_turns(self, user_id: str | None) -> int:
         """Count the memories of one user or of all."""
         return self._count((TurnRecorded.type,), user_id)
 
-    def _count(self, types: Sequence[str], user_id: str | None) -> int:
-        query = select(func.count()).where(EVENTS.c.type.in_(types), EVENTS.c.salt != "")
+    def _count(self, types: Sequence[str], user_id: str | None, after: int = 0) -> int:
+        query = select(func.count()).where(EVENTS.c.type.in_(types), EVENTS.c.salt != "", EVENTS.c.position > after)
         if user_id is not None:
             query = query.where(EVENTS.c.user_id == user_id)
         return int(self._all(query)[0][0])

@@ -37,13 +37,16 @@ DRIVER = _newest_driver()
 SHARES_WRITING = DRIVER.sqlite_version_info >= SAFE_WAL_VERSION
 
 
-def open_engine(path: Path, *, writer: bool, durable: bool = True, page_bytes: int | None = None) -> Engine:
+def open_engine(
+    path: Path, *, writer: bool, durable: bool = True, page_bytes: int | None = None, shrinks: bool = False
+) -> Engine:
     """Return an engine on a SQLite file.
 
     A writer has one connection, begins every transaction with ``BEGIN IMMEDIATE`` (a deferred one that reads and then
     writes would fail with SQLITE_BUSY_SNAPSHOT, which no timeout helps) and is the only one to checkpoint the WAL. A
     reader can change nothing. ``durable`` commits reach the disk before they return; without it a crash of the
-    *machine* may lose the newest commits, which only a projection can afford.
+    *machine* may lose the newest commits, which only a projection can afford. ``page_bytes``, and ``shrinks``, which
+    lets pages of deleted rows be given back, are heeded only while the file is empty.
     """
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
@@ -62,7 +65,9 @@ def open_engine(path: Path, *, writer: bool, durable: bool = True, page_bytes: i
         cursor = connection.cursor()
         if writer:
             if page_bytes is not None:
-                cursor.execute(f"PRAGMA page_size={page_bytes}")  # heeded only while the file is empty
+                cursor.execute(f"PRAGMA page_size={page_bytes}")
+            if shrinks:
+                cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
             cursor.execute("PRAGMA journal_mode=WAL")
             cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             cursor.execute("PRAGMA fullfsync=ON")  # macOS: without it an fsync ends in the drive's own cache

@@ -160,7 +160,7 @@ def _turn_field(finished: Finished) -> dict[str, Any]:
 
 def _memory_fields(started: Started) -> dict[str, Any]:
     retrieval = started.retrieval
-    notice = None
+    notice = started.notice
     if retrieval.outcome == "degraded":
         notice = f"Answered without long-term memory: {retrieval.degraded_reason}"
     return {
