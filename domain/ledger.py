@@ -27,7 +27,14 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from domain import chain
 from domain.clock import Clock, iso
-from domain.errors import LedgerError, LedgerOverloaded, LedgerSchemaError, LedgerWriteFailed, VersionConflict
+from domain.errors import (
+    LedgerError,
+    LedgerOverloaded,
+    LedgerSchemaError,
+    LedgerWriteFailed,
+    MemoryErased,
+    VersionConflict,
+)
 from domain.events import Event, NewEvent, TurnRecorded
 from domain.identity import StreamId
 from domain.reader import LedgerReader
@@ -59,6 +66,7 @@ class _Append:
     stream: StreamId
     decide: Decide
     expected_version: int | None
+    builds_on: str | None
     done: Future[tuple[Event, ...]]
 
 
@@ -96,21 +104,27 @@ class Ledger:
         self._thread.start()
 
     def append(
-        self, stream: StreamId, decide: Decide, *, expected_version: int | None = None
+        self,
+        stream: StreamId,
+        decide: Decide,
+        *,
+        expected_version: int | None = None,
+        builds_on: str | None = None,
     ) -> Future[tuple[Event, ...]]:
         """Append what ``decide`` returns, all or nothing; the future resolves after the commit has reached the disk.
 
         ``decide`` runs in the writer's thread, inside the transaction: it must be quick and pure. The future fails with
-        :class:`VersionConflict` when ``expected_version`` is given and is not the head's, with what ``decide`` raised,
-        or with :class:`LedgerWriteFailed`; in each case nothing was recorded. Raises :class:`LedgerOverloaded` at once
-        when too many appends wait.
+        :class:`VersionConflict` when ``expected_version`` is given and is not the head's, with :class:`MemoryErased`
+        when ``builds_on`` is given and is no longer an event of this user, with what ``decide`` raised, or with
+        :class:`LedgerWriteFailed`; in each case nothing was recorded. Raises :class:`LedgerOverloaded` at once when too
+        many appends wait.
         """
         done: Future[tuple[Event, ...]] = Future()
         with self._closing:
             if self._closed:
                 raise LedgerError("the ledger is closed")
             try:
-                self._queue.put_nowait(_Append(stream, decide, expected_version, done))
+                self._queue.put_nowait(_Append(stream, decide, expected_version, builds_on, done))
             except queue.Full:
                 raise LedgerOverloaded(f"{_QUEUE_MAX} appends already wait for the disk: try again later") from None
         return done
@@ -224,7 +238,7 @@ class _Writer:
         for item in batch:
             head = heads.get(item.stream) or self._stream_head(item.stream)
             try:
-                new_events = _decided(item, head)
+                new_events = _decided(item, head, erased=not self._stands(item))
                 events, new_rows = _chained(item.stream, head, new_events, position, prev_hash, recorded_at)
             except Exception as error:  # noqa: BLE001 - handed to the caller whose append it is
                 answers.append(error)
@@ -245,6 +259,13 @@ class _Writer:
         ).one()
         return StreamHead(version=row.version or 0, turn_id=row.turn_id or 0)
 
+    def _stands(self, item: _Append) -> bool:
+        """Tell whether what an append builds on, if anything, still is an event of its user."""
+        if item.builds_on is None:
+            return True
+        found = self._connection.execute(_STANDING, {"user_id": item.stream.user_id, "event_id": item.builds_on})
+        return found.first() is not None
+
     def checkpoint(self, *, truncate: bool) -> None:
         """Copy the WAL into the database file, as far as readers allow."""
         checkpoint(self._connection, truncate=truncate)
@@ -255,6 +276,9 @@ class _Writer:
 _OF_STREAM = (EVENTS.c.user_id == bindparam("user_id")) & (EVENTS.c.conversation_id == bindparam("conversation_id"))
 _INSERT = insert(EVENTS)
 _LEDGER_HEAD = select(EVENTS.c.position, EVENTS.c.hash).order_by(EVENTS.c.position.desc()).limit(1)
+_STANDING = select(EVENTS.c.position).where(
+    EVENTS.c.event_id == bindparam("event_id"), EVENTS.c.user_id == bindparam("user_id")
+)
 _STREAM_HEAD = select(
     select(func.max(EVENTS.c.version)).where(_OF_STREAM).scalar_subquery().label("version"),
     select(func.json_extract(EVENTS.c.payload, "$.turn_id"))
@@ -266,7 +290,9 @@ _STREAM_HEAD = select(
 )
 
 
-def _decided(item: _Append, head: StreamHead) -> Sequence[NewEvent]:
+def _decided(item: _Append, head: StreamHead, *, erased: bool) -> Sequence[NewEvent]:
+    if erased:
+        raise MemoryErased("the user's memory was erased meanwhile: nothing was recorded")
     if item.expected_version is not None and item.expected_version != head.version:
         raise VersionConflict(
             f"the conversation is at version {head.version}, not {item.expected_version}: read it again and decide anew"

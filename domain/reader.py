@@ -36,11 +36,14 @@ from domain.memory import FacetText, Memory
 from domain.schema import EVENTS
 from domain.statements import (
     ACTIVE_MODEL,
+    CONVERSATIONS,
     FACET_TYPES,
     FACETS,
     FACETS_OF_USER,
     LATEST,
     MEMORIES,
+    MEMORIES_BEFORE,
+    MEMORY,
     RECENT_TURNS,
     TURN,
     event_of,
@@ -79,6 +82,16 @@ class ConversationHead:
     conversation_id: str
     version: int
     hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnPlace:
+    """Where a turn stands: its conversation and that one's last version, its position, its number."""
+
+    stream: StreamId
+    position: int
+    turn_id: int
+    head_version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +231,48 @@ class LedgerReader:
         rows = self._all(MEMORIES, user_id=user_id, positions=list(positions), as_of=as_of)
         return {row.position: memory_of(row) for row in rows}
 
+    def memory(self, user_id: str, memory_id: str) -> Memory | None:
+        """Return this user's memory of an id, None where there is none or it was forgotten."""
+        rows = self._all(MEMORY, user_id=user_id, memory_id=memory_id)
+        return memory_of(rows[0]) if rows else None
+
+    def memories_before(self, user_id: str, position: int, limit: int) -> list[Memory]:
+        """Return at most ``limit`` memories of this user in front of a position, newest first."""
+        return [memory_of(row) for row in self._all(MEMORIES_BEFORE, user_id=user_id, before=position, count=limit)]
+
+    def place_of(self, user_id: str, memory_id: str) -> TurnPlace | None:
+        """Return where this user's turn of an id stands, forgotten or not; None where there is none."""
+        turn, last = EVENTS.alias("turn"), EVENTS.alias("last")
+        version = (
+            select(func.max(last.c.version))
+            .where(last.c.user_id == turn.c.user_id, last.c.conversation_id == turn.c.conversation_id)
+            .scalar_subquery()
+        )
+        query = select(
+            turn.c.position,
+            turn.c.conversation_id,
+            func.json_extract(turn.c.payload, "$.turn_id").label("turn_id"),
+            version.label("version"),
+        ).where(
+            turn.c.user_id == user_id,
+            turn.c.event_id == memory_id,
+            turn.c.type == TurnRecorded.type,
+            turn.c.salt != "",
+        )
+        rows = self._all(query)
+        if not rows:
+            return None
+        row = rows[0]
+        return TurnPlace(StreamId(user_id, row.conversation_id), row.position, row.turn_id, row.version)
+
+    def owner_of(self, memory_id: str) -> str | None:
+        """Return whose memory has this id, None where nobody's has."""
+        query = select(EVENTS.c.user_id).where(
+            EVENTS.c.event_id == memory_id, EVENTS.c.type == TurnRecorded.type, EVENTS.c.salt != ""
+        )
+        rows = self._all(query)
+        return str(rows[0].user_id) if rows else None
+
     def memories_used(self, user_id: str, turn_positions: Sequence[int]) -> dict[int, MemoriesUsed]:
         """Return which memories this user's turns at the given positions were answered with, by position."""
         retrieval = EVENTS.alias("retrieval")
@@ -341,35 +396,10 @@ class LedgerReader:
         return payload if isinstance(payload, PromptsActivated) else None
 
     def conversations(self, user_id: str, limit: int) -> list[ConversationSummary]:
-        """Return this user's conversations that have turns, the one used last first."""
-        last = (
-            select(
-                EVENTS.c.conversation_id,
-                func.max(EVENTS.c.position).label("last"),
-                func.min(EVENTS.c.position).label("first"),
-                func.count().label("turns"),
-            )
-            .where(EVENTS.c.user_id == user_id, EVENTS.c.type == TurnRecorded.type)
-            .group_by(EVENTS.c.conversation_id)
-            .order_by(func.max(EVENTS.c.position).desc())
-            .limit(limit)
-            .subquery()
-        )
-        first_event, last_event = EVENTS.alias("first_event"), EVENTS.alias("last_event")
-        query = (
-            select(
-                last.c.conversation_id,
-                last.c.turns,
-                func.json_extract(last_event.c.payload, "$.ts").label("last_ts"),
-                func.json_extract(first_event.c.payload, "$.user").label("title"),
-            )
-            .join(last_event, last_event.c.position == last.c.last)
-            .join(first_event, first_event.c.position == last.c.first)
-            .order_by(last.c.last.desc())
-        )
+        """Return this user's conversations of which a turn is remembered, the one used last first."""
         return [
             ConversationSummary(row.conversation_id, row.turns, datetime.fromisoformat(row.last_ts), row.title)
-            for row in self._all(query)
+            for row in self._all(CONVERSATIONS, user_id=user_id, count=limit, as_of=LATEST)
         ]
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from domain.errors import InvalidInput, OpmError
+from service.cli import forget
 from service.cli.shell import BAD_ARGUMENTS, FAILED, complain
 
 app = typer.Typer(
@@ -35,6 +36,10 @@ def _opm(
     ] = False,
 ) -> None:
     """Options that stand before a command."""
+
+
+app.command()(forget.forget)
+app.command()(forget.edit)
 
 
 def main() -> None:
