@@ -20,9 +20,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Engine, bindparam, func, insert, select
+from sqlalchemy import Connection, Engine, bindparam, func, insert, select
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from domain import chain
@@ -58,6 +58,7 @@ class StreamHead:
     turn_id: int
 
 
+T = TypeVar("T")
 Decide = Callable[[StreamHead], Sequence[NewEvent]]
 
 
@@ -68,6 +69,13 @@ class _Append:
     expected_version: int | None
     builds_on: str | None
     done: Future[tuple[Event, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    work: Callable[[Connection], Any]
+    transaction: bool
+    done: Future[Any]
 
 
 class Ledger:
@@ -90,9 +98,8 @@ class Ledger:
         self._writer = open_engine(path, writer=True)
         self._readers = open_engine(path, writer=False)
         self.reader = LedgerReader(self._readers)
-        self._queue: queue.Queue[_Append | None] = queue.Queue(maxsize=_QUEUE_MAX)
+        self._queue: queue.Queue[_Append | _Work | None] = queue.Queue(maxsize=_QUEUE_MAX)
         self._listeners: list[Callable[[], None]] = []
-        # Nothing may be queued behind the word that ends the writer's thread: its future would never resolve.
         self._closing = threading.Lock()
         self._closed = False
         try:
@@ -120,14 +127,28 @@ class Ledger:
         many appends wait.
         """
         done: Future[tuple[Event, ...]] = Future()
+        self._enqueue(_Append(stream, decide, expected_version, builds_on, done))
+        return done
+
+    def write(self, work: Callable[[Connection], T], *, transaction: bool = True) -> Future[T]:
+        """Run ``work`` with the writing connection, in a transaction of its own or outside of any.
+
+        For :mod:`domain.erasure` and nothing else. The future fails with what ``work`` raised, or with
+        :class:`LedgerWriteFailed`. Raises as :meth:`append` does.
+        """
+        done: Future[T] = Future()
+        self._enqueue(_Work(work, transaction, done))
+        return done
+
+    def _enqueue(self, item: _Append | _Work) -> None:
+        # Nothing may be queued behind the word that ends the writer's thread: its future would never resolve.
         with self._closing:
             if self._closed:
                 raise LedgerError("the ledger is closed")
             try:
-                self._queue.put_nowait(_Append(stream, decide, expected_version, builds_on, done))
+                self._queue.put_nowait(item)
             except queue.Full:
                 raise LedgerOverloaded(f"{_QUEUE_MAX} appends already wait for the disk: try again later") from None
-        return done
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener`` (quickly, from the writer's thread) after each commit; return what ends that.
@@ -165,7 +186,7 @@ class Ledger:
                         batch.append(item)
                 self._write(writer, batch)
 
-    def _write(self, writer: _Writer, batch: Sequence[_Append]) -> None:
+    def _write(self, writer: _Writer, batch: Sequence[_Append | _Work]) -> None:
         """Write one batch. The thread must survive whatever happens here: without it every later append would hang."""
         try:
             writer.write(batch)
@@ -202,9 +223,25 @@ class _Writer:
     def close(self) -> None:
         self._connection.close()
 
-    def write(self, batch: Sequence[_Append]) -> None:
+    def write(self, batch: Sequence[_Append | _Work]) -> None:
         """Commit a batch and answer its callers."""
-        self._commit([item for item in batch if item.done.set_running_or_notify_cancel()])
+        waiting = [item for item in batch if item.done.set_running_or_notify_cancel()]
+        self._commit([item for item in waiting if isinstance(item, _Append)])
+        for item in waiting:
+            if isinstance(item, _Work):
+                self._run(item)
+
+    def _run(self, item: _Work) -> None:
+        try:
+            with self._connection.begin() if item.transaction else contextlib.nullcontext():
+                answer = item.work(self._connection)
+        except (DatabaseError, DRIVER.Error) as error:
+            said = error.orig if isinstance(error, DatabaseError) else error
+            item.done.set_exception(LedgerWriteFailed(f"the ledger could not be changed ({said})"))
+        except Exception as error:  # noqa: BLE001 - handed to the caller whose work it is
+            item.done.set_exception(error)
+        else:
+            item.done.set_result(answer)
 
     def _commit(self, batch: Sequence[_Append]) -> None:
         if not batch:

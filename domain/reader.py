@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, Row, and_, bindparam, func, select, tuple_
+from sqlalchemy import Engine, Row, and_, bindparam, case, func, select, tuple_
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.sql import Select
 from sqlalchemy.sql.elements import ColumnElement
@@ -29,9 +29,10 @@ from domain.events import (
     RetrievalRecorded,
     SummaryRecorded,
     TurnRecorded,
+    UserErased,
     decode_payload,
 )
-from domain.identity import StreamId
+from domain.identity import SYSTEM_ID, StreamId
 from domain.memory import FacetText, Memory
 from domain.schema import EVENTS
 from domain.statements import (
@@ -272,6 +273,35 @@ class LedgerReader:
         )
         rows = self._all(query)
         return str(rows[0].user_id) if rows else None
+
+    def has_event(self, event_id: str) -> bool:
+        """Tell whether an event of this id stands in the ledger."""
+        return bool(self._all(select(EVENTS.c.position).where(EVENTS.c.event_id == event_id)))
+
+    def belongs(self, user_id: str, position: int) -> bool:
+        """Tell whether the event at a position is this user's: it is not any more after an erasure."""
+        query = select(EVENTS.c.position).where(EVENTS.c.position == position, EVENTS.c.user_id == user_id)
+        return bool(self._all(query))
+
+    def extent_of(self, user_id: str) -> tuple[int, int]:
+        """Count the events of a user and the conversations they are in."""
+        conversation = case((EVENTS.c.conversation_id != SYSTEM_ID, EVENTS.c.conversation_id))
+        counts: Select[Any] = select(
+            func.count().label("events"), func.count(conversation.distinct()).label("conversations")
+        )
+        row = self._all(counts.where(EVENTS.c.user_id == user_id))[0]
+        return int(row.events), int(row.conversations)
+
+    def streams_of(self, user_id: str) -> list[StreamId]:
+        """Return all conversations of a user, their own stream among them, in the order of their ids."""
+        query = select(EVENTS.c.conversation_id).where(EVENTS.c.user_id == user_id).distinct()
+        rows = self._all(query.order_by(EVENTS.c.conversation_id))
+        return [StreamId(user_id, row.conversation_id) for row in rows]
+
+    def erasures_begun(self) -> list[tuple[str, str]]:
+        """Return user and event id of each ``UserErased`` event whose user's ids still stand in the ledger."""
+        query = select(EVENTS.c.user_id, EVENTS.c.event_id).where(EVENTS.c.type == UserErased.type, EVENTS.c.salt != "")
+        return [(row.user_id, row.event_id) for row in self._all(query.order_by(EVENTS.c.position))]
 
     def memories_used(self, user_id: str, turn_positions: Sequence[int]) -> dict[int, MemoriesUsed]:
         """Return which memories this user's turns at the given positions were answered with, by position."""

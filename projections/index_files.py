@@ -8,9 +8,11 @@ another user, of another ledger or of a ledger that has since been cut does not 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +124,13 @@ class IndexFiles:
                 stale.unlink(missing_ok=True)
         fsync_path(folder)
         return manifest
+
+    def remove(self) -> None:
+        """Remove these files, and the folders above them up to the user's own that hold nothing else."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self.folder.parent, self.folder.parent.parent):
+            with contextlib.suppress(OSError):  # something else is in it, or it is gone already
+                folder.rmdir()
 
 
 def _abandoned(path: Path) -> bool:

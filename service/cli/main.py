@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from domain.errors import InvalidInput, OpmError
-from service.cli import forget
+from service.cli import erase, forget
 from service.cli.shell import BAD_ARGUMENTS, FAILED, complain
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ def _opm(
 
 app.command()(forget.forget)
 app.command()(forget.edit)
+app.command()(erase.erase)
 
 
 def main() -> None:
