@@ -87,7 +87,7 @@ def erase_user(ledger: Ledger, storage_dir: Path, user_id: str) -> ErasedUser:
 
 def finish_erasures(ledger: Ledger, storage_dir: Path) -> int:
     """Finish what was interrupted; return how many erasures that were."""
-    if not _begun(ledger.reader, storage_dir):
+    if not any((storage_dir / _MARKERS).glob("*")) and not ledger.reader.erasures_begun():
         return 0
     with _locked(storage_dir):
         begun = _begun(ledger.reader, storage_dir)
@@ -106,9 +106,13 @@ def _erase(ledger: Ledger, storage_dir: Path, marker: _Marker) -> ErasedUser:
     erasure.begin(ledger, marker.user_id, marker.event_id)
     erasure.blank(ledger, marker.user_id, marker.event_id)
     # Only now: whoever follows the ledger could have written it again from what still stood there.
-    files = Mirror(ledger.reader, storage_dir).replace_user(marker.user_id, pseudonym, marker.event_id)
+    mirror = Mirror(ledger.reader, storage_dir)
+    files = mirror.replace_user(marker.user_id, pseudonym, marker.event_id)
     vectors = _sweep_vectors(ledger.reader, storage_dir / "vectors.sqlite3")
     erasure.scrub(ledger)
+    # A follower that had read before the blanking may have opened an empty index of this user after it.
+    if mirror.folder(marker.user_id).exists():
+        mirror.replace_user(marker.user_id, pseudonym, marker.event_id)
     events, _ = ledger.reader.extent_of(pseudonym)
     since, _ = ledger.reader.extent_of(marker.user_id)
     path.unlink()
@@ -171,4 +175,6 @@ def _locked(storage_dir: Path) -> Iterator[None]:
     """One erasure at a time: two in one file would each wait for the other's pages."""
     with (storage_dir / "erasing.lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        for torn in (storage_dir / _MARKERS).glob("*.tmp"):
+            torn.unlink()  # its erasure had not begun, and it names somebody
         yield

@@ -28,6 +28,25 @@ _PAGE_CONVERSATIONS = 200
 _PAGE_EVENTS = 100
 
 
+def mirror_path(storage_dir: Path, stream: StreamId) -> Path:
+    """Return the file of a conversation, of a user's own stream or of the system's."""
+    if stream.user_id == SYSTEM_ID:
+        folder, own = storage_dir / "system", "events.jsonl"
+    else:
+        folder, own = storage_dir / "users" / file_name(stream.user_id), "user.jsonl"
+    if stream.conversation_id == SYSTEM_ID:
+        return folder / own
+    return folder / "conversations" / f"{file_name(stream.conversation_id)}.jsonl"
+
+
+def mirror_files(storage_dir: Path) -> Iterator[Path]:
+    """Yield every file that lies where only the mirror's lie, user by user."""
+    yield from sorted((storage_dir / "system").glob("*"))
+    for user in sorted((storage_dir / "users").glob("*")):
+        yield from sorted(user.glob("*.jsonl*"))
+        yield from sorted((user / "conversations").glob("*"))
+
+
 class Mirror:
     """Keeps the files under ``storage_dir`` equal to the ledger; see :class:`projections.follower.Projection`.
 
@@ -51,17 +70,11 @@ class Mirror:
 
     def path(self, stream: StreamId) -> Path:
         """Return the file of a conversation, of a user's own stream or of the system's."""
-        if stream.user_id == SYSTEM_ID:
-            folder, own = self._storage_dir / "system", "events.jsonl"
-        else:
-            folder, own = self._folder(stream.user_id), "user.jsonl"
-        if stream.conversation_id == SYSTEM_ID:
-            return folder / own
-        return folder / "conversations" / f"{file_name(stream.conversation_id)}.jsonl"
+        return mirror_path(self._storage_dir, stream)
 
     def files_of(self, user_id: str) -> list[Path]:
         """Return all files of a user's folder, those of the indices included."""
-        return [path for path in self._folder(user_id).rglob("*") if path.is_file()]
+        return [path for path in self.folder(user_id).rglob("*") if path.is_file()]
 
     def replace_user(self, user_id: str, pseudonym: str, name: str) -> int:
         """Remove a user's folder with all that is in it and mirror what the ledger has now; return how many files went.
@@ -69,7 +82,7 @@ class Mirror:
         For an erasure, which ``name`` tells from others: what an interrupted call left behind is removed too.
         """
         with self._locked():
-            folder, going = self._folder(user_id), self._storage_dir / "users" / f"~{name}"
+            folder, going = self.folder(user_id), self._storage_dir / "users" / f"~{name}"
             files = len(self.files_of(user_id))
             if going.exists():
                 shutil.rmtree(going)
@@ -82,7 +95,8 @@ class Mirror:
                 self._rewrite(stream)
         return files
 
-    def _folder(self, user_id: str) -> Path:
+    def folder(self, user_id: str) -> Path:
+        """Return the folder of a user, in which the indices lie too."""
         return self._storage_dir / "users" / file_name(user_id)
 
     async def advance(self) -> bool:

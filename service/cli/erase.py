@@ -12,8 +12,8 @@ from domain.errors import InvalidInput
 from domain.identity import check_id
 from domain.settings import StorageSettings, load_settings
 from migrations.runner import migrate
+from projections.backups import known_backups
 from projections.erasure import ErasedUser, Extent, erase_user, extent_of
-from service.backup_list import backups_beside
 from service.cli.shell import AsJson, User, err, opened_ledger, out, print_json
 
 
@@ -29,7 +29,7 @@ def erase(
     """
     user_id = check_id("--user", user)
     settings = load_settings(StorageSettings)
-    backups = [str(path) for path in backups_beside(settings.storage_dir)]
+    backups = [backup.path for backup in known_backups(settings.storage_dir)]
     with opened_ledger(settings) as ledger:
         if dry_run:
             _say_extent(extent_of(ledger.reader, settings.storage_dir, user_id), backups, as_json)
@@ -77,6 +77,6 @@ def _say_done(done: ErasedUser, storage_dir: Path, backups: list[str], as_json: 
 
 def _say_backups(backups: list[str]) -> None:
     for path in backups:
-        out.print(f"still holds the user: {path} (a copy made earlier)", markup=False)
+        out.print(f"still holds the user: {path} (a backup made earlier)", markup=False)
     if not backups:
-        out.print("no backup is known here; copies made elsewhere still hold the user", markup=False)
+        out.print("no backup is known here; copies made by other means still hold the user", markup=False)

@@ -10,8 +10,13 @@ from typing import Annotated
 import typer
 
 from domain.errors import InvalidInput, OpmError
-from service.cli import erase, forget
+from service.cli.backtest import backtest
+from service.cli.erase import erase
+from service.cli.explain import explain
+from service.cli.forget import edit, forget
+from service.cli.recall import recall
 from service.cli.shell import BAD_ARGUMENTS, FAILED, complain
+from service.cli.verify import verify
 
 app = typer.Typer(
     name="opm",
@@ -29,6 +34,9 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
+app.command()(verify)
+
+
 @app.callback()
 def _opm(
     _version: Annotated[
@@ -38,9 +46,12 @@ def _opm(
     """Options that stand before a command."""
 
 
-app.command()(forget.forget)
-app.command()(forget.edit)
-app.command()(erase.erase)
+app.command("explain")(explain)
+app.command("recall")(recall)
+app.command("backtest")(backtest)
+app.command("forget")(forget)
+app.command("edit")(edit)
+app.command("erase")(erase)
 
 
 def main() -> None:
