@@ -52,6 +52,8 @@ from domain.statements import (
     memory_of,
 )
 
+_IDS_PER_READ = 500
+
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
@@ -300,6 +302,38 @@ class LedgerReader:
         query = select(EVENTS.c.conversation_id).where(EVENTS.c.user_id == user_id).distinct()
         rows = self._all(query.order_by(EVENTS.c.conversation_id))
         return [StreamId(user_id, row.conversation_id) for row in rows]
+
+    def stored_of_user(self, user_id: str, after: int, limit: int) -> list[StoredEvent]:
+        """Return at most ``limit`` rows of one user behind position ``after``, in order, as they are stored."""
+        query = select(EVENTS).where(EVENTS.c.user_id == user_id, EVENTS.c.position > after)
+        return [StoredEvent(**row._asdict()) for row in self._all(query.order_by(EVENTS.c.position).limit(limit))]
+
+    def version_of(self, stream: StreamId) -> int:
+        """Return the last version of a conversation, 0 where it has no event."""
+        return int(self._all(select(func.coalesce(func.max(EVENTS.c.version), 0)).where(_of(stream)))[0][0])
+
+    def imported_texts(self, stream: StreamId, source: str) -> list[tuple[str, str]]:
+        """Return question and answer of each turn of a conversation that was imported from a source."""
+        query = select(
+            func.json_extract(EVENTS.c.payload, "$.user").label("user"),
+            func.json_extract(EVENTS.c.payload, "$.assistant").label("assistant"),
+        ).where(
+            _of(stream),
+            EVENTS.c.type == TurnRecorded.type,
+            func.json_extract(EVENTS.c.payload, "$.imported_from") == source,
+        )
+        return [(row.user, row.assistant) for row in self._all(query)]
+
+    def owners_of_events(self, event_ids: Sequence[str]) -> dict[str, str]:
+        """Return whose each of these events is; those that are not in the ledger are missing."""
+        found: dict[str, str] = {}
+        query = select(EVENTS.c.event_id, EVENTS.c.user_id).where(
+            EVENTS.c.event_id.in_(bindparam("ids", expanding=True))
+        )
+        for start in range(0, len(event_ids), _IDS_PER_READ):
+            rows = self._all(query, ids=list(event_ids[start : start + _IDS_PER_READ]))
+            found.update({row.event_id: row.user_id for row in rows})
+        return found
 
     def erasures_begun(self) -> list[tuple[str, str]]:
         """Return user and event id of each ``UserErased`` event whose user's ids still stand in the ledger."""

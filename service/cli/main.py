@@ -16,6 +16,7 @@ from service.cli.explain import explain
 from service.cli.forget import edit, forget
 from service.cli.recall import recall
 from service.cli.shell import BAD_ARGUMENTS, FAILED, complain
+from service.cli.take_along import export, import_
 from service.cli.verify import verify
 
 app = typer.Typer(
@@ -52,6 +53,8 @@ app.command("backtest")(backtest)
 app.command("forget")(forget)
 app.command("edit")(edit)
 app.command("erase")(erase)
+app.command("export")(export)
+app.command("import")(import_)
 
 
 def main() -> None:
