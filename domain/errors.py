@@ -3,6 +3,7 @@
     OpmError
     ├── InvalidInput              a value from outside is not acceptable: names the field, the value, the fix
     ├── SettingsError             a setting is missing or malformed
+    ├── UnknownMemory             no memory of this user has this id
     ├── LedgerError
     │   ├── LedgerSchemaError     the file is not migrated, or was migrated by a newer version
     │   ├── LedgerLocked          another process writes and this SQLite cannot share safely
@@ -10,6 +11,7 @@
     │   ├── LedgerReadFailed      the file could not be read
     │   ├── LedgerOverloaded      the queue in front of the writer is full
     │   ├── VersionConflict       the conversation moved on since the caller looked
+    │   ├── MemoryErased          what an append builds on was erased while it was made
     │   └── UnknownEvent          an event type or schema version that this code does not know
     ├── EmbeddingError            the embedding endpoint gave no usable vectors
     │   ├── EmbeddingUnavailable  unreachable, too slow, rate-limited or failing: may work later
@@ -57,6 +59,13 @@ class SettingsError(OpmError):
     """A setting is missing or malformed; the message names it in one line."""
 
 
+class UnknownMemory(OpmError):
+    """No memory of this user has this id. It may be somebody else's, which is not told."""
+
+    def __init__(self, memory_id: str) -> None:
+        super().__init__(f"memory_id = {shown(memory_id)}: no memory of this user has this id, see GET /v1/memories")
+
+
 class LedgerError(OpmError):
     """The ledger could not do what was asked."""
 
@@ -83,6 +92,10 @@ class LedgerOverloaded(LedgerError):
 
 class VersionConflict(LedgerError):
     """The conversation has another head than the caller expected."""
+
+
+class MemoryErased(LedgerError):
+    """A memory that an append builds on was erased while the append was made. Nothing was recorded."""
 
 
 class UnknownEvent(LedgerError):

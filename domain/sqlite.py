@@ -70,6 +70,8 @@ def open_engine(
                 cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
             cursor.execute("PRAGMA journal_mode=WAL")
             cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            # What is removed is overwritten with zeros: an erasure must leave nothing, and nothing else removes much.
+            cursor.execute("PRAGMA secure_delete=ON")
             cursor.execute("PRAGMA fullfsync=ON")  # macOS: without it an fsync ends in the drive's own cache
         else:
             cursor.execute("PRAGMA query_only=ON")
@@ -98,6 +100,27 @@ def checkpoint(connection: Connection, *, truncate: bool = False) -> None:
     raw = connection.connection.driver_connection
     assert raw is not None
     raw.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'PASSIVE'})").close()
+
+
+def compact(connection: Connection) -> bool:
+    """Write the whole file anew and empty the WAL, so that no old page is left in either.
+
+    Not inside a transaction. False when readers kept some of the WAL in use for all of the busy timeout.
+    """
+    raw = connection.connection.driver_connection
+    assert raw is not None
+    raw.execute("VACUUM").close()
+    return truncate_wal(connection)
+
+
+def truncate_wal(connection: Connection) -> bool:
+    """Copy the WAL into the file and empty it, waiting for readers; False when they did not let go of it in time."""
+    raw = connection.connection.driver_connection
+    assert raw is not None
+    cursor = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    busy, frames, _copied = cursor.fetchone()
+    cursor.close()
+    return not busy and not frames
 
 
 class WriterLock:

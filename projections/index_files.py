@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import mmap
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -150,6 +151,13 @@ class IndexFiles:
                     stale.unlink(missing_ok=True)
             fsync_path(folder)
         return manifest
+
+    def remove(self) -> None:
+        """Remove these files, and the folders above them up to the user's own that hold nothing else."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self.folder.parent, self.folder.parent.parent):
+            with contextlib.suppress(OSError):  # something else is in it, or it is gone already
+                folder.rmdir()
 
 
 @contextlib.contextmanager

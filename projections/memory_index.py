@@ -243,9 +243,14 @@ class MemoryIndex:
         key = (user_id, space)
         with self._open_lock:
             index = self._open.get(key)
-            if index is not None:
-                self._open.move_to_end(key)
-                return index
+        if index is not None and self._stands(user_id, index.position):
+            with self._open_lock:
+                if key in self._open:
+                    self._open.move_to_end(key)
+            return index
+        with self._open_lock:
+            if self._open.get(key) is index:
+                self._open.pop(key, None)  # what it was made of was erased
         index = self._load(user_id, space)
         with self._open_lock:
             index = self._open.setdefault(key, index)
@@ -270,6 +275,10 @@ class MemoryIndex:
                 del self._open[user_id, space]
         return True
 
+    def _stands(self, user_id: str, position: int) -> bool:
+        """Tell whether an index that goes up to ``position`` is still one of this user's events."""
+        return not position or self._ledger.reader.belongs(user_id, position)
+
     def _load(self, user_id: str, space: EmbeddingSpace) -> UserIndex:
         empty = UserIndex(space.dimensions, self._settings.index_storage)
         try:
@@ -284,6 +293,9 @@ class MemoryIndex:
         files = self._files(user_id, space)
         anchor = self._ledger.reader.hash_at(position)
         manifest = files.save(snapshot, index.storage, position, anchor)
+        if not self._stands(user_id, position):
+            files.remove()  # erased while it was written: the folder may be there again after the erasure removed it
+            return
         index.adopt(files.load(manifest))
 
     def _files(self, user_id: str, space: EmbeddingSpace) -> IndexFiles:

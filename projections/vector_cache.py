@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from domain.errors import IndexUnavailable
-from domain.sqlite import checkpoint, open_engine
+from domain.sqlite import checkpoint, open_engine, truncate_wal
 from projections.embedding_client import EmbeddingSpace, Vectors
 
 log = logging.getLogger(__name__)
@@ -177,6 +177,26 @@ class VectorCache:
                     .values(position=position)
                 )
         self._bytes_since_checkpoint += sum(len(row["vector"] or b"") for row in rows)
+
+    def hashes(self) -> set[bytes]:
+        """Return the hashes of all texts that are known in any space."""
+        with self._readers.connect() as connection:
+            return set(connection.execute(select(_VECTORS.c.text_hash).distinct()).scalars())
+
+    def remove(self, hashes: Collection[bytes]) -> int:
+        """Remove the vectors of texts in every space; return how many that were."""
+        removed = 0
+        wanted = sorted(hashes)
+        for start in range(0, len(wanted), _LOOKUP_MAX):
+            with self._writer.begin() as connection:
+                part = delete(_VECTORS).where(_VECTORS.c.text_hash.in_(wanted[start : start + _LOOKUP_MAX]))
+                removed += connection.execute(part).rowcount
+        return removed
+
+    def scrub(self) -> bool:
+        """Leave nothing of what was removed in the file and its WAL; False when readers kept that from happening."""
+        with self._writer.connect() as connection:
+            return truncate_wal(connection)
 
     def position(self, space_id: int) -> int:
         """Return the ledger position up to which every text has been embedded."""

@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from domain.errors import EmbeddingError, IndexUnavailable, UpstreamError
+from domain.errors import EmbeddingError, IndexUnavailable, OpmError, UpstreamError
 from domain.events import NewEvent, PromptsActivated
 from domain.identity import SYSTEM_STREAM
 from domain.ledger import Ledger
 from domain.prompts import Prompts, load_prompts
 from migrations.runner import migrate
 from projections.embedding_client import EmbeddingClient
+from projections.erasure import finish_erasures
 from projections.follower import Follower
 from projections.memory_index import MemoryIndex
 from projections.mirror import Mirror
@@ -57,6 +58,11 @@ async def open_house(settings: ServiceSettings) -> AsyncIterator[House]:
     prompts = load_prompts(settings.prompts_dir)
     await asyncio.to_thread(migrate, settings.ledger_path)
     ledger = await asyncio.to_thread(Ledger, settings.ledger_path)
+    try:
+        if finished := await asyncio.to_thread(finish_erasures, ledger, settings.storage_dir):
+            log.warning("%d erasures that had been interrupted are finished", finished)
+    except OpmError as error:
+        log.warning("an erasure that was interrupted could not be finished: %s", error)
     cache = await asyncio.to_thread(VectorCache, settings.vector_cache_path, half=settings.index_storage == "fp16")
     embeddings, chat = EmbeddingClient(settings), ChatClient(settings)
     index = MemoryIndex(ledger, embeddings, cache, settings)
