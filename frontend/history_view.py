@@ -56,14 +56,9 @@ def draw_history(answer: AnswerSnapshot, page: PageState, words: Words, clock: L
 def _draw_memories(used: Retrieved, page: PageState, words: Words, clock: LocalClock) -> None:
     titles = {item.conversation_id: item.title or "" for item in page.conversations}
     for group in _groups(used):
-        with st.container(border=True, gap="xxsmall"):
+        with st.container(border=True, gap="small"):
             for item in group:
-                badge = f":blue-badge[{words('replayed')}]" if item.neighbor_of is None else _beside(words)
-                _headline(badge, item, page.conversation_id, titles, words, clock)
-                st.markdown(f":small[:gray[{words('you')}]]")
-                st.text(item.raw_user)
-                st.markdown(f":small[:gray[{words('assistant')}]]")
-                st.markdown(model_markdown(item.raw_assistant))
+                _draw_exchange(item, page.conversation_id, titles, words, clock)
     for summarised in used.summary_only:
         with st.container(border=True, gap="xxsmall"):
             badge = f":gray-badge[{words('summarised')}]"
@@ -79,8 +74,20 @@ def _groups(used: Retrieved) -> list[list[Replayed]]:
     return [sorted(group, key=lambda item: item.turn_id) for group in groups.values()]
 
 
-def _beside(words: Words) -> str:
-    return f":gray-badge[{words('came_along')}]"
+def _draw_exchange(
+    item: Replayed, conversation_id: str, titles: Mapping[str, str], words: Words, clock: LocalClock
+) -> None:
+    with st.container(gap="xxsmall"):
+        if item.neighbor_of is None:
+            _headline(f":blue-badge[{words('replayed')}]", item, conversation_id, titles, words, clock)
+        else:
+            # Where it was said is told at the memory beside which it stands.
+            said = f"{clock.format(item.ts)} · {words('memory_turn', turn=item.turn_id)}"
+            st.markdown(f":gray-badge[{words('came_along')}] :small[:gray[{said}]]")
+        st.markdown(f":small[:gray[{words('you')}]]")
+        st.text(item.raw_user)
+        st.markdown(f":small[:gray[{words('assistant')}]]")
+        st.markdown(model_markdown(item.raw_assistant))
 
 
 def _headline(

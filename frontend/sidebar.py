@@ -88,14 +88,11 @@ def draw_identity(page: PageState, words: Words) -> None:
 def draw_knobs(page: PageState, words: Words) -> None:
     """All knobs; `knob_values` reads them."""
     with st.expander(words("memory_settings"), icon=":material/history:"):
-        boxes = (*MEMORY_COUNTS, RETRIEVAL)
-        for pair in (boxes[at : at + 2] for at in range(0, len(boxes), 2)):
-            for column, box in zip(st.columns(2, vertical_alignment="bottom"), pair, strict=False):
+        _choice_box(RETRIEVAL, page.default_of(RETRIEVAL), words)
+        for pair in (MEMORY_COUNTS[at : at + 2] for at in range(0, len(MEMORY_COUNTS), 2)):
+            for column, count in zip(st.columns(2, vertical_alignment="bottom"), pair, strict=False):
                 with column:
-                    if isinstance(box, Choice):
-                        _choice_box(box, page.default_of(box), words)
-                    else:
-                        _count_box(box, page.default_of(box), words)
+                    _count_box(count, page.default_of(count), words)
         for switch in MEMORY_SWITCHES:
             _toggle(switch, page.default_of(switch), words)
     with st.expander(words("answer_settings"), icon=":material/tune:"):

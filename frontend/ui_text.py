@@ -40,7 +40,7 @@ UI_TEXT: dict[str, dict[str, str]] = {
         "retrieval": "Search by",
         "retrieval_help": "How memories are found: by their meaning (vectors), by the words in them, or by both, "
         "which finds most.",
-        "retrieval_hybrid": "Meaning, words",
+        "retrieval_hybrid": "Meaning and words",
         "retrieval_dense": "Meaning",
         "retrieval_lexical": "Words",
         "candidate_n": "Candidates",
