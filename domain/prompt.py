@@ -24,9 +24,6 @@ Message = dict[str, str]
 CountTokens = Callable[[str], int]
 
 LAYOUT = "system-replay-window-2"
-FIRST_LAYOUT = "system-replay-window-1"
-LAYOUTS = (FIRST_LAYOUT, LAYOUT)
-"""A prompt is made in the newest; the older ones can be made again."""
 _MESSAGE_OVERHEAD_TOKENS = 8
 """What a chat template adds around a message: role, start and end marks; 4 to 6 in the common ones."""
 _NO_TEXT = "(no text)"
@@ -135,19 +132,13 @@ def laid_out(
     notes: Sequence[Memory],
     neighbours: Sequence[Neighbour],
     question: str,
-    layout: str = LAYOUT,
 ) -> list[Message]:
-    """Return the messages of a prompt whose parts are settled, in one of :data:`LAYOUTS`."""
+    """Return the messages of a prompt whose parts are settled."""
     messages = [{"role": "system", "content": _with_notes(_fixed(system, client_system), notes)}]
-    if layout == FIRST_LAYOUT:
-        for memory in sorted(replay, key=lambda memory: memory.position):
-            messages += _exchange(f"[{memory.ts:%Y-%m-%d}] {memory.user}", memory.assistant)
-        for turn in window:
-            messages += _exchange(turn.user, turn.assistant)
-    else:
-        shown = [memory for block in blocks(replay, neighbours) for memory in block]
-        for memory in (*shown, *window):
-            messages += _exchange(_dated(memory), memory.assistant)
+    shown = [memory for block in blocks(replay, neighbours) for memory in block]
+    for memory in (*shown, *window):
+        messages.append({"role": "user", "content": _dated(memory)})
+        messages.append({"role": "assistant", "content": memory.assistant or _NO_TEXT})
     return [*messages, {"role": "user", "content": question}]
 
 
@@ -192,10 +183,6 @@ def _with_notes(fixed: str, notes: Sequence[Memory]) -> str:
     # By age, so that the model reads what happened in its order; which ones are here was decided by their rank.
     lines = [_note(memory) for memory in sorted(notes, key=lambda memory: memory.position)]
     return "\n".join((f"{fixed}\n\n{_NOTES_HEADING}", *lines))
-
-
-def _exchange(user: str, assistant: str) -> list[Message]:
-    return [{"role": "user", "content": user or _NO_TEXT}, {"role": "assistant", "content": assistant or _NO_TEXT}]
 
 
 def _exchange_cost(memory: Memory, count: CountTokens) -> int:

@@ -7,14 +7,15 @@ together in the same layout these give the same messages, and the hash of the me
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from domain.events import CandidateFound, Event, MemoryEdited, RetrievalRecorded, SummaryRecorded, TurnRecorded
 from domain.memory import Memory
 from domain.neighbours import placed
-from domain.prompt import LAYOUTS, Message, laid_out, messages_hash
+from domain.prompt import LAYOUT, Message, laid_out, messages_hash
+from domain.prompt_layout_1 import LAYOUT_1, messages_1
 
 Proof = Literal["same_as_sent", "unproven", "differs", "not_possible"]
 _NO_HASH = "it cannot be shown to be what was sent: schema 1 recorded no hash, nor a system text of the client"
@@ -78,10 +79,9 @@ def prompt_again(turn: TurnRecorded, system: str | None, memories: Mapping[str, 
     report = turn.prompt
     if report is None:
         return PromptAgain([], "not_possible", "the turn was imported: no prompt was ever made for it")
-    if report.layout not in LAYOUTS:
-        known = " and ".join(map(repr, LAYOUTS))
+    if report.layout not in _LAYOUTS:
         return PromptAgain(
-            [], "not_possible", f"it was laid out as {report.layout!r}, and this version knows {known} only"
+            [], "not_possible", f"it was laid out as {report.layout!r}, which this version does not know"
         )
     if system is None:
         return PromptAgain(
@@ -95,8 +95,7 @@ def prompt_again(turn: TurnRecorded, system: str | None, memories: Mapping[str, 
         [memories[memory_id] for memory_id in ids]
         for ids in (turn.window, turn.replayed, turn.neighbours, turn.summarised)
     )
-    messages = laid_out(
-        layout=report.layout,
+    messages = _LAYOUTS[report.layout](
         system=system,
         client_system=turn.client_system or "",
         window=window,
@@ -110,3 +109,11 @@ def prompt_again(turn: TurnRecorded, system: str | None, memories: Mapping[str, 
     if messages_hash(messages) != report.messages_hash:
         return PromptAgain(messages, "differs", f"it DIFFERS from what was sent, whose hash is {report.messages_hash}")
     return PromptAgain(messages, "same_as_sent", "the same as sent, by its hash")
+
+
+def _first_layout(**parts: Any) -> list[Message]:
+    """Return the messages of the layout in which nothing came along with a replayed memory."""
+    return messages_1(**{name: part for name, part in parts.items() if name != "neighbours"})
+
+
+_LAYOUTS: Mapping[str, Callable[..., list[Message]]] = {LAYOUT_1: _first_layout, LAYOUT: laid_out}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from domain.memory import Memory
 from domain.neighbours import Neighbour, neighbours_of
-from domain.prompt import FIRST_LAYOUT, BuiltPrompt, build_prompt, laid_out, texts_to_count
+from domain.prompt import BuiltPrompt, build_prompt, texts_to_count
 from tests.memories import memory, some_memories
 
 
@@ -175,30 +175,6 @@ class TestNeighbours:
         given_ids = {memory.memory_id for memory in (*replay, *notes)} | {item.memory.memory_id for item in neighbours}
         assert set(shown) | out == given_ids
         assert not set(came) & {item.memory_id for item in built.left_out}
-
-
-def test_the_first_layout_can_still_be_made_again() -> None:
-    said, seen = memory(9, "a b", ""), memory(3, "c d")
-    messages = laid_out(
-        layout=FIRST_LAYOUT,
-        system="Be kind.",
-        client_system="",
-        window=[said],
-        replay=[memory(8), seen],
-        notes=[memory(1, summary="First.")],
-        neighbours=[],
-        question="Who?",
-    )
-    assert [message["content"] for message in messages] == [
-        f"Be kind.\n\nWhat you remember:\n- ({memory(1).ts:%Y-%m-%d}) First.",
-        f"[{seen.ts:%Y-%m-%d}] c d",
-        "Noted.",
-        f"[{memory(8).ts:%Y-%m-%d}] Remark 8.",
-        "Noted.",
-        "a b",
-        "(no text)",
-        "Who?",
-    ]
 
 
 def test_notes_stand_in_the_system_message_one_line_each() -> None:
