@@ -169,7 +169,9 @@ def _memory_fields(started: Started) -> dict[str, Any]:
             "retrieval": retrieval.outcome,
             "gate": {"strategy": started.gate.strategy, "outcome": started.gate.outcome},
             "rerank": {"strategy": started.rerank.strategy, "outcome": started.rerank.outcome},
+            "code": retrieval.degraded_code,
             "notice": notice,
+            "time_range": retrieval.time_range,
         },
     }
 

@@ -61,6 +61,7 @@ def test_the_turn_is_answered_with_the_window_and_the_event_says_why(
     assert answer.memory("retrieved") == {"replay": [], "summary_only": []}
     status = answer.memory("memory_status")
     assert status["retrieval"] == "degraded"
+    assert status["code"] == service.ledger.one(RetrievalRecorded, answer).degraded_code
     assert status["notice"].startswith("Answered without long-term memory: ")
     retrieval = service.ledger.one(RetrievalRecorded, answer)
     assert retrieval.outcome == "degraded"
