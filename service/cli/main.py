@@ -10,7 +10,11 @@ from typing import Annotated
 import typer
 
 from domain.errors import InvalidInput, OpmError
+from service.cli.backtest import backtest
+from service.cli.explain import explain
+from service.cli.recall import recall
 from service.cli.shell import BAD_ARGUMENTS, FAILED, complain
+from service.cli.verify import verify
 
 app = typer.Typer(
     name="opm",
@@ -28,6 +32,9 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
+app.command()(verify)
+
+
 @app.callback()
 def _opm(
     _version: Annotated[
@@ -35,6 +42,11 @@ def _opm(
     ] = False,
 ) -> None:
     """Options that stand before a command."""
+
+
+app.command("explain")(explain)
+app.command("recall")(recall)
+app.command("backtest")(backtest)
 
 
 def main() -> None:
