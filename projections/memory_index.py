@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -34,6 +32,7 @@ from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vector
 from projections.follower import safe_message
 from projections.index_files import IndexFiles
 from projections.index_rows import hash_of, index_rows, ready_count
+from projections.open_indices import OpenIndices
 from projections.settings import ProjectionSettings
 from projections.user_index import Hit, UserIndex
 from projections.vector_cache import VectorCache
@@ -75,8 +74,7 @@ class MemoryIndex:
         self._client = client
         self._cache = cache
         self._settings = settings
-        self._open: OrderedDict[tuple[str, EmbeddingSpace], UserIndex] = OrderedDict()
-        self._open_lock = threading.Lock()
+        self._open: OpenIndices[tuple[str, EmbeddingSpace], UserIndex] = OpenIndices(settings.index_cache_mb << 20)
         self._embedders: dict[EmbeddingSpace, Embedder] = {}
         self._active = ActiveModel(ledger, client, settings)
         self.failing = False
@@ -104,6 +102,8 @@ class MemoryIndex:
         embedded = time.perf_counter()
         hits, memories, position = await _in_thread(self._searched, user_id, prepared, vectors, count)
         searched = time.perf_counter()
+        if prepared[1].wants_coarse_look():
+            self._maintain_later(user_id)
         return Found(hits, memories, space, position, (embedded - started) * 1000, (searched - embedded) * 1000)
 
     def _prepared(self, user_id: str) -> _Prepared | None:
@@ -163,6 +163,8 @@ class MemoryIndex:
             await self.embedder(space).embed_missing(_distinct(behind))
         if index.wants_snapshot():
             await asyncio.to_thread(self._take_snapshot, user_id, space, index)
+        elif index.wants_coarse_look():
+            await asyncio.to_thread(index.make_coarse_look)
 
     def embedder(self, space: EmbeddingSpace) -> Embedder:
         """Return the embedder of a space for work in the background."""
@@ -239,19 +241,7 @@ class MemoryIndex:
         ]
 
     def _opened(self, user_id: str, space: EmbeddingSpace) -> UserIndex:
-        key = (user_id, space)
-        with self._open_lock:
-            index = self._open.get(key)
-            if index is not None:
-                self._open.move_to_end(key)
-                return index
-        index = self._load(user_id, space)
-        with self._open_lock:
-            index = self._open.setdefault(key, index)
-            budget = self._settings.index_cache_mb << 20
-            while len(self._open) > 1 and sum(held.nbytes for held in self._open.values()) > budget:
-                self._open.popitem(last=False)
-        return index
+        return self._open.get((user_id, space), lambda: self._load(user_id, space))
 
     def _load(self, user_id: str, space: EmbeddingSpace) -> UserIndex:
         empty = UserIndex(space.dimensions, self._settings.index_storage)
@@ -272,8 +262,10 @@ class MemoryIndex:
         snapshot, position = index.snapshot()
         files = self._files(user_id, space)
         anchor = self._ledger.reader.hash_at(position)
-        manifest = files.save(snapshot, index.storage, position, anchor)
-        index.adopt(files.load(manifest))
+        fresh = files.load(files.save(snapshot, index.storage, position, anchor))
+        if fresh.wants_coarse_look():
+            fresh.make_coarse_look()
+        index.adopt(fresh)
 
     def _files(self, user_id: str, space: EmbeddingSpace) -> IndexFiles:
         return IndexFiles(self._settings.users_dir, user_id, space)

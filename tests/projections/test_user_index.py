@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from domain.events import Facet
+from projections import user_index
 from projections.embedding_client import EmbeddingSpace, Vectors
 from projections.index_files import IndexFiles
 from projections.keys import key_of
@@ -93,6 +94,28 @@ class GrownIndex(RuleBasedStateMachine):
         keys = list(dict.fromkeys(keys))
         self.grow(keys, unit_rows(self.random, len(keys), self.storage))
 
+    @precondition(lambda self: self.vectors)
+    @rule(count=st.integers(1, 20), unknown=st.booleans(), again=st.booleans())
+    def withdraw(self, count: int, unknown: bool, again: bool) -> None:
+        """Withdraw some keys, beside new ones or not; perhaps one comes back at once, as a corrected memory does."""
+        known = np.array(sorted(self.vectors))
+        keys = self.random.choice(known, min(count, len(known)), replace=False).tolist()
+        after, gone = self.position, [key_of(10**6, "exchange")] * unknown + keys
+        self.position += len(gone)
+        withdrawn = [(after + step, key) for step, key in enumerate(gone, start=1)]
+        nothing = np.empty((0, DIMENSIONS), np.float32)
+        assert self.index.extend(after, [], [], nothing, self.position, withdrawn=withdrawn)
+        for key in keys:
+            del self.vectors[key]
+        if again:
+            self.grow(keys[:1], unit_rows(self.random, 1, self.storage))
+
+    @precondition(lambda self: self.position > 0)
+    @rule()
+    def look_coarsely(self) -> None:
+        if self.index.wants_coarse_look():
+            self.index.make_coarse_look()
+
     @precondition(lambda self: self.position > 0)
     @rule()
     def events_without_vectors(self) -> None:
@@ -157,6 +180,12 @@ class GrownIndex(RuleBasedStateMachine):
             tied = sorted(position for other, position in ranks if other == score)
             got = [hit.turn_position for hit in hits if score_of[hit.turn_position] == score]
             assert got == tied[: len(got)]
+
+
+@pytest.fixture(autouse=True)
+def _small_indices_are_looked_at_coarsely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_index, "_COARSE_ROWS_MIN", 1)
+    monkeypatch.setattr(user_index, "_COARSE_WIDENING", 2)
 
 
 class GrownHalf(GrownIndex):
