@@ -79,6 +79,7 @@ class CoarseLook:
         self._middle = (low + high) / 2
         # A dimension that never changes has no width, and any step serves.
         self._step = np.where(high > low, (high - low) / (2 * _STEPS), 1).astype(np.float32)
+        self._stored = stored
         codes = np.empty((total, dimensions), np.uint8)
         residual = length = width = code = 0.0
         at = 0
@@ -107,20 +108,42 @@ class CoarseLook:
     def worthwhile(self) -> bool:
         return self.in_vain < _IN_VAIN_MAX or self.in_vain < self._looks // 2
 
-    def nearest(self, query: Vectors, wanted: int) -> tuple[Rows, float]:
-        """Return the ``wanted`` rows that seem nearest, and a score that no other row exceeds (-inf: there is none)."""
+    def nearest(self, query: Vectors, wanted: int, looked_at: int) -> tuple[Rows, float]:
+        """Return the best ``wanted`` of the ``looked_at`` rows that seem nearest, and a score no other row exceeds.
+
+        The score is -inf where there is no other row.
+        """
+        total = self._stored.ntotal
+        seeming, floor = self._seeming(query, min(looked_at, total))
+        if wanted >= len(seeming):
+            return seeming, floor
+        # FAISS multiplies them as they are stored, in a tenth of the time of decoding them first.
+        codes = faiss.rev_swig_ptr(self._stored.codes.data(), total * self._stored.code_size).reshape(total, -1)
+        some = _empty_like(self._stored)
+        some.add_sa_codes(codes[seeming])
+        products, best = some.search(query[np.newaxis, :], wanted)
+        return seeming[best[0]], max(floor, float(products[0, -1]))
+
+    def _seeming(self, query: Vectors, count: int) -> tuple[Rows, float]:
         scaled = query.astype(np.float64) * self._step
         step = float(np.abs(scaled).max()) / _STEPS or 1.0
         # FAISS cuts a query for such codes down to eight bits by itself, so it has to be given one that fits.
         steps = np.rint(scaled / step)
         self._looks += 1
-        products, rows = nearest_rows(self._index, steps.astype(np.float32), wanted)
-        if wanted >= self._index.ntotal:
+        products, rows = nearest_rows(self._index, steps.astype(np.float32), count)
+        if count == self._stored.ntotal:
             return rows, -np.inf
         missed = self._residual_max * float(np.linalg.norm(query))
         missed += self._code_max * float(np.linalg.norm(scaled - step * steps))
         floor = step * float(products[-1]) + float(np.dot(self._middle.astype(np.float64), query))
         return rows, floor + missed
+
+
+def _empty_like(stored: Any) -> Any:
+    """Return an index that stores vectors in the same way, without any."""
+    if isinstance(stored, faiss.IndexFlat):
+        return faiss.IndexFlatIP(stored.d)
+    return faiss.IndexScalarQuantizer(stored.d, stored.sq.qtype, faiss.METRIC_INNER_PRODUCT)
 
 
 def _chunks(stored: Any) -> Any:

@@ -282,9 +282,10 @@ def _looks(state: _State, query: Vectors, count: int) -> Iterator[tuple[Vectors,
     # A memory has at most this many vectors, so that many times the count holds the wanted number of memories.
     depth = count * len(FACETS)
     coarse = state.coarse
-    wanted = _COARSE_WIDENING * (depth + len(state.replaced))
-    if coarse is not None and coarse.worthwhile and wanted < total // _COARSE_WIDENING:
-        rows, floor = coarse.nearest(query, wanted)
+    wanted = depth + len(state.replaced)
+    looked_at = _COARSE_WIDENING * wanted
+    if coarse is not None and coarse.worthwhile and looked_at < total // _COARSE_WIDENING:
+        rows, floor = coarse.nearest(query, wanted, looked_at)
         yield _scored(state, stored, query, rows, floor)
         coarse.in_vain += 1
     while True:

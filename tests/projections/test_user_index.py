@@ -20,6 +20,7 @@ from projections.embedding_client import EmbeddingSpace, Vectors
 from projections.index_files import IndexFiles
 from projections.keys import key_of
 from projections.user_index import Hit, Storage, UserIndex
+from tests.projections.index_hammer import Hammer
 
 DIMENSIONS = 16
 CLOSE = 2e-6  # float32 sums of products in another order
@@ -267,3 +268,11 @@ def test_the_same_text_said_again_comes_oldest_first_wherever_it_is_stored(stora
             snapshot, position = index.snapshot()
             index.adopt(UserIndex(dimensions, storage, snapshot=snapshot, position=position))
     assert [hit.turn_position for hit in index.search(query, 5)] == said_again
+
+
+def test_eight_threads_at_one_index_lose_nothing_and_find_nothing_withdrawn(tmp_path: Path) -> None:
+    hammer = Hammer(tmp_path)
+    hammer.run(2.0)
+    assert hammer.searches > 0
+    assert hammer.snapshots > 1
+    assert hammer.withdrawn
