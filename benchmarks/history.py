@@ -8,8 +8,10 @@ finds every vector in the cache.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from uuid import uuid4
 
@@ -38,11 +40,16 @@ _REPORT = PromptReport(layout="v1", system_version="v1", budget_tokens=30_000, t
 
 def make_history(storage_dir: Path, user_id: str, memories: int, space: EmbeddingSpace) -> None:
     """Record ``memories`` turns of one user with their summaries, and put their vectors into the cache."""
+    make_histories(storage_dir, [user_id], memories, space)
+
+
+def make_histories(storage_dir: Path, user_ids: Sequence[str], memories: int, space: EmbeddingSpace) -> None:
+    """Do the same for several users, who all say the same."""
     storage_dir.mkdir(parents=True, exist_ok=True)
     migrate(storage_dir / "ledger.sqlite3")
     ledger = Ledger(storage_dir / "ledger.sqlite3")
     waiting: deque[Future[tuple[Event, ...]]] = deque()
-    for first in range(0, memories, _TURNS_PER_APPEND):
+    for user_id, first in product(user_ids, range(0, memories, _TURNS_PER_APPEND)):
         stream = StreamId(user_id, f"conversation {first // _TURNS_PER_CONVERSATION}")
         waiting.append(_append(ledger, stream, range(first, min(first + _TURNS_PER_APPEND, memories))))
         if len(waiting) > _APPENDS_IN_FLIGHT:

@@ -74,7 +74,7 @@ class MemoryIndex:
         self._client = client
         self._cache = cache
         self._settings = settings
-        self._open: OpenIndices[tuple[str, EmbeddingSpace], UserIndex] = OpenIndices(settings.index_cache_mb << 20)
+        self.held: OpenIndices[tuple[str, EmbeddingSpace], UserIndex] = OpenIndices(settings.index_cache_mb << 20)
         self._embedders: dict[EmbeddingSpace, Embedder] = {}
         self._active = ActiveModel(ledger, client, settings)
         self.failing = False
@@ -241,7 +241,7 @@ class MemoryIndex:
         ]
 
     def _opened(self, user_id: str, space: EmbeddingSpace) -> UserIndex:
-        return self._open.get((user_id, space), lambda: self._load(user_id, space))
+        return self.held.get((user_id, space), lambda: self._load(user_id, space))
 
     def _load(self, user_id: str, space: EmbeddingSpace) -> UserIndex:
         empty = UserIndex(space.dimensions, self._settings.index_storage)

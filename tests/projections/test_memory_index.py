@@ -238,7 +238,7 @@ class TestOneUserAtATime:
             searching = asyncio.create_task(world.found("ann", QUESTION, 100))
             await upstream.await_for("embed")
             assert {position for position, _ in await world.found("bob", QUESTION, 100)} == set(own["bob"])
-            assert [user for user, _ in world.index._open] == ["bob"]
+            assert [user for user, _ in world.index.held] == ["bob"]
             upstream.release()
             assert {position for position, _ in await searching} == set(own["ann"])
 
