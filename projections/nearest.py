@@ -6,7 +6,7 @@ dimension, the same for all rows; of a query ``q`` it takes ``a * q = b * p + t`
 
     x.q  =  m.q  +  b (c.p)  +  c.t  +  r.q
 
-The first term is the same for every row, the second is what FAISS computes, without any rounding, and the others are at
+The first term is the same for every row, the second is what FAISS computes from whole numbers, and the others are at
 most ``|c| |t|`` and ``|r| |q|`` (Cauchy-Schwarz). So no row that the look leaves out can score higher than the last one
 it returns plus the largest of those: where the wanted rows, scored exactly, lie above that, they are the nearest.
 
@@ -93,8 +93,8 @@ class CoarseLook:
             rows -= self._middle
             rows -= steps
             residual = max(residual, _longest(rows))
-        # The float32 operations above, and those of a query; each is off by at most this part of what it yields.
-        rounding = 16 * _EPSILON * (length + width + float(np.linalg.norm(self._middle)))
+        # The float32 operations above and those of a search, each off by at most an epsilon's part of what it yields.
+        rounding = (dimensions + 16) * _EPSILON * (length + width + float(np.linalg.norm(self._middle)))
         self._residual_max, self._code_max = residual + rounding, code
         self._index: Any = faiss.IndexScalarQuantizer(
             dimensions, faiss.ScalarQuantizer.QT_8bit_direct_signed, faiss.METRIC_INNER_PRODUCT
