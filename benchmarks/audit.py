@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -63,27 +64,30 @@ def _write_answers() -> None:
 def _make(folder: Path, events: int, users: int) -> None:
     began = time.perf_counter()
     with tqdm(total=events, unit=" events", file=sys.stderr) as bar:
-        ledger = make_ledger(folder, events, users=users, progress=lambda written: bar.update(written - bar.n))
+
+        def show(written: int) -> None:
+            bar.update(written - bar.n)
+
+        ledger = make_ledger(folder, events, users=users, progress=show)
     took = time.perf_counter() - began
     print(f"made {events} events of {users} users in {took:.0f} s: {ledger.stat().st_size / 1e9:.2f} GB\n")
 
 
 def _measure(ledger: Path) -> None:
-    asked = {question: _parameters(question, ledger) for question in questions()}
+    asked = [(question, _parameters(question, ledger)) for question in questions()]
     shell = shutil.which("sqlite3")
     version = ""
     if shell is not None:
         version = subprocess.run([shell, "--version"], capture_output=True, text=True, check=True).stdout.split()[0]
     print(f"{'':40} {f'SQLite {DRIVER.sqlite_version}':>14} {f'shell {version}':>14}   rows")
     for name, sql in _BASELINES.items():
-        took = _fastest(lambda sql=sql: _driver_rows(ledger, sql))
-        print(f"{name:40} {took:12.3f} s")
+        print(f"{name:40} {_fastest(partial(_driver_rows, ledger, sql)):12.3f} s")
     slowest = 0.0
-    for question, parameters in asked.items():
+    for question, parameters in asked:
         _, rows = question.ask(ledger, parameters)
-        took = [_fastest(lambda: question.ask(ledger, parameters))]  # noqa: B023 - called at once
+        took = [_fastest(partial(question.ask, ledger, parameters))]
         if shell is not None:
-            took.append(_fastest(lambda: _ask_shell(shell, ledger, question, parameters)))  # noqa: B023
+            took.append(_fastest(partial(_ask_shell, shell, ledger, question, parameters)))
         slowest = max(slowest, *took)
         print(f"{question.path.stem:40} " + " ".join(f"{seconds:12.3f} s" for seconds in took) + f"   {len(rows)}")
     verdict = "met" if slowest < SECONDS_MAX else "MISSED"

@@ -35,7 +35,7 @@ class Question:
     sql: str
 
     def ask(
-        self, ledger: Path, parameters: Mapping[str, str] | None = None
+        self, ledger: Path, parameters: Mapping[str, str | None] | None = None
     ) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
         """Return the names of the columns and the rows, asked of a ledger that is read only."""
         with_driver = DRIVER.connect(f"file:{ledger}?mode=ro", uri=True)

@@ -7,13 +7,14 @@ together in the same layout these give the same messages, and the hash of the me
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from domain.events import CandidateFound, Event, MemoryEdited, RetrievalRecorded, SummaryRecorded, TurnRecorded
 from domain.memory import Memory
 from domain.prompt import LAYOUT, Message, build_prompt, messages_hash
+from domain.prompt_layout_1 import LAYOUT_1, messages_1
 
 Proof = Literal["same_as_sent", "unproven", "differs", "not_possible"]
 _NO_BOUND = 2**62
@@ -78,9 +79,9 @@ def prompt_again(turn: TurnRecorded, system: str | None, memories: Mapping[str, 
     report = turn.prompt
     if report is None:
         return PromptAgain([], "not_possible", "the turn was imported: no prompt was ever made for it")
-    if report.layout != LAYOUT:
+    if report.layout not in _LAYOUTS:
         return PromptAgain(
-            [], "not_possible", f"it was laid out as {report.layout!r}, and this version knows {LAYOUT!r} only"
+            [], "not_possible", f"it was laid out as {report.layout!r}, which this version does not know"
         )
     if system is None:
         return PromptAgain(
@@ -90,18 +91,24 @@ def prompt_again(turn: TurnRecorded, system: str | None, memories: Mapping[str, 
     lost = [memory_id for memory_id in named if memory_id not in memories]
     if lost:
         return PromptAgain([], "not_possible", f"the ledger does not hold {len(lost)} of the {len(named)} memories")
-    messages = build_prompt(
+    messages = _LAYOUTS[report.layout](
         system=system,
         client_system=turn.client_system or "",
         window=[memories[memory_id] for memory_id in turn.window],
         replay=[memories[memory_id] for memory_id in turn.replayed],
         notes=[memories[memory_id] for memory_id in turn.summarised],
         question=turn.user,
-        budget_tokens=_NO_BOUND,  # what had no room then is not among the memories named
-        count=lambda _text: 0,
-    ).messages
+    )
     if report.messages_hash is None:
         return PromptAgain(messages, "unproven", _NO_HASH)
     if messages_hash(messages) != report.messages_hash:
         return PromptAgain(messages, "differs", f"it DIFFERS from what was sent, whose hash is {report.messages_hash}")
     return PromptAgain(messages, "same_as_sent", "the same as sent, by its hash")
+
+
+def _newest_layout(**parts: Any) -> list[Message]:
+    """Return the messages of today's layout without a bound: what had no room then is not among the parts."""
+    return build_prompt(**parts, budget_tokens=_NO_BOUND, count=lambda _text: 0).messages
+
+
+_LAYOUTS: Mapping[str, Callable[..., list[Message]]] = {LAYOUT_1: messages_1, LAYOUT: _newest_layout}

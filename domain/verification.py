@@ -51,6 +51,10 @@ class LedgerHead:
         return f"{self.position}:{self.hash}"
 
 
+GENESIS_HEAD = LedgerHead(0, chain.GENESIS)
+"""The head of a ledger without events."""
+
+
 def parse_head(text: str, field: str = "--since") -> LedgerHead:
     """Read ``POSITION:HASH`` as :class:`LedgerHead` prints it; raise :class:`InvalidInput`."""
     position, _, digest = text.partition(":")
@@ -77,7 +81,7 @@ class ChainCheck:
     """
 
     def __init__(self) -> None:
-        self.head = LedgerHead(0, chain.GENESIS)
+        self.head = GENESIS_HEAD
         self._versions: dict[tuple[str, str], int] = {}
         self._blanked: dict[str, int] = {}
         self._erased: set[str] = set()
@@ -107,15 +111,21 @@ class ChainCheck:
                 self._erased.add(row.user_id)
         else:
             yield from _what_it_says(row)
-        if row.hash != _hash_of(row):
+        if row.hash != hash_of(row):
             yield "its hash is not that of its columns: the event was changed"
         version = self._versions.get((row.user_id, row.conversation_id), 0) + 1
         if row.version != version:
             yield f"its conversation has version {row.version} here where {version} follows"
         self._versions[row.user_id, row.conversation_id] = row.version
 
-    def finish(self) -> Iterator[Finding]:
-        """Yield what shows only once all rows were taken: blanked events of somebody who was never erased."""
+    def finish(self, since: LedgerHead | None = None) -> Iterator[Finding]:
+        """Yield what shows only once all rows were taken: events blanked without an erasure, and a cut tail.
+
+        ``since`` is a head noted earlier, which the ledger must not end before.
+        """
+        if since is not None and since.position > self.head.position:
+            what = f"the ledger ends here, and the head noted earlier, {since}, is not in it: its tail was cut off"
+            yield Finding("ledger", what, self.head.position)
         for user_id, position in self._blanked.items():
             if user_id not in self._erased:
                 yield Finding("ledger", f"it is blanked, and no {UserErased.type} event of its user says why", position)
@@ -138,18 +148,20 @@ def verified_events(reader: LedgerReader, since: LedgerHead | None = None) -> It
             after = row.position
             if after > end:
                 break
-            yield from check.check(row)
-            if since is not None and after == since.position and row.hash != since.hash:
-                yield Finding("ledger", f"it is not the one of the head noted earlier, {since}", after)
+            yield from verified_since(check, row, since)
         if not readable:
             yield Finding("ledger", "it cannot be read: what follows was not checked", check.head.position + 1)
         elif not page:
             break
-    if since is not None and since.position > check.head.position and readable:
-        what = f"the ledger ends here, and the head noted earlier, {since}, is not in it: its tail was cut off"
-        yield Finding("ledger", what, check.head.position)
-    yield from check.finish()
+    yield from check.finish(since if readable else None)
     yield check.head
+
+
+def verified_since(check: ChainCheck, row: StoredEvent, since: LedgerHead | None) -> Iterator[Finding]:
+    """Yield what is wrong with the next row, and whether it is another one than a head noted earlier says."""
+    yield from check.check(row)
+    if since is not None and row.position == since.position and row.hash != since.hash:
+        yield Finding("ledger", f"it is not the one of the head noted earlier, {since}", row.position)
 
 
 def _up_to_the_unreadable(reader: LedgerReader, after: int) -> list[StoredEvent]:
@@ -182,7 +194,8 @@ def _what_it_says(row: StoredEvent) -> Iterator[str]:
         yield f"its payload does not have the shape of {row.type}, schema version {row.schema_version}"
 
 
-def _hash_of(row: StoredEvent) -> str:
+def hash_of(row: StoredEvent) -> str:
+    """Make the hash of an event again from its columns."""
     return chain.event_hash(
         prev_hash=row.prev_hash,
         position=row.position,

@@ -42,12 +42,12 @@ def migrate(ledger_path: Path, revision: str = "head") -> None:
         engine.dispose()
 
 
-def schema_revision(ledger_path: Path) -> str:
-    """Return the revision to which a ledger was migrated, changing nothing.
+def schema_revision(ledger_path: Path, name: str | None = None) -> str:
+    """Return the revision to which a ledger was migrated, changing nothing; errors call it ``name``.
 
     Raises :class:`LedgerSchemaError` when there is no ledger, or one that a newer version has migrated.
     """
-    name = ledger_path.name
+    name = name or ledger_path.name
     if not ledger_path.is_file():
         raise LedgerSchemaError(f"there is no ledger at {shown(str(ledger_path))}: STORAGE_DIR says where it lies")
     if ledger_path.stat().st_size == 0:

@@ -8,6 +8,7 @@ cache lacked.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from domain.memory import FacetText, Memory
@@ -18,7 +19,7 @@ from projections.index_rows import hash_of, index_rows
 from projections.user_index import Hit, UserIndex
 from projections.vector_cache import VectorCache
 
-_EVENTS_PER_READ = 1024
+_EVENTS_PER_READ = 512
 _TIMEOUT_S = 60.0
 
 
@@ -33,7 +34,7 @@ class FoundThen:
 class PastMemory:
     """Searches one user's memory in one embedding space at ascending positions.
 
-    ``embedded`` counts the texts that had to be embedded for it.
+    ``embedded`` counts the texts that had to be embedded for it; ``on_embedded`` is told of them as they are.
     """
 
     def __init__(
@@ -45,10 +46,12 @@ class PastMemory:
         user_id: str,
         *,
         batch: int,
+        on_embedded: Callable[[int], object] = lambda _texts: None,
     ) -> None:
         self.space = space
         self.position = 0
         self.embedded = 0
+        self._on_embedded = on_embedded
         self._reader = reader
         self._cache = cache
         self._user_id = user_id
@@ -65,9 +68,10 @@ class PastMemory:
             changes, read_to = await asyncio.to_thread(self._read, position)
             if read_to == self._index.position:
                 break
-            self.embedded += await self._embedder.embed_missing(
-                [change.text for change in changes if change.text is not None]
-            )
+            texts = [change.text for change in changes if change.text is not None]
+            if embedded := await self._embedder.embed_missing(texts):
+                self.embedded += embedded
+                self._on_embedded(embedded)
             await asyncio.to_thread(self._take_in, changes, read_to)
         self.position = position
 

@@ -123,12 +123,14 @@ async def run_backtest(
     fresh: bool = False,
     concurrency: int = 4,
     on_progress: Callable[[int], object] = lambda _done: None,
+    on_embedded: Callable[[int], object] = lambda _texts: None,
 ) -> Backtest:
     """Replay the questions of ``period`` that the results file does not have yet; return all its results.
 
-    ``settings`` already name the embedding model to search with. ``on_progress`` is told how many more are done. What
-    goes wrong with an endpoint on the way ends the run early and is told in ``trouble``: the next one goes on from
-    there. Raises an :class:`EmbeddingError` when the embedding endpoint does not even answer once.
+    ``settings`` already name the embedding model to search with. ``on_progress`` is told how many more are done,
+    ``on_embedded`` how many more texts of memories had to be embedded. What goes wrong with an endpoint on the way ends
+    the run early and is told in ``trouble``: the next one goes on from there. Raises an :class:`EmbeddingError` when
+    the embedding endpoint does not even answer once.
     """
     async with AsyncExitStack() as opened:
         cache = await opened.enter_async_context(opened_cache(settings))
@@ -139,7 +141,15 @@ async def run_backtest(
         opened.push_async_callback(gate_chat.close)
         probe = await embeddings.embed([embeddings.query_prefix + _PROBE], timeout_s=_PROBE_TIMEOUT_S)
         space = embeddings.space(probe.shape[1])
-        memory = PastMemory(reader, embeddings, cache, space, period.user_id, batch=settings.emb_batch)
+        memory = PastMemory(
+            reader,
+            embeddings,
+            cache,
+            space,
+            period.user_id,
+            batch=settings.emb_batch,
+            on_embedded=on_embedded,
+        )
         replayer = Replayer(
             reader,
             memory,

@@ -15,7 +15,8 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line) }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
+td.number, td.date { white-space: nowrap }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem }
 dt { color: var(--quiet) } dd { margin: 0 }
 details { border-bottom: 1px solid var(--line); padding: .4rem 0 } summary { cursor: pointer }
@@ -53,7 +54,7 @@ def page_of(report: JsonObject) -> str:
 
 def _summary(report: JsonObject) -> Iterator[str]:
     if not report["complete"]:
-        why = report["trouble"] or f"{report['unanswered']} questions were not decided"
+        why = report["trouble"] or f"no decision about {counted(report['unanswered'], 'question')}"
         yield f'<p class="trouble">Not complete: {escape(str(why))}</p>'
     yield "<dl>"
     for name, value in summary_lines(report):
@@ -67,28 +68,32 @@ def summary_lines(report: JsonObject) -> Iterator[tuple[str, str]]:
     yield "settings", ", ".join(f"{name} {value}" for name, value in report["settings"].items())
     yield "questions", f"{total['questions']} of positions {report['after'] + 1} to {report['until']}"
     if report["left_out"]:
-        yield "left out", ", ".join(f"{count} {reason}" for reason, count in report["left_out"].items())
+        yield "left out", ", ".join(f"{count} ({reason})" for reason, count in report["left_out"].items())
     if total["questions"]:
         yield (
             "agreement",
             f"{total['agreement']:.3f} of the memories shown, {total['agreement_replayed']:.3f} of those replayed; "
-            f"{total['exact']} questions exactly as they were",
+            f"{counted(total['exact'], 'question')} exactly as they were",
         )
     yield "changes", f"{total['came_in']} came in, {total['went_out']} went out"
     yield "spent", _spent(total["spent"])
     yield "spent then", _spent(total["spent_then"])
-    yield (
-        "embedded",
-        f"{total['questions_embedded']} questions, {total['memories_embedded']} texts of memories",
-    )
+    embedded = (counted(total["questions_embedded"], "question"), counted(total["memories_embedded"], "text"))
+    yield "embedded", f"{embedded[0]}, {embedded[1]} of memories"
     if total["taken_over"]:
-        yield "taken over", f"{total['taken_over']} decisions that nothing had changed"
+        yield "taken over", f"{counted(total['taken_over'], 'decision')} that nothing had changed"
     if total["fallbacks"]:
-        yield "fallbacks", f"{total['fallbacks']} answers of the chat model could not be read"
+        yield "fallbacks", f"{counted(total['fallbacks'], 'answer')} of the chat model could not be read"
+
+
+def counted(number: int, thing: str) -> str:
+    """Return a number of things in words."""
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def _spent(spent: Mapping[str, Any]) -> str:
-    return f"{spent['calls']} calls of a chat model, {spent['prompt_tokens']} + {spent['completion_tokens']} tokens"
+    tokens = f"{spent['prompt_tokens']} + {spent['completion_tokens']} tokens"
+    return f"{counted(spent['calls'], 'call')} of a chat model, {tokens}"
 
 
 def _memories(report: JsonObject) -> Iterator[str]:
@@ -97,10 +102,8 @@ def _memories(report: JsonObject) -> Iterator[str]:
     yield "<h2>Memories that came in or went out</h2><table><thead><tr>"
     yield '<th class="number">in</th><th class="number">out</th><th>date</th><th>memory</th></tr></thead><tbody>'
     for memory in report["memories"]:
-        yield (
-            f'<tr><td class="number">{memory["came_in"]}</td><td class="number">{memory["went_out"]}</td>'
-            f"<td>{escape(memory['date'][:10])}</td><td>{escape(memory['note'])}</td></tr>"
-        )
+        yield f'<tr><td class="number">{memory["came_in"]}</td><td class="number">{memory["went_out"]}</td>'
+        yield f'<td class="date">{escape(memory["date"][:10])}</td><td>{escape(memory["note"])}</td></tr>'
     yield "</tbody></table>"
 
 

@@ -7,6 +7,7 @@ same model give the same verdicts, and to ask again would cost tokens and bring 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -143,11 +144,12 @@ class Replayer:
         await self._memory.advance(question.position)
         if knobs.candidate_n == 0:
             return []
-        query = self._embeddings.query_prefix + question.retrieval.query
-        vectors = await self._embeddings.embed([query], timeout_s=self._settings.emb_timeout_s)
+        query = question.retrieval.query
+        vectors = await self._embeddings.embed_query(query, timeout_s=self._settings.emb_timeout_s)
         # Every turn of the window may be among the nearest, so that many more are asked for.
-        found = self._memory.search(vectors[0], knobs.candidate_n + knobs.recent_turns)
-        memories = self._as_shown(question, found)
+        wanted = knobs.candidate_n + knobs.recent_turns
+        found = await asyncio.to_thread(self._memory.search, vectors[0], wanted)
+        memories = await asyncio.to_thread(self._as_shown, question, found)
         ranked = [
             Candidate(memories[hit.turn_position], hit.score, rank, hit.matched)
             for rank, hit in enumerate(found.hits, start=1)

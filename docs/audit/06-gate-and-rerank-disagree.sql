@@ -21,26 +21,29 @@ WITH kept AS MATERIALIZED (
         correlation_id,
         memory_id,
         query,
-        rerank_place,
-        row_number() OVER (PARTITION BY correlation_id ORDER BY rank) AS gate_place
+        rank,
+        rerank_place
     FROM candidates
     WHERE user_id = :user
       AND recorded_at >= coalesce(nullif(:since, ''), strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-7 days'))
       AND recorded_at < coalesce(nullif(:until, ''), '9999')
       AND gate_keep
+),
+placed AS (
+    SELECT *, row_number() OVER (PARTITION BY correlation_id ORDER BY rank) AS gate_place FROM kept
 )
 SELECT
     rerank_decisions.recorded_at,
-    kept.query,
-    CASE WHEN kept.rerank_place <= rerank_decisions.retrieve_k THEN 'lifted' ELSE 'passed over' END AS verdict,
-    kept.gate_place,
-    kept.rerank_place,
+    placed.query,
+    CASE WHEN placed.rerank_place <= rerank_decisions.retrieve_k THEN 'lifted' ELSE 'passed over' END AS verdict,
+    placed.gate_place,
+    placed.rerank_place,
     rerank_decisions.retrieve_k,
     memories.user AS memory
-FROM kept
+FROM placed
 JOIN rerank_decisions USING (correlation_id)
 JOIN memories USING (memory_id)
 WHERE rerank_decisions.outcome = 'ok'
-  AND (kept.gate_place <= rerank_decisions.retrieve_k) <> (kept.rerank_place <= rerank_decisions.retrieve_k)
-ORDER BY rerank_decisions.position DESC, kept.rerank_place
+  AND (placed.gate_place <= rerank_decisions.retrieve_k) <> (placed.rerank_place <= rerank_decisions.retrieve_k)
+ORDER BY rerank_decisions.position DESC, placed.rerank_place
 LIMIT 200;

@@ -81,7 +81,10 @@ def backtest(
     with opened_past(settings) as reader:
         period = _period(reader, user, since, until, limit)
         total = reader.count_retrievals(user, period.after, period.until)
-        with tqdm(total=min(total, limit or total), desc="questions", unit="question", disable=None) as progress:
+        with (
+            tqdm(total=min(total, limit or total), desc="questions", unit="question", disable=None) as progress,
+            tqdm(desc="memories embedded", unit="text", disable=None, delay=1.0) as embedded,
+        ):
             found = asyncio.run(
                 run_backtest(
                     reader,
@@ -92,6 +95,7 @@ def backtest(
                     fresh=fresh,
                     concurrency=concurrency,
                     on_progress=progress.update,
+                    on_embedded=embedded.update,
                 )
             )
         report = report_of(reader, found)
@@ -175,7 +179,7 @@ def _question_table(changed: list[JsonObject]) -> Table:
     for name in ("agreement", "in", "out", "moved"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("date", no_wrap=True)
-    table.add_column("question", ratio=1, no_wrap=True, overflow="ellipsis", min_width=24)
+    table.add_column("question", ratio=1, min_width=24)
     for question in sorted(changed, key=lambda item: item["agreement"])[:_QUESTIONS_SHOWN]:
         moved = len(question["replayed_instead"]) + len(question["summary_instead"])
         table.add_row(
@@ -184,19 +188,22 @@ def _question_table(changed: list[JsonObject]) -> Table:
             Text(f"-{len(question['went_out'])}", "red"),
             f"~{moved}",
             f"{datetime.fromisoformat(question['recorded_at']):%Y-%m-%d}",
-            Text(one_line(question["question"])),
+            Text(one_line(question["question"]), no_wrap=True, overflow="ellipsis"),
         )
     return table
 
 
 def _memory_table(report: JsonObject) -> Table:
     table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
-    table.add_column("in", justify="right", style="green")
-    table.add_column("out", justify="right", style="red")
+    table.add_column("in", justify="right", style="green", no_wrap=True)
+    table.add_column("out", justify="right", style="red", no_wrap=True)
     table.add_column("date", no_wrap=True)
-    table.add_column("memory", ratio=1, no_wrap=True, overflow="ellipsis", min_width=24)
+    table.add_column("memory", ratio=1, min_width=24)
     for memory in report["memories"][:_MEMORIES_SHOWN]:
         table.add_row(
-            f"+{memory['came_in']}", f"-{memory['went_out']}", memory["date"][:10], Text(one_line(memory["note"]))
+            f"+{memory['came_in']}",
+            f"-{memory['went_out']}",
+            memory["date"][:10],
+            Text(one_line(memory["note"]), no_wrap=True, overflow="ellipsis"),
         )
     return table

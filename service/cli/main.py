@@ -11,8 +11,10 @@ import typer
 
 from domain.errors import InvalidInput, OpmError
 from service.cli.backtest import backtest
+from service.cli.backup import backup
 from service.cli.explain import explain
 from service.cli.recall import recall
+from service.cli.restore import restore
 from service.cli.shell import BAD_ARGUMENTS, FAILED, complain
 from service.cli.verify import verify
 
@@ -33,6 +35,8 @@ def _show_version(value: bool) -> None:
 
 
 app.command()(verify)
+app.command()(backup)
+app.command()(restore)
 
 
 @app.callback()

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 from rich.text import Text
+from tqdm import tqdm
 
 from domain.clock import iso
 from domain.errors import InvalidInput
@@ -31,18 +32,24 @@ def recall(
     user: User,
     at: Annotated[str | None, typer.Option("--at", metavar="POSITION|DATE", help=f"As of {moments.HELP}.")] = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=_COUNT_MAX, help="How many memories.")] = 10,
+    embed: Annotated[
+        bool, typer.Option("--embed/--no-embed", help="Search by vectors, or by words alone without any endpoint.")
+    ] = True,
     full: Annotated[bool, typer.Option("--full", help="Cut no text short.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show which memories a question finds now, or would have found then. Nothing is written to the ledger."""
-    settings = load_settings(ProjectionSettings)
+    settings = load_settings(ProjectionSettings) if embed else None
     if not query.strip():
         raise InvalidInput("QUERY", query, "give at least one visible character")
     with opened_past(settings) as reader:
         if not reader.has_events(user):
             raise InvalidInput("--user", user, "name a user who has memories")
         position = moments.position_of(reader, "--at", at) if at is not None else None
-        found = asyncio.run(recollect(reader, settings, user, query, count=count, at=position))
+        with tqdm(desc="memories embedded", unit="text", disable=None, delay=1.0) as progress:
+            found = asyncio.run(
+                recollect(reader, settings, user, query, count=count, at=position, on_embedded=progress.update)
+            )
     if as_json:
         print_json(_as_json(found))
         return
@@ -58,8 +65,9 @@ def _as_json(found: Recollection) -> JsonObject:
         "position": found.position,
         "recorded_at": found.moment.isoformat() if found.moment is not None else None,
         "head": found.head,
-        "embedding_model": found.space.model,
-        "dimensions": found.space.dimensions,
+        "mode": found.mode,
+        "embedding_model": found.space.model if found.space is not None else None,
+        "dimensions": found.space.dimensions if found.space is not None else None,
         "notes": list(found.notes),
         "memories": [
             {
@@ -78,10 +86,12 @@ def _told(found: Recollection, *, full: bool) -> Iterator[Text | Table]:
     when = f", recorded {iso(found.moment)[:19].replace('T', ' ')} UTC" if found.moment is not None else ""
     now = " (now)" if found.position == found.head else f" of {found.head}"
     yield Text(f"Memory of {one_line(found.user_id, 60)} at position {found.position}{now}{when}", "bold")
+    how = f"vectors of {found.space.model}" if found.space is not None else "words"
+    yield Text(f"by {one_line(how)}", "dim")
     for note in found.notes:
         yield Text(note, "yellow")
     if not found.found:
-        yield Text("Nothing was remembered.")
+        yield Text("Nothing was found.")
         return
     table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
     for name in ("#", "score", "by", "date", "conversation", "since"):

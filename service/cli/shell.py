@@ -16,6 +16,8 @@ from domain.ledger import Ledger
 from domain.past import PastReader
 from domain.settings import StorageSettings, load_settings
 from domain.sqlite import open_engine
+from domain.verification import Finding
+from migrations.runner import migrate, schema_revision
 
 DONE, FAILED, BAD_ARGUMENTS = 0, 1, 2
 """Exit statuses: done and all is well; something differs or failed; bad arguments."""
@@ -41,10 +43,27 @@ def complain(message: str) -> None:
     err.print(f"opm: {message}", markup=False)
 
 
+def finding_line(finding: Finding) -> str:
+    """Return a finding of a verification as one line."""
+    where: list[str] = [finding.part]
+    if finding.path is not None:
+        where.append(finding.path)
+    if finding.line is not None:
+        where.append(f"line {finding.line}")
+    if finding.position is not None:
+        where.append(f"event {finding.position}")
+    return f"{', '.join(where)}: {finding.what}"
+
+
 @contextmanager
 def opened_ledger(settings: StorageSettings | None = None) -> Iterator[Ledger]:
-    """Open the ledger of ``STORAGE_DIR``, beside a running service or without one."""
+    """Open the ledger of ``STORAGE_DIR``, beside a running service or without one, in the schema of this code.
+
+    Raises :class:`LedgerSchemaError` when there is none, or one that a newer version has migrated.
+    """
     settings = settings or load_settings(StorageSettings)
+    schema_revision(settings.ledger_path)
+    migrate(settings.ledger_path)
     ledger = Ledger(settings.ledger_path)
     try:
         yield ledger

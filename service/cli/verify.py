@@ -9,9 +9,9 @@ import typer
 
 from domain.errors import InvalidInput
 from domain.settings import StorageSettings, load_settings
-from domain.verification import Finding, parse_head
+from domain.verification import parse_head
 from projections.verify_storage import head_of, verify_storage
-from service.cli.shell import FAILED, AsJson, out, print_json
+from service.cli.shell import FAILED, AsJson, finding_line, out, print_json
 
 
 def verify(
@@ -53,7 +53,7 @@ def verify(
         )
     else:
         for finding in verified.findings:
-            out.print(_line(finding), markup=False)
+            out.print(finding_line(finding), markup=False)
         mirror = verified.mirror
         out.print(f"ledger: {verified.head.position} events, head {verified.head}", markup=False)
         behind = f", {mirror.behind} events not mirrored yet" if mirror.behind else ""
@@ -61,14 +61,3 @@ def verify(
         out.print("all is well" if not verified.findings else f"{len(verified.findings)} findings, see above")
     if verified.findings:
         raise typer.Exit(FAILED)
-
-
-def _line(finding: Finding) -> str:
-    where: list[str] = [finding.part]
-    if finding.path is not None:
-        where.append(finding.path)
-    if finding.line is not None:
-        where.append(f"line {finding.line}")
-    if finding.position is not None:
-        where.append(f"event {finding.position}")
-    return f"{', '.join(where)}: {finding.what}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from domain.events import GateDecided, RetrievalRecorded
 from domain.identity import file_name
@@ -253,7 +254,7 @@ class TestTheReport:
         assert told.status == 0
         for part in ("agreement", "came in", "spent", "Questions that would", "Memories that came in", QUESTIONS[2]):
             assert part in told.out, part
-        assert max(map(len, told.out.splitlines())) <= 120
+        assert max(map(cell_len, told.out.splitlines())) <= 120
 
     def test_as_a_page_of_its_own_in_which_all_is_escaped(self, upstream: ScriptedUpstream, tmp_path: Path) -> None:
         script = "<script>alert(1)</script> & <b>dog</b>"
@@ -318,3 +319,19 @@ def test_degraded_questions_are_left_out(upstream: ScriptedUpstream, tmp_path: P
         assert service.ledger.one(RetrievalRecorded, asked).outcome == "degraded"
         service.settle()
     assert report(tmp_path, upstream)["left_out"] == {"memory was degraded": 1, "memory was not asked": 1}
+
+
+def test_a_question_too_long_to_be_embedded_is_replayed_by_its_beginning(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    with running(upstream, tmp_path) as service:
+        service.tell_all(FACTS, USER)
+        service.settle()
+        upstream.max_input_chars = 2000
+        try:
+            service.client.tell(QUESTIONS[0] + " Think!" * 400, USER, "q")
+            service.settle()
+            found = report(tmp_path, upstream)["totals"]
+            assert (found["questions"], found["exact"]) == (1, 1)
+        finally:
+            upstream.max_input_chars = None

@@ -9,9 +9,19 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from rich.cells import cell_len
 
-from domain.events import MemoryEdited, MemoryForgotten, NewEvent, PromptReport, PromptsActivated, TurnRecorded
+from domain.events import (
+    MemoryEdited,
+    MemoryForgotten,
+    NewEvent,
+    PromptReport,
+    PromptsActivated,
+    TurnRecorded,
+    UserErased,
+)
 from domain.identity import SYSTEM_STREAM, StreamId
+from tests.domain.test_past import blank
 from tests.ledgers import ROOT, new_ledger_file, opened, record, record_turn
 from tests.ledgers import turn as a_turn
 from tests.service.opm import Ran, environment, opm
@@ -116,7 +126,7 @@ class TestAnAnswer:
             assert part in told.out, part
         assert DOG in told.out
         assert "replayed" in told.out
-        assert max(map(len, told.out.splitlines())) <= 120
+        assert max(map(cell_len, told.out.splitlines())) <= 120
 
     def test_only_the_prompt_and_all_but_it(self, service: Running, user: str) -> None:
         asked = service.client.tell("Say something.", user)
@@ -253,6 +263,20 @@ class TestOldAndOdd:
         assert told.status == 0
         assert "imported from chatgpt" in told.out
         assert "cannot be made again" in told.out
+
+    def test_of_an_erased_answer_its_events_are_left(self, tmp_path: Path) -> None:
+        path = new_ledger_file(tmp_path)
+        with opened(path) as ledger:
+            turn, _ = record(ledger, StreamId("ann", "c"), self._alone(None), UserErased(events=1, conversations=1))
+        blank(path, "ann")
+        assert turn.correlation_id is not None
+        told = opm(environment(tmp_path), "explain", turn.correlation_id)
+        assert told.status == 0
+        assert "erased" in told.out
+        assert "TurnRecorded" in told.out
+        story = opm(environment(tmp_path), "explain", turn.correlation_id, "--json").json
+        assert (story["state"], story["turn"], story["prompt"]) == ("erased", None, None)
+        assert "Lisbon" not in json.dumps(story)
 
     def test_a_layout_or_a_system_text_that_is_not_known(self, tmp_path: Path) -> None:
         with opened(new_ledger_file(tmp_path)) as ledger:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from domain.clock import iso
 from domain.events import RetrievalRecorded
@@ -70,7 +71,7 @@ class TestNow:
         assert f"edited at {position + 1}" in told
         assert "Bruno likes cheese" in told
         assert "facts 1" in told
-        assert max(map(len, told.splitlines())) <= 120
+        assert max(map(cell_len, told.splitlines())) <= 120
         assert "Bello" in recalled(service, user).out
 
     def test_never_another_users(self, service: Running, user: str) -> None:
@@ -153,7 +154,7 @@ class TestThen:
         after = iso(first.recorded_at + timedelta(microseconds=1))
         assert list(notes(recalled(service, user, "--json", "--at", after))) == told
         assert not notes(recalled(service, user, "--json", "--at", f"{first.recorded_at:%Y-%m-%d}"))
-        assert "Nothing was remembered" in recalled(service, user, "--at", "2020-01-01").out
+        assert "Nothing was found" in recalled(service, user, "--at", "2020-01-01").out
 
     @pytest.mark.parametrize(
         ("at", "said"), [("999999", "the ledger ends at position"), ("soon", "give a ledger position, or a date")]
@@ -174,7 +175,7 @@ class TestThen:
 class TestTheModelOfThen:
     def test_is_used_while_it_answers_and_said_when_it_does_not(self, tmp_path: Path) -> None:
         with ScriptedUpstream() as upstream:
-            upstream.embedding_models = ("old-model", "new-model")
+            upstream.embedding_models = ("e5-old", "new-model")
             with running(upstream, tmp_path) as service:
                 service.tell_all(FACTS, "ann")
                 service.settle()
@@ -183,18 +184,38 @@ class TestTheModelOfThen:
                 service.settle()
             swapped = environment(tmp_path, upstream, EMB_MODEL="new-model")
             ran = opm(swapped, "recall", QUESTION, "--user", "ann", "--at", str(then.index_position), "--json")
-            assert ran.json["embedding_model"] == "old-model"
+            assert ran.json["embedding_model"] == "e5-old"
             assert [round(m["score"], 6) for m in ran.json["memories"]] == [c.score for c in then.candidates]
             upstream.embedding_models = ("new-model",)
             ran = opm(swapped, "recall", QUESTION, "--user", "ann", "--at", str(then.index_position), "--json")
             assert ran.json["embedding_model"] == "new-model"
-            assert "old-model" in ran.json["notes"][0]
+            assert "e5-old" in ran.json["notes"][0]
             assert len(ran.json["memories"]) == 3
 
-    def test_no_endpoint_at_all_is_one_line(self, service: Running, user: str) -> None:
-        service.tell_all(FACTS[:1], user)
+    def test_where_none_answers_the_words_have_to_do(self, service: Running, user: str) -> None:
+        told = service.tell_all([*FACTS, "我的猫叫豆豆。"], user)
         service.settle()
         service.upstream.fail_always("embed", Fault(status=503))
-        told = recalled(service, user)
-        assert told.status == 1
-        assert len(told.err.strip().splitlines()) == 1
+        ran = recalled(service, user, "--json", query="Bruno's cheese")
+        assert ran.status == 0
+        assert ran.json["mode"] == "lexical"
+        assert "searched by words alone" in ran.json["notes"][0]
+        assert ran.json["memories"][0]["memory_id"] == told[1]
+        assert list(notes(recalled(service, user, "--json", query="豆豆"))) == told[3:]
+
+
+class TestByWordsAlone:
+    def test_no_endpoint_is_asked(self, service: Running, user: str) -> None:
+        told = service.tell_all(FACTS, user)
+        service.settle()
+        before = service.ledger.reader.head_position()
+        withdraw(service, user, "facts", told[0])
+        service.upstream.forget_calls()
+        then = recalled(service, user, "--no-embed", "--json", "--at", str(before), query="dog called Bruno")
+        assert next(iter(notes(then))) == told[0]
+        assert then.json["notes"] == []
+        assert told[0] not in notes(recalled(service, user, "--no-embed", "--json", query="dog called Bruno"))
+        assert "by words" in recalled(service, user, "--no-embed", query="dog called Bruno").out
+        assert not service.upstream.calls
+        unset = opm(environment(storage_of(service)), "recall", "dog", "--user", user, "--no-embed")
+        assert unset.status == 0
