@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import openai
+from openai import AsyncOpenAI, omit
 
 from domain.errors import EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailable
-from domain.events import JsonObject
-from projections.endpoint import CallFailed, CallTimedOut, Endpoint, NoConnection, Refused
 from projections.settings import ProjectionSettings
 
 log = logging.getLogger(__name__)
@@ -43,10 +41,12 @@ class EmbeddingClient:
         self.passage_prefix = settings.passage_prefix
         self._dims_wanted = settings.embedding_dims
         self._ask_dims = False
-        self._endpoint = Endpoint(settings.emb_base_url, settings.openai_api_key.get_secret_value())
+        self._client = AsyncOpenAI(
+            base_url=settings.emb_base_url, api_key=settings.openai_api_key.get_secret_value(), max_retries=0
+        )
 
     async def close(self) -> None:
-        await self._endpoint.close()
+        await self._client.close()
 
     def space(self, dimensions: int) -> EmbeddingSpace:
         """Return the space of this client's vectors of ``dimensions`` numbers."""
@@ -92,35 +92,27 @@ class EmbeddingClient:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _request(self, texts: Sequence[str], timeout_s: float) -> Vectors:
-        # In base64 a vector is a quarter as long as in digits, and is read without parsing a thousand of them.
-        body: JsonObject = {"model": self.model, "input": list(texts), "encoding_format": "base64"}
-        if self._ask_dims:
-            body["dimensions"] = self._dims_wanted
         try:
-            answer = await self._endpoint.post("/embeddings", body, timeout_s=timeout_s)
-            rows = [_row(item["embedding"]) for item in sorted(answer["data"], key=lambda item: item["index"])]
+            response = await self._client.embeddings.create(
+                model=self.model,
+                input=list(texts),
+                timeout=timeout_s,
+                dimensions=self._dims_wanted if self._ask_dims else omit,
+            )
+            rows = [item.embedding for item in sorted(response.data, key=lambda item: item.index)]
             return _unit_rows(rows, len(texts))
-        except CallTimedOut:
+        except openai.APITimeoutError:
             raise EmbeddingUnavailable(f"the embedding endpoint did not answer within {timeout_s:g} s") from None
-        except NoConnection:
+        except openai.APIConnectionError:
             raise EmbeddingUnavailable("the embedding endpoint (EMB_BASE_URL) cannot be reached") from None
-        except Refused as error:
-            raise _from_status(error.status, self.model) from None
-        except (CallFailed, ValueError, TypeError, LookupError) as error:
-            # What an answer that is no list of embeddings leads to, depending on how it is malformed.
+        except openai.APIStatusError as error:
+            raise _from_status(error.status_code, self.model) from None
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
+            # What the client raises on an answer that is no embeddings list, depending on how it is malformed.
             raise EmbeddingMisfit(
                 f"the answer of the embedding endpoint cannot be read ({type(error).__name__}): "
                 "is EMB_BASE_URL an OpenAI-compatible endpoint, ending in /v1?"
             ) from None
-
-
-def _row(embedding: Any) -> Vectors:
-    """Read one vector: base64 of little-endian float32 as asked for, or the list of numbers that some send anyway."""
-    if isinstance(embedding, str):
-        return np.frombuffer(base64.b64decode(embedding), "<f4")
-    if not isinstance(embedding, list):
-        raise TypeError("an embedding is a list of numbers")
-    return np.asarray(embedding, np.float32)
 
 
 def _from_status(status: int, model: str) -> EmbeddingUnavailable | EmbeddingRejected | EmbeddingMisfit:
@@ -135,9 +127,7 @@ def _from_status(status: int, model: str) -> EmbeddingUnavailable | EmbeddingRej
     return EmbeddingUnavailable(f"the embedding endpoint fails ({status})")
 
 
-def _unit_rows(rows: Sequence[Vectors], expected: int) -> Vectors:
-    if not rows:
-        raise ValueError("an answer without embeddings")
+def _unit_rows(rows: Sequence[Sequence[float]], expected: int) -> Vectors:
     if len(rows) != expected:
         raise EmbeddingMisfit(f"the embedding endpoint gave {len(rows)} vectors for {expected} texts")
     if len({len(row) for row in rows}) != 1 or not len(rows[0]):

@@ -45,7 +45,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 def _app_from_environment() -> FastAPI:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Their INFO lines name addresses and, on some failures, parts of what was sent.
-    for noisy in ("aiohttp", "httpx2", "httpcore2", "alembic", "faiss"):
+    for noisy in ("httpx2", "httpcore2", "openai", "alembic", "faiss"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         settings = load_settings(ServiceSettings)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import httpx2
+import openai
+from openai import AsyncOpenAI, AsyncStream
+
 from domain.errors import UpstreamError
 from domain.events import JsonObject, Usage
 from domain.reasoning import storable
-from projections.endpoint import (
-    BrokeOff,
-    CallFailed,
-    CallTimedOut,
-    Endpoint,
-    ErrorInStream,
-    NoConnection,
-    Refused,
-)
 from service.settings import ServiceSettings
 
 Message = dict[str, str]
@@ -55,15 +51,15 @@ class ChatClient:
     def __init__(self, settings: ServiceSettings) -> None:
         self.model = settings.llm_model
         self._settings = settings
-        self._endpoint = Endpoint(
-            settings.llm_base_url,
-            settings.openai_api_key.get_secret_value(),
-            silence_s_max=settings.llm_timeout_s,
-            connect_timeout_s=settings.llm_connect_timeout_s,
+        self._client = AsyncOpenAI(
+            base_url=settings.llm_base_url,
+            api_key=settings.openai_api_key.get_secret_value(),
+            max_retries=0,
+            timeout=httpx2.Timeout(settings.llm_timeout_s, connect=settings.llm_connect_timeout_s),
         )
 
     async def close(self) -> None:
-        await self._endpoint.close()
+        await self._client.close()
 
     async def complete(
         self,
@@ -74,20 +70,19 @@ class ChatClient:
         response_format: JsonObject | None = None,
     ) -> Completion:
         """Ask for one short answer at temperature 0, as decisions and summaries need it."""
-        body: JsonObject = {
-            "model": self.model,
-            "messages": list(messages),
-            "temperature": 0,
-            "max_tokens": max_tokens,
-            **self._settings.decision_extra_body,
-        }
+        body: JsonObject = {"temperature": 0, "max_tokens": max_tokens, **self._settings.decision_extra_body}
         if response_format is not None:
             body["response_format"] = response_format
         try:
-            answer = await self._endpoint.post("/chat/completions", body, timeout_s=timeout_s)
-        except CallTimedOut:
+            async with asyncio.timeout(timeout_s):
+                answer: Any = await self._client.post(
+                    "/chat/completions",
+                    cast_to=object,
+                    body={"model": self.model, "messages": list(messages), **body},
+                )
+        except TimeoutError:
             raise _timed_out(timeout_s) from None
-        except CallFailed as error:
+        except (openai.OpenAIError, ValueError) as error:
             raise _as_upstream_error(error, self._settings) from None
         return _completion(answer)
 
@@ -103,16 +98,42 @@ class ChatClient:
             "stream": True,
         }
         try:
-            async with self._endpoint.stream("/chat/completions", body) as chunks:
-                yield _deltas(chunks)
-        except CallFailed as error:
+            stream = await self._client.post(
+                "/chat/completions",
+                # As plain JSON: building the client's models would cost more than all else that is done with a chunk.
+                cast_to=object,
+                body=body,
+                stream=True,
+                stream_cls=AsyncStream[object],
+            )
+        except (openai.OpenAIError, ValueError) as error:
             raise _as_upstream_error(error, self._settings) from None
+        async with stream:
+            yield self._deltas(stream)
+
+    async def _deltas(self, stream: AsyncStream[object]) -> AsyncIterator[Delta]:
+        finished = False
+        try:
+            async for chunk in stream:
+                delta = _delta(chunk)
+                if delta is not None:
+                    finished = finished or delta.finish_reason is not None
+                    yield delta
+        except (httpx2.TimeoutException, openai.APITimeoutError):
+            raise _timed_out(self._settings.llm_timeout_s) from None
+        except openai.APIConnectionError:
+            # The client uses one name for an endpoint that is away and for one that leaves in mid-sentence.
+            raise _broke_off() from None
+        except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:
+            raise _as_upstream_error(error, self._settings) from None
+        if not finished:
+            raise _broke_off()
 
     async def max_model_len(self) -> int | None:
         """Return how many tokens the model takes, as far as the endpoint's list of models says so."""
         try:
-            answer = await self._endpoint.get("/models", timeout_s=_PROBE_TIMEOUT_S)
-        except CallFailed as error:
+            answer: Any = await self._client.get("/models", cast_to=object, options={"timeout": _PROBE_TIMEOUT_S})
+        except (openai.OpenAIError, ValueError) as error:
             raise _as_upstream_error(error, self._settings) from None
         entries = answer.get("data") if isinstance(answer, dict) else None
         for entry in entries if isinstance(entries, list) else []:
@@ -125,27 +146,16 @@ class ChatClient:
         """Return the endpoint's own count of a text, None where it has no ``/tokenize`` (vLLM's is outside ``/v1``)."""
         root = self._settings.llm_base_url.removesuffix("/v1")
         try:
-            answer = await self._endpoint.post(
+            answer: Any = await self._client.post(
                 f"{root}/tokenize",
-                {"model": self.model, "prompt": text, "add_special_tokens": False},
-                timeout_s=_PROBE_TIMEOUT_S,
+                cast_to=object,
+                body={"model": self.model, "prompt": text, "add_special_tokens": False},
+                options={"timeout": _PROBE_TIMEOUT_S},
             )
-        except CallFailed:
+        except (openai.OpenAIError, ValueError):
             return None
         count = answer.get("count") if isinstance(answer, dict) else None
         return count if isinstance(count, int) else None
-
-
-async def _deltas(chunks: AsyncIterator[Any]) -> AsyncIterator[Delta]:
-    """Read the chunks of an answer; raise :class:`UpstreamError` where they are none, or end before it does."""
-    finished = False
-    async for chunk in chunks:
-        delta = _delta(chunk)
-        if delta is not None:
-            finished = finished or delta.finish_reason is not None
-            yield delta
-    if not finished:
-        raise _broke_off()
 
 
 def _completion(answer: Any) -> Completion:
@@ -161,7 +171,7 @@ def _completion(answer: Any) -> Completion:
 
 
 def _delta(chunk: Any) -> Delta | None:
-    """Read one chunk; None when it says nothing."""
+    """Read one chunk; None when it says nothing. Raises :class:`ValueError` for what is no chunk."""
     try:
         usage = _usage(chunk.get("usage"))
         choice = chunk["choices"][0] if chunk.get("choices") else None
@@ -171,9 +181,9 @@ def _delta(chunk: Any) -> Delta | None:
         text, finish_reason = delta.get("content") or "", choice.get("finish_reason")
         reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
     except (KeyError, IndexError, TypeError, AttributeError):
-        raise _unreadable() from None
+        raise ValueError("a chunk of the answer has not the shape of one") from None
     if not isinstance(text, str) or not isinstance(finish_reason, str | None):
-        raise _unreadable()
+        raise ValueError("a chunk of the answer has not the shape of one")  # noqa: TRY004 - a bad value from outside
     return Delta(
         text=storable(text),
         reasoning=reasoning if isinstance(reasoning, str) else "",
@@ -213,28 +223,27 @@ def _unreadable() -> UpstreamError:
     )
 
 
-def _as_upstream_error(error: CallFailed, settings: ServiceSettings) -> UpstreamError:
-    """Say what went wrong in terms of the chat endpoint and its settings."""
-    match error:
-        case CallTimedOut():
-            return _timed_out(settings.llm_timeout_s)
-        case Refused():
-            return _from_status(error, settings)
-        case NoConnection():
-            return UpstreamError(
-                "the chat endpoint (LLM_BASE_URL) cannot be reached", status=502, code="upstream_unreachable"
-            )
-        case BrokeOff():
-            return _broke_off()
-        case ErrorInStream():
-            return UpstreamError(
-                "the chat endpoint reported an error in the middle of its answer", status=502, code="upstream_failed"
-            )
+def _as_upstream_error(error: Exception, settings: ServiceSettings) -> UpstreamError:
+    """Say what went wrong in our own words: a foreign message may quote a key or somebody's text."""
+    if isinstance(error, openai.APITimeoutError):
+        return _timed_out(settings.llm_timeout_s)
+    if isinstance(error, openai.APIStatusError):
+        return _from_status(error, settings)
+    if isinstance(error, openai.APIConnectionError):
+        return UpstreamError(
+            "the chat endpoint (LLM_BASE_URL) cannot be reached", status=502, code="upstream_unreachable"
+        )
+    if isinstance(error, httpx2.HTTPError):
+        return _broke_off()
+    if isinstance(error, openai.APIError) and not isinstance(error, openai.APIResponseValidationError):
+        return UpstreamError(
+            "the chat endpoint reported an error in the middle of its answer", status=502, code="upstream_failed"
+        )
     return _unreadable()
 
 
-def _from_status(error: Refused, settings: ServiceSettings) -> UpstreamError:
-    status = error.status
+def _from_status(error: openai.APIStatusError, settings: ServiceSettings) -> UpstreamError:
+    status = error.status_code
     if status in {401, 403}:
         return UpstreamError(
             f"the chat endpoint refuses the key ({status}): check OPENAI_API_KEY",
@@ -252,21 +261,21 @@ def _from_status(error: Refused, settings: ServiceSettings) -> UpstreamError:
             "the chat endpoint limits the rate of requests (429): try again later",
             status=429,
             code="rate_limit_exceeded",
-            retry_after_s=_seconds(error.retry_after),
+            retry_after_s=_retry_after(error),
         )
     if status in {408, 504}:
         return UpstreamError(f"the chat endpoint timed out ({status})", status=504, code="upstream_timeout")
     if 400 <= status < 500:
-        # A foreign message may quote somebody's text, so only the client whose text it is gets to see it.
-        reason = f": {storable(error.reason[:_ERROR_CHARS_MAX])}" if error.reason is not None else ""
+        said = error.body.get("message") if isinstance(error.body, dict) else None
+        reason = f": {storable(said[:_ERROR_CHARS_MAX])}" if isinstance(said, str) else ""
         return UpstreamError(
             f"the chat endpoint rejected the request ({status}){reason}", status=400, code="upstream_rejected"
         )
     return UpstreamError(f"the chat endpoint fails ({status})", status=502, code="upstream_failed")
 
 
-def _seconds(retry_after: str | None) -> float | None:
+def _retry_after(error: openai.APIStatusError) -> float | None:
     try:
-        return float(retry_after or "")
+        return float(error.response.headers.get("retry-after", ""))
     except ValueError:
         return None
