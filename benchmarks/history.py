@@ -8,8 +8,10 @@ finds every vector in the cache.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from uuid import uuid4
 
@@ -41,11 +43,18 @@ def make_history(storage_dir: Path, user_id: str, memories: int, space: Embeddin
 
     They are numbered from ``first`` on, and the number is part of the text: users with other numbers share no text.
     """
+    make_histories(storage_dir, [user_id], memories, space, first=first)
+
+
+def make_histories(
+    storage_dir: Path, user_ids: Sequence[str], memories: int, space: EmbeddingSpace, *, first: int = 0
+) -> None:
+    """Do the same for several users, who all say the same."""
     storage_dir.mkdir(parents=True, exist_ok=True)
     migrate(storage_dir / "ledger.sqlite3")
     ledger = Ledger(storage_dir / "ledger.sqlite3")
     waiting: deque[Future[tuple[Event, ...]]] = deque()
-    for start in range(0, memories, _TURNS_PER_APPEND):
+    for user_id, start in product(user_ids, range(0, memories, _TURNS_PER_APPEND)):
         stream = StreamId(user_id, f"conversation {start // _TURNS_PER_CONVERSATION}")
         numbers = range(first + start, first + min(start + _TURNS_PER_APPEND, memories))
         waiting.append(_append(ledger, stream, numbers))

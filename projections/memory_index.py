@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -33,6 +31,7 @@ from projections.embedding_clients import SpaceClient
 from projections.follower import safe_message
 from projections.index_files import IndexFiles
 from projections.index_rows import hash_of, index_rows, ready_count
+from projections.open_indices import OpenIndices
 from projections.settings import ProjectionSettings
 from projections.user_index import Hit, UserIndex
 from projections.vector_cache import VectorCache
@@ -71,8 +70,7 @@ class MemoryIndex:
         self._ledger = ledger
         self._cache = cache
         self._settings = settings
-        self._open: OrderedDict[tuple[str, EmbeddingSpace], UserIndex] = OrderedDict()
-        self._open_lock = threading.Lock()
+        self.held: OpenIndices[tuple[str, EmbeddingSpace], UserIndex] = OpenIndices(settings.index_cache_mb << 20)
         self._embedders: dict[SpaceClient, Embedder] = {}
         self._active = ActiveModel(ledger, client, cache, settings)
         self.notice: str | None = None
@@ -102,6 +100,8 @@ class MemoryIndex:
         embedded = time.perf_counter()
         hits, memories, position = await _in_thread(self._searched, user_id, prepared, vectors, count)
         searched = time.perf_counter()
+        if prepared[1].wants_coarse_look():
+            self._maintain_later(user_id)
         return Found(hits, memories, client.space, position, (embedded - started) * 1000, (searched - embedded) * 1000)
 
     def _prepared(self, user_id: str) -> _Prepared | None:
@@ -176,6 +176,8 @@ class MemoryIndex:
             await self.embedder(space).embed_missing(_distinct(behind))
         if index.wants_snapshot():
             await asyncio.to_thread(self._take_snapshot, user_id, space, index)
+        elif index.wants_coarse_look():
+            await asyncio.to_thread(index.make_coarse_look)
 
     def embedder(self, space: EmbeddingSpace) -> Embedder:
         """Return the embedder of a space for work in the background."""
@@ -241,22 +243,10 @@ class MemoryIndex:
 
     def _opened(self, user_id: str, space: EmbeddingSpace) -> UserIndex:
         key = (user_id, space)
-        with self._open_lock:
-            index = self._open.get(key)
-        if index is not None and self._stands(user_id, index.position):
-            with self._open_lock:
-                if key in self._open:
-                    self._open.move_to_end(key)
-            return index
-        with self._open_lock:
-            if self._open.get(key) is index:
-                self._open.pop(key, None)  # what it was made of was erased
-        index = self._load(user_id, space)
-        with self._open_lock:
-            index = self._open.setdefault(key, index)
-            budget = self._settings.index_cache_mb << 20
-            while len(self._open) > 1 and sum(held.nbytes for held in self._open.values()) > budget:
-                self._open.popitem(last=False)
+        index = self.held.get(key, lambda: self._load(user_id, space))
+        if not self._stands(user_id, index.position):
+            self.held.drop(key, index)  # what it was made of was erased
+            index = self.held.get(key, lambda: self._load(user_id, space))
         return index
 
     def _opened_again(self, user_id: str, space: EmbeddingSpace, index: UserIndex) -> bool:
@@ -270,9 +260,7 @@ class MemoryIndex:
             return False
         if manifest is None or manifest.position <= index.position:
             return False
-        with self._open_lock:
-            if self._open.get((user_id, space)) is index:
-                del self._open[user_id, space]
+        self.held.drop((user_id, space), index)
         return True
 
     def _stands(self, user_id: str, position: int) -> bool:
@@ -292,11 +280,13 @@ class MemoryIndex:
         snapshot, position = index.snapshot()
         files = self._files(user_id, space)
         anchor = self._ledger.reader.hash_at(position)
-        manifest = files.save(snapshot, index.storage, position, anchor)
+        fresh = files.load(files.save(snapshot, index.storage, position, anchor))
         if not self._stands(user_id, position):
             files.remove()  # erased while it was written: the folder may be there again after the erasure removed it
             return
-        index.adopt(files.load(manifest))
+        if fresh.wants_coarse_look():
+            fresh.make_coarse_look()
+        index.adopt(fresh)
 
     def _files(self, user_id: str, space: EmbeddingSpace) -> IndexFiles:
         return IndexFiles(self._settings.users_dir, user_id, space)

@@ -153,7 +153,7 @@ class TestThrownAway:
     async def test_the_same_searches_give_the_same_results(
         self, storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, cache_too: bool
     ) -> None:
-        monkeypatch.setattr("projections.user_index._TAIL_ROWS_MIN", 16)
+        monkeypatch.setattr("projections.user_index._CHANGES_MIN", 16)
         settings = settings_for(storage, upstream)
         async with opened(settings) as world:
             for start in range(0, 60, 7):
@@ -213,15 +213,15 @@ class TestOneUserAtATime:
             return load(index, user_id, *rest)  # type: ignore[arg-type]
 
         monkeypatch.setattr(MemoryIndex, "_load", counted)
-        upstream.dims = 1024  # an empty tail alone takes a mebibyte
+        upstream.dims = 8192  # forty vectors take more than a mebibyte
         users = ("ann", "bob", "cem")
         async with opened(settings_for(storage, upstream, index_cache_mb=1)) as world:
-            own = {user: remember(world.ledger, user, [f"{user}'s ferry"])[0] for user in users}
+            own = {user: remember(world.ledger, user, [f"{user}'s ferry {n}" for n in range(20)]) for user in users}
             await follow(world)
             loads.clear()
             for _ in range(2):
                 for user in users:
-                    assert [position for position, _ in await world.found(user, QUESTION)] == [own[user]]
+                    assert {position for position, _ in await world.found(user, QUESTION, 20)} == set(own[user])
             assert loads == [*users, *users]
             await world.found("cem", QUESTION)
             assert len(loads) == 6, "the one used last stays"
@@ -229,16 +229,16 @@ class TestOneUserAtATime:
     async def test_one_that_is_closed_during_the_embedding_is_searched_whole(
         self, storage: Path, upstream: ScriptedUpstream
     ) -> None:
-        upstream.dims = 1024  # an empty tail alone takes a mebibyte
+        upstream.dims = 8192  # forty vectors take more than a mebibyte
         async with opened(settings_for(storage, upstream, index_cache_mb=1)) as world:
-            own = {user: remember(world.ledger, user, FACTS) for user in ("ann", "bob")}
+            own = {user: remember(world.ledger, user, many(20)) for user in ("ann", "bob")}
             await follow(world)
             upstream.forget_calls()
             upstream.fail("embed", Fault(hang_s=UNTIL_RELEASED))
             searching = asyncio.create_task(world.found("ann", QUESTION, 100))
             await upstream.await_for("embed")
             assert {position for position, _ in await world.found("bob", QUESTION, 100)} == set(own["bob"])
-            assert [user for user, _ in world.index._open] == ["bob"]
+            assert [user for user, _ in world.index.held] == ["bob"]
             upstream.release()
             assert {position for position, _ in await searching} == set(own["ann"])
 

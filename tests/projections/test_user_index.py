@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from domain.events import Facet
+from projections import user_index
 from projections.embedding_client import EmbeddingSpace, Vectors
 from projections.index_files import IndexFiles
 from projections.keys import key_of
 from projections.user_index import Hit, Storage, UserIndex
+from tests.projections.index_hammer import Hammer
 
 DIMENSIONS = 16
 CLOSE = 2e-6  # float32 sums of products in another order
@@ -93,6 +95,28 @@ class GrownIndex(RuleBasedStateMachine):
         keys = list(dict.fromkeys(keys))
         self.grow(keys, unit_rows(self.random, len(keys), self.storage))
 
+    @precondition(lambda self: self.vectors)
+    @rule(count=st.integers(1, 20), unknown=st.booleans(), again=st.booleans())
+    def withdraw(self, count: int, unknown: bool, again: bool) -> None:
+        """Withdraw some keys, beside new ones or not; perhaps one comes back at once, as a corrected memory does."""
+        known = np.array(sorted(self.vectors))
+        keys = self.random.choice(known, min(count, len(known)), replace=False).tolist()
+        after, gone = self.position, [key_of(10**6, "exchange")] * unknown + keys
+        self.position += len(gone)
+        withdrawn = [(after + step, key) for step, key in enumerate(gone, start=1)]
+        nothing = np.empty((0, DIMENSIONS), np.float32)
+        assert self.index.extend(after, [], [], nothing, self.position, withdrawn=withdrawn)
+        for key in keys:
+            del self.vectors[key]
+        if again:
+            self.grow(keys[:1], unit_rows(self.random, 1, self.storage))
+
+    @precondition(lambda self: self.position > 0)
+    @rule()
+    def look_coarsely(self) -> None:
+        if self.index.wants_coarse_look():
+            self.index.make_coarse_look()
+
     @precondition(lambda self: self.position > 0)
     @rule()
     def events_without_vectors(self) -> None:
@@ -157,6 +181,12 @@ class GrownIndex(RuleBasedStateMachine):
             tied = sorted(position for other, position in ranks if other == score)
             got = [hit.turn_position for hit in hits if score_of[hit.turn_position] == score]
             assert got == tied[: len(got)]
+
+
+@pytest.fixture(autouse=True)
+def _small_indices_are_looked_at_coarsely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_index, "_COARSE_ROWS_MIN", 1)
+    monkeypatch.setattr(user_index, "_COARSE_WIDENING", 2)
 
 
 class GrownHalf(GrownIndex):
@@ -238,3 +268,11 @@ def test_the_same_text_said_again_comes_oldest_first_wherever_it_is_stored(stora
             snapshot, position = index.snapshot()
             index.adopt(UserIndex(dimensions, storage, snapshot=snapshot, position=position))
     assert [hit.turn_position for hit in index.search(query, 5)] == said_again
+
+
+def test_eight_threads_at_one_index_lose_nothing_and_find_nothing_withdrawn(tmp_path: Path) -> None:
+    hammer = Hammer(tmp_path)
+    hammer.run(2.0)
+    assert hammer.searches > 0
+    assert hammer.snapshots > 1
+    assert hammer.withdrawn

@@ -173,7 +173,8 @@ class ScriptedUpstream(Dialect, Script):
                 headers = {"retry-after": call.fault.retry_after} if call.fault.retry_after else {}
                 return connection.send(error.status, wire.encode(wire.error(error)), headers)
             call.status = 200
-            return self._send(connection, answer, call.fault)
+        # Logged as ended first: a quick client would otherwise look at the log before that is written.
+        return self._send(connection, answer, call.fault)
 
     async def _pause(self, seconds: float) -> None:
         if seconds <= 0:

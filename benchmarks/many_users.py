@@ -1,0 +1,117 @@
+"""``python -m benchmarks.many_users``: how many users fit into how much memory, and what a search costs each of them.
+
+Every user is searched twice: first in turn, each for the first time since the start, then in random order, when most
+have had to make room for others. The memory is that of this process, which holds all that a service holds of its
+index: the ledger's readers, the vector cache, the open indices. The histories are made by another one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.history import SHARED_WORD, make_histories
+from benchmarks.turn import _rebuild, _upstream_process
+from domain.ledger import Ledger
+from projections.embedding_client import EmbeddingClient, EmbeddingSpace
+from projections.memory_index import MemoryIndex
+from projections.settings import ProjectionSettings
+from projections.vector_cache import VectorCache
+from tests.upstream import EMBEDDING_MODEL
+
+RSS_MB_MAX = 1024
+_WANTED = 66
+_WARM_MAX = 2000
+
+
+def main() -> None:
+    """Print times and memory, and whether the goal is met."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.many_users", description="Memory of many users.")
+    parser.add_argument("--users", type=int, default=10_000)
+    parser.add_argument("--memories", type=int, default=100)
+    parser.add_argument("--dims", type=int, default=384)
+    parser.add_argument("--cache-mb", type=int, default=512, help="INDEX_CACHE_MB")
+    parser.add_argument("--rebuild", action="store_true", help="write every user's snapshot first")
+    given = parser.parse_args()
+    users = [f"user {number}" for number in range(given.users)]
+    with tempfile.TemporaryDirectory(prefix="users-") as folder, _upstream_process(given.dims) as upstream_url:
+        print(f"making {given.memories} memories for each of {given.users} users", file=sys.stderr, flush=True)
+        space = EmbeddingSpace(EMBEDDING_MODEL, given.dims, "")
+        making = get_context("spawn").Process(target=make_histories, args=(Path(folder), users, given.memories, space))
+        making.start()
+        making.join()
+        assert making.exitcode == 0
+        settings = ProjectionSettings.model_validate(
+            {
+                "storage_dir": folder,
+                "emb_base_url": upstream_url,
+                "emb_model": EMBEDDING_MODEL,
+                "index_cache_mb": given.cache_mb,
+            }
+        )
+        if given.rebuild:
+            _rebuild({"STORAGE_DIR": folder, "EMB_BASE_URL": upstream_url, "EMB_MODEL": EMBEDDING_MODEL})
+        asyncio.run(_measure(settings, users))
+
+
+async def _measure(settings: ProjectionSettings, users: list[str]) -> None:
+    ledger = Ledger(settings.ledger_path)
+    cache = VectorCache(settings.vector_cache_path, half=settings.index_storage == "fp16")
+    client = EmbeddingClient(settings)
+    index = MemoryIndex(ledger, client, cache, settings)
+    await index.search("nobody", SHARED_WORD, _WANTED)
+    before = _resident_mb()
+    first = await _searched(index, users)
+    held = _resident_mb()
+    warm = await _searched(index, (users[-1] for _ in range(100)))
+    order = random.Random(3).choices(users, k=_WARM_MAX)  # noqa: S311 - an order, no secret
+    again = await _searched(index, order)
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    descriptors = _descriptors()
+    await index.close()
+    await client.close()
+    cache.close()
+    ledger.close()
+    for name, times in (("first search", first), ("warm search", warm), ("in random order", again)):
+        print(f"{name:16} p50 {np.percentile(times, 50):7.2f} ms   p95 {np.percentile(times, 95):7.2f} ms")
+    for name, resident in (("before", before), ("after every user", held)):
+        print(f"resident memory {name}: {resident[0]:.0f} MB own and {resident[1]:.0f} MB of mapped files")
+    print(f"open indices: {len(index.held)} of {len(users)}, counted as {index.held.nbytes / 2**20:.0f} MB")
+    print(f"file descriptors: {descriptors}")
+    print(f"at most {peak_mb:.0f} MB (goal: {RSS_MB_MAX} MB): {'met' if peak_mb <= RSS_MB_MAX else 'MISSED'}")
+
+
+async def _searched(index: MemoryIndex, users: Iterable[str]) -> list[float]:
+    """Search for each user; return the milliseconds without those of the embedding call."""
+    times: list[float] = []
+    for user in users:
+        started = time.perf_counter()
+        found = await index.search(user, f"What did we read by the {SHARED_WORD}?", _WANTED)
+        times.append((time.perf_counter() - started) * 1000 - found.embed_ms)
+        assert user == "nobody" or len(found.hits) == _WANTED, user
+    return times
+
+
+def _resident_mb() -> tuple[float, float]:
+    """Return what this process has allocated, and what it has read of mapped files, which the kernel may take back."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    own, mapped = (int(status[name].split()[0]) / 1024 for name in ("RssAnon", "RssFile"))
+    return own, mapped
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+if __name__ == "__main__":
+    main()
