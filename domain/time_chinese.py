@@ -7,6 +7,7 @@ Chinese has no spaces, so that a time can be seen where none is: 晚上周围 ho
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 from domain.calendar_spans import (
     DAY,
@@ -47,7 +48,8 @@ _NUMBER = "[一二三四五六七八九十两]{1,3}"
 _COUNT = rf"(?:\d{{1,3}}|{_NUMBER}|几|半)"
 _UNIT = "(?:天|日|周|个?星期|个?礼拜|个月|年)"
 _WEEK = "(?:周|个?星期|个?礼拜)"
-_YEAR = r"(?<!\d)(?:19[5-9]|20\d)\d\ ?年"
+_ZERO = "〇零○"
+_YEAR = rf"(?<!\d)(?:(?:19[5-9]|20\d)\d|二[{_ZERO}][{_DIGITS}{_ZERO}]{{2}})\ ?年"
 _MONTH = r"(?:1[0-2]|0?[1-9]|十[一二]?|[一二三四五六七八九])\ ?月"
 _DAY = r"(?:3[01]|[12]\d|0?[1-9]|三十一?|二?十[一二三四五六七八九]?|[一二三四五六七八九])\ ?[日号]"
 _NOT_BEHIND_ON = "(?<![晚早网路身海天地赶以马世手街桌船楼车线加])"
@@ -80,6 +82,16 @@ def _leading_number(written: str) -> int:
     return _number(found.group())
 
 
+def _year(written: str, now: datetime) -> int:
+    """Read 2023年, 二〇二三年 or 去年."""
+    back = {"今": 0, "去": 1, "前": 2, "大": 3}.get(written[0])
+    if back is not None:
+        return now.year - back
+    if written[:4].isdigit():
+        return int(written[:4])
+    return int("".join(str(_DIGITS.index("零" if digit in _ZERO else digit)) for digit in written[:4]))
+
+
 def _unit(written: str) -> Unit:
     return _UNITS[written.removeprefix("个")[0]]
 
@@ -90,9 +102,8 @@ def _weekday(written: str) -> int:
 
 def _full_date(match: re.Match[str], moment: Moment) -> Span:
     """Read 2023年, 2023年5月, 2023年5月7日, 2023年夏天, 去年5月, 去年5月7日, 去年夏天."""
-    written, now = match["year"], moment.now
-    back = {"今": 0, "去": 1, "前": 2, "大": 3}.get(written[0])
-    year = now.year - back if back is not None else int(written[:4])
+    now = moment.now
+    year = _year(match["year"], now)
     start = day_of(now)[0].replace(year=year, month=1, day=1)
     if match["season"]:
         return season_of(now, year, _SEASONS[match["season"]])
@@ -112,13 +123,12 @@ def _short_date(match: re.Match[str], moment: Moment) -> Span | None:
 
 
 def _between(match: re.Match[str], moment: Moment) -> Span:
-    year = int(match["year"][:4]) if match["year"] else moment.now.year
+    year = _year(match["year"], moment.now) if match["year"] else moment.now.year
     start = day_of(moment.now)[0].replace(year=year, month=1, day=1)
-    first, last = (
-        start.replace(month=_leading_number(match[f"month_{end}"]), day=_leading_number(match[f"day_{end}"] or "1"))
-        for end in ("from", "until")
-    )
-    span = first, day_of(last)[1] if match["day_until"] else month_of(last)[1]
+    month_until, day_until = match["month_until"] or match["month_from"], match["day_until"] or match["last_day"]
+    first = start.replace(month=_leading_number(match["month_from"]), day=_leading_number(match["day_from"] or "1"))
+    last = start.replace(month=_leading_number(month_until), day=_leading_number(day_until or "1"))
+    span = first, day_of(last)[1] if day_until else month_of(last)[1]
     if first >= span[1]:
         raise ValueError("the first date is after the last")
     return span
@@ -129,6 +139,11 @@ def _last_week(match: re.Match[str], moment: Moment) -> Span:
     if match["weekday"] is None:
         return unit_of(week, "week")
     return weekend_of(week) if match["weekday"] == "末" else weekday_of_week(week, _weekday(match["weekday"]))
+
+
+def _last_month(match: re.Match[str], moment: Moment) -> Span:
+    month = unit_of(units_before(moment.now, "month", len(match["back"])), "month")
+    return day_of(month[0].replace(day=_leading_number(match["day"]))) if match["day"] else month
 
 
 def _this_week(match: re.Match[str], moment: Moment) -> Span | None:
@@ -186,22 +201,25 @@ RULES = (
         _not_meant,
     ),
     _rule(
-        rf"从?(?P<year>{_YEAR})?(?P<month_from>{_MONTH})(?P<day_from>{_DAY})?[到至](?P<month_until>{_MONTH})(?P<day_until>{_DAY})?",
+        rf"(?<![\d.一二三四五六七八九十])从?(?:(?P<year>{_YEAR}|{_RELATIVE_YEAR})的?)?(?P<month_from>{_MONTH})(?P<day_from>{_DAY})?[到至]"
+        rf"(?:(?P<month_until>{_MONTH})(?P<day_until>{_DAY})?|(?P<last_day>{_DAY}))",
         _between,
         dated=True,
     ),
     _rule(
-        rf"(?P<year>{_YEAR}|{_RELATIVE_YEAR})的?(?:(?P<month>{_MONTH})份?(?P<day>{_DAY})?|(?P<season>[春夏秋冬])[天季])?"
-        r"(?!前|级|款|版|代|轻|纪)",
+        rf"(?P<year>{_YEAR}|{_RELATIVE_YEAR})(?>的?(?:(?P<month>{_MONTH})份?(?P<day>{_DAY})?|(?P<season>[春夏秋冬])[天季])?)"
+        r"(?![前以之级款版代轻纪])",
         _full_date,
         dated=True,
     ),
     _rule(
-        rf"(?<![\d.一二三四五六七八九十])(?P<month>{_MONTH})(?:份|(?P<day>{_DAY}))?(?![天前后饼光亮球薪经季票来]|三(?![日号十]))",
+        rf"(?<![\d.年一二三四五六七八九十])(?P<month>{_MONTH})(?>(?:份|(?P<day>{_DAY}))?)"
+        # 五月天 is a band, 三月三 a feast, 一月一次 once a month; 五月以前 is all that ever was.
+        "(?![一二三四五六七八九十两天前后以之饼光亮球薪经季票来])",
         _short_date,
         dated=True,
     ),
-    _rule(rf"(?<!\d)(?P<count>{_COUNT})(?P<unit>{_UNIT})(?:之前|以前|前(?![天]))", _ago),
+    _rule(rf"(?<![\d月一二三四五六七八九十])(?P<count>{_COUNT})(?P<unit>{_UNIT})(?:之前|以前|前(?![天]))", _ago),
     _rule(rf"(?:过去|最近|近)(?:的?)(?P<count>{_COUNT})(?P<unit>{_UNIT})", _past_units),
     _rule(
         r"(?<![以之从目])前[几两]天",
@@ -212,8 +230,8 @@ RULES = (
         _last_week,
     ),
     _rule(
-        rf"{_NOT_BEHIND_ON}(?P<back>上{{1,3}})(?:个月|月(?![亮光球饼色薪经季票台]))",
-        lambda match, moment: unit_of(units_before(moment.now, "month", len(match["back"])), "month"),
+        rf"{_NOT_BEHIND_ON}(?P<back>上{{1,3}})(?:个月|月(?![亮光球饼色薪经季票台]))(?P<day>{_DAY})?",
+        _last_month,
     ),
     _rule(
         r"上个?(?P<season>[春夏秋冬])[天季]", lambda match, moment: season_before(moment.now, _SEASONS[match["season"]])

@@ -104,7 +104,8 @@ def _beside_a_date(match: re.Match[str], moment: Moment) -> Span:
         return weekend_of(start) if side == "of" or start.weekday() < SATURDAY else weekend_of(start + WEEK)
     unit = _unit(what)
     if side == "of":
-        return unit_of(start, unit)
+        # "the last week of June" is somewhere in June.
+        return unit_of(start, unit) if end - start == DAY else (start, end)
     if match["count"] is None:
         before = units_before(start, unit, 1), start
         return before if side == "before" else (end, units_before(end, unit, -1))
@@ -196,6 +197,13 @@ def _in_year(match: re.Match[str], moment: Moment) -> Span:
     return _up_to_now(span, match["preposition"].lower(), moment)
 
 
+def _of_last_year(match: re.Match[str], moment: Moment) -> Span:
+    year = moment.now.year - 1
+    if match["season"]:
+        return season_of(moment.now, year, _season(match["season"]))
+    return month_of(moment.now.replace(year=year, month=month_number(match["month"]), day=1))
+
+
 def _in_season(match: re.Match[str], moment: Moment) -> Span | None:
     if moment.looks_ahead or not moment.looks_back:
         return None
@@ -232,8 +240,8 @@ RULES = (
     ),
     # What lies ahead, and what recurs, is no time of a memory.
     _rule(
-        rf"(?:next|every|each|coming|before|until|till|by)\ (?:the\ )?(?:{MONTH_WRITTEN_OUT}|{_WEEKDAY}|{_SEASON}|"
-        rf"{_UNIT}|weekend|{YEAR})(?:\ {YEAR})?",
+        r"(?:next|every|each|coming|before|until|till|by)\ (?:the\ |last\ )?"
+        rf"(?:{MONTH_WRITTEN_OUT}|{_WEEKDAY}|{_SEASON}|{_UNIT}|weekend|{YEAR})(?:\ {YEAR})?",
         _not_meant,
     ),
     _rule(
@@ -242,8 +250,12 @@ RULES = (
         dated=True,
     ),
     _rule(
-        rf"(?P<preposition>in|during|throughout|since|back\ in|(?:the\ )?year)\ (?P<year>{YEAR})", _in_year, dated=True
+        r"(?P<preposition>in|during|throughout|since|back\ in|(?:beginning|start|middle|end)\ of|(?:the\ )?year)\ "
+        rf"(?:early\ |late\ |mid[-\ ])?(?P<year>{YEAR})",
+        _in_year,
+        dated=True,
     ),
+    _rule(rf"(?:(?P<month>{MONTH_WRITTEN_OUT})|(?P<season>{_SEASON}))(?:\ of)?\ last\ year", _of_last_year, dated=True),
     _rule(
         rf"(?P<preposition>in|during|since|throughout|of)\ (?:early\ |late\ |mid[- ])?(?P<month>{MONTH_WRITTEN_OUT})"
         # "in May" asks for a time, "in March formation" for none; a verb or a person may follow a month.

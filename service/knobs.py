@@ -34,7 +34,7 @@ class Knobs(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    recent_turns: Whole = Field(default=6, ge=0, le=50, description="turns of this conversation shown as they were")
+    recent_turns: Whole = Field(default=6, ge=0, le=50, description="turns of this conversation shown in full")
     candidate_n: Whole = Field(default=60, ge=0, le=500, description="memories proposed by the index")
     retrieve_k: Whole = Field(default=5, ge=0, le=50, description="memories replayed as past turns")
     neighbor_turns: Whole | None = Field(
