@@ -28,7 +28,7 @@ from domain.clock import iso
 from domain.sqlite import DRIVER
 
 SECONDS_MAX = 1.0
-_RUNS = 3
+_RUNS = 5
 _BASELINES = {
     "count the rows": "SELECT count(*) FROM events",
     "scan the table": "SELECT sum(length(hash)) FROM events NOT INDEXED",

@@ -24,7 +24,7 @@ WITH kept AS MATERIALIZED (
         rank,
         rerank_place
     FROM candidates
-    WHERE user_id = :user
+    WHERE +user_id = :user  -- the + leads SQLite to the index on time
       AND recorded_at >= coalesce(nullif(:since, ''), strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-7 days'))
       AND recorded_at < coalesce(nullif(:until, ''), '9999')
       AND gate_keep
