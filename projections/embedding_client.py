@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 Vectors = npt.NDArray[np.float32]
 
+_QUERY_CHARS = (2000, 500)
+"""How much of a question is embedded when all of it is refused."""
+
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingSpace:
@@ -73,6 +76,20 @@ class EmbeddingClient:
                 "set EMBEDDING_DIMS to that number or to 0"
             )
         return vectors
+
+    async def embed_query(self, query: str, *, timeout_s: float) -> Vectors:
+        """Embed a question, or as much of its beginning as the model takes: float32 of shape (1, dimensions).
+
+        Raises as :meth:`embed` does.
+        """
+        prefixed = self.query_prefix + query
+        for chars in (len(prefixed), *_QUERY_CHARS):
+            try:
+                return await self.embed([prefixed[:chars]], timeout_s=timeout_s)
+            except EmbeddingRejected:
+                if chars == _QUERY_CHARS[-1] or len(prefixed) <= _QUERY_CHARS[-1]:
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _request(self, texts: Sequence[str], timeout_s: float) -> Vectors:
         try:

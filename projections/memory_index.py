@@ -44,8 +44,6 @@ _EVENTS_PER_READ = 512
 _EVENTS_PER_SEARCH_MAX = 2048
 _TEXTS_WITH_QUERY_MAX = 8
 _CHARS_WITH_QUERY_MAX = 6000
-_QUERY_CHARS = (2000, 500)
-"""How much of a question is embedded when all of it is refused."""
 _MAINTENANCE_TIMEOUT_S = 60.0
 
 
@@ -183,23 +181,13 @@ class MemoryIndex:
             vectors = await self._client.embed(prefixed, timeout_s=self._settings.emb_timeout_s)
         except EmbeddingRejected:
             # One of the memories is to blame (the background finds out which), or the query is too long.
-            vectors = await self._embed_beginning(prefixed[0])
+            vectors = await self._client.embed_query(query, timeout_s=self._settings.emb_timeout_s)
         if vectors.shape[1] != space.dimensions:
             raise EmbeddingMisfit(
                 f"{space.model} now gives vectors of {vectors.shape[1]} numbers, memory is indexed with "
                 f"{space.dimensions}: run `{REBUILD_COMMAND}`"
             )
         return vectors
-
-    async def _embed_beginning(self, prefixed: str) -> Vectors:
-        """Embed a query, or as much of its beginning as the model takes."""
-        for chars in (len(prefixed), *_QUERY_CHARS):
-            try:
-                return await self._client.embed([prefixed[:chars]], timeout_s=self._settings.emb_timeout_s)
-            except EmbeddingRejected:
-                if chars == _QUERY_CHARS[-1] or len(prefixed) <= _QUERY_CHARS[-1]:
-                    raise
-        raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _caught_up(self, user_id: str, space: EmbeddingSpace) -> tuple[UserIndex, list[FacetText]]:
         """Return the user's index, and the few texts it still lacks because they have no vector."""
