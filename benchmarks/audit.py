@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -28,13 +30,24 @@ from domain.clock import iso
 from domain.sqlite import DRIVER
 
 SECONDS_MAX = 1.0
-_RUNS = 3
+_RUNS = 5
 _BASELINES = {
     "count the rows": "SELECT count(*) FROM events",
     "scan the table": "SELECT sum(length(hash)) FROM events NOT INDEXED",
 }
 _DAYS_ASKED = {"06": 7, "03": 7, "07": 30}
 """How far back the questions with a default look, by their number; the synthetic ledger ends in the past."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Took:
+    """Seconds on the wall, and of processor time: on a busy machine the two are far apart."""
+
+    wall: float
+    processor: float
+
+    def __str__(self) -> str:
+        return f"{self.wall:8.3f} ({self.processor:.3f})"
 
 
 def main() -> None:
@@ -82,19 +95,19 @@ def _measure(ledger: Path) -> None:
     version = ""
     if shell is not None:
         version = subprocess.run([shell, "--version"], capture_output=True, text=True, check=True).stdout.split()[0]
-    print(f"{'':40} {f'SQLite {DRIVER.sqlite_version}':>14} {f'shell {version}':>14}   rows")
+    print(f"{'':40} {f'SQLite {DRIVER.sqlite_version}':>17} {f'shell {version}':>17}   rows")
     for name, sql in _BASELINES.items():
-        print(f"{name:40} {_fastest(partial(_driver_rows, ledger, sql)):12.3f} s")
-    slowest = 0.0
+        print(f"{name:40} {_fastest(partial(_driver_rows, ledger, sql))}")
+    slowest = Took(0.0, 0.0)
     for question, parameters in asked:
         _, rows = question.ask(ledger, parameters)
         took = [_fastest(partial(question.ask, ledger, parameters))]
         if shell is not None:
             took.append(_fastest(partial(_ask_shell, shell, ledger, question, parameters)))
         slowest = max(slowest, *took)
-        print(f"{question.path.stem:40} " + " ".join(f"{seconds:12.3f} s" for seconds in took) + f"   {len(rows)}")
-    verdict = "met" if slowest < SECONDS_MAX else "MISSED"
-    print(f"\nslowest: {slowest:.3f} s (goal: under {SECONDS_MAX:g} s each: {verdict})")
+        print(f"{question.path.stem:40} {' '.join(map(str, took))}   {len(rows)}")
+    verdict = "met" if slowest.wall < SECONDS_MAX else "MISSED"
+    print(f"\nseconds (of processor time)\nslowest: {slowest} (goal: under {SECONDS_MAX:g} s each: {verdict})")
 
 
 def _driver_rows(ledger: Path, sql: str) -> list[tuple[object, ...]]:
@@ -137,13 +150,19 @@ def _ask_shell(shell: str, ledger: Path, question: Question, parameters: Mapping
     )
 
 
-def _fastest(run: Callable[[], object]) -> float:
+def _fastest(run: Callable[[], object]) -> Took:
+    """Return the least of several runs: what else the machine does can only add."""
     times = []
     for _ in range(_RUNS):
-        began = time.perf_counter()
+        wall, processor = time.perf_counter(), _processor_s()
         run()
-        times.append(time.perf_counter() - began)
-    return min(times)
+        times.append(Took(time.perf_counter() - wall, _processor_s() - processor))
+    return Took(min(took.wall for took in times), min(took.processor for took in times))
+
+
+def _processor_s() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 if __name__ == "__main__":

@@ -18,32 +18,35 @@
 --   2025-01-22T20:14:01.198082Z  Please remember about my flat: the lease of…  passed over  1           6             5           What do you know about my flat? It was said…
 WITH kept AS MATERIALIZED (
     SELECT
-        correlation_id,
-        memory_id,
-        query,
-        rank,
-        rerank_place
-    FROM candidates
-    WHERE user_id = :user
-      AND recorded_at >= coalesce(nullif(:since, ''), strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-7 days'))
-      AND recorded_at < coalesce(nullif(:until, ''), '9999')
-      AND gate_keep
+        rerank_decisions.recorded_at,
+        rerank_decisions.retrieve_k,
+        candidates.retrieval_position,
+        candidates.query,
+        candidates.memory_id,
+        candidates.rank,
+        candidates.rerank_place
+    FROM rerank_decisions
+    JOIN candidates USING (correlation_id)
+    WHERE rerank_decisions.user_id = :user
+      AND rerank_decisions.recorded_at
+          >= coalesce(nullif(:since, ''), strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-7 days'))
+      AND rerank_decisions.recorded_at < coalesce(nullif(:until, ''), '9999')
+      AND rerank_decisions.outcome = 'ok'
+      AND candidates.gate_keep
 ),
 placed AS (
-    SELECT *, row_number() OVER (PARTITION BY correlation_id ORDER BY rank) AS gate_place FROM kept
+    SELECT *, row_number() OVER (PARTITION BY retrieval_position ORDER BY rank) AS gate_place FROM kept
 )
 SELECT
-    rerank_decisions.recorded_at,
+    placed.recorded_at,
     placed.query,
-    CASE WHEN placed.rerank_place <= rerank_decisions.retrieve_k THEN 'lifted' ELSE 'passed over' END AS verdict,
+    CASE WHEN placed.rerank_place <= placed.retrieve_k THEN 'lifted' ELSE 'passed over' END AS verdict,
     placed.gate_place,
     placed.rerank_place,
-    rerank_decisions.retrieve_k,
+    placed.retrieve_k,
     memories.user AS memory
 FROM placed
-JOIN rerank_decisions USING (correlation_id)
 JOIN memories USING (memory_id)
-WHERE rerank_decisions.outcome = 'ok'
-  AND (placed.gate_place <= rerank_decisions.retrieve_k) <> (placed.rerank_place <= rerank_decisions.retrieve_k)
-ORDER BY rerank_decisions.position DESC, placed.rerank_place
+WHERE (placed.gate_place <= placed.retrieve_k) <> (placed.rerank_place <= placed.retrieve_k)
+ORDER BY placed.retrieval_position DESC, placed.rerank_place
 LIMIT 200;

@@ -12,11 +12,16 @@
 --   2025-01-17T08:44:08.301427Z  corrected  That was last year and no longer holds.  3               2025-01-05T03:02:01.289690Z  What do you know about my knee? It was said…
 --   2025-01-15T22:00:09.419452Z  withdrawn  no longer true                           0               2025-01-15T15:28:42.148248Z  Please remember about my car: the winter ty…
 WITH changed AS MATERIALIZED (
-    SELECT recorded_at, memory_id, 'corrected' AS what, summary AS words
-    FROM summaries WHERE user_id = :user AND source = 'edited'
-    UNION ALL
-    SELECT forgotten_at, memory_id, 'withdrawn', forgotten_reason
-    FROM memories WHERE user_id = :user AND forgotten
+    SELECT
+        position,
+        recorded_at,
+        causation_id AS memory_id,
+        CASE type WHEN 'MemoryEdited' THEN 'corrected' ELSE 'withdrawn' END AS what,
+        coalesce(payload ->> '$.summary', payload ->> '$.reason')          AS words
+    FROM events
+    WHERE user_id = :user AND type IN ('MemoryEdited', 'MemoryForgotten') AND salt <> ''
+    ORDER BY position DESC
+    LIMIT 200
 ),
 uses AS MATERIALIZED (
     SELECT memory_id, recorded_at FROM memory_uses
@@ -26,11 +31,11 @@ SELECT
     changed.recorded_at,
     changed.what,
     changed.words,
-    (SELECT count(*) FROM uses
-     WHERE uses.memory_id = changed.memory_id AND uses.recorded_at < changed.recorded_at) AS answers_before,
+    count(uses.memory_id) AS answers_before,
     memories.ts,
-    memories.user AS they_said
+    memories.user         AS they_said
 FROM changed
 JOIN memories USING (memory_id)
-ORDER BY changed.recorded_at DESC
-LIMIT 200;
+LEFT JOIN uses ON uses.memory_id = changed.memory_id AND uses.recorded_at < changed.recorded_at
+GROUP BY changed.position
+ORDER BY changed.position DESC;

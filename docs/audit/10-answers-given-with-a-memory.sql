@@ -29,6 +29,7 @@ SELECT
 FROM memory_uses
 JOIN turns ON turns.position = memory_uses.answer_position
 WHERE memory_uses.user_id = (SELECT user_id FROM memories WHERE memory_id = :memory)
+  AND memory_uses.answer_position > (SELECT position FROM memories WHERE memory_id = :memory)
   AND memory_uses.memory_id = :memory
 ORDER BY turns.position
 LIMIT 200;
