@@ -29,6 +29,7 @@ from domain.events import (
     RetrievalRecorded,
     SummaryRecorded,
     TurnRecorded,
+    UserErased,
     decode_payload,
 )
 from domain.identity import StreamId
@@ -99,6 +100,14 @@ class MemoriesUsed:
     summarised: list[tuple[Memory, float]]
 
 
+@dataclass(frozen=True, slots=True)
+class Erasures:
+    """How many erasures were begun so far, and how many of them have yet to blank their own event, the last one."""
+
+    begun: int
+    unfinished: int
+
+
 class LedgerReader:
     """Questions to the ledger through a pool of reading connections; safe to call from any thread."""
 
@@ -122,9 +131,10 @@ class LedgerReader:
         """Return the position of the last event, 0 when there is none."""
         return self.head()[0]
 
-    def newest_position(self, event_type: str) -> int:
-        """Return the position of the last event of a type, 0 when there is none."""
-        return int(self._all(select(func.max(EVENTS.c.position)).where(EVENTS.c.type == event_type))[0][0] or 0)
+    def erasures(self) -> Erasures:
+        """Return how many erasures were begun, and how many of them are not finished."""
+        query: Select[Any] = select(func.count(), func.count(func.nullif(EVENTS.c.salt, "")))
+        return Erasures(*tuple(self._all(query.where(EVENTS.c.type == UserErased.type))[0]))
 
     def hash_at(self, position: int) -> str:
         """Return the hash of the event at ``position``; the genesis hash for 0, where the ledger has no event yet."""
