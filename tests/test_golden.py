@@ -214,7 +214,6 @@ class TestFromANewerVersion:
             ["uvicorn", "service.app:app", "--port", "0"],
             ["projections.rebuild"],
             ["service.cli", "verify"],
-            ["service.cli", "verify", "--head"],
             ["service.cli", "backup", "copy.sqlite3"],
         ],
     )
