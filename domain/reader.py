@@ -121,6 +121,14 @@ class MemoriesUsed:
     neighbours: list[Neighbour] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Erasures:
+    """How many erasures were begun so far, and how many of them have yet to blank their own event, the last one."""
+
+    begun: int
+    unfinished: int
+
+
 class LedgerReader:
     """Questions to the ledger through a pool of reading connections; safe to call from any thread."""
 
@@ -144,9 +152,10 @@ class LedgerReader:
         """Return the position of the last event, 0 when there is none."""
         return self.head()[0]
 
-    def newest_position(self, event_type: str) -> int:
-        """Return the position of the last event of a type, 0 when there is none."""
-        return int(self._all(select(func.max(EVENTS.c.position)).where(EVENTS.c.type == event_type))[0][0] or 0)
+    def erasures(self) -> Erasures:
+        """Return how many erasures were begun, and how many of them are not finished."""
+        rows = self._all(select(EVENTS.c.salt).where(EVENTS.c.type == UserErased.type))
+        return Erasures(begun=len(rows), unfinished=sum(row.salt != "" for row in rows))
 
     def hash_at(self, position: int) -> str:
         """Return the hash of the event at ``position``; the genesis hash for 0, where the ledger has no event yet."""

@@ -83,8 +83,10 @@ class ChainCheck:
     def __init__(self) -> None:
         self.head = GENESIS_HEAD
         self._versions: dict[tuple[str, str], int] = {}
+        self._begins_late: dict[tuple[str, str], tuple[int, int]] = {}
         self._blanked: dict[str, int] = {}
         self._erased: set[str] = set()
+        self._erasing: dict[str, int] = {}
 
     def check(self, row: StoredEvent) -> Iterator[Finding]:
         """Yield what is wrong with the next row, the most telling first."""
@@ -110,25 +112,38 @@ class ChainCheck:
             if row.type == UserErased.type:
                 self._erased.add(row.user_id)
         else:
+            if row.type == UserErased.type:
+                # Blanked last of all: this erasure is not done, or was not when the row was read.
+                self._erased.add(f"{ERASED_PREFIX}{row.event_id}")
+                self._erasing[row.user_id] = row.position
             yield from _what_it_says(row)
         if row.hash != hash_of(row):
             yield "its hash is not that of its columns: the event was changed"
-        version = self._versions.get((row.user_id, row.conversation_id), 0) + 1
-        if row.version != version:
-            yield f"its conversation has version {row.version} here where {version} follows"
-        self._versions[row.user_id, row.conversation_id] = row.version
+        stream = (row.user_id, row.conversation_id)
+        version = self._versions.get(stream, 0) + 1
+        if row.version > version == 1:
+            self._begins_late[stream] = (row.position, row.version)
+        elif row.version != version:
+            yield _wrong_version(row.version, version)
+        self._versions[stream] = row.version
 
     def finish(self, since: LedgerHead | None = None) -> Iterator[Finding]:
-        """Yield what shows only once all rows were taken: events blanked without an erasure, and a cut tail.
+        """Yield what shows only once all rows were taken: erasures that are not done or never were, and a cut tail.
 
         ``since`` is a head noted earlier, which the ledger must not end before.
         """
         if since is not None and since.position > self.head.position:
             what = f"the ledger ends here, and the head noted earlier, {since}, is not in it: its tail was cut off"
             yield Finding("ledger", what, self.head.position)
+        for (user_id, _), (position, version) in self._begins_late.items():
+            if user_id not in self._erasing:  # what came before is blanked already
+                yield Finding("ledger", _wrong_version(version, 1), position)
         for user_id, position in self._blanked.items():
             if user_id not in self._erased:
                 yield Finding("ledger", f"it is blanked, and no {UserErased.type} event of its user says why", position)
+        for position in self._erasing.values():
+            what = "the erasure that it began is not finished: the next start of the service goes on with it"
+            yield Finding("ledger", what, position)
 
 
 def verified_events(reader: LedgerReader, since: LedgerHead | None = None) -> Iterator[Finding | LedgerHead]:
@@ -192,6 +207,10 @@ def _what_it_says(row: StoredEvent) -> Iterator[str]:
         yield str(error)
     except (LookupError, TypeError, ValueError):
         yield f"its payload does not have the shape of {row.type}, schema version {row.schema_version}"
+
+
+def _wrong_version(found: int, expected: int) -> str:
+    return f"its conversation has version {found} here where {expected} follows"
 
 
 def hash_of(row: StoredEvent) -> str:

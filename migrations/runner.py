@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -83,7 +85,8 @@ def schema_objects(ledger_path: Path) -> dict[tuple[str, str], str]:
         engine.dispose()
 
 
-def objects_of_revision(revision: str) -> dict[tuple[str, str], str]:
+@cache
+def objects_of_revision(revision: str) -> Mapping[tuple[str, str], str]:
     """Return what stands in the schema of a ledger of that revision, as the migrations make it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.sqlite3"

@@ -1,9 +1,9 @@
-"""A migration that is killed in front of every statement, each time on a copy of the same ledger.
+"""A migration that is killed on its way, at points spread over all its statements, each time on a fresh copy.
 
     python -m tests.migrating LEDGER SCRATCH
 
-The copies lie below ``SCRATCH``, named by how many statements were let through; the last one, which nothing stopped, is
-``whole.sqlite3``. Prints how many were killed.
+The copies lie below ``SCRATCH``, named by how many statements were let through, and ``whole.sqlite3`` is the one that
+nothing stopped. Prints how many statements a whole migration has, its commit counted as one.
 """
 
 from __future__ import annotations
@@ -19,23 +19,28 @@ from sqlalchemy import Engine, event
 
 from migrations.runner import migrate
 
+_POINTS = 8
 
-def killed_after(statements: int, path: Path) -> bool:
-    """Migrate in a process of its own that dies behind ``statements`` statements; tell whether it died."""
+
+def migrate_up_to(statements: int, path: Path) -> int:
+    """Migrate in a process of its own that dies behind ``statements`` statements; return how many ran."""
+    reading, writing = os.pipe()
     child = os.fork()
     if child:
-        _, status = os.waitpid(child, 0)
-        return os.WIFSIGNALED(status)
-    left = statements
+        os.close(writing)
+        with os.fdopen(reading) as seen:
+            ran = len(seen.read())
+        os.waitpid(child, 0)
+        return ran
 
     def count(*_: Any) -> None:
-        nonlocal left
-        if left == 0:
+        nonlocal statements
+        if statements == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        left -= 1
+        statements -= 1
+        os.write(writing, b".")
 
     event.listen(Engine, "before_cursor_execute", count)
-    # What was begun is in front of the commit, too.
     event.listen(Engine, "commit", count)
     migrate(path)
     os._exit(0)
@@ -43,13 +48,14 @@ def killed_after(statements: int, path: Path) -> bool:
 
 def main() -> None:
     original, scratch = Path(sys.argv[1]), Path(sys.argv[2])
-    for statements in range(1000):
+    shutil.copy(original, scratch / "whole.sqlite3")
+    total = migrate_up_to(-1, scratch / "whole.sqlite3")
+    for statements in {0, 1, total - 2, total - 1} | set(range(2, total, -(-total // _POINTS))):
         path = scratch / f"{statements}.sqlite3"
         shutil.copy(original, path)
-        if not killed_after(statements, path):
-            path.rename(scratch / "whole.sqlite3")
-            sys.stdout.write(f"{statements}\n")
-            return
+        ran = migrate_up_to(statements, path)
+        assert ran == statements, f"{ran} statements ran where {statements} were let through"
+    sys.stdout.write(f"{total}\n")
 
 
 if __name__ == "__main__":

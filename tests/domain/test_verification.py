@@ -26,7 +26,6 @@ from tests.ledgers import STREAM, all_stored, new_ledger_file, one_of_each, open
 
 STREAMS = (STREAM, StreamId("ann", "work"), StreamId("用户", "对话"), user_stream("ann"))
 COLUMNS = [field.name for field in fields(StoredEvent)]
-TRIGGERS = ("events_no_update", "events_no_delete", "events_append_only")
 
 
 @cache
@@ -60,10 +59,11 @@ def found_in(path: Path, since: LedgerHead | None = None) -> list[Finding]:
 
 
 def unguarded(path: Path) -> Any:
-    """Open a ledger as somebody who means it harm, with the triggers dropped."""
+    """Open a ledger as somebody who means it harm: nothing that guards the rows, or looks into them, is left."""
     connection = DRIVER.connect(path, isolation_level=None)
-    for name in TRIGGERS:
-        connection.execute(f"DROP TRIGGER {name}")
+    query = "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'index') AND sql IS NOT NULL"
+    for kind, name in connection.execute(query).fetchall():
+        connection.execute(f"DROP {kind} {name}")
     return connection
 
 
@@ -388,6 +388,25 @@ class TestErasure:
         with closing(unguarded(erased)) as connection:
             connection.execute(f"UPDATE events SET {change} WHERE position = 1")  # noqa: S608
         assert found_in(erased)[0].position == 1
+
+    def test_an_erasure_under_way_is_said_as_what_it_is(self, path: Path) -> None:
+        """Interrupted within a conversation: its first events are blanked, and the rest has lost its beginning."""
+        with opened(path) as ledger:
+            begun = record(ledger, user_stream("ann"), UserErased(events=24, conversations=2))[0]
+        with closing(DRIVER.connect(path, isolation_level=None)) as connection:
+            connection.execute(
+                "UPDATE events SET payload = '{}', salt = '', user_id = 'erased:' || ?, conversation_id = 'erased:1' "
+                "WHERE user_id = 'ann' AND conversation_id = 'trip' AND version < 5",
+                (begun.event_id,),
+            )
+        [found] = found_in(path)
+        assert (found.position, "is not finished" in found.what) == (begun.position, True)
+
+    def test_a_conversation_without_its_beginning_is_named(self) -> None:
+        rows = [row for row in _rows() if row.conversation_id != "work" or row.version > 3]
+        moved = [replace(row, position=place) for place, row in enumerate(rows, start=1)]
+        [found] = _checked(rehashed(moved))
+        assert (moved[(found.position or 0) - 1].version, "version 4 here where 1 follows" in found.what) == (4, True)
 
     def test_the_event_that_says_why_may_not_be_missing(self, erased: Path) -> None:
         with closing(unguarded(erased)) as connection:
