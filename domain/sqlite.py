@@ -19,7 +19,10 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, pool
 from domain.errors import LedgerLocked
 
 SAFE_WAL_VERSION = (3, 51, 3)
-_BUSY_TIMEOUT_MS = 10_000
+_BUSY_TIMEOUT_MS = 60_000
+"""How long a commit waits for another process's. An erasure writes the whole file anew, some 10 s for each GB."""
+_CHECKPOINT_TIMEOUT_MS = 10_000
+"""How long emptying the WAL waits for readers. Whoever appends waits for it."""
 _READERS_MAX = 16
 _LOCK_PATIENCE_S = 0.5
 
@@ -97,30 +100,42 @@ def wal_bytes(path: Path) -> int:
 
 def checkpoint(connection: Connection, *, truncate: bool = False) -> None:
     """Copy the WAL into the database file, as far as readers allow. Only a file's writer may call this."""
-    raw = connection.connection.driver_connection
-    assert raw is not None
-    raw.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'PASSIVE'})").close()
+    if truncate:
+        truncate_wal(connection)
+    else:
+        _raw(connection).execute("PRAGMA wal_checkpoint(PASSIVE)").close()
+
+
+def truncate_wal(connection: Connection) -> bool:
+    """Copy the WAL into the file and empty it; False when readers did not let go of it in time.
+
+    Outside of any transaction, and only a file's writer may call this.
+    """
+    raw = _raw(connection)
+    waiting_ms = raw.execute("PRAGMA busy_timeout").fetchone()[0]
+    raw.execute(f"PRAGMA busy_timeout={min(waiting_ms, _CHECKPOINT_TIMEOUT_MS)}").close()
+    try:
+        cursor = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        busy, frames, _copied = cursor.fetchone()
+        cursor.close()
+    finally:
+        raw.execute(f"PRAGMA busy_timeout={waiting_ms}").close()
+    return not busy and not frames
 
 
 def compact(connection: Connection) -> bool:
     """Write the whole file anew and empty the WAL, so that no old page is left in either.
 
-    Not inside a transaction. False when readers kept some of the WAL in use for all of the busy timeout.
+    As :func:`truncate_wal`, whose word it returns.
     """
-    raw = connection.connection.driver_connection
-    assert raw is not None
-    raw.execute("VACUUM").close()
+    _raw(connection).execute("VACUUM").close()
     return truncate_wal(connection)
 
 
-def truncate_wal(connection: Connection) -> bool:
-    """Copy the WAL into the file and empty it, waiting for readers; False when they did not let go of it in time."""
+def _raw(connection: Connection) -> Any:  # the DBAPI has no types of its own
     raw = connection.connection.driver_connection
     assert raw is not None
-    cursor = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    busy, frames, _copied = cursor.fetchone()
-    cursor.close()
-    return not busy and not frames
+    return raw
 
 
 class WriterLock:

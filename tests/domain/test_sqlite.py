@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from domain import sqlite
 from domain.errors import LedgerLocked
 from domain.ledger import Ledger
-from tests.ledgers import ROOT, STREAM, opened, record_turn
+from tests.ledgers import ROOT, STREAM, new_ledger_file, opened, record_turn
 
 PRAGMAS = ("journal_mode", "synchronous", "foreign_keys", "query_only", "wal_autocheckpoint")
 
@@ -111,3 +112,20 @@ class TestOldSqlite:
             refused = subprocess.run([sys.executable, "-c", program, str(ledger_path)], cwd=ROOT, check=False)
         allowed = subprocess.run([sys.executable, "-c", program, str(ledger_path)], cwd=ROOT, check=False)
         assert (refused.returncode, allowed.returncode) == (42, 0)
+
+
+def test_emptying_the_wal_tells_whether_a_reader_kept_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "_CHECKPOINT_TIMEOUT_MS", 20)
+    path = new_ledger_file(tmp_path)
+    with opened(path) as ledger:
+        record_turn(ledger, STREAM)
+        with closing(sqlite.DRIVER.connect(path)) as reader:
+            reader.isolation_level = None
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM events").fetchone()
+            record_turn(ledger, STREAM)
+            assert not ledger.write(sqlite.truncate_wal, transaction=False).result()
+            reader.execute("COMMIT")
+        assert ledger.write(sqlite.compact, transaction=False).result()
+        assert sqlite.wal_bytes(path) == 0
+        assert record_turn(ledger, STREAM).version == 3
