@@ -23,7 +23,7 @@ from projections.settings import ProjectionSettings
 from projections.user_index import Storage, empty_snapshot, key_of
 from projections.vector_cache import VectorCache
 
-_EVENTS_PER_READ = 2048
+_EVENTS_PER_READ = 8192
 _ROWS_PER_PART = 4096
 
 
