@@ -122,6 +122,10 @@ class LedgerReader:
         """Return the position of the last event, 0 when there is none."""
         return self.head()[0]
 
+    def newest_position(self, event_type: str) -> int:
+        """Return the position of the last event of a type, 0 when there is none."""
+        return int(self._all(select(func.max(EVENTS.c.position)).where(EVENTS.c.type == event_type))[0][0] or 0)
+
     def hash_at(self, position: int) -> str:
         """Return the hash of the event at ``position``; the genesis hash for 0, where the ledger has no event yet."""
         rows = self._all(select(EVENTS.c.hash).where(EVENTS.c.position == position))
@@ -144,14 +148,14 @@ class LedgerReader:
     def stored_after(self, position: int, limit: int) -> list[StoredEvent]:
         """Return at most ``limit`` rows behind ``position``, in order, as they are stored."""
         query = select(EVENTS).where(EVENTS.c.position > position).order_by(EVENTS.c.position).limit(limit)
-        return [StoredEvent(**row._asdict()) for row in self._all(query)]
+        return [StoredEvent(*tuple(row)) for row in self._all(query)]
 
     def stored_in_stream(self, stream: StreamId, after_version: int, limit: int) -> list[StoredEvent]:
         """Return at most ``limit`` rows of one conversation behind ``after_version``, in order."""
         query = (
             select(EVENTS).where(_of(stream), EVENTS.c.version > after_version).order_by(EVENTS.c.version).limit(limit)
         )
-        return [StoredEvent(**row._asdict()) for row in self._all(query)]
+        return [StoredEvent(*tuple(row)) for row in self._all(query)]
 
     def heads_after(self, stream: StreamId | None, limit: int) -> list[ConversationHead]:
         """Return at most ``limit`` conversations in the order of their ids, behind ``stream``."""

@@ -1,6 +1,7 @@
 """The events table as SQLAlchemy sees it.
 
-It is *created* by the migrations, which also carry the triggers; a test holds the two to the same shape.
+It is *created* by the migrations, which also carry the triggers; a test holds the two to the same shape. Only there
+are what auditors ask through and this code does not: the views, and the indices over the figures of decisions.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
@@ -20,6 +21,7 @@ from domain.errors import LedgerLocked
 SAFE_WAL_VERSION = (3, 51, 3)
 _BUSY_TIMEOUT_MS = 10_000
 _READERS_MAX = 16
+_LOCK_PATIENCE_S = 0.5
 
 
 def _newest_driver() -> ModuleType:
@@ -99,25 +101,53 @@ def checkpoint(connection: Connection, *, truncate: bool = False) -> None:
 
 
 class WriterLock:
-    """Holds the right to write a ledger file; where SQLite shares writing safely it excludes nobody."""
+    """Holds the right to write a ledger file.
 
-    def __init__(self, ledger_path: Path) -> None:
-        self._file: IO[bytes] | None = None
-        if SHARES_WRITING:
+    Where SQLite shares writing safely it is held by many at once, and tells only whoever wants to put another file in
+    the ledger's place (``alone``) that the ledger is in use. Raises :class:`LedgerLocked`.
+    """
+
+    def __init__(self, ledger_path: Path, *, alone: bool = False) -> None:
+        self._file: IO[bytes] = ledger_path.with_suffix(".lock").open("ab")
+        exclusive = alone or not SHARES_WRITING
+        deadline = time.monotonic() + _LOCK_PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(self._file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                # Whoever only asks whether the ledger is in use holds the lock for a moment.
+                if time.monotonic() < deadline:
+                    time.sleep(_LOCK_PATIENCE_S / 10)
+                    continue
+                self._file.close()
+                raise LedgerLocked(_why_locked(ledger_path.name, alone)) from None
             return
-        lock_path = ledger_path.with_suffix(".lock")
-        self._file = lock_path.open("ab")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            version = ".".join(map(str, DRIVER.sqlite_version_info))
-            safe = ".".join(map(str, SAFE_WAL_VERSION))
-            raise LedgerLocked(
-                f"{ledger_path.name} is being written by another process, and SQLite {version} can corrupt a ledger "
-                f"with two writers: stop the other process, or install pysqlite3 (SQLite {safe} or newer)"
-            ) from error
 
     def release(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._file.close()
+
+
+def in_use(ledger_path: Path) -> bool:
+    """Tell whether some process has the ledger open to write it, a running service for one."""
+    lock_path = ledger_path.with_suffix(".lock")
+    if not lock_path.exists():
+        return False
+    with lock_path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _why_locked(name: str, alone: bool) -> str:
+    if alone:
+        return f"{name} is in use by a service or another command: stop it first"
+    if SHARES_WRITING:
+        return f"{name} is being replaced by a restore: start again when that is done"
+    version = ".".join(map(str, DRIVER.sqlite_version_info))
+    safe = ".".join(map(str, SAFE_WAL_VERSION))
+    return (
+        f"{name} is being written by another process, and SQLite {version} can corrupt a ledger with two writers: "
+        f"stop the other process, or install pysqlite3 (SQLite {safe} or newer)"
+    )

@@ -69,7 +69,8 @@ _MEMORY: Select[Any] = (
     )
     .select_from(TURN)
     .outerjoin(_SUMMARISED, _SUMMARISED.c.position == _NEWEST_SUMMARY)
-    .where(TURN.c.type == TurnRecorded.type, TURN.c.position <= _AS_OF, ~_FORGOTTEN)
+    # "+ 0" keeps the planner from walking all of a user's turns in search of a position that nearly all are below.
+    .where(TURN.c.type == TurnRecorded.type, TURN.c.position + 0 <= _AS_OF, ~_FORGOTTEN)
 )
 
 RECENT_TURNS: Select[Any] = (

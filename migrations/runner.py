@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError
 
 from domain.errors import LedgerSchemaError, shown
 from domain.sqlite import open_engine
 
 
-def migrate(ledger_path: Path) -> None:
-    """Create or upgrade the ledger at ``ledger_path``.
+def migrate(ledger_path: Path, revision: str = "head") -> None:
+    """Create or upgrade the ledger at ``ledger_path``, all or nothing.
 
     Raises :class:`LedgerSchemaError` when a newer version has already migrated it, or when there can be no ledger here.
     """
@@ -24,24 +26,78 @@ def migrate(ledger_path: Path) -> None:
     except OSError as error:
         folder = shown(str(ledger_path.parent))
         raise LedgerSchemaError(f"STORAGE_DIR = {folder} cannot be used as a folder ({error.strerror})") from None
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config = _config()
     scripts = ScriptDirectory.from_config(config)
     engine = open_engine(ledger_path, writer=True)
     try:
         with engine.begin() as connection:
-            current = MigrationContext.configure(connection).get_current_revision()
+            current = _known_revision(connection, scripts, ledger_path.name)
             if current == scripts.get_current_head():
                 return
-            known = {script.revision for script in scripts.walk_revisions()}
-            if current is not None and current not in known:
-                raise LedgerSchemaError(
-                    f"{ledger_path.name} has schema {current!r}, which this version does not know: run the newer "
-                    "version of OpenPersistentMemory that migrated it, or restore a backup from before"
-                )
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
     except DatabaseError as error:
         raise LedgerSchemaError(f"{ledger_path.name} cannot be opened as a ledger ({error.orig})") from None
     finally:
         engine.dispose()
+
+
+def schema_revision(ledger_path: Path, name: str | None = None) -> str:
+    """Return the revision to which a ledger was migrated, changing nothing; errors call it ``name``.
+
+    Raises :class:`LedgerSchemaError` when there is no ledger, or one that a newer version has migrated.
+    """
+    name = name or ledger_path.name
+    if not ledger_path.is_file():
+        raise LedgerSchemaError(f"there is no ledger at {shown(str(ledger_path))}: STORAGE_DIR says where it lies")
+    if ledger_path.stat().st_size == 0:
+        raise LedgerSchemaError(f"{name} is empty: start the service once, or restore a backup")
+    engine = open_engine(ledger_path, writer=False)
+    try:
+        with engine.connect() as connection:
+            revision = _known_revision(connection, ScriptDirectory.from_config(_config()), name)
+    except DatabaseError as error:
+        raise LedgerSchemaError(f"{name} cannot be opened as a ledger ({error.orig})") from None
+    finally:
+        engine.dispose()
+    if revision is None:
+        raise LedgerSchemaError(f"{name} is a database of something else: no migration of a ledger ever ran on it")
+    return revision
+
+
+def schema_objects(ledger_path: Path) -> dict[tuple[str, str], str]:
+    """Return what stands in a ledger's schema: the SQL of each table, index, trigger and view by kind and name."""
+    engine = open_engine(ledger_path, writer=False)
+    try:
+        with engine.connect() as connection:
+            rows = connection.exec_driver_sql("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+            return {(row.type, row.name): row.sql for row in rows}
+    except DatabaseError as error:
+        raise LedgerSchemaError(f"{ledger_path.name} cannot be opened as a ledger ({error.orig})") from None
+    finally:
+        engine.dispose()
+
+
+def objects_of_revision(revision: str) -> dict[tuple[str, str], str]:
+    """Return what stands in the schema of a ledger of that revision, as the migrations make it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.sqlite3"
+        migrate(path, revision)
+        return schema_objects(path)
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    return config
+
+
+def _known_revision(connection: Connection, scripts: ScriptDirectory, name: str) -> str | None:
+    current = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in scripts.walk_revisions()}
+    if current is not None and current not in known:
+        raise LedgerSchemaError(
+            f"{name} has schema {current!r}, which this version does not know: run the newer "
+            "version of OpenPersistentMemory that migrated it, or restore a backup from before"
+        )
+    return current

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,9 @@ from projections.settings import ProjectionSettings
 log = logging.getLogger(__name__)
 
 Vectors = npt.NDArray[np.float32]
+
+_QUERY_CHARS = (2000, 500)
+"""How much of a question is embedded when all of it is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,13 @@ class EmbeddingClient:
             raise self._other_length(vectors, "")
         return vectors
 
+    async def embed_query(self, query: str, *, timeout_s: float) -> Vectors:
+        """Embed a question, or as much of its beginning as the model takes: float32 of shape (1, dimensions).
+
+        Raises as :meth:`embed` does.
+        """
+        return await embed_beginning(self.embed, self.query_prefix + query, timeout_s)
+
     def _other_length(self, vectors: Vectors, more: str) -> EmbeddingMisfit:
         given, named = vectors.shape[1], self.endpoint.named
         if self._configured:
@@ -135,6 +146,23 @@ class EmbeddingClient:
                 f"the answer of the embedding endpoint cannot be read ({type(error).__name__}): "
                 "is EMB_BASE_URL an OpenAI-compatible endpoint, ending in /v1?"
             ) from None
+
+
+class Embed(Protocol):
+    """What embeds prefixed texts, as :meth:`EmbeddingClient.embed` does."""
+
+    async def __call__(self, texts: Sequence[str], *, timeout_s: float) -> Vectors: ...
+
+
+async def embed_beginning(embed: Embed, prefixed: str, timeout_s: float) -> Vectors:
+    """Embed one text, or as much of its beginning as the model takes: float32 of shape (1, dimensions)."""
+    for chars in (len(prefixed), *_QUERY_CHARS):
+        try:
+            return await embed([prefixed[:chars]], timeout_s=timeout_s)
+        except EmbeddingRejected:
+            if chars == _QUERY_CHARS[-1] or len(prefixed) <= _QUERY_CHARS[-1]:
+                raise
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def _from_status(

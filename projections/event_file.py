@@ -18,6 +18,7 @@ from typing import BinaryIO
 from domain import chain
 from domain.errors import OpmError, shown
 from domain.reader import StoredEvent
+from domain.verification import is_blanked
 
 _TAIL_BLOCK_BYTES = 8 * 1024
 
@@ -53,17 +54,19 @@ def event_of(line: str) -> StoredEvent:
     try:
         fields = json.loads(line)
         columns = fields.pop("event")
-        salt, expected = columns["salt"], columns["payload_hash"]
+        stored = StoredEvent(**columns, payload=chain.canonical(fields))
+        if stored.payload_hash == chain.payload_hash(stored.salt, stored.payload):
+            return stored
+        # The time of recording stands in for a ``ts`` that the payload does not have; the hash tells which it is.
+        stand_in = fields.pop("ts", None)
+        stored = StoredEvent(**columns, payload=chain.canonical(fields))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise MirrorLineCorrupt(f"not a line of the mirror ({len(line)} characters): delete the file") from None
-    payload = chain.canonical(fields)
-    if chain.payload_hash(salt, payload) != expected:
-        # The time of recording stands in for a ``ts`` that the payload does not have; the hash tells which it is.
-        fields.pop("ts", None)
-        payload = chain.canonical(fields)
-    if chain.payload_hash(salt, payload) != expected:
+    # Of a blanked event the salt is gone too: that nothing but its envelope is left is all that can be checked.
+    blanked = is_blanked(stored) and stand_in == stored.recorded_at
+    if not blanked and stored.payload_hash != chain.payload_hash(stored.salt, stored.payload):
         raise MirrorLineCorrupt(f"event {shown(columns.get('event_id'))} was changed in the mirror: delete the file")
-    return StoredEvent(**columns, payload=payload)
+    return stored
 
 
 def begins_at_the_beginning(path: Path) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from domain.memory import FacetText
 from projections.embedding_client import Vectors
-from projections.user_index import key_of
+from projections.keys import key_of
 from projections.vector_cache import Cached, text_hash
 
 

@@ -43,8 +43,6 @@ _EVENTS_PER_READ = 512
 _EVENTS_PER_SEARCH_MAX = 2048
 _TEXTS_WITH_QUERY_MAX = 8
 _CHARS_WITH_QUERY_MAX = 6000
-_QUERY_CHARS = (2000, 500)
-"""How much of a question is embedded when all of it is refused."""
 _MAINTENANCE_TIMEOUT_S = 60.0
 
 
@@ -199,17 +197,7 @@ class MemoryIndex:
             return await client.embed(prefixed, timeout_s=self._settings.emb_timeout_s)
         except EmbeddingRejected:
             # One of the memories is to blame (the background finds out which), or the query is too long.
-            return await self._embed_beginning(client, prefixed[0])
-
-    async def _embed_beginning(self, client: SpaceClient, prefixed: str) -> Vectors:
-        """Embed a query, or as much of its beginning as the model takes."""
-        for chars in (len(prefixed), *_QUERY_CHARS):
-            try:
-                return await client.embed([prefixed[:chars]], timeout_s=self._settings.emb_timeout_s)
-            except EmbeddingRejected:
-                if chars == _QUERY_CHARS[-1] or len(prefixed) <= _QUERY_CHARS[-1]:
-                    raise
-        raise AssertionError("unreachable: the last attempt returns or raises")
+            return await client.embed_query(query, timeout_s=self._settings.emb_timeout_s)
 
     def _caught_up(self, user_id: str, space: EmbeddingSpace) -> tuple[UserIndex, list[FacetText]]:
         """Return the user's index, and the few texts it still lacks because they have no vector."""

@@ -26,6 +26,25 @@ _PAGE_CONVERSATIONS = 200
 _PAGE_EVENTS = 100
 
 
+def mirror_path(storage_dir: Path, stream: StreamId) -> Path:
+    """Return the file of a conversation, of a user's own stream or of the system's."""
+    if stream.user_id == SYSTEM_ID:
+        folder, own = storage_dir / "system", "events.jsonl"
+    else:
+        folder, own = storage_dir / "users" / file_name(stream.user_id), "user.jsonl"
+    if stream.conversation_id == SYSTEM_ID:
+        return folder / own
+    return folder / "conversations" / f"{file_name(stream.conversation_id)}.jsonl"
+
+
+def mirror_files(storage_dir: Path) -> Iterator[Path]:
+    """Yield every file that lies where only the mirror's lie, user by user."""
+    yield from sorted((storage_dir / "system").glob("*"))
+    for user in sorted((storage_dir / "users").glob("*")):
+        yield from sorted(user.glob("*.jsonl*"))
+        yield from sorted((user / "conversations").glob("*"))
+
+
 class Mirror:
     """Keeps the files under ``storage_dir`` equal to the ledger; see :class:`projections.follower.Projection`.
 
@@ -49,13 +68,7 @@ class Mirror:
 
     def path(self, stream: StreamId) -> Path:
         """Return the file of a conversation, of a user's own stream or of the system's."""
-        if stream.user_id == SYSTEM_ID:
-            folder, own = self._storage_dir / "system", "events.jsonl"
-        else:
-            folder, own = self._storage_dir / "users" / file_name(stream.user_id), "user.jsonl"
-        if stream.conversation_id == SYSTEM_ID:
-            return folder / own
-        return folder / "conversations" / f"{file_name(stream.conversation_id)}.jsonl"
+        return mirror_path(self._storage_dir, stream)
 
     async def advance(self) -> bool:
         """Mirror one page of conversations or one batch of events; True when there may be more."""

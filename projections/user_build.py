@@ -20,7 +20,8 @@ from domain.statements import LATEST
 from projections.embedding_client import EmbeddingSpace
 from projections.index_files import IndexFiles
 from projections.index_rows import hash_of
-from projections.user_index import Storage, empty_snapshot, key_of
+from projections.keys import key_of
+from projections.user_index import Storage, empty_snapshot
 from projections.vector_cache import VectorCache
 
 _EVENTS_PER_READ = 8192

@@ -4,9 +4,6 @@ FAISS must not be searched while it is changed, so nothing here changes a FAISS 
 plain array whose filled part never changes, and once the tail has grown, a new snapshot is built beside the old one and
 switched in. A search reads one immutable state, so searches need no lock.
 
-Keys are ``4 * position of the turn + facet``: a hit names its memory without asking a second table, and best match
-counts over a memory's facets.
-
 FAISS's Python classes are generated and have attributes that no type knows, hence ``Any``.
 """
 
@@ -28,23 +25,17 @@ import numpy.typing as npt
 
 from domain.events import Facet
 from projections.embedding_client import Vectors
+from projections.keys import FACETS, facet_of
 
 Keys = npt.NDArray[np.int64]
 Storage = Literal["fp16", "fp32"]
 
-_FACETS: tuple[Facet, ...] = ("exchange", "summary")
-_FACETS_MAX = 4
 _TAIL_ROWS_MIN = 256
 _TAIL_ROWS_MAX = 1024
 _ROWS_FOR_TWO_THREADS = 20_000
 _THREADS = ThreadPoolExecutor(thread_name_prefix="index-search")
 _ROUNDING = 1e-5
 """More than two ways of adding up the same 65,536 products of unit vectors in float32 can differ in practice."""
-
-
-def key_of(turn_position: int, facet: Facet) -> int:
-    """Return the key of a memory's facet."""
-    return turn_position * _FACETS_MAX + _FACETS.index(facet)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +161,7 @@ class UserIndex:
         """
         state = self._state
         # A memory has at most this many vectors, so that many times the count holds the wanted number of memories.
-        depth = count * len(_FACETS)
+        depth = count * len(FACETS)
         while True:
             scores, keys, floor = _search_snapshot(state, query, depth)
             if state.tail_rows:
@@ -315,9 +306,9 @@ def _best(scores: Vectors, keys: Keys, count: int) -> list[Hit]:
     """Return the best facet of each of the ``count`` best memories, of equals the older memory first."""
     best: dict[int, Hit] = {}
     for at in np.lexsort((keys, -scores)).tolist():
-        position, facet = divmod(int(keys[at]), _FACETS_MAX)
+        position, facet = facet_of(int(keys[at]))
         if position not in best:
-            best[position] = Hit(position, float(scores[at]), _FACETS[facet])
+            best[position] = Hit(position, float(scores[at]), facet)
             if len(best) == count:
                 break
     return list(best.values())

@@ -183,6 +183,11 @@ class VectorCache:
         with self._readers.connect() as connection:
             return int(connection.execute(select(_SPACES.c.position).where(_SPACES.c.id == space_id)).scalar_one())
 
+    def forget_positions(self) -> None:
+        """Let every space read the ledger from its beginning again: it is another ledger. Vectors stay."""
+        with self._writer.begin() as connection:
+            connection.execute(_SPACES.update().values(position=0))
+
     def rounded(self, vectors: Vectors) -> Vectors:
         """Return vectors as they come back from the cache, so that a fresh one and a cached one score the same."""
         back: Vectors = vectors.astype(self._stored).astype(np.float32)

@@ -21,6 +21,7 @@ from projections.memory_index import MemoryIndex
 from projections.mirror import Mirror
 from projections.vector_cache import VectorCache
 from projections.vector_follower import VectorFollower
+from service.background import follow_alone
 from service.settings import ServiceSettings
 from service.summarizer import Summarizer
 from service.turn import TurnService
@@ -67,7 +68,7 @@ async def open_house(settings: ServiceSettings) -> AsyncIterator[House]:
     tasks: list[asyncio.Task[None]] = []
     try:
         await _activate_prompts(ledger, prompts)
-        tasks = [asyncio.create_task(follower.run(), name=name) for name, follower in followers.items()]
+        tasks = [asyncio.create_task(follow_alone(settings.storage_dir, followers), name="background")]
         tasks.append(asyncio.create_task(_learn_limits(turns, chat), name="limits"))
         tasks.append(asyncio.create_task(_try_embeddings(index), name="embeddings"))
         yield House(settings, ledger, embeddings, chat, index, turns, followers, int(time.time()))

@@ -19,7 +19,9 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from domain.errors import SettingsError
+from domain.prompts import load_prompts
 from domain.settings import load_settings
+from service.settings import ServiceSettings
 from service.supervisor import LaunchError, ProgramEnded, StopAsked, Supervisor, supervising
 
 HOST = "127.0.0.1"
@@ -83,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if not options.rebuild:
             _check_ports(settings)
+            _check_service(settings)
         with supervising(parent) as supervisor:
             if options.rebuild:
                 return rebuild(settings, supervisor, further)
@@ -168,17 +171,33 @@ def _page_command(port: int) -> list[str]:
 def _check_ports(settings: LaunchSettings) -> None:
     if settings.port == settings.ui_port:
         raise LaunchError(f"PORT and UI_PORT are both {settings.port}: set one of them to another port.")
-    for variable, port in (("PORT", settings.port), ("UI_PORT", settings.ui_port)):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError as error:
-                why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-                raise LaunchError(
-                    f"Port {port} on {HOST} {why}: set {variable} to a free one, for example "
-                    f"{variable}={port + 10} make run."
-                ) from error
+    complaints = [
+        f"Port {port} on {HOST} {trouble}: set {variable} to a free one, for example {variable}={port + 10} make run."
+        for variable, port in (("PORT", settings.port), ("UI_PORT", settings.ui_port))
+        if (trouble := _port_trouble(port)) is not None
+    ]
+    if complaints:
+        raise LaunchError("\n".join(complaints))
+
+
+def _port_trouble(port: int) -> str | None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            return "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+    return None
+
+
+def _check_service(settings: LaunchSettings) -> None:
+    """Read the API's settings as it will read them: what is wrong is said before models are fetched and loaded."""
+    ours = {
+        "chat": {"llm_base_url": "http://ours", "llm_model": "ours"},
+        "embeddings": {"emb_base_url": "http://ours", "emb_model": "ours"},
+    }
+    filled = {name: value for model in settings.embedded for name, value in ours[model].items()}
+    load_prompts(load_settings(ServiceSettings, **filled).prompts_dir)
 
 
 def _healthy(url: str) -> bool:

@@ -28,7 +28,12 @@ launch._api_command = launch._page_command = stub
 sys.exit(launch.main(sys.argv[1:]))
 """
 ROOT = Path(__file__).parent.parent
-ENDPOINTS = {"LLM_BASE_URL": "http://127.0.0.1:1/v1", "EMB_BASE_URL": "http://127.0.0.1:1/v1"}
+ENDPOINTS = {
+    "LLM_BASE_URL": "http://127.0.0.1:1/v1",
+    "LLM_MODEL": "chat",
+    "EMB_BASE_URL": "http://127.0.0.1:2/v1",
+    "EMB_MODEL": "embedding",
+}
 
 
 def free_port() -> int:
@@ -121,8 +126,10 @@ def test_it_ends_with_its_parent_when_told_so(tmp_path: Path) -> None:
         "import os, subprocess, sys\n"
         "command = [sys.executable, '-c', sys.argv[1], '--with-parent']\n"
         "child = subprocess.Popen(command, stdout=subprocess.PIPE)\n"
-        "while b'Ctrl-C' not in child.stdout.readline(): pass\n"
-        "os._exit(0)\n"
+        "for line in child.stdout:\n"
+        "    if b'Ctrl-C' in line:\n"
+        "        os._exit(0)\n"
+        "sys.exit('the launcher ended by itself')\n"
     )
     # Standard error stays open as long as anyone of the family holds it.
     result = subprocess.run(
@@ -157,6 +164,23 @@ def test_a_busy_port_is_said_with_the_variable_that_changes_it(variable: str, tm
         result = run(tmp_path, **ports)
     assert result.returncode == 1
     assert result.stderr.startswith(f"Port {port} on 127.0.0.1 is taken: set {variable} to a free one")
+    assert result.stderr.count("\n") == 1
+
+
+def test_two_busy_ports_are_said_at_once(tmp_path: Path) -> None:
+    with socket.socket() as first, socket.socket() as second:
+        for taken in (first, second):
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+        result = run(tmp_path, PORT=str(first.getsockname()[1]), UI_PORT=str(second.getsockname()[1]))
+    assert result.returncode == 1
+    assert [line.split(": set ")[1].split()[0] for line in result.stderr.splitlines()] == ["PORT", "UI_PORT"]
+
+
+def test_a_bad_setting_of_the_service_is_said_before_anything_is_fetched(tmp_path: Path) -> None:
+    result = run(tmp_path, LLM_BASE_URL="", EMB_BASE_URL="", GATE="sometimes")
+    assert result.returncode == 1
+    assert result.stderr.startswith("GATE = 'sometimes' (")
     assert result.stderr.count("\n") == 1
 
 

@@ -17,8 +17,9 @@ from service.settings import ANY_USER
 class AccessDenied(OpmError):
     """The caller may not do this. ``status`` is 401 for an unknown caller and 403 for one who reaches too far."""
 
-    def __init__(self, message: str, *, status: int, param: str | None = None) -> None:
+    def __init__(self, message: str, *, status: int, code: str, param: str | None = None) -> None:
         self.status = status
+        self.code = code
         self.param = param
         super().__init__(message)
 
@@ -34,7 +35,9 @@ def user_of(request: Request, named: str | None, field: str = "user") -> str:
     if owner == ANY_USER:
         return asked or DEFAULT_USER
     if asked is not None and asked != owner:
-        raise AccessDenied(f"this API key does not stand for the {field} it names", status=403, param=field)
+        raise AccessDenied(
+            f"this API key does not stand for the {field} it names", status=403, code="user_not_allowed", param=field
+        )
     return owner
 
 
@@ -48,7 +51,9 @@ def key_owner(request: Request) -> str:
         return ANY_USER
     owner = _owner({key.get_secret_value(): user for key, user in keys.items()}, request)
     if owner is None:
-        raise AccessDenied("send one of the service's API keys as `Authorization: Bearer KEY`", status=401)
+        raise AccessDenied(
+            "send one of the service's API keys as `Authorization: Bearer KEY`", status=401, code="invalid_api_key"
+        )
     return owner
 
 
@@ -69,7 +74,10 @@ class HostGuard:
             name = re.sub(r":\d+$", "", host).lower()
             if name not in self._allowed and "*" not in self._allowed:
                 raise AccessDenied(
-                    f"the service is not called {name!r}: set ALLOWED_HOSTS, or API_KEYS", status=403, param="host"
+                    f"the service is not called {name!r}: set ALLOWED_HOSTS, or API_KEYS",
+                    status=403,
+                    code="host_not_allowed",
+                    param="host",
                 )
         await self._app(scope, receive, send)
 

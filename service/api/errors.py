@@ -39,7 +39,7 @@ def body_of(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
         return error.status, error_body(str(error), kind=kind, code=error.code), headers
     if isinstance(error, AccessDenied):
         kind = "authentication_error" if error.status == 401 else "permission_error"
-        return error.status, error_body(str(error), kind=kind, param=error.param, code="invalid_api_key"), {}
+        return error.status, error_body(str(error), kind=kind, param=error.param, code=error.code), {}
     if isinstance(error, LedgerError):
         return 503, error_body(str(error), kind="server_error", code="ledger_unavailable"), {}
     if isinstance(error, OpmError):

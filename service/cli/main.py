@@ -10,7 +10,13 @@ from typing import Annotated
 import typer
 
 from domain.errors import InvalidInput, OpmError
+from service.cli.backtest import backtest
+from service.cli.backup import backup
+from service.cli.explain import explain
+from service.cli.recall import recall
+from service.cli.restore import restore
 from service.cli.shell import BAD_ARGUMENTS, FAILED, complain
+from service.cli.verify import verify
 
 app = typer.Typer(
     name="opm",
@@ -28,6 +34,11 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
+app.command()(verify)
+app.command()(backup)
+app.command()(restore)
+
+
 @app.callback()
 def _opm(
     _version: Annotated[
@@ -35,6 +46,11 @@ def _opm(
     ] = False,
 ) -> None:
     """Options that stand before a command."""
+
+
+app.command("explain")(explain)
+app.command("recall")(recall)
+app.command("backtest")(backtest)
 
 
 def main() -> None:

@@ -327,13 +327,17 @@ class TestConflictsAndFailures:
         monkeypatch.setattr(ledger_module, "_CHECKPOINT_BYTES", 200_000)
         unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
         with opened(ledger_path) as ledger:
-            while ledger_path.stat().st_size < 1_000_000:
+            while ledger_path.stat().st_size < 3_000_000:
                 record_turn(ledger, STREAM, assistant="x" * 50_000)
             before = ledger.reader.head_position()
             # Room for the WAL, which is smaller, and none for the database file to grow.
             resource.setrlimit(resource.RLIMIT_FSIZE, (ledger_path.stat().st_size, unlimited[1]))
             try:
                 added = [record_turn(ledger, STREAM, assistant="x" * 50_000) for _ in range(10)]
+                # Copying is tried after an append was answered, so it may be yet to come.
+                deadline = time.monotonic() + 30
+                while not ledger.failures and time.monotonic() < deadline:
+                    time.sleep(0.01)
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
             assert added[-1].position == before + 10

@@ -65,7 +65,25 @@ def test_a_safe_sqlite_excludes_nobody(ledger: Ledger) -> None:
     with opened(ledger.path) as other:
         assert record_turn(other, STREAM).version == 1
     assert record_turn(ledger, STREAM).version == 2
-    assert not ledger.path.with_suffix(".lock").exists()
+
+
+class TestAlone:
+    def test_who_would_replace_a_ledger_waits_for_those_who_write_it(self, ledger_path: Path) -> None:
+        assert not sqlite.in_use(ledger_path)
+        with opened(ledger_path):
+            assert sqlite.in_use(ledger_path)
+            with pytest.raises(LedgerLocked, match="is in use by a service or another command: stop it first"):
+                sqlite.WriterLock(ledger_path, alone=True)
+        assert not sqlite.in_use(ledger_path)
+        sqlite.WriterLock(ledger_path, alone=True).release()
+
+    def test_nobody_opens_a_ledger_that_is_being_replaced(self, ledger_path: Path) -> None:
+        lock = sqlite.WriterLock(ledger_path, alone=True)
+        with pytest.raises(LedgerLocked, match=r"is being (replaced by a restore|written by another process)"):
+            Ledger(ledger_path)
+        lock.release()
+        with opened(ledger_path) as ledger:
+            assert record_turn(ledger, STREAM).version == 1
 
 
 class TestOldSqlite:

@@ -17,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from domain.events import Facet
 from projections.embedding_client import EmbeddingSpace, Vectors
 from projections.index_files import IndexFiles
-from projections.user_index import Hit, Storage, UserIndex, key_of
+from projections.keys import key_of
+from projections.user_index import Hit, Storage, UserIndex
 
 DIMENSIONS = 16
 CLOSE = 2e-6  # float32 sums of products in another order

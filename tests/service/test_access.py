@@ -57,7 +57,7 @@ class TestHosts:
         with running(upstream, tmp_path, allowed_hosts=["Memory.home"]) as service:
             get = service.client.http.get
             assert get("/v1/models", headers={"host": "memory.home:9000"}).status_code == 200
-            refused(get("/v1/models"), 403)
+            assert refused(get("/v1/models"), 403)["code"] == "host_not_allowed"
 
     def test_the_operator_lets_it_answer_to_every_name(self, upstream: ScriptedUpstream, tmp_path: Path) -> None:
         with running(upstream, tmp_path, allowed_hosts=["*"]) as service:
@@ -97,7 +97,8 @@ class TestKeys:
             http.get("/v1/turns", params={"user": "bob"}, headers=headers),
             http.get("/v1/conversations", params={"user": "bob"}, headers=headers),
         ):
-            assert refused(response, 403)["param"] == "user"
+            error = refused(response, 403)
+            assert (error["param"], error["code"]) == ("user", "user_not_allowed")
         assert not guarded.ledger.stream("bob")
 
     def test_a_key_for_anybody_speaks_for_whom_it_names(self, guarded: Running, user: str) -> None:

@@ -1,0 +1,100 @@
+"""The questions of ``docs/audit/*.sql`` as values: what they ask, their parameters, their SQL, the answer they show.
+
+A file is one statement under a header of comments. The first line is the question; each line ``.param set :name "'x'"``
+gives a parameter and the value with which the shown answer came about; what follows ``Answer`` is that answer, of the
+small ledger that :func:`small_ledger` makes. SQLite's shell takes the file as it is, and so does Datasette.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.synthetic_history import make_ledger
+from domain.sqlite import DRIVER
+
+FOLDER = Path(__file__).parent.parent / "docs" / "audit"
+_PARAMETER = re.compile(r"^--   \.param set :(\w+) \"'(.*)'\"", re.MULTILINE)
+_ANSWER = "-- Answer, of the small synthetic ledger:\n--\n"
+_ROWS_SHOWN = 10
+_CELL_CHARS = 44
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One file: ``parameters`` by name, ``answer`` as the comment lines show it, without their ``--``."""
+
+    path: Path
+    title: str
+    parameters: Mapping[str, str]
+    answer: str
+    sql: str
+
+    def ask(
+        self, ledger: Path, parameters: Mapping[str, str | None] | None = None
+    ) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
+        """Return the names of the columns and the rows, asked of a ledger that is read only."""
+        with_driver = DRIVER.connect(f"file:{ledger}?mode=ro", uri=True)
+        try:
+            cursor = with_driver.execute(self.sql, dict(parameters if parameters is not None else self.parameters))
+            return [column[0] for column in cursor.description], cursor.fetchall()
+        finally:
+            with_driver.close()
+
+
+def questions() -> list[Question]:
+    """Return all questions, in the order of their numbers."""
+    return [_read(path) for path in sorted(FOLDER.glob("*.sql"))]
+
+
+def small_ledger(folder: Path) -> Path:
+    """Make the ledger of which the files show their answers: three people, a month, and the same each time."""
+    return make_ledger(folder, 600, users=3, seed=13, candidates=(6, 24), days=30, in_flight=0)
+
+
+def rendered(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return an answer as aligned text: the first rows, long texts cut off."""
+    shown = [list(columns), *([_cell(value) for value in row] for row in rows[:_ROWS_SHOWN])]
+    widths = [max(_width(row[place]) for row in shown) for place in range(len(columns))]
+    lines = [
+        "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)) for row in shown
+    ]
+    if len(rows) > _ROWS_SHOWN:
+        lines.append(f"... {len(rows)} rows in all")
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def with_answer(question: Question, answer: str) -> str:
+    """Return the text of a question's file with another answer shown."""
+    text = question.path.read_text(encoding="utf-8")
+    header = text[: -len(question.sql)].partition(_ANSWER)[0].rstrip("-\n ")
+    commented = "".join(f"--   {line}\n" for line in answer.splitlines())
+    return f"{header}\n--\n{_ANSWER}{commented}{question.sql}"
+
+
+def _read(path: Path) -> Question:
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines(keepends=True)
+    comments = next(place for place, line in enumerate(lines) if not line.startswith("--"))
+    header = "".join(lines[:comments])
+    answer = header.partition(_ANSWER)[2]
+    return Question(
+        path=path,
+        title=lines[0].removeprefix("--").strip(),
+        parameters=dict(_PARAMETER.findall(header)),
+        answer="".join(line.removeprefix("--   ") for line in answer.splitlines(keepends=True)),
+        sql="".join(lines[comments:]),
+    )
+
+
+def _cell(value: Any) -> str:  # whatever SQLite returns
+    text = "" if value is None else " ".join(str(value).split())
+    return text if len(text) <= _CELL_CHARS else f"{text[: _CELL_CHARS - 1]}…"
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

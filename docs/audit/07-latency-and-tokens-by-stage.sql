@@ -1,0 +1,72 @@
+-- How long does each stage take, and how many tokens does it cost?
+--
+-- Milliseconds at the median and the 95th percentile, tokens in all. `answer` contains `first token`, and `turn` all but
+-- `summary`, for which nobody waits and whose time is not recorded. Of the last 30 days unless another time is given.
+--
+--   .param set :since "'2025-01-01'"     (empty: thirty days ago)
+--   .param set :until "''"               (empty: now)
+--
+-- Answer, of the small synthetic ledger:
+--
+--   stage             calls  p50_ms    p95_ms    prompt_tokens  completion_tokens
+--   embed             117    8.904     18.598
+--   search by vector  117    1.582     3.033
+--   search by word    55     0.67      1.362
+--   gate              96     375.82    639.448   59352          4438
+--   rerank            13     323.184   580.029   11597          358
+--   first token       116    312.727   585.759
+--   answer            116    2501.813  4686.073  229331         24600
+--   turn              116    3101.813  5286.073
+--   summary           113                        36560          3594
+WITH span AS MATERIALIZED (
+    SELECT
+        coalesce(nullif(:since, ''), strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-30 days')) AS since,
+        coalesce(nullif(:until, ''), '9999')                                           AS until
+),
+searched AS MATERIALIZED (
+    SELECT embed_ms, search_ms, lexical_ms FROM retrievals
+    WHERE recorded_at >= (SELECT since FROM span) AND recorded_at < (SELECT until FROM span) AND outcome = 'ok'
+),
+answered AS MATERIALIZED (
+    SELECT first_token_ms, answer_ms, total_ms, prompt_tokens, completion_tokens FROM turns
+    WHERE recorded_at >= (SELECT since FROM span) AND recorded_at < (SELECT until FROM span)
+),
+calls AS MATERIALIZED (
+    SELECT 1 AS place, 'embed' AS stage, embed_ms AS ms, NULL AS prompt_tokens, NULL AS completion_tokens FROM searched
+    UNION ALL
+    SELECT 2, 'search by vector', search_ms, NULL, NULL FROM searched
+    UNION ALL
+    SELECT 3, 'search by word', lexical_ms, NULL, NULL FROM searched WHERE lexical_ms > 0
+    UNION ALL
+    SELECT 4, 'gate', latency_ms, prompt_tokens, completion_tokens FROM gate_decisions
+    WHERE recorded_at >= (SELECT since FROM span) AND recorded_at < (SELECT until FROM span) AND outcome <> 'skipped'
+    UNION ALL
+    SELECT 5, 'rerank', latency_ms, prompt_tokens, completion_tokens FROM rerank_decisions
+    WHERE recorded_at >= (SELECT since FROM span) AND recorded_at < (SELECT until FROM span) AND outcome <> 'skipped'
+    UNION ALL
+    SELECT 6, 'first token', first_token_ms, NULL, NULL FROM answered
+    UNION ALL
+    SELECT 7, 'answer', answer_ms, prompt_tokens, completion_tokens FROM answered
+    UNION ALL
+    SELECT 8, 'turn', total_ms, NULL, NULL FROM answered
+    UNION ALL
+    SELECT 9, 'summary', NULL, prompt_tokens, completion_tokens FROM summaries
+    WHERE recorded_at >= (SELECT since FROM span) AND recorded_at < (SELECT until FROM span) AND source = 'model'
+),
+ranked AS (
+    SELECT
+        *,
+        row_number() OVER (PARTITION BY place ORDER BY ms) AS nth,
+        count(*) OVER (PARTITION BY place)                 AS n
+    FROM calls
+)
+SELECT
+    stage,
+    n                                                 AS calls,
+    max(ms) FILTER (WHERE nth = (n + 1) / 2)          AS p50_ms,
+    max(ms) FILTER (WHERE nth = (95 * n + 99) / 100)  AS p95_ms,
+    sum(prompt_tokens)                                AS prompt_tokens,
+    sum(completion_tokens)                            AS completion_tokens
+FROM ranked
+GROUP BY place, stage, n
+ORDER BY place;

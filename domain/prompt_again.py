@@ -1,0 +1,114 @@
+"""A prompt made again from what the ledger says was shown. Pure.
+
+Nothing is counted and nothing is chosen a second time: the turn names the memories that went in, the retrieval names
+the event whose summary each of them was shown with, and the prompt's report names the version of the system text. Put
+together in the same layout these give the same messages, and the hash of the messages that were sent proves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from domain.events import CandidateFound, Event, MemoryEdited, RetrievalRecorded, SummaryRecorded, TurnRecorded
+from domain.memory import Memory
+from domain.prompt import LAYOUT, Message, build_prompt, messages_hash
+from domain.prompt_layout_1 import LAYOUT_1, messages_1
+
+Proof = Literal["same_as_sent", "unproven", "differs", "not_possible"]
+_NO_BOUND = 2**62
+_NO_HASH = "it cannot be shown to be what was sent: schema 1 recorded no hash, nor a system text of the client"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptAgain:
+    """The messages, what they can be shown to be, and in a sentence why."""
+
+    messages: list[Message]
+    proof: Proof
+    note: str
+
+
+def memory_from(event: Event, summary: Event | None = None) -> Memory | None:
+    """Return the memory that a turn's event is, with the summary that another event said; None for other events."""
+    turn, said = event.payload, summary.payload if summary is not None else None
+    if not isinstance(turn, TurnRecorded):
+        return None
+    known = isinstance(said, SummaryRecorded | MemoryEdited) and said.memory_id == event.event_id
+    return Memory(
+        memory_id=event.event_id,
+        position=event.position,
+        conversation_id=event.conversation_id,
+        turn_id=turn.turn_id,
+        ts=turn.ts,
+        user=turn.user,
+        assistant=turn.assistant,
+        summary=said.summary if known and isinstance(said, SummaryRecorded | MemoryEdited) else None,
+        finish_reason=turn.finish_reason,
+        summary_position=summary.position if known and summary is not None else None,
+    )
+
+
+def memories_named(turn: TurnRecorded | None, retrieval: RetrievalRecorded | None) -> list[str]:
+    """Return the ids of all memories that an answer has to do with, each once."""
+    ids: list[str] = []
+    if retrieval is not None:
+        ids += [*retrieval.window, *(candidate.memory_id for candidate in retrieval.candidates)]
+    if turn is not None:
+        ids += [*turn.window, *turn.replayed, *turn.summarised, *turn.neighbours]
+    return list(dict.fromkeys(ids))
+
+
+def memories_as_shown(
+    candidates: Iterable[CandidateFound], turns: Mapping[str, Event], said: Mapping[int, Event]
+) -> dict[str, Memory]:
+    """Return memories by id as they were shown: ``turns`` are their events by id, ``said`` summaries by position."""
+    shown_with = {candidate.memory_id: candidate.summary_position for candidate in candidates}
+    shown: dict[str, Memory] = {}
+    for memory_id, event in turns.items():
+        position = shown_with.get(memory_id)
+        memory = memory_from(event, said.get(position) if position is not None else None)
+        if memory is not None:
+            shown[memory_id] = memory
+    return shown
+
+
+def prompt_again(turn: TurnRecorded, system: str | None, memories: Mapping[str, Memory]) -> PromptAgain:
+    """Make the prompt of a turn again from the system text and the memories as they were shown."""
+    report = turn.prompt
+    if report is None:
+        return PromptAgain([], "not_possible", "the turn was imported: no prompt was ever made for it")
+    if report.layout not in _LAYOUTS:
+        return PromptAgain(
+            [], "not_possible", f"it was laid out as {report.layout!r}, which this version does not know"
+        )
+    if system is None:
+        return PromptAgain(
+            [], "not_possible", f"the ledger does not hold version {report.system_version} of the system text"
+        )
+    named = [*turn.window, *turn.replayed, *turn.neighbours, *turn.summarised]
+    lost = [memory_id for memory_id in named if memory_id not in memories]
+    if lost:
+        return PromptAgain([], "not_possible", f"the ledger does not hold {len(lost)} of the {len(named)} memories")
+    messages = _LAYOUTS[report.layout](
+        system=system,
+        client_system=turn.client_system or "",
+        window=[memories[memory_id] for memory_id in turn.window],
+        replay=[memories[memory_id] for memory_id in turn.replayed],
+        notes=[memories[memory_id] for memory_id in turn.summarised],
+        question=turn.user,
+    )
+    if report.messages_hash is None:
+        return PromptAgain(messages, "unproven", _NO_HASH)
+    if messages_hash(messages) != report.messages_hash:
+        return PromptAgain(messages, "differs", f"it DIFFERS from what was sent, whose hash is {report.messages_hash}")
+    return PromptAgain(messages, "same_as_sent", "the same as sent, by its hash")
+
+
+def _newest_layout(**parts: Any) -> list[Message]:
+    """Return the messages of today's layout without a bound: what had no room then is not among the parts."""
+    return build_prompt(**parts, budget_tokens=_NO_BOUND, count=lambda _text: 0).messages
+
+
+_LAYOUTS: Mapping[str, Callable[..., list[Message]]] = {LAYOUT_1: messages_1, LAYOUT: _newest_layout}

@@ -1,0 +1,220 @@
+"""Is the ledger still what was written? Every hash is made again from the columns, row by row, in their order.
+
+What is checked of each row needs only the row before it, the head of its conversation, and whom an erasure has
+blanked. So a ledger of any length is verified in bounded memory but for one number per conversation. What the chain
+alone cannot show is a tail that was cut off, or a ledger written anew with hashes of its own: for that a head noted
+earlier (``position:hash``) is looked up in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic_core import from_json
+
+from domain import chain
+from domain.errors import InvalidInput, LedgerReadFailed, UnknownEvent
+from domain.events import BLANK, UserErased, decode_payload
+from domain.identity import ERASED_PREFIX, SYSTEM_ID
+from domain.reader import LedgerReader, StoredEvent
+
+_PAGE_EVENTS = 500
+_BELOW_ALL = -(2**63)
+"""Smaller than any position a row could have: also one that was forged below the first is looked at."""
+_INTEGERS = ("position", "version", "schema_version")
+_OPTIONAL = ("correlation_id", "causation_id")
+
+Part = Literal["ledger", "schema", "file", "mirror", "index"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it was written: in which part of the storage, at which event or line, and what."""
+
+    part: Part
+    what: str
+    position: int | None = None
+    path: str | None = None
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerHead:
+    """A position and the hash of the event there: whoever knows both knows everything that came before."""
+
+    position: int
+    hash: str
+
+    def __str__(self) -> str:
+        return f"{self.position}:{self.hash}"
+
+
+GENESIS_HEAD = LedgerHead(0, chain.GENESIS)
+"""The head of a ledger without events."""
+
+
+def parse_head(text: str, field: str = "--since") -> LedgerHead:
+    """Read ``POSITION:HASH`` as :class:`LedgerHead` prints it; raise :class:`InvalidInput`."""
+    position, _, digest = text.partition(":")
+    algorithm, _, hexadecimal = digest.partition(":")
+    if not (position.isascii() and position.isdigit() and algorithm == chain.ALGORITHM and len(hexadecimal) == 64):
+        raise InvalidInput(field, text, f"give POSITION:HASH as --head prints it, e.g. 17:{chain.ALGORITHM}:0123...")
+    return LedgerHead(int(position), digest)
+
+
+def is_blanked(row: StoredEvent) -> bool:
+    """Tell whether a row has the form that an erasure leaves: nothing of a person, and neither salt nor text."""
+    return (
+        row.salt == ""
+        and row.payload == BLANK
+        and row.user_id.startswith(ERASED_PREFIX)
+        and (row.conversation_id.startswith(ERASED_PREFIX) or row.conversation_id == SYSTEM_ID)
+    )
+
+
+class ChainCheck:
+    """Takes the rows of a ledger in the order of their positions and says what is wrong with each.
+
+    ``head`` is the last row taken, as the row itself has it. Memory: a number per conversation and per erased user.
+    """
+
+    def __init__(self) -> None:
+        self.head = GENESIS_HEAD
+        self._versions: dict[tuple[str, str], int] = {}
+        self._blanked: dict[str, int] = {}
+        self._erased: set[str] = set()
+
+    def check(self, row: StoredEvent) -> Iterator[Finding]:
+        """Yield what is wrong with the next row, the most telling first."""
+        expected = self.head.position + 1
+        try:
+            yield from (Finding("ledger", what, row.position) for what in self._checked(row, expected))
+        except (TypeError, ValueError, AttributeError):
+            # A column holds a number for a text, a blob, or bytes that are no UTF-8: no event was written so.
+            yield Finding("ledger", f"{_odd_column(row)} holds what no event has there", expected)
+        if isinstance(row.position, int):
+            self.head = LedgerHead(row.position, row.hash)
+
+    def _checked(self, row: StoredEvent, expected: int) -> Iterator[str]:
+        if row.position < expected:
+            yield "no event stands below position 1"
+        elif row.position > expected:
+            missing = f"{expected} to {row.position - 1} are" if row.position > expected + 1 else f"{expected} is"
+            yield f"event {missing} missing: this is the first one behind the gap"
+        elif row.prev_hash != self.head.hash:
+            yield "it does not follow the event before it (prev_hash)" if expected > 1 else "prev_hash of a first event"
+        if is_blanked(row):
+            self._blanked.setdefault(row.user_id, row.position)
+            if row.type == UserErased.type:
+                self._erased.add(row.user_id)
+        else:
+            yield from _what_it_says(row)
+        if row.hash != hash_of(row):
+            yield "its hash is not that of its columns: the event was changed"
+        version = self._versions.get((row.user_id, row.conversation_id), 0) + 1
+        if row.version != version:
+            yield f"its conversation has version {row.version} here where {version} follows"
+        self._versions[row.user_id, row.conversation_id] = row.version
+
+    def finish(self, since: LedgerHead | None = None) -> Iterator[Finding]:
+        """Yield what shows only once all rows were taken: events blanked without an erasure, and a cut tail.
+
+        ``since`` is a head noted earlier, which the ledger must not end before.
+        """
+        if since is not None and since.position > self.head.position:
+            what = f"the ledger ends here, and the head noted earlier, {since}, is not in it: its tail was cut off"
+            yield Finding("ledger", what, self.head.position)
+        for user_id, position in self._blanked.items():
+            if user_id not in self._erased:
+                yield Finding("ledger", f"it is blanked, and no {UserErased.type} event of its user says why", position)
+
+
+def verified_events(reader: LedgerReader, since: LedgerHead | None = None) -> Iterator[Finding | LedgerHead]:
+    """Check a ledger up to the head it has now, in pages; yield findings and, last, the head that was reached.
+
+    ``since`` is a head noted earlier: that the ledger no longer contains it is a finding. An event that cannot be read
+    at all is named and ends the check. Raises :class:`LedgerReadFailed` when nothing can be read.
+    """
+    check = ChainCheck()
+    end, after, readable = reader.head_position(), _BELOW_ALL, True
+    while readable and after < end:
+        try:
+            page = reader.stored_after(after, _PAGE_EVENTS)
+        except LedgerReadFailed:
+            page, readable = _up_to_the_unreadable(reader, after), False
+        for row in page:
+            after = row.position
+            if after > end:
+                break
+            yield from verified_since(check, row, since)
+        if not readable:
+            yield Finding("ledger", "it cannot be read: what follows was not checked", check.head.position + 1)
+        elif not page:
+            break
+    yield from check.finish(since if readable else None)
+    yield check.head
+
+
+def verified_since(check: ChainCheck, row: StoredEvent, since: LedgerHead | None) -> Iterator[Finding]:
+    """Yield what is wrong with the next row, and whether it is another one than a head noted earlier says."""
+    yield from check.check(row)
+    if since is not None and row.position == since.position and row.hash != since.hash:
+        yield Finding("ledger", f"it is not the one of the head noted earlier, {since}", row.position)
+
+
+def _up_to_the_unreadable(reader: LedgerReader, after: int) -> list[StoredEvent]:
+    rows: list[StoredEvent] = []
+    for _ in range(_PAGE_EVENTS):
+        try:
+            found = reader.stored_after(rows[-1].position if rows else after, 1)
+        except LedgerReadFailed:
+            break
+        if not found:
+            break
+        rows += found
+    return rows
+
+
+def _what_it_says(row: StoredEvent) -> Iterator[str]:
+    if row.salt == "" or row.user_id.startswith(ERASED_PREFIX):
+        yield "it was blanked in part, which no erasure does"
+        return
+    if row.identity_hash != chain.identity_hash(row.salt, row.user_id, row.conversation_id):
+        yield "its user or conversation was changed"
+    if row.payload_hash != chain.payload_hash(row.salt, row.payload):
+        yield "its payload was changed"
+        return
+    try:
+        decode_payload(row.type, row.schema_version, from_json(row.payload))
+    except UnknownEvent as error:
+        yield str(error)
+    except (LookupError, TypeError, ValueError):
+        yield f"its payload does not have the shape of {row.type}, schema version {row.schema_version}"
+
+
+def hash_of(row: StoredEvent) -> str:
+    """Make the hash of an event again from its columns."""
+    return chain.event_hash(
+        prev_hash=row.prev_hash,
+        position=row.position,
+        event_id=row.event_id,
+        version=row.version,
+        event_type=row.type,
+        schema_version=row.schema_version,
+        recorded_at=row.recorded_at,
+        correlation_id=row.correlation_id,
+        causation_id=row.causation_id,
+        identity_hash=row.identity_hash,
+        payload_hash=row.payload_hash,
+    )
+
+
+def _odd_column(row: StoredEvent) -> str:
+    for name in StoredEvent.__dataclass_fields__:
+        value = getattr(row, name)
+        wanted: type | tuple[type, ...] = int if name in _INTEGERS else str
+        if not isinstance(value, wanted) and not (value is None and name in _OPTIONAL):
+            return name
+    return "a column"

@@ -1,0 +1,57 @@
+"""``opm explain``: the whole story of one answer, for a person to read."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from domain.errors import InvalidInput
+from domain.past import PastReader
+from service.cli.shell import FAILED, AsJson, opened_past, out, print_json, wide
+from service.cli.story import prompt_parts, told
+from service.explain import find_answer, story_of
+
+
+def explain(
+    completion_id: Annotated[
+        str | None, typer.Argument(metavar="[COMPLETION_ID]", help="An answer's id, or a turn's memory id.")
+    ] = None,
+    *,
+    last: Annotated[bool, typer.Option("--last", help="The newest answer of --user.")] = False,
+    user: Annotated[str | None, typer.Option("--user", "-u", metavar="U", help="Whose newest answer.")] = None,
+    prompt: Annotated[bool | None, typer.Option("--prompt/--no-prompt", help="Only the prompt; or all but it.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Cut no text short.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the whole story of one answer, and make its prompt again.
+
+    Ends with 1 when the prompt that is made again differs from the one that was sent.
+    """
+    with opened_past() as reader:
+        events = find_answer(reader, _asked_for(reader, completion_id, last=last, user=user))
+        story = story_of(reader, events)
+    if as_json:
+        print_json(story.as_json())
+    elif prompt is True:
+        for line in prompt_parts(story, full=True):
+            out.print(line, soft_wrap=True)
+    else:
+        with wide():
+            for part in told(story, full=full, with_prompt=prompt is None):
+                out.print(part, soft_wrap=False)
+    if story.prompt is not None and story.prompt.proof == "differs":
+        raise typer.Exit(FAILED)
+
+
+def _asked_for(reader: PastReader, completion_id: str | None, *, last: bool, user: str | None) -> str:
+    if completion_id is not None:
+        if last or user is not None:
+            raise InvalidInput("COMPLETION_ID", completion_id, "give either an id or --last --user U")
+        return completion_id
+    if not last or user is None:
+        raise InvalidInput("COMPLETION_ID", None, "give the id of an answer, or --last --user U")
+    newest = reader.last_question(user)
+    if newest is None:
+        raise InvalidInput("--user", user, "name a user who has asked something")
+    return newest.correlation_id or newest.event_id

@@ -1,0 +1,30 @@
+"""``POSITION|DATE``: how a moment of the ledger is named on the command line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from domain.errors import InvalidInput
+from domain.past import PastReader
+
+HELP = "a ledger position, or a date or time (ISO 8601; UTC where no offset is given, a date is its first moment)"
+
+
+def position_of(reader: PastReader, field: str, given: str) -> int:
+    """Return the position that ``given`` names: itself, or that of the last event recorded before a date.
+
+    Raises :class:`InvalidInput` for what is neither, and for a position that the ledger has not reached.
+    """
+    text = given.strip()
+    if text.isascii() and text.isdigit():
+        position, head = int(text), reader.head_position()
+        if position > head:
+            raise InvalidInput(field, given, f"the ledger ends at position {head}")
+        return position
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput(
+            field, given, "give a ledger position, or a date as in 2026-03-31 or 2026-03-31T12:00Z"
+        ) from None
+    return reader.position_before(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))

@@ -1,0 +1,60 @@
+"""``opm restore``: another ledger in the place of the present one, which is put aside."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from domain.errors import InvalidInput
+from domain.settings import StorageSettings, load_settings
+from domain.verification import parse_head
+from projections.mirror_ledger import MirrorIncomplete
+from projections.restore import restore_backup, restore_from_mirror
+from service.cli.shell import FAILED, AsJson, complain, finding_line, out, print_json
+
+
+def restore(
+    path: Annotated[Path | None, typer.Argument(metavar="PATH", help="A backup that `opm backup` made.")] = None,
+    *,
+    from_mirror: Annotated[
+        bool, typer.Option("--from-mirror", help="Make the ledger anew from the JSONL files instead.")
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="POSITION:HASH", help="With --from-mirror: a head that must be contained."),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Put the ledger of a backup, or of the mirror, in the place of the present one. Stop the service first.
+
+    The present ledger and what was derived from it are kept in a folder before-restore-TIME in STORAGE_DIR. Memory,
+    files and lists grow back at the next start.
+    """
+    if (path is None) != from_mirror:
+        raise InvalidInput("PATH", str(path) if path else "(none)", "give either a backup or --from-mirror")
+    if since is not None and not from_mirror:
+        raise InvalidInput("--since", since, "goes with --from-mirror only; check a backup's head with its own record")
+    settings = load_settings(StorageSettings)
+    try:
+        if path is not None:
+            restored = restore_backup(settings, path)
+        else:
+            restored = restore_from_mirror(settings, parse_head(since) if since is not None else None)
+    except MirrorIncomplete as error:
+        if json:
+            print_json({"restored": False, "findings": [asdict(finding) for finding in error.findings]})
+        else:
+            for finding in error.findings:
+                out.print(finding_line(finding), markup=False)
+        complain(str(error))
+        raise typer.Exit(FAILED) from None
+    aside = str(restored.put_aside) if restored.put_aside is not None else None
+    if json:
+        print_json({"restored": True, "head": str(restored.head), "put_aside": aside})
+        return
+    out.print(f"restored: {restored.head.position} events, head {restored.head}", markup=False)
+    if aside is not None:
+        out.print(f"what was there before: {aside}", markup=False)

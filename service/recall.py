@@ -1,0 +1,202 @@
+"""What memory returns for a question, now or at a position of the past.
+
+Both are one thing: memory is a function of the ledger up to a position. What is asked about the past is searched with
+the embedding model that was active then, as long as that still answers, and else with the one configured now; where
+none answers, or none is to be asked, the words of the question have to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from domain.errors import EmbeddingError, EmbeddingMisfit
+from domain.events import EmbeddingModelActivated, Facet, RetrievalMode
+from domain.memory import Memory
+from domain.past import Change, PastReader
+from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors
+from projections.lexical import LexicalHit
+from projections.past_memory import PastMemory
+from projections.past_words import PastWords
+from projections.settings import ProjectionSettings
+from projections.user_index import Hit
+from projections.vector_cache import VectorCache
+
+_QUERY_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """A memory found: as it stood then, how well it matched, and what a person has done to it since.
+
+    ``score`` is a cosine similarity where vectors were searched, and BM25 (higher is better) where words were.
+    """
+
+    rank: int
+    memory: Memory
+    score: float
+    matched: Facet
+    since: Change | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recollection:
+    """What was asked, of which state of memory (``position``, recorded at ``moment``), and how; what came of it.
+
+    ``space`` is None where words alone were searched; ``notes`` say what was done otherwise than one would expect.
+    """
+
+    user_id: str
+    query: str
+    position: int
+    head: int
+    moment: datetime | None
+    mode: RetrievalMode
+    space: EmbeddingSpace | None
+    notes: tuple[str, ...]
+    found: tuple[Recalled, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Searched:
+    hits: Sequence[Hit | LexicalHit]
+    mode: RetrievalMode
+    space: EmbeddingSpace | None
+
+
+async def recall(
+    reader: PastReader,
+    settings: ProjectionSettings | None,
+    user_id: str,
+    query: str,
+    *,
+    count: int,
+    at: int | None,
+    on_embedded: Callable[[int], object] = lambda _texts: None,
+) -> Recollection:
+    """Ask a user's memory as of position ``at``, or as it is now; without ``settings`` by its words alone.
+
+    ``on_embedded`` is told how many more texts had to be embedded first.
+    """
+    head = reader.head_position()
+    position = head if at is None else at
+    notes: list[str] = []
+    searched: _Searched | None = None
+    if settings is not None:
+        try:
+            searched = await _by_vectors(reader, settings, user_id, query, count, position, notes, on_embedded)
+        except EmbeddingError as error:
+            notes.append(f"searched by words alone: {error}")
+    if searched is None:
+        searched = await asyncio.to_thread(_by_words, reader, user_id, query, count, position)
+    memories = reader.memories(user_id, [hit.turn_position for hit in searched.hits], as_of=position)
+    found = [(hit, memories[hit.turn_position]) for hit in searched.hits if hit.turn_position in memories]
+    since = reader.changes_since(user_id, [memory.memory_id for _, memory in found], position)
+    return Recollection(
+        user_id=user_id,
+        query=query,
+        position=position,
+        head=head,
+        moment=reader.recorded_at(position),
+        mode=searched.mode,
+        space=searched.space,
+        notes=tuple(notes),
+        found=tuple(
+            Recalled(rank, memory, hit.score, hit.matched, since.get(memory.memory_id))
+            for rank, (hit, memory) in enumerate(found, start=1)
+        ),
+    )
+
+
+@asynccontextmanager
+async def opened_cache(settings: ProjectionSettings) -> AsyncIterator[VectorCache]:
+    """Open the vector cache until the block ends."""
+    with contextlib.closing(VectorCache(settings.vector_cache_path, half=settings.index_storage == "fp16")) as cache:
+        yield cache
+
+
+@asynccontextmanager
+async def opened_client(settings: ProjectionSettings) -> AsyncIterator[EmbeddingClient]:
+    """Open a client of the embedding endpoint until the block ends."""
+    client = EmbeddingClient(settings)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def _by_vectors(
+    reader: PastReader,
+    settings: ProjectionSettings,
+    user_id: str,
+    query: str,
+    count: int,
+    position: int,
+    notes: list[str],
+    on_embedded: Callable[[int], object],
+) -> _Searched:
+    """Search with the model that was active then, else with the one configured now; add to ``notes`` which one."""
+    active = reader.model_active_at(user_id, position)
+    async with opened_cache(settings) as cache:
+
+        async def search(client: EmbeddingClient, dimensions: int) -> _Searched:
+            vector = await _embedded(client, query, dimensions)
+            past = PastMemory(
+                reader,
+                client,
+                cache,
+                client.space(len(vector)),
+                user_id,
+                batch=settings.emb_batch,
+                on_embedded=on_embedded,
+            )
+            await past.advance(position)
+            found = await asyncio.to_thread(past.search, vector, count)
+            return _Searched(found.hits, "dense", past.space)
+
+        if active is not None and (active.model, active.passage_prefix) != (
+            settings.emb_model,
+            settings.passage_prefix,
+        ):
+            async with opened_client(_settings_of(active, settings)) as client:
+                try:
+                    searched = await search(client, active.dimensions)
+                except EmbeddingError as error:
+                    notes.append(
+                        f"{active.model}, the embedding model active then, does not answer ({error}): "
+                        f"{settings.emb_model} is asked instead"
+                    )
+                else:
+                    notes.append(f"searched with {active.model}, the embedding model active then")
+                    return searched
+        async with opened_client(settings) as client:
+            return await search(client, settings.embedding_dims)
+
+
+def _by_words(reader: PastReader, user_id: str, query: str, count: int, position: int) -> _Searched:
+    with contextlib.closing(PastWords(reader, user_id)) as words:
+        words.advance(position)
+        return _Searched(words.search(query, count), "lexical", None)
+
+
+async def _embedded(client: EmbeddingClient, query: str, dimensions: int) -> Vectors:
+    vectors = await client.embed_query(query, timeout_s=_QUERY_TIMEOUT_S)
+    vector: Vectors = vectors[0]
+    if dimensions and len(vector) != dimensions:
+        raise EmbeddingMisfit(f"{client.model} gives vectors of {len(vector)} numbers now, and gave {dimensions}")
+    return vector
+
+
+def _settings_of(active: EmbeddingModelActivated, settings: ProjectionSettings) -> ProjectionSettings:
+    return settings.model_copy(
+        update={
+            "emb_model": active.model,
+            "embedding_dims": active.dimensions,
+            "emb_passage_prefix": active.passage_prefix,
+            "emb_query_prefix": None,
+        }
+    )

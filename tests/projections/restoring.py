@@ -1,0 +1,64 @@
+"""A restore that is killed at every point at which it changes the disk, each time on a storage of its own.
+
+    python -m tests.projections.restoring STORAGE BACKUP SCRATCH
+
+``BACKUP`` is a file, or ``mirror``. Each run restores in a copy of ``STORAGE`` below ``SCRATCH``, named by how many
+changes it was let make; the last one, which nothing stopped, is named ``whole``. Prints how many were killed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from domain.settings import StorageSettings
+from projections.restore import restore_backup, restore_from_mirror
+
+_CHANGES = frozenset({"os.rename", "os.link", "os.remove", "os.mkdir"})
+
+
+def restore(storage: Path, backup: str) -> None:
+    settings = StorageSettings(storage_dir=storage)
+    if backup == "mirror":
+        restore_from_mirror(settings)
+    else:
+        restore_backup(settings, Path(backup))
+
+
+def killed_after(changes: int, storage: Path, backup: str) -> bool:
+    """Restore in a process of its own that dies in front of change number ``changes`` + 1; tell whether it died."""
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        return os.WIFSIGNALED(status)
+    left = changes
+    inside = str(storage)
+
+    def count(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal left
+        if event in _CHANGES and inside in str(arguments[0]):
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+
+    sys.addaudithook(count)
+    restore(storage, backup)
+    os._exit(0)
+
+
+def main() -> None:
+    original, backup, scratch = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    for changes in range(1000):
+        storage = scratch / str(changes)
+        shutil.copytree(original, storage)
+        if not killed_after(changes, storage, backup):
+            storage.rename(scratch / "whole")
+            sys.stdout.write(f"{changes}\n")
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Users' lexical indices follow the ledger by themselves, and heal themselves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from domain.errors import IndexCatchingUp, IndexUnavailable
+from domain.events import MemoryForgotten
+from domain.identity import StreamId
+from domain.ledger import Ledger
+from projections import lexical_files
+from projections.lexical import LexicalIndex
+from projections.lexical_files import LexicalFiles
+from projections.lexical_follower import LexicalFollower
+from tests.ledgers import record
+from tests.projections.world import FACTS, many, remember
+
+
+@pytest.fixture
+def files(ledger: Ledger, storage_dir: Path) -> Iterator[LexicalFiles]:
+    files = LexicalFiles(ledger.reader, storage_dir / "users", open_max=2)
+    yield files
+    files.close()
+
+
+def found(files: LexicalFiles, user_id: str, query: str, count: int = 10) -> list[int]:
+    return [hit.turn_position for hit in files.search(user_id, query, count).hits]
+
+
+def test_a_turn_is_found_as_soon_as_it_is_recorded(ledger: Ledger, files: LexicalFiles) -> None:
+    ferry, sister = remember(ledger, "ann", FACTS[:2])
+    assert found(files, "ann", "When does the ferry leave?") == [ferry]
+    (bruno,) = remember(ledger, "ann", ["Bruno plays the violin too."])
+    assert sorted(found(files, "ann", "violin")) == [sister, bruno]
+    assert files.search("ann", "violin", 1).position == ledger.reader.head_position()
+
+
+def test_one_user_does_not_move_another_ones_ranking(ledger: Ledger, files: LexicalFiles) -> None:
+    remember(ledger, "ann", ["The cat eats.", "The dog sleeps.", "Rain again."])
+    before = files.search("ann", "cat dog", 5).hits
+    remember(ledger, "bob", ["A cat."] * 20)
+    assert files.search("ann", "cat dog", 5).hits == before
+    assert found(files, "bob", "dog") == []
+
+
+def test_what_is_forgotten_is_found_no_more(ledger: Ledger, files: LexicalFiles) -> None:
+    (ferry,) = remember(ledger, "ann", FACTS[:1])
+    assert found(files, "ann", "ferry") == [ferry]
+    memory_id = ledger.reader.memories("ann", [ferry])[ferry].memory_id
+    record(ledger, StreamId("ann", "chat"), MemoryForgotten(memory_id=memory_id, turn_id=1), causation_id=memory_id)
+    assert found(files, "ann", "ferry") == []
+
+
+@pytest.mark.parametrize(
+    "trouble", ["deleted", "cut", "overwritten", "of another user", "other tables", "a moved head"]
+)
+def test_a_file_that_is_not_as_it_should_be_is_made_anew(
+    ledger: Ledger, storage_dir: Path, caplog: pytest.LogCaptureFixture, trouble: str
+) -> None:
+    remember(ledger, "ann", many(300))
+    remember(ledger, "bob", FACTS)
+    files = LexicalFiles(ledger.reader, storage_dir / "users")
+    expected = files.search("ann", "violin shelf 3", 20)
+    files.search("bob", "violin", 1)
+    files.close()
+    path = files.path("ann")
+    if trouble == "deleted":
+        path.unlink()
+    elif trouble == "cut":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif trouble == "overwritten":
+        path.write_bytes(b"not a database, " * 1000)
+    elif trouble == "of another user":
+        path.write_bytes(files.path("bob").read_bytes())
+    elif trouble == "other tables":
+        path.write_bytes((storage_dir / "ledger.sqlite3").read_bytes())
+    else:
+        index = LexicalIndex.on_disk(path)
+        index.apply([], after=index.checkpoint().position, position=10**6, anchor="x")
+        index.close()
+    again = LexicalFiles(ledger.reader, storage_dir / "users")
+    assert again.search("ann", "violin shelf 3", 20) == expected
+    again.close()
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(said) == (trouble != "deleted")
+    assert all("built again" in line for line in said)
+
+
+def test_a_file_deleted_under_a_running_service_comes_back(ledger: Ledger, files: LexicalFiles) -> None:
+    (ferry,) = remember(ledger, "ann", FACTS[:1])
+    assert found(files, "ann", "ferry") == [ferry]
+    for part in files.path("ann").parent.iterdir():
+        part.unlink()
+    assert found(files, "ann", "ferry") == [ferry]
+    assert files.path("ann").exists()
+
+
+def test_a_discarded_index_is_gone_from_the_disk(ledger: Ledger, files: LexicalFiles) -> None:
+    remember(ledger, "ann", FACTS)
+    assert found(files, "ann", "ferry")
+    files.discard("ann")
+    assert list(files.path("ann").parent.iterdir()) == []
+    assert found(files, "ann", "ferry")
+
+
+def test_only_so_many_files_stay_open(ledger: Ledger, files: LexicalFiles) -> None:
+    for user_id in ("ann", "bob", "cleo", "dora"):
+        remember(ledger, user_id, FACTS[:1])
+        assert found(files, user_id, "ferry")
+    assert len(files._open) == 2
+    assert found(files, "ann", "ferry")
+
+
+def test_who_is_too_far_behind_is_brought_up_in_the_background(
+    ledger: Ledger, files: LexicalFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lexical_files, "_EVENTS_PER_READ", 2)
+    remember(ledger, "ann", many(30))
+    with pytest.raises(IndexCatchingUp):
+        files.search("ann", "violin", 5)
+    files.catch_up("ann")
+    assert len(found(files, "ann", "violin")) == 4
+
+
+def test_a_place_that_cannot_be_written_is_said_and_no_crash(ledger: Ledger, tmp_path: Path) -> None:
+    remember(ledger, "ann", FACTS)
+    (tmp_path / "users").write_text("a file where the folder should be")
+    files = LexicalFiles(ledger.reader, tmp_path / "users")
+    with pytest.raises(IndexUnavailable):
+        files.search("ann", "ferry", 1)
+
+
+async def test_the_follower_takes_in_what_is_recorded(ledger: Ledger, files: LexicalFiles) -> None:
+    remember(ledger, "ann", FACTS[:2])
+    follower = LexicalFollower(ledger, files)
+    assert not await follower.advance()
+    remember(ledger, "bob", FACTS[:2])
+    assert await follower.advance()
+    assert not await follower.advance()
+    assert files.path("bob").exists()
+    assert not files.path("ann").exists(), "ann's comes with her first question"

@@ -1,0 +1,422 @@
+"""The audit views say what the reader says, of any history; and the document says what they are.
+
+Each view is compared whole, every column of every row, with what the events say once the reader has lifted them to
+their newest shape. That they leave out blanked events, and what others said of a memory, follows from it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given, settings
+
+from domain.clock import iso
+from domain.events import (
+    Event,
+    GateDecided,
+    MemoryEdited,
+    MemoryForgotten,
+    Payload,
+    RerankDecided,
+    RetrievalRecorded,
+    SummaryFailed,
+    SummaryRecorded,
+    TurnFailed,
+    TurnRecorded,
+)
+from domain.ledger import Ledger
+from domain.sqlite import DRIVER
+from tests.audit_history import STEPS, Step, erase, history
+from tests.ledgers import ROOT, STREAM, new_ledger_file, opened, record_turn
+
+VIEWS = (
+    "turns",
+    "failed_turns",
+    "summaries",
+    "memories",
+    "conversations",
+    "retrievals",
+    "candidates",
+    "gate_decisions",
+    "rerank_decisions",
+    "memory_uses",
+)
+Row = dict[str, Any]
+P = TypeVar("P", bound=Payload)
+
+
+def rows(ledger: Ledger | Path, sql: str, *values: object) -> list[Row]:
+    path = ledger if isinstance(ledger, Path) else ledger.path
+    with closing(DRIVER.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        cursor = connection.execute(sql, values)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def said(ledger: Ledger, kind: type[P]) -> Iterator[tuple[Event, P, Any]]:
+    """Return each event of a type with its payload, and with the payload as JSON would have it."""
+    for event in ledger.reader.events_after(0, 10_000):
+        if isinstance(event.payload, kind):
+            yield event, event.payload, event.payload.model_dump(mode="json")
+
+
+def any_history(test: Callable[[Ledger], None]) -> Callable[[], None]:
+    @settings(deadline=None, max_examples=20)
+    @given(STEPS)
+    def run(steps: Sequence[Step]) -> None:
+        with history(steps) as ledger:
+            test(ledger)
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+def envelope(event: Event, own_id: str = "event_id") -> Row:
+    return {
+        "position": event.position,
+        own_id: event.event_id,
+        "correlation_id": event.correlation_id,
+        "user_id": event.user_id,
+        "conversation_id": event.conversation_id,
+        "recorded_at": iso(event.recorded_at),
+    }
+
+
+def fields(payload: Any, *names: str) -> Row:
+    return {name: payload[name] for name in names}
+
+
+def tokens(payload: Any) -> Row:
+    usage = payload["usage"] or {}
+    return {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
+
+
+@any_history
+def test_turns(ledger: Ledger) -> None:
+    expected = []
+    for event, _, payload in said(ledger, TurnRecorded):
+        prompt, timings = payload["prompt"] or {}, payload["timings_ms"]
+        names = ("turn_id", "ts", "user", "assistant", "client_system", "imported_from", "model", "finish_reason")
+        expected.append(
+            envelope(event, "memory_id")
+            | fields(payload, *names)
+            | tokens(payload)
+            | {name: prompt.get(name) for name in ("layout", "system_version", "budget_tokens", "messages_hash")}
+            | {f"{name}_ms": timings.get(name) for name in ("first_token", "answer", "total")}
+        )
+    assert rows(ledger, "SELECT * FROM turns ORDER BY position") == expected
+
+
+@any_history
+def test_failed_turns(ledger: Ledger) -> None:
+    names = ("ts", "user", "partial_assistant", "model", "code", "status", "error")
+    expected = [
+        envelope(event) | fields(payload, *names) | {"total_ms": payload["timings_ms"].get("total")}
+        for event, _, payload in said(ledger, TurnFailed)
+    ]
+    assert rows(ledger, "SELECT * FROM failed_turns ORDER BY position") == expected
+
+
+@any_history
+def test_summaries(ledger: Ledger) -> None:
+    sources: dict[type[Payload], str] = {MemoryEdited: "edited", SummaryRecorded: "model", SummaryFailed: "failed"}
+    expected = []
+    for kind, source in sources.items():
+        for event, _, payload in said(ledger, kind):
+            row = envelope(event) | {"memory_id": event.causation_id, "source": source}
+            del row["correlation_id"]
+            names = ("turn_id", "summary", "model", "prompt_version", "attempts", "error")
+            expected.append(row | {name: payload.get(name) for name in names} | tokens({"usage": None} | payload))
+    found = rows(ledger, "SELECT * FROM summaries ORDER BY position")
+    assert found == sorted(expected, key=lambda row: row["position"])
+
+
+@any_history
+def test_memories(ledger: Ledger) -> None:
+    found = rows(ledger, "SELECT * FROM memories ORDER BY position")
+    turns = list(said(ledger, TurnRecorded))
+    assert [row["memory_id"] for row in found] == [event.event_id for event, _, _ in turns]
+    for row, (event, _, payload) in zip(found, turns, strict=True):
+        own = [
+            other
+            for other in ledger.reader.events_after(0, 10_000)
+            if (other.causation_id, other.user_id) == (event.event_id, event.user_id)
+        ]
+        edits = [other for other in own if isinstance(other.payload, MemoryEdited)]
+        summaries = [other for other in own if isinstance(other.payload, SummaryRecorded)]
+        newest = (edits or summaries)[-1] if edits or summaries else None
+        withdrawn = next((other for other in own if isinstance(other.payload, MemoryForgotten)), None)
+        envelope_of_turn = envelope(event, "memory_id")
+        del envelope_of_turn["recorded_at"]
+        assert row == envelope_of_turn | fields(payload, "turn_id", "ts", "user", "assistant") | {
+            "summary": getattr(newest.payload, "summary") if newest is not None else None,  # noqa: B009
+            "summary_source": None if newest is None else "edited" if edits else "model",
+            "edited_at": iso(edits[-1].recorded_at) if edits else None,
+            "forgotten_at": iso(withdrawn.recorded_at) if withdrawn is not None else None,
+            "forgotten": int(withdrawn is not None),
+            "forgotten_reason": getattr(withdrawn.payload, "reason") if withdrawn is not None else None,  # noqa: B009
+        }
+        known = ledger.reader.memories(event.user_id, [event.position])
+        assert list(known) == ([] if row["forgotten"] else [event.position])
+        for memory in known.values():
+            assert (memory.user, memory.assistant, memory.summary) == (row["user"], row["assistant"], row["summary"])
+
+
+@any_history
+def test_conversations(ledger: Ledger) -> None:
+    found = rows(ledger, "SELECT * FROM conversations")
+    talks: dict[tuple[str, str], list[Event]] = {}
+    for event in ledger.reader.events_after(0, 10_000):
+        if isinstance(event.payload, TurnRecorded | TurnFailed | MemoryForgotten):
+            talks.setdefault((event.user_id, event.conversation_id), []).append(event)
+    assert len(found) == len(talks)
+    for row in found:
+        events = talks[row["user_id"], row["conversation_id"]]
+        times = [iso(event.recorded_at) for event in events if not isinstance(event.payload, MemoryForgotten)]
+        turns = [event.payload for event in events if isinstance(event.payload, TurnRecorded)]
+        forgotten = {event.causation_id for event in events if isinstance(event.payload, MemoryForgotten)}
+        assert row == {
+            "user_id": row["user_id"],
+            "conversation_id": row["conversation_id"],
+            "turns": len(turns),
+            "failed_turns": sum(isinstance(event.payload, TurnFailed) for event in events),
+            "forgotten": len(forgotten),
+            "first_at": min(times, default=None),
+            "last_at": max(times, default=None),
+            "title": turns[0].user if turns else None,
+        }
+    for user in {row["user_id"] for row in found}:
+        known = {talk.conversation_id: (talk.turns, talk.title) for talk in ledger.reader.conversations(user, 100)}
+        own = [row for row in found if row["user_id"] == user and row["turns"]]
+        assert {row["conversation_id"]: (row["turns"], row["title"]) for row in own} == known
+
+
+@any_history
+def test_retrievals(ledger: Ledger) -> None:
+    expected = []
+    for event, payload, as_json in said(ledger, RetrievalRecorded):
+        names = "query outcome degraded_code degraded_reason mode fusion time_range embedding_model dimensions"
+        names += " index_position embed_ms search_ms lexical_ms knobs"
+        expected.append(
+            envelope(event)
+            | fields(as_json, *names.split())
+            | {
+                "window_turns": len(payload.window),
+                "candidates": len(payload.candidates),
+                "excluded": sum(candidate.excluded is not None for candidate in payload.candidates),
+            }
+        )
+    found = rows(ledger, "SELECT * FROM retrievals ORDER BY position")
+    for row in found:
+        row |= {name: row[name] and json.loads(row[name]) for name in ("fusion", "time_range", "knobs")}
+    assert found == expected
+
+
+@any_history
+def test_gate_decisions(ledger: Ledger) -> None:
+    expected = []
+    for event, payload, as_json in said(ledger, GateDecided):
+        names = ("strategy", "outcome", "note", "model", "prompt_version", "keep_max", "score_rule", "raw_answer")
+        expected.append(
+            envelope(event)
+            | fields(as_json, *names, "latency_ms")
+            | tokens(as_json)
+            | {
+                "candidates": len(payload.verdicts),
+                "kept": sum(verdict.keep for verdict in payload.verdicts),
+                "over_limit": sum(verdict.over_limit for verdict in payload.verdicts),
+            }
+        )
+    found = rows(ledger, "SELECT * FROM gate_decisions ORDER BY position")
+    for row in found:
+        row["score_rule"] = row["score_rule"] and json.loads(row["score_rule"])
+    assert found == expected
+
+
+@any_history
+def test_rerank_decisions(ledger: Ledger) -> None:
+    names = (
+        "strategy",
+        "outcome",
+        "note",
+        "model",
+        "prompt_version",
+        "retrieve_k",
+        "named",
+        "raw_answer",
+        "latency_ms",
+    )
+    expected = [
+        envelope(event)
+        | fields(as_json, *names)
+        | tokens(as_json)
+        | {"candidates": len(payload.order), "replayed": len(payload.replayed)}
+        for event, payload, as_json in said(ledger, RerankDecided)
+    ]
+    assert rows(ledger, "SELECT * FROM rerank_decisions ORDER BY position") == expected
+
+
+@any_history
+def test_candidates(ledger: Ledger) -> None:
+    gates = {event.correlation_id: payload for event, payload, _ in said(ledger, GateDecided)}
+    reranks = {event.correlation_id: payload for event, payload, _ in said(ledger, RerankDecided)}
+    turns = {event.correlation_id: payload for event, payload, _ in said(ledger, TurnRecorded)}
+    expected = []
+    for event, payload, _ in said(ledger, RetrievalRecorded):
+        verdicts = {verdict.memory_id: verdict for verdict in gates[event.correlation_id].verdicts}
+        rerank, turn = reranks.get(event.correlation_id), turns.get(event.correlation_id)
+        for candidate in payload.candidates:
+            known = candidate.model_dump(mode="json")
+            verdict = verdicts.get(candidate.memory_id)
+            if candidate.excluded is not None:
+                fate = "excluded"
+            elif verdict is not None and not verdict.keep:
+                fate = "dropped"
+            elif turn is not None and candidate.memory_id in turn.replayed:
+                fate = "replayed"
+            elif turn is not None and candidate.memory_id in turn.summarised:
+                fate = "summary_only"
+            else:
+                fate = "not_picked"
+            order = rerank.order if rerank is not None else ()
+            own = envelope(event)
+            expected.append(
+                fields(own, "correlation_id", "user_id", "conversation_id", "recorded_at")
+                | fields(known, "memory_id", "rank", "score", "dense_rank", "dense_score", "lexical_rank")
+                | fields(known, "lexical_score", "matched", "summary_position", "excluded")
+                | {
+                    "retrieval_position": event.position,
+                    "query": payload.query,
+                    "memory_position": candidate.turn_position,
+                    "memory_conversation_id": candidate.conversation_id,
+                    "memory_turn_id": candidate.turn_id,
+                    "gate_keep": None if verdict is None else int(verdict.keep),
+                    "gate_over_limit": None if verdict is None else int(verdict.over_limit),
+                    "gate_reason": None if verdict is None else verdict.reason,
+                    "rerank_place": order.index(candidate.memory_id) + 1 if candidate.memory_id in order else None,
+                    "fate": fate,
+                }
+            )
+    assert rows(ledger, "SELECT * FROM candidates ORDER BY retrieval_position, rank") == expected
+    for user in {event.user_id for event in ledger.reader.events_after(0, 10_000)}:
+        own_rows = [row for row in expected if row["user_id"] == user]
+        assert rows(ledger, "SELECT * FROM candidates WHERE user_id = ? ORDER BY 2, 11", user) == own_rows
+
+
+@any_history
+def test_memory_uses(ledger: Ledger) -> None:
+    searched = {event.correlation_id: payload for event, payload, _ in said(ledger, RetrievalRecorded)}
+    expected = []
+    for event, payload, _ in said(ledger, TurnRecorded):
+        asked = searched.get(event.correlation_id)
+        known = {candidate.memory_id: candidate for candidate in (asked.candidates if asked is not None else ())}
+        roles = {
+            "neighbour": payload.neighbours,
+            "replayed": payload.replayed,
+            "summary_only": payload.summarised,
+            "window": payload.window,
+        }
+        for role, memory_ids in roles.items():
+            for place, memory_id in enumerate(memory_ids, start=1):
+                candidate = known.get(memory_id)
+                own = envelope(event)
+                expected.append(
+                    fields(own, "correlation_id", "user_id", "conversation_id", "recorded_at")
+                    | {
+                        "memory_id": memory_id,
+                        "answer_position": event.position,
+                        "turn_id": payload.turn_id,
+                        "role": role,
+                        "place": place,
+                        "score": candidate.score if candidate is not None else None,
+                        "dense_score": candidate.dense_score if candidate is not None else None,
+                    }
+                )
+    found = rows(ledger, "SELECT * FROM memory_uses ORDER BY answer_position, role, place")
+    assert found == expected
+    for event, _, _ in said(ledger, TurnRecorded):
+        for used in ledger.reader.memories_used(event.user_id, [event.position]).values():
+            shown = {
+                "replayed": [(memory.memory_id, score) for memory, score in used.replayed],
+                "summary_only": [(memory.memory_id, score) for memory, score in used.summarised],
+            }
+            for role, pairs in shown.items():
+                served = rows(
+                    ledger,
+                    "SELECT memory_id, score FROM memory_uses WHERE answer_position = ? AND role = ? "
+                    "AND memory_id IN (SELECT memory_id FROM memories WHERE NOT forgotten) ORDER BY place",
+                    event.position,
+                    role,
+                )
+                assert [(row["memory_id"], row["score"]) for row in served] == pairs
+
+
+def test_an_erased_person_is_in_no_view(tmp_path: Path) -> None:
+    path = new_ledger_file(tmp_path)
+    with opened(path) as ledger:
+        record_turn(ledger, STREAM)
+        assert rows(ledger, "SELECT user FROM memories") == [{"user": "Where to?"}]
+        erase(ledger, STREAM.user_id)
+        assert all(rows(ledger, f"SELECT * FROM {view}") == [] for view in VIEWS)  # noqa: S608 - constants
+        assert rows(ledger, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]  # the figures' indices followed
+
+
+def test_the_document_names_each_view_with_its_columns(tmp_path: Path) -> None:
+    path = new_ledger_file(tmp_path)
+    text = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+    documented = {
+        name: re.findall(r"^\| `(\w+)`", section, re.MULTILINE)
+        for name, section in re.findall(r"^### `(\w+)`$(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
+    }
+    names = [row["name"] for row in rows(path, "SELECT name FROM sqlite_schema WHERE type = 'view'")]
+    assert sorted(names) == sorted(VIEWS)
+    for name in (*names, "events"):
+        assert documented.pop(name) == [row["name"] for row in rows(path, f"PRAGMA table_info({name})")], name
+    assert documented == {}
+
+
+@pytest.mark.parametrize(
+    ("asked", "index"),
+    [
+        ("candidates WHERE correlation_id = 'x'", "events_correlation (correlation_id=?)"),
+        ("candidates WHERE user_id = 'x'", "events_user_type (user_id=? AND type=?)"),
+        ("memory_uses WHERE correlation_id = 'x'", "events_correlation (correlation_id=?)"),
+        ("memory_uses WHERE user_id = 'x'", "events_user_type (user_id=? AND type=?)"),
+        ("candidates JOIN memories USING (memory_id) WHERE candidates.correlation_id = 'x'", "(event_id=?)"),
+        ("memories WHERE memory_id = 'x'", "(event_id=?)"),
+        ("summaries WHERE memory_id = 'x'", "events_causation (causation_id=? AND type=?)"),
+        ("conversations WHERE user_id = 'x'", "(user_id=?)"),
+    ],
+)
+def test_a_filter_reaches_the_index_through_the_view(tmp_path: Path, asked: str, index: str) -> None:
+    question = f"EXPLAIN QUERY PLAN SELECT * FROM {asked}"  # noqa: S608 - a constant
+    plan = [row["detail"] for row in rows(new_ledger_file(tmp_path), question)]
+    assert any(index in step for step in plan), plan
+    assert not any("events_type" in step or step.startswith("SCAN events") for step in plan), plan
+
+
+@pytest.mark.parametrize(
+    ("columns", "view", "index"),
+    [
+        ("model, strategy, outcome, latency_ms, prompt_tokens", "gate_decisions", "events_gate_figures"),
+        ("model, strategy, outcome, latency_ms, completion_tokens", "rerank_decisions", "events_rerank_figures"),
+        ("outcome, degraded_code, embed_ms, search_ms, lexical_ms", "retrievals", "events_retrieval_figures"),
+        ("model, first_token_ms, answer_ms, total_ms, prompt_tokens", "turns", "events_turn_figures"),
+    ],
+)
+def test_figures_are_answered_without_reading_an_event(tmp_path: Path, columns: str, view: str, index: str) -> None:
+    path = new_ledger_file(tmp_path)
+    for condition in ("", " WHERE recorded_at >= '2026'"):
+        program = rows(path, f"EXPLAIN SELECT {columns} FROM {view}{condition}")  # noqa: S608 - constants
+        opened_trees = [step for step in program if step["opcode"] == "OpenRead"]
+        names = {row["rootpage"]: row["name"] for row in rows(path, "SELECT name, rootpage FROM sqlite_schema")}
+        assert [names[step["p2"]] for step in opened_trees] in ([index], ["events", index]), program
+        table = [step["p1"] for step in opened_trees if names[step["p2"]] == "events"]
+        reads = [step for step in program if step["opcode"] == "Column" and step["p1"] in table]
+        assert reads == []
