@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 _EVENTS_PER_READ = 1024
 _ATTEMPTS = 8
 _BACKOFF_MAX_S = 30.0
+_RECORD_EVERY_S = 2.0
 _ASKED_MAX_S = 300.0
 """How long an endpoint may ask us to wait; some name the end of the day."""
 
@@ -132,6 +134,7 @@ class _Run:
         """Batches with a lower number are done."""
         self._position_after: dict[int, int] = {}
         """By number of batches: the position that is reached when all of them are done."""
+        self._recorded_at = time.monotonic()
 
     async def take(self, texts: list[str], position: int) -> None:
         """Take in the texts of the events up to ``position``; waits while enough requests are under way."""
@@ -151,8 +154,7 @@ class _Run:
             await self._start()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._raise_failure()
-        await self._move_position()
-        await asyncio.to_thread(self._cache.checkpoint)
+        await self._move_position(at_once=True)
 
     async def close(self) -> None:
         """Give up what is under way."""
@@ -186,14 +188,16 @@ class _Run:
         self._finished.add(number)
         await self._move_position()
 
-    async def _move_position(self) -> None:
-        """Record the position up to which all is embedded, where that has moved."""
+    async def _move_position(self, *, at_once: bool = False) -> None:
+        """Record the position up to which all is embedded, where that has moved and it is time to."""
         while self._all_before in self._finished:
             self._finished.discard(self._all_before)
             self._all_before += 1
         reached = [number for number in self._position_after if number <= self._all_before]
-        if not reached:
+        now = time.monotonic()
+        if not reached or not (at_once or now - self._recorded_at >= _RECORD_EVERY_S):
             return
+        self._recorded_at = now
         position = max(self._position_after.pop(number) for number in reached)
         if self._moves_position:
             await asyncio.to_thread(self._cache.put, self._embedder.space_id, {}, position=position)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import openai
 from openai import AsyncOpenAI, omit
+from pydantic_core import from_json
 
 from domain.errors import EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailable
 from projections.settings import ProjectionSettings
@@ -56,28 +59,6 @@ class EmbeddingEndpoint:
             settings.passage_prefix,
             settings.embedding_dims,
         )
-
-
-class EmbedsTexts(Protocol):
-    """What turns texts that carry their prefixes into vectors: one endpoint, or those of one space."""
-
-    async def embed(self, texts: Sequence[str], *, timeout_s: float) -> Vectors:
-        """Embed texts: float32 of shape (len(texts), dimensions), rows of length 1."""
-        ...
-
-
-async def embed_beginning(client: EmbedsTexts, prefixed: str, *, timeout_s: float) -> Vectors:
-    """Embed a text, or as much of its beginning as the model takes: float32 of shape (1, dimensions).
-
-    Raises :class:`EmbeddingRejected` where even a short beginning is refused, and else as ``client.embed`` does.
-    """
-    for chars in (len(prefixed), *_QUERY_CHARS):
-        try:
-            return await client.embed([prefixed[:chars]], timeout_s=timeout_s)
-        except EmbeddingRejected:
-            if chars == _QUERY_CHARS[-1] or len(prefixed) <= _QUERY_CHARS[-1]:
-                raise
-    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 class EmbeddingClient:
@@ -131,7 +112,7 @@ class EmbeddingClient:
 
         Raises as :meth:`embed` does.
         """
-        return await embed_beginning(self, self.query_prefix + query, timeout_s=timeout_s)
+        return await embed_beginning(self.embed, self.query_prefix + query, timeout_s)
 
     def _other_length(self, vectors: Vectors, more: str) -> EmbeddingMisfit:
         given, named = vectors.shape[1], self.endpoint.named
@@ -144,26 +125,44 @@ class EmbeddingClient:
 
     async def _request(self, texts: Sequence[str], timeout_s: float) -> Vectors:
         try:
-            response = await self._client.embeddings.create(
+            # The answer is read here: building the library's models costs more than the rest of a call.
+            response = await self._client.embeddings.with_raw_response.create(
                 model=self.model,
                 input=list(texts),
                 timeout=timeout_s,
                 dimensions=self._dims_wanted if self._ask_dims else omit,
+                encoding_format="base64",
             )
-            rows = [item.embedding for item in sorted(response.data, key=lambda item: item.index)]
-            return _unit_rows(rows, len(texts))
+            return _unit_rows(_rows(response.content), len(texts))
         except openai.APITimeoutError:
             raise EmbeddingUnavailable(f"the embedding endpoint did not answer within {timeout_s:g} s") from None
         except openai.APIConnectionError:
             raise EmbeddingUnavailable(f"the embedding endpoint ({self.endpoint.named}) cannot be reached") from None
         except openai.APIStatusError as error:
             raise _from_status(error, self.model) from None
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
-            # What the client raises on an answer that is no embeddings list, depending on how it is malformed.
+        except (openai.OpenAIError, ValueError, TypeError, LookupError) as error:
+            # What an answer raises that is no embeddings list, depending on how it is malformed.
             raise EmbeddingMisfit(
                 f"the answer of the embedding endpoint cannot be read ({type(error).__name__}): "
                 "is EMB_BASE_URL an OpenAI-compatible endpoint, ending in /v1?"
             ) from None
+
+
+class Embed(Protocol):
+    """What embeds prefixed texts, as :meth:`EmbeddingClient.embed` does."""
+
+    async def __call__(self, texts: Sequence[str], *, timeout_s: float) -> Vectors: ...
+
+
+async def embed_beginning(embed: Embed, prefixed: str, timeout_s: float) -> Vectors:
+    """Embed one text, or as much of its beginning as the model takes: float32 of shape (1, dimensions)."""
+    for chars in (len(prefixed), *_QUERY_CHARS):
+        try:
+            return await embed([prefixed[:chars]], timeout_s=timeout_s)
+        except EmbeddingRejected:
+            if chars == _QUERY_CHARS[-1] or len(prefixed) <= _QUERY_CHARS[-1]:
+                raise
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def _from_status(
@@ -188,12 +187,25 @@ def _seconds(header: str | None) -> float | None:
     return float(header) if header is not None and header.isascii() and header.isdigit() else None
 
 
-def _unit_rows(rows: Sequence[Sequence[float]], expected: int) -> Vectors:
+def _rows(content: bytes) -> list[Vectors]:
+    """Return the vectors of an answer, in the order of their texts; some servers know no base64 and give numbers."""
+    data = sorted(from_json(content)["data"], key=itemgetter("index"))
+    if not data:
+        raise ValueError("no vectors")
+    return [
+        np.frombuffer(base64.b64decode(item["embedding"], validate=True), "<f4")
+        if isinstance(item["embedding"], str)
+        else np.array([*item["embedding"]], np.float32)
+        for item in data
+    ]
+
+
+def _unit_rows(rows: Sequence[Vectors], expected: int) -> Vectors:
     if len(rows) != expected:
         raise EmbeddingMisfit(f"the embedding endpoint gave {len(rows)} vectors for {expected} texts")
-    if len({len(row) for row in rows}) != 1 or not len(rows[0]):
+    if len({row.shape for row in rows}) != 1 or rows[0].ndim != 1 or not rows[0].size:
         raise EmbeddingMisfit("the embedding endpoint gave vectors of different lengths for one request")
-    vectors = np.asarray(rows, dtype=np.float32)
+    vectors = np.stack(rows)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not np.isfinite(norms).all() or not (norms > 0).all():
         raise EmbeddingRejected("the embedding endpoint gave a vector that is zero or not finite")

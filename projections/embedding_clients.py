@@ -33,7 +33,14 @@ from domain.errors import (
 )
 from domain.events import EmbeddingModelActivated
 from domain.ledger import Ledger
-from projections.embedding_client import EmbeddingClient, EmbeddingEndpoint, EmbeddingSpace, Vectors, shown_space
+from projections.embedding_client import (
+    EmbeddingClient,
+    EmbeddingEndpoint,
+    EmbeddingSpace,
+    Vectors,
+    embed_beginning,
+    shown_space,
+)
 from projections.settings import ProjectionSettings, family_prefixes
 from projections.vector_cache import VectorCache, text_hash
 
@@ -95,6 +102,10 @@ class SpaceClient:
             return vectors
 
         return await self._first(embedded, timeout_s)
+
+    async def embed_query(self, query: str, *, timeout_s: float) -> Vectors:
+        """Embed a question, or as much of its beginning as the model takes: float32 of shape (1, dimensions)."""
+        return await embed_beginning(self.embed, self.query_prefix + query, timeout_s)
 
     async def check(self, *, timeout_s: float) -> None:
         """Look at what the endpoint gives before a question meets it; raises as :meth:`embed` does.

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,19 +26,24 @@ from domain.identity import SYSTEM_STREAM, user_stream
 from domain.ledger import Ledger
 from domain.reader import LedgerReader
 from projections.activation import activation, keep_probe, probed
+from projections.build_processes import Build, build_processes
 from projections.embed_texts import Embedded, embed_texts, retried
 from projections.embedder import Embedder
 from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors
 from projections.embedding_clients import PROBE_TEXT, same_direction
 from projections.progress import Progress
 from projections.settings import ProjectionSettings
-from projections.user_build import VectorsMissing, build_user
+from projections.user_build import Target, VectorsMissing, build_user
 from projections.vector_cache import VectorCache, text_hash
 
 _TIMEOUT_S = 120.0
 _USERS_PER_READ = 1000
-_BUILDERS = 2
-"""Threads that build indices: while one waits for the disk, the other reads. More only wait for each other."""
+_THREADS = 2
+"""While one waits for the disk, the other reads. More only wait for each other."""
+_PROCESSES_MAX = 2
+"""Each maps half a gigabyte of the ledger and the cache, and a rebuild is to stay below two."""
+_EVENTS_FOR_PROCESSES = 100_000
+"""A process needs a second to start, in which this many are built."""
 _ROUNDS_MAX = 5
 
 
@@ -160,28 +165,44 @@ class _Generation:
         return done.users
 
     async def _build(self, users: Sequence[str]) -> None:
-        loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(_BUILDERS, "builder") as pool, Progress("indices", "user", len(users)) as progress:
-            waiting = iter(users)
+        waiting = iter(users)
+        with Progress("indices", "user", len(users)) as progress:
 
-            async def builder() -> None:
+            async def work(build: Build) -> None:
                 for user in waiting:
-                    await self._build_one(loop, pool, user)
+                    await self._build_one(build, user)
                     progress.advance(1)
 
-            await asyncio.gather(*(builder() for _ in range(_BUILDERS)))
+            async with self._builders(len(users)) as builders:
+                await asyncio.gather(*(work(build) for build in builders))
 
-    async def _build_one(self, loop: asyncio.AbstractEventLoop, pool: ThreadPoolExecutor, user: str) -> None:
-        def built() -> int:
-            upto = self.embedded.position
-            return build_user(self._ledger.reader, self._cache, self._space, self._settings, user, upto)
+    @contextlib.asynccontextmanager
+    async def _builders(self, users: int) -> AsyncIterator[list[Build]]:
+        """Start what builds: processes where there is enough to do for them, else threads of this one."""
+        target = Target(self._settings.users_dir, self._space, self._settings.index_storage)
+        processes = min(os.cpu_count() or 1, _PROCESSES_MAX, users)
+        if processes > 1 and self._ledger.reader.count_facets(self._user_id) >= _EVENTS_FOR_PROCESSES:
+            paths = (self._settings.ledger_path, self._settings.vector_cache_path)
+            async with build_processes(processes, *paths, target) as builders:
+                yield builders
+            return
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(_THREADS, "builder") as pool:
 
+            async def in_thread(user: str, upto: int) -> int:
+                return await loop.run_in_executor(
+                    pool, build_user, self._ledger.reader, self._cache, target, user, upto
+                )
+
+            yield [in_thread] * _THREADS
+
+    async def _build_one(self, build: Build, user: str) -> None:
         try:
-            self.vectors[user] = await loop.run_in_executor(pool, built)
+            self.vectors[user] = await build(user, self.embedded.position)
         except VectorsMissing:
             # The cache was thrown away, or pruned of texts that came back: its position says more than it holds.
             await self._embed(user, 0)
             try:
-                self.vectors[user] = await loop.run_in_executor(pool, built)
+                self.vectors[user] = await build(user, self.embedded.position)
             except VectorsMissing:
                 raise IndexCorrupt("the vector cache loses what is put into it: does somebody prune it?") from None

@@ -26,7 +26,7 @@ from domain.ledger import Ledger
 from domain.memory import FacetText, Memory
 from projections.activation import ActiveModel
 from projections.embedder import Embedder
-from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors, embed_beginning
+from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors
 from projections.embedding_clients import SpaceClient
 from projections.follower import safe_message
 from projections.index_files import IndexFiles
@@ -199,7 +199,7 @@ class MemoryIndex:
             return await client.embed(prefixed, timeout_s=self._settings.emb_timeout_s)
         except EmbeddingRejected:
             # One of the memories is to blame (the background finds out which), or the query is too long.
-            return await embed_beginning(client, prefixed[0], timeout_s=self._settings.emb_timeout_s)
+            return await client.embed_query(query, timeout_s=self._settings.emb_timeout_s)
 
     def _caught_up(self, user_id: str, space: EmbeddingSpace) -> tuple[UserIndex, list[FacetText]]:
         """Return the user's index, and the few texts it still lacks because they have no vector."""

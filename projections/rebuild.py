@@ -33,6 +33,8 @@ from projections.settings import ProjectionSettings, http_url
 from projections.vector_cache import VectorCache
 from projections.verify_indices import Difference, verify_indices
 
+__all__ = ["BAD_ARGUMENTS", "DONE", "FAILED", "main", "rebuild"]
+
 DONE, FAILED, BAD_ARGUMENTS = 0, 1, 2
 
 

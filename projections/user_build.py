@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,10 @@ from projections.embedding_client import EmbeddingSpace
 from projections.index_files import IndexFiles
 from projections.index_rows import hash_of
 from projections.keys import key_of
-from projections.settings import ProjectionSettings
 from projections.user_index import Storage, empty_snapshot
 from projections.vector_cache import VectorCache
 
-_EVENTS_PER_READ = 2048
+_EVENTS_PER_READ = 8192
 _ROWS_PER_PART = 4096
 
 
@@ -35,6 +35,15 @@ class Row:
     position: int
     key: int
     text_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which generation is built, where it lies, and how its numbers are stored."""
+
+    users_dir: Path
+    space: EmbeddingSpace
+    storage: Storage
 
 
 class VectorsMissing(Exception):
@@ -67,8 +76,7 @@ def rows_of(reader: LedgerReader, user_id: str, upto: int, *, as_of: int = LATES
 def build_user(
     reader: LedgerReader,
     cache: VectorCache,
-    space: EmbeddingSpace,
-    settings: ProjectionSettings,
+    target: Target,
     user_id: str,
     upto: int,
 ) -> int:
@@ -79,8 +87,8 @@ def build_user(
     rows, position = rows_of(reader, user_id, upto)
     if not position:
         return 0  # nothing was said before, or the user was erased meanwhile
+    space, storage = target.space, target.storage
     space_id = cache.space_id(space)
-    storage = settings.index_storage
     snapshot = empty_snapshot(space.dimensions, storage)
     keys: list[int] = []
     for start in range(0, len(rows), _ROWS_PER_PART):
@@ -91,7 +99,7 @@ def build_user(
         found = [(row.key, blob) for row in part if (blob := blobs[row.text_hash]) is not None]
         keys += [key for key, _ in found]
         _add(snapshot, space, storage, [key for key, _ in found], [blob for _, blob in found])
-    files = IndexFiles(settings.users_dir, user_id, space)
+    files = IndexFiles(target.users_dir, user_id, space)
     written = files.load(files.save(snapshot, storage, position, reader.hash_at(position)))
     if not np.array_equal(written.snapshot_keys, np.array(keys, np.int64)):
         raise IndexCorrupt(f"the index of {user_id!r} does not hold the memories that it was built from")

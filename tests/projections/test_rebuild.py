@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+import projections.build_processes
 import projections.embed_texts
 import projections.generation
+from domain.errors import IndexCorrupt
 from domain.events import UserErased
 from domain.identity import user_stream
 from domain.sqlite import DRIVER
@@ -303,6 +305,47 @@ def test_twice_gives_the_same_files_and_results(
 
 
 @pytest.mark.usefixtures("env")
+def test_processes_build_the_same_files(
+    storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(storage, upstream, {f"user {number}": many(number + 1) for number in range(5)})
+    assert main([]) == DONE
+    first = manifests(storage)
+    shutil.rmtree(storage / "users")
+    forget_vectors(storage, upstream)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(projections.generation, "_EVENTS_FOR_PROCESSES", 1)
+    assert main([]) == DONE
+    assert manifests(storage) == first
+    assert len(first) == 5
+
+
+async def test_a_process_that_dies_is_said_and_nothing_is_activated(
+    storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(projections.generation, "_EVENTS_FOR_PROCESSES", 1)
+    monkeypatch.setattr(projections.build_processes, "__name__", "projections.no_such_module")
+    async with opened(settings_for(storage, upstream)) as world:
+        for user_id in ("ann", "bob"):
+            remember(world.ledger, user_id, FACTS)
+        with pytest.raises(IndexCorrupt, match="ended with status 1"):
+            await rebuild(world.ledger, world.client, world.cache, world.settings, user_id=None)
+        assert world.ledger.reader.active_embedding_model("ann") is None
+
+
+def forget_vectors(storage: Path, upstream: ScriptedUpstream) -> None:
+    """Take all of the new model's vectors out of the cache, behind the back of its position."""
+
+    async def lose() -> None:
+        async with opened(settings_for(storage, upstream)) as world:
+            number = next(number for number, space in world.cache.spaces() if space.model == OTHER_MODEL)
+            world.cache.forget(number, [key for key, _ in world.cache.hashes_after(number, b"", 1000)])
+
+    asyncio.run(lose())
+
+
+@pytest.mark.usefixtures("env")
 def test_an_index_grown_by_a_service_has_the_same_vectors_as_one_built_at_once(
     storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,14 +362,7 @@ def test_an_index_grown_by_a_service_has_the_same_vectors_as_one_built_at_once(
 def test_a_cache_that_lost_vectors_is_filled_again(storage: Path, upstream: ScriptedUpstream) -> None:
     record(storage, upstream, {"ann": list(FACTS), "bob": ["Bob's diary."]})
     assert main([]) == DONE
-
-    async def lose() -> None:
-        async with opened(settings_for(storage, upstream)) as world:
-            number = next(number for number, space in world.cache.spaces() if space.model == OTHER_MODEL)
-            lost = [key for key, _ in world.cache.hashes_after(number, b"", 100)]
-            world.cache.forget(number, lost)
-
-    asyncio.run(lose())
+    forget_vectors(storage, upstream)
     upstream.forget_calls()
     assert main([]) == DONE
     assert len(asked(upstream)) == 18

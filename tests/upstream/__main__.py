@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 
-from tests.upstream import CHAT_MODEL, EMBEDDING_MODEL, ScriptedUpstream
+from tests.upstream import CHAT_MODEL, EMBEDDING_MODEL, Fault, ScriptedUpstream
 
 
 def main() -> None:
@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("--embedding-model", default=EMBEDDING_MODEL)
     parser.add_argument("--chat-model", default=CHAT_MODEL)
     parser.add_argument("--answer", help="say this to every question, instead of quoting memory")
+    parser.add_argument("--embed-ms", type=float, default=0.0, help="let every embedding request take this long")
     arguments = parser.parse_args()
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -29,6 +30,8 @@ def main() -> None:
         port=arguments.port,
         keep_bodies=False,
     )
+    if arguments.embed_ms:
+        upstream.fail_always("embed", Fault(hang_s=arguments.embed_ms / 1000))
     if arguments.answer is not None:
         upstream.say("answer", arguments.answer)
     with upstream:
