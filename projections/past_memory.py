@@ -1,33 +1,30 @@
 """One user's memory as it could be searched at a position of the ledger, edits and withdrawals until then included.
 
-The index is built in memory from the texts as they stood, with vectors from the cache, and only ever moves forward: to
-ask at many positions in their order costs one pass through the user's events. Nothing is written but vectors that the
-cache lacked.
+Both indices are built in memory from the texts as they stood, with vectors from the cache, and only ever move forward:
+to ask at many positions in their order costs one pass through the user's events. Nothing is written but vectors that
+the cache lacked.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from functools import partial
 
-from domain.memory import FacetText, Memory
+from domain.events import RetrievalMode
+from domain.fusion import Fusion
+from domain.memory import FacetText
 from domain.reader import LedgerReader
+from domain.retrieval import Candidate
 from projections.embedder import Embedder
 from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors
 from projections.index_rows import hash_of, index_rows
-from projections.user_index import Hit, UserIndex
+from projections.lexical import LexicalIndex
+from projections.ranking import ByVectors, ranking
+from projections.user_index import UserIndex
 from projections.vector_cache import VectorCache
 
 _EVENTS_PER_READ = 1024
 _TIMEOUT_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class FoundThen:
-    """Hits best first, and their memories by position as they stood."""
-
-    hits: list[Hit]
-    memories: dict[int, Memory]
 
 
 class PastMemory:
@@ -53,6 +50,8 @@ class PastMemory:
         self._cache = cache
         self._user_id = user_id
         self._embedder = Embedder(client, cache, space, batch=batch, timeout_s=_TIMEOUT_S)
+        self._fusion = Fusion()
+        self._words = LexicalIndex.in_memory()
         self._index = UserIndex(space.dimensions, "fp16" if cache.half else "fp32")
 
     async def advance(self, position: int) -> None:
@@ -71,11 +70,23 @@ class PastMemory:
             await asyncio.to_thread(self._take_in, changes, read_to)
         self.position = position
 
-    def search(self, query: Vectors, count: int) -> FoundThen:
-        """Return the ``count`` memories nearest to ``query``: float32, shape (dimensions,), length 1."""
-        hits = self._index.search(query, count)
-        found = self._reader.memories(self._user_id, [hit.turn_position for hit in hits], as_of=self.position)
-        return FoundThen(hits, found)
+    def search(self, query: str, vector: Vectors, count: int, mode: RetrievalMode = "hybrid") -> list[Candidate]:
+        """Return the ``count`` memories that fit ``query`` best, as they stood.
+
+        ``vector`` is the query's: float32, shape (dimensions,), length 1.
+        """
+        depth = max(self._fusion.depth, count) if mode == "hybrid" else count
+        dense = ByVectors(self._index.search(vector, depth), partial(self._index.cosines, vector))
+        lexical = self._words.search(query, depth) if mode != "dense" else None
+        return ranking(
+            self._reader,
+            self._user_id,
+            dense if mode != "lexical" else None,
+            lexical,
+            self._fusion,
+            count,
+            as_of=self.position,
+        ).candidates
 
     def _read(self, position: int) -> tuple[list[FacetText], int]:
         return self._reader.facet_texts(self._user_id, self._index.position, _EVENTS_PER_READ, as_of=position)
@@ -83,6 +94,7 @@ class PastMemory:
     def _take_in(self, changes: list[FacetText], read_to: int) -> None:
         hashes = [key for change in changes if (key := hash_of(change)) is not None]
         rows = index_rows(changes, self._cache.get(self._embedder.space_id, hashes), self.space.dimensions)
+        self._words.apply(changes)
         self._index.extend(
             self._index.position, rows.positions, rows.keys, rows.vectors, read_to, withdrawn=rows.withdrawn
         )

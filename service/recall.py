@@ -14,7 +14,7 @@ from datetime import datetime
 
 from domain.errors import EmbeddingError, EmbeddingMisfit
 from domain.events import EmbeddingModelActivated, Facet
-from domain.memory import Memory
+from domain.memory import Memory, Scores
 from domain.past import Change, PastReader
 from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors
 from projections.past_memory import PastMemory
@@ -26,12 +26,15 @@ _QUERY_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """A memory found: as it stood then, how well it matched, and what a person has done to it since."""
+    """A memory found: as it stood then, how well it fitted, and what a person has done to it since.
+
+    ``matched`` is None where its words, or a turn beside it, brought it in.
+    """
 
     rank: int
     memory: Memory
-    score: float
-    matched: Facet
+    scores: Scores
+    matched: Facet | None
     since: Change | None
 
 
@@ -63,9 +66,8 @@ async def recall(
         space = client.space(vector.shape[0])
         past = PastMemory(reader, client, cache, space, user_id, batch=settings.emb_batch)
         await past.advance(position)
-        then = past.search(vector, count)
-    found = [(hit, then.memories[hit.turn_position]) for hit in then.hits if hit.turn_position in then.memories]
-    since = reader.changes_since(user_id, [memory.memory_id for _, memory in found], position)
+        found = past.search(query, vector, count)
+    since = reader.changes_since(user_id, [candidate.memory.memory_id for candidate in found], position)
     return Recollection(
         user_id=user_id,
         query=query,
@@ -75,8 +77,14 @@ async def recall(
         space=space,
         notes=notes,
         found=tuple(
-            Recalled(rank, memory, hit.score, hit.matched, since.get(memory.memory_id))
-            for rank, (hit, memory) in enumerate(found, start=1)
+            Recalled(
+                candidate.rank,
+                candidate.memory,
+                candidate.scores,
+                candidate.matched,
+                since.get(candidate.memory.memory_id),
+            )
+            for candidate in found
         ),
     )
 

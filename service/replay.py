@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -19,13 +19,12 @@ from domain.chain import canonical
 from domain.decisions import full_order
 from domain.errors import UpstreamError
 from domain.events import GateDecided, JsonObject, RerankDecided, Usage
-from domain.memory import Memory
 from domain.past import PastReader
 from domain.prompt_again import memory_from
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window, split
 from projections.embedding_client import EmbeddingClient
-from projections.past_memory import FoundThen, PastMemory
+from projections.past_memory import PastMemory
 from service.decide import Decider
 from service.knobs import Knobs
 from service.past_question import PastQuestion
@@ -146,14 +145,10 @@ class Replayer:
         query = self._embeddings.query_prefix + question.retrieval.query
         vectors = await self._embeddings.embed([query], timeout_s=self._settings.emb_timeout_s)
         # Every turn of the window may be among the nearest, so that many more are asked for.
-        found = self._memory.search(vectors[0], knobs.candidate_n + knobs.recent_turns)
-        memories = self._as_shown(question, found)
-        ranked = [
-            Candidate(memories[hit.turn_position], hit.score, rank, hit.matched)
-            for rank, hit in enumerate(found.hits, start=1)
-            if hit.turn_position in memories
-        ]
-        going_on, _ = exclude_window(ranked, question.window, knobs.candidate_n)
+        mode = question.retrieval.mode or knobs.retrieval
+        wanted = knobs.candidate_n + knobs.recent_turns
+        found = self._memory.search(question.retrieval.query, vectors[0], wanted, mode)
+        going_on, _ = exclude_window(self._as_shown(question, found), question.window, knobs.candidate_n)
         return going_on
 
     async def decide(self, question: PastQuestion, candidates: list[Candidate]) -> Replayed:
@@ -234,26 +229,28 @@ class Replayer:
         _check_answered(made)
         return replay, notes, made
 
-    def _as_shown(self, question: PastQuestion, found: FoundThen) -> dict[int, Memory]:
-        """Return the memories found, with the very summaries that the question's own candidates were shown with.
+    def _as_shown(self, question: PastQuestion, found: list[Candidate]) -> list[Candidate]:
+        """Return the candidates with the very summaries that the question's own candidates were shown with.
 
         A summary may have come in between the search and the reading of what it had found.
         """
         shown_with = {item.turn_position: item.summary_position for item in question.retrieval.candidates}
         late = {
-            position: at
-            for position, memory in found.memories.items()
-            if (at := shown_with.get(position)) is not None and at != memory.summary_position
+            candidate.memory.position: at
+            for candidate in found
+            if (at := shown_with.get(candidate.memory.position)) is not None and at != candidate.memory.summary_position
         }
         if not late:
-            return found.memories
+            return found
         events = self._reader.events_at([*late, *late.values()])
         again = {
-            position: memory_from(events[position], events[at])
+            position: memory
             for position, at in late.items()
-            if position in events and at in events
+            if position in events and at in events and (memory := memory_from(events[position], events[at])) is not None
         }
-        return found.memories | {position: memory for position, memory in again.items() if memory is not None}
+        return [
+            replace(candidate, memory=again.get(candidate.memory.position, candidate.memory)) for candidate in found
+        ]
 
 
 def _check_answered(made: GateDecided | RerankDecided) -> None:

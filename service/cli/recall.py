@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -64,7 +65,8 @@ def _as_json(found: Recollection) -> JsonObject:
         "memories": [
             {
                 "rank": item.rank,
-                "score": item.score,
+                "score": item.scores.fused,
+                "scores": asdict(item.scores),
                 "matched": item.matched,
                 **memory_json(item.memory),
                 "since": change_json(item.since),
@@ -91,8 +93,8 @@ def _told(found: Recollection, *, full: bool) -> Iterator[Text | Table]:
         memory = item.memory
         table.add_row(
             str(item.rank),
-            f"{item.score:.4f}",
-            item.matched,
+            f"{item.scores.fused:.4f}",
+            item.matched or "words",
             f"{memory.ts:%Y-%m-%d}",
             Text(f"{one_line(memory.conversation_id, None if full else 24)} {memory.turn_id}"),
             Text(f"{item.since.what} at {item.since.position}" if item.since is not None else "", "yellow"),

@@ -13,6 +13,7 @@ BOUNDS = {"recent_turns": (0, 50), "candidate_n": (0, 500), "retrieve_k": (0, 50
 DEFAULTS = {
     "recent_turns": 6,
     "candidate_n": 60,
+    "retrieval": "hybrid",
     "retrieve_k": 5,
     "gate_keep_max": 30,
     "use_gate": True,
@@ -41,6 +42,7 @@ def test_values_and_strings_mean_the_same(service: Running, user: str, as_given:
     knobs = {
         "recent_turns": 0,
         "candidate_n": 7,
+        "retrieval": "dense",
         "retrieve_k": 3,
         "gate_keep_max": 1,
         "use_gate": False,

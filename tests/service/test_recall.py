@@ -125,7 +125,7 @@ class TestThen:
         before = service.ledger.reader.head_position()
         withdraw(service, user, "facts", told[0], edit_to="Axolotls swim at home.")
         scores = [
-            recalled(service, user, "--json", *at, query="axolotls swim").json["memories"][0]["score"]
+            recalled(service, user, "--json", *at, query="axolotls swim").json["memories"][0]["scores"]["dense"]
             for at in (["--at", str(before)], [])
         ]
         assert scores[0] < 0.3 < scores[1]
