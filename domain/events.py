@@ -144,8 +144,9 @@ class CandidateFound(_Value):
     """One memory the indices proposed; ranks count from 1, ``excluded`` says why it went no further.
 
     ``score`` and ``rank`` are the fused ones, by which candidates are ordered. The dense score is a cosine similarity,
-    the lexical one BM25 (higher is better); score and rank are None where that index did not propose the memory, and
-    ``matched`` is None where only words did. ``summary_position`` is the position of the event whose summary was
+    the lexical one BM25 (higher is better). A rank is None where that index did not propose the memory, a score where
+    it is not known, and ``matched`` where the vectors did not propose it: then its words did, or a turn beside it.
+    ``summary_position`` is the position of the event whose summary was
     shown, None where the exchange itself was.
     """
 

@@ -36,10 +36,23 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Scores:
+    """How well a memory fits a question: the fused score by which candidates are ordered, cosine, and BM25.
+
+    The last two are None where they are not known.
+    """
+
+    fused: float
+    dense: float | None
+    lexical: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class FacetText:
     """A text by which a memory can be found from an event on, or, with ``text`` None, can no longer be found.
 
-    ``turn_position`` names the memory, ``position`` the event that said the text or withdrew it.
+    ``turn_position`` names the memory, ``position`` the event that said the text or withdrew it. ``said_at`` is when an
+    exchange took place.
     """
 
     user_id: str
@@ -47,6 +60,7 @@ class FacetText:
     turn_position: int
     facet: Facet
     text: str | None
+    said_at: datetime | None = None
 
 
 def exchange_text(user: str, assistant: str) -> str:

@@ -33,11 +33,12 @@ from domain.events import (
     decode_payload,
 )
 from domain.identity import SYSTEM_ID, StreamId
-from domain.memory import FacetText, Memory
+from domain.memory import FacetText, Memory, Scores
 from domain.neighbours import Neighbour, placed
 from domain.schema import EVENTS
 from domain.statements import (
     ACTIVE_MODEL,
+    BESIDE_REACH,
     CONVERSATIONS,
     FACET_TYPES,
     FACETS,
@@ -47,6 +48,7 @@ from domain.statements import (
     MEMORIES_BEFORE,
     MEMORY,
     NEIGHBOURS,
+    POSITIONS_BESIDE,
     RECENT_TURNS,
     TURN,
     event_of,
@@ -111,13 +113,13 @@ class ConversationSummary:
 
 @dataclass(frozen=True, slots=True)
 class MemoriesUsed:
-    """The memories an answer was given with their similarity to its question, each best first.
+    """The memories an answer was given with how well they fitted its question, each best first.
 
     ``neighbours`` came along with the replayed ones.
     """
 
-    replayed: list[tuple[Memory, float]]
-    summarised: list[tuple[Memory, float]]
+    replayed: list[tuple[Memory, Scores]]
+    summarised: list[tuple[Memory, Scores]]
     neighbours: list[Neighbour] = field(default_factory=list)
 
 
@@ -366,6 +368,24 @@ class LedgerReader:
         query = select(EVENTS.c.user_id, EVENTS.c.event_id).where(EVENTS.c.type == UserErased.type, EVENTS.c.salt != "")
         return [(row.user_id, row.event_id) for row in self._all(query.order_by(EVENTS.c.position))]
 
+    def positions_beside(
+        self, user_id: str, positions: Sequence[int], *, as_of: int = LATEST
+    ) -> dict[int, tuple[tuple[int, ...], ...]]:
+        """Return for this user's turns at ``positions`` where the turns beside them stand, by their distance.
+
+        First those one turn before and after in the same conversation, then those two turns away. Forgotten ones count.
+        """
+        if not positions:
+            return {}
+        rows = self._all(POSITIONS_BESIDE, user_id=user_id, positions=list(positions), as_of=as_of)
+        return {
+            row[0]: tuple(
+                tuple(position for position in row[at : at + 2] if position is not None)
+                for at in range(1, 2 * BESIDE_REACH, 2)
+            )
+            for row in rows
+        }
+
     def memories_used(self, user_id: str, turn_positions: Sequence[int]) -> dict[int, MemoriesUsed]:
         """Return which memories this user's turns at the given positions were answered with, by position."""
         retrieval = EVENTS.alias("retrieval")
@@ -409,10 +429,10 @@ class LedgerReader:
         memories = self.memories(user_id, sorted(positions))
         by_id = {memory.memory_id: memory for memory in memories.values()}
 
-        def used(ids: Sequence[str], known: Mapping[str, CandidateFound]) -> list[tuple[Memory, float]]:
+        def used(ids: Sequence[str], known: Mapping[str, CandidateFound]) -> list[tuple[Memory, Scores]]:
             candidates = [known[memory_id] for memory_id in ids if memory_id in known]
             return [
-                (memories[candidate.turn_position], candidate.score)
+                (memories[candidate.turn_position], scores_of(candidate))
                 for candidate in candidates
                 if candidate.turn_position in memories
             ]
@@ -511,6 +531,11 @@ class LedgerReader:
             ConversationSummary(row.conversation_id, row.turns, datetime.fromisoformat(row.last_ts), row.title)
             for row in self._all(CONVERSATIONS, user_id=user_id, count=limit, as_of=LATEST)
         ]
+
+
+def scores_of(candidate: CandidateFound) -> Scores:
+    """Return how well a candidate fitted its question."""
+    return Scores(candidate.score, candidate.dense_score, candidate.lexical_score)
 
 
 def _of(stream: StreamId) -> ColumnElement[bool]:

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from domain.events import CandidateFound, Facet
-from domain.memory import Memory, exchange_text
+from domain.memory import Memory, Scores, exchange_text
 
 Exclusion = Literal["recent_window", "same_text_as_window"]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A memory the index proposed: its similarity to the question (cosine, -1 to 1), and its rank, from 1."""
+    """A memory that was found, and how: ``score`` and ``rank`` (from 1) are those by which candidates are ordered.
+
+    ``dense_score`` is its similarity to the question (cosine, -1 to 1), None where that is not known; ``lexical_score``
+    its BM25. A rank is None where that index did not propose the memory, ``matched`` where the vectors did not.
+    """
 
     memory: Memory
     score: float
     rank: int
-    matched: Facet
+    matched: Facet | None = None
+    dense_score: float | None = None
+    dense_rank: int | None = None
+    lexical_score: float | None = None
+    lexical_rank: int | None = None
     excluded: Exclusion | None = None
+
+    @classmethod
+    def by_vectors(cls, memory: Memory, score: float, rank: int, matched: Facet) -> Candidate:
+        """Return a candidate that vectors alone proposed."""
+        return cls(memory, score, rank, matched, dense_score=score, dense_rank=rank)
+
+    @property
+    def scores(self) -> Scores:
+        return Scores(self.score, self.dense_score, self.lexical_score)
 
     def as_event(self) -> CandidateFound:
         """Return what the ledger keeps of a candidate."""
@@ -31,8 +48,10 @@ class Candidate:
             turn_id=self.memory.turn_id,
             score=round(self.score, 6),
             rank=self.rank,
-            dense_score=round(self.score, 6),
-            dense_rank=self.rank,
+            dense_score=_rounded(self.dense_score),
+            dense_rank=self.dense_rank,
+            lexical_score=_rounded(self.lexical_score),
+            lexical_rank=self.lexical_rank,
             matched=self.matched,
             summary_position=self.memory.summary_position,
             excluded=self.excluded,
@@ -85,4 +104,8 @@ def _said(memory: Memory) -> str:
 
 
 def _excluded(candidate: Candidate, why: Exclusion) -> Candidate:
-    return Candidate(candidate.memory, candidate.score, candidate.rank, candidate.matched, why)
+    return replace(candidate, excluded=why)
+
+
+def _rounded(score: float | None) -> float | None:
+    return round(score, 6) if score is not None else None

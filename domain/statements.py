@@ -143,6 +143,44 @@ CONVERSATIONS: Select[Any] = (
     .order_by(_REMEMBERED.c.last.desc())
 )
 """A user's conversations by what is remembered of them: one of which all was forgotten is not among them."""
+
+_STEP_TO = EVENTS.alias("step_to")
+BESIDE_REACH = 2
+
+
+def _turn_at(distance: int) -> ScalarSelect[Any]:
+    """Select the position of the turn so many turns on in ``TURN``'s conversation (back, where negative), or NULL."""
+    on = distance > 0
+    return (
+        select(_STEP_TO.c.position)
+        .where(
+            _STEP_TO.c.user_id == TURN.c.user_id,
+            _STEP_TO.c.conversation_id == TURN.c.conversation_id,
+            _STEP_TO.c.type == TurnRecorded.type,
+            _STEP_TO.c.version > TURN.c.version if on else _STEP_TO.c.version < TURN.c.version,
+            _STEP_TO.c.position <= _AS_OF,
+        )
+        .order_by(_STEP_TO.c.version if on else _STEP_TO.c.version.desc())
+        .limit(1)
+        .offset(abs(distance) - 1)
+        .correlate(TURN)
+        .scalar_subquery()
+    )
+
+
+POSITIONS_BESIDE: Select[Any] = select(
+    TURN.c.position,
+    *(
+        _turn_at(distance * way).label(f"beside_{distance}_{'after' if way > 0 else 'before'}")
+        for distance in range(1, BESIDE_REACH + 1)
+        for way in (-1, 1)
+    ),
+).where(
+    TURN.c.user_id == bindparam("user_id"),
+    TURN.c.type == TurnRecorded.type,
+    TURN.c.position.in_(bindparam("positions", expanding=True)),
+)
+"""Of turns, the positions of the turns before and after them in their conversations, those next to them first."""
 FACET_TYPES = (TurnRecorded.type, SummaryRecorded.type, MemoryEdited.type, MemoryForgotten.type)
 """The events that change by which texts a memory can be found."""
 _MEMORY_ID = case((EVENTS.c.type == TurnRecorded.type, EVENTS.c.event_id), else_=EVENTS.c.causation_id)
@@ -260,8 +298,8 @@ def memory_of(row: Row[Any]) -> Memory:
 def facet_changes(row: Row[Any]) -> list[FacetText]:
     """Return what a row of :data:`FACETS` says of the texts by which a memory is found."""
 
-    def change(turn_position: int, facet: Facet, text: str | None) -> FacetText:
-        return FacetText(row.user_id, row.position, turn_position, facet, text)
+    def change(turn_position: int, facet: Facet, text: str | None, said_at: datetime | None = None) -> FacetText:
+        return FacetText(row.user_id, row.position, turn_position, facet, text, said_at)
 
     if not row.salt:
         return []  # blanked by an erasure, like all that this user ever said
@@ -269,7 +307,8 @@ def facet_changes(row: Row[Any]) -> list[FacetText]:
         if row.forgotten:
             return [change(row.position, "exchange", None)]
         turn = newest(TurnRecorded, row.schema_version, row.payload)
-        return [change(row.position, "exchange", exchange_text(turn["user"], turn["assistant"]))]
+        said = exchange_text(turn["user"], turn["assistant"])
+        return [change(row.position, "exchange", said, datetime.fromisoformat(turn["ts"]))]
     if row.turn_position is None or row.superseded:
         return []
     if row.type == MemoryForgotten.type:

@@ -112,14 +112,14 @@ class LexicalIndex:
         Returns False and changes nothing when the index does not stand at ``after``: somebody else was quicker.
         Raises :class:`IndexCorrupt` when the file cannot be written to as an index.
         """
-        newest = {key_of(change.turn_position, change.facet): change.text for change in changes}
+        newest = {key_of(change.turn_position, change.facet): _words_of(change) for change in changes}
         with self._lock, _told_apart(), _transaction(self._connection):
             if self._checkpoint().position != after:
                 return False
             self._connection.executemany("DELETE FROM entries WHERE rowid = ?", [(key,) for key in newest])
             self._connection.executemany(
                 "INSERT INTO entries (rowid, text) VALUES (?, ?)",
-                [(key, words.indexed(text)) for key, text in newest.items() if text is not None],
+                [(key, text) for key, text in newest.items() if text is not None],
             )
             self._connection.execute("UPDATE checkpoint SET position = ?, anchor = ?", (position, anchor))
             return True
@@ -174,6 +174,14 @@ class LexicalIndex:
     def close(self) -> None:
         with self._lock:
             self._connection.close()
+
+
+def _words_of(change: FacetText) -> str | None:
+    """Return what is indexed of a text: its words, and those of its date, for questions about a day or a month."""
+    if change.text is None:
+        return None
+    text = words.indexed(change.text)
+    return f"{text}\n{words.dated(change.said_at)}" if change.said_at is not None else text
 
 
 def _connect(database: str) -> Any:

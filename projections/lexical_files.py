@@ -79,11 +79,14 @@ class LexicalFiles:
 
         return self._with_index(user_id, searched)
 
-    def catch_up(self, user_id: str) -> None:
-        """Bring a user's index up to the ledger, however far behind it is. Raises :class:`IndexUnavailable`."""
+    def catch_up(self, user_id: str, *, stop: Callable[[], bool] = lambda: False) -> None:
+        """Bring a user's index up to the ledger, however far behind it is, or until ``stop`` says so.
+
+        Raises :class:`IndexUnavailable`.
+        """
 
         def caught_up(index: LexicalIndex) -> None:
-            while self._take_in(user_id, index):
+            while not stop() and self._take_in(user_id, index):
                 pass
             if wal_bytes(self.path(user_id)) >= _SETTLE_BYTES:
                 index.settle()

@@ -1,4 +1,4 @@
-"""The one door through which the service searches memory.
+"""Searches memory by meaning: every user's index of the configured embedding model.
 
 A user's index follows the ledger by itself: whoever opens or searches it first reads the few events that are not in yet
 and takes their vectors from the cache. What the cache lacks (a turn of a moment ago) is embedded together with the
@@ -23,7 +23,7 @@ from sqlalchemy.exc import DatabaseError
 from domain.errors import EmbeddingRejected, IndexCatchingUp, IndexCorrupt, IndexUnavailable
 from domain.identity import SYSTEM_ID
 from domain.ledger import Ledger
-from domain.memory import FacetText, Memory
+from domain.memory import FacetText
 from projections.activation import ActiveModel
 from projections.embedder import Embedder
 from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors
@@ -47,14 +47,19 @@ _MAINTENANCE_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search gave: hits best first, their memories by position, and how it went. Times in milliseconds."""
+    """What a search gave: hits best first, and how it went. Times in milliseconds."""
 
     hits: list[Hit]
-    memories: dict[int, Memory]
     space: EmbeddingSpace
     position: int
     embed_ms: float
     search_ms: float
+    index: UserIndex
+    query: Vectors
+
+    def cosines(self, turn_positions: Sequence[int]) -> dict[int, float]:
+        """Return the similarity to the question of further memories, as far as they have vectors."""
+        return self.index.cosines(self.query, turn_positions)
 
 
 _Prepared = tuple[SpaceClient, UserIndex, list[FacetText]]
@@ -98,11 +103,13 @@ class MemoryIndex:
         started = time.perf_counter()
         vectors = await self._embed_query(client, query, pending)
         embedded = time.perf_counter()
-        hits, memories, position = await _in_thread(self._searched, user_id, prepared, vectors, count)
+        index, position, hits = await _in_thread(self._searched, user_id, prepared, vectors, count)
         searched = time.perf_counter()
         if prepared[1].wants_coarse_look():
             self._maintain_later(user_id)
-        return Found(hits, memories, client.space, position, (embedded - started) * 1000, (searched - embedded) * 1000)
+        return Found(
+            hits, client.space, position, (embedded - started) * 1000, (searched - embedded) * 1000, index, vectors[0]
+        )
 
     def _prepared(self, user_id: str) -> _Prepared | None:
         """Return what a search needs, the texts to embed with its query last; None before any model was activated."""
@@ -111,15 +118,14 @@ class MemoryIndex:
 
     def _searched(
         self, user_id: str, prepared: _Prepared, vectors: Vectors, count: int
-    ) -> tuple[list[Hit], dict[int, Memory], int]:
-        """Take in the vectors that came with the query's, search, and read what was found."""
+    ) -> tuple[UserIndex, int, list[Hit]]:
+        """Take in the vectors that came with the query's, and search."""
         # The index itself is carried along: by now it may have been closed to make room for others.
         client, index, pending = prepared
         if len(vectors) > 1:
             self.embedder(client.space).keep(_distinct(pending), vectors[1:])
             index, _ = self._caught_up(user_id, client.space)
-        hits = index.search(vectors[0], count)
-        return hits, self._ledger.reader.memories(user_id, [hit.turn_position for hit in hits]), index.position
+        return index, index.position, index.search(vectors[0], count)
 
     def _maintain_later(self, user_id: str) -> None:
         """Start :meth:`maintain` in the background, once per user at a time."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from domain.errors import EmbeddingMisfit
 from domain.memory import FacetText
@@ -16,7 +17,8 @@ from domain.reader import LedgerReader
 from projections.embedder import Embedder
 from projections.embedding_client import EmbeddingClient, EmbeddingSpace
 from projections.index_rows import hash_of, index_rows
-from projections.user_index import Hit, UserIndex
+from projections.ranking import ByVectors
+from projections.user_index import UserIndex
 from projections.vector_cache import VectorCache
 
 _EVENTS_PER_READ = 512
@@ -68,7 +70,7 @@ class PastVectors:
             await asyncio.to_thread(self._take_in, changes, read_to)
         self.position = position
 
-    async def search(self, query: str, count: int, *, timeout_s: float) -> list[Hit]:
+    async def search(self, query: str, count: int, *, timeout_s: float) -> ByVectors:
         """Return the ``count`` memories nearest to ``query`` at that position, best first.
 
         Raises an :class:`EmbeddingError` when it cannot be embedded, or no longer as the index was.
@@ -78,7 +80,8 @@ class PastVectors:
             raise EmbeddingMisfit(
                 f"{self.space.model} gives vectors of {vectors.shape[1]} numbers now, and gave {self.space.dimensions}"
             )
-        return await asyncio.to_thread(self._index.search, vectors[0], count)
+        hits = await asyncio.to_thread(self._index.search, vectors[0], count)
+        return ByVectors(hits, partial(self._index.cosines, vectors[0]))
 
     def _read(self, position: int) -> tuple[list[FacetText], int]:
         return self._reader.facet_texts(self._user_id, self._index.position, _EVENTS_PER_READ, as_of=position)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from domain.events import Facet
 from projections.embedding_client import Vectors
-from projections.keys import FACETS, facet_of
+from projections.keys import FACETS, facet_of, key_of
 from projections.nearest import CoarseLook, nearest_rows
 
 Keys = npt.NDArray[np.int64]
@@ -189,6 +189,20 @@ class UserIndex:
             if self._state.snapshot is snapshot:
                 self._state = replace(self._state, coarse=coarse)
 
+    def cosines(self, query: Vectors, turn_positions: Sequence[int]) -> dict[int, float]:
+        """Return the best similarity to ``query`` of each of the given memories; those without vectors are missing."""
+        state = self._state
+        wanted = np.array([key_of(position, facet) for position in turn_positions for facet in FACETS], np.int64)
+        keys, scores = _scores_in_snapshot(state, query, wanted)
+        in_tail = np.flatnonzero(np.isin(state.tail_keys[: state.tail_rows], wanted))
+        keys = np.concatenate((keys, state.tail_keys[in_tail]))
+        scores = np.concatenate((scores, _scores(state.tail_vectors[in_tail], query)))
+        best: dict[int, float] = {}
+        for key, score in zip(keys.tolist(), scores.tolist(), strict=True):
+            position, _ = facet_of(key)
+            best[position] = max(best.get(position, score), score)
+        return best
+
     def wants_snapshot(self) -> bool:
         """Tell whether the tail has grown enough to be worth a new snapshot."""
         state = self._state
@@ -317,6 +331,16 @@ def _scored(state: _State, stored: Any, query: Vectors, rows: Keys, floor: float
         valid = ~np.isin(keys, np.fromiter(state.replaced, np.int64))
         rows, keys = rows[valid], keys[valid]
     return _scores(stored.reconstruct_batch(rows), query), keys, floor
+
+
+def _scores_in_snapshot(state: _State, query: Vectors, wanted: Keys) -> tuple[Keys, Vectors]:
+    """Return those of the ``wanted`` keys that the snapshot still speaks for, and their scores."""
+    if state.snapshot is None or not len(state.row_keys) or not len(wanted):
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    rows = np.flatnonzero(np.isin(state.row_keys, wanted))
+    keys = state.row_keys[rows]
+    valid = np.array([key not in state.replaced for key in keys.tolist()], np.bool_)
+    return keys[valid], _scores(_stored(state.snapshot).reconstruct_batch(rows[valid]), query)
 
 
 def _best(scores: Vectors, keys: Keys, count: int) -> list[Hit]:

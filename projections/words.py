@@ -12,8 +12,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from datetime import datetime
 
-VERSION = 1
+VERSION = 2
 """Goes up when a text comes to other words than before: an index made with another version is built again."""
 
 TOKENIZER = "porter unicode61 remove_diacritics 2"
@@ -26,6 +27,20 @@ _UNSPACED = (
 """Ideographs, kana and hangul, as far as SQLite's Unicode tables take them for letters."""
 _RUN = re.compile(f"[{_UNSPACED}]+")
 _WORD = re.compile(f"[{_UNSPACED}]+|[^\\W_{_UNSPACED}]+")
+_MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
 _QUERY_CHARS_MAX = 4000
 _TERMS_MAX = 64
 
@@ -57,6 +72,11 @@ class Term:
 def indexed(text: str) -> str:
     """Return a text as it is given to SQLite's tokenizer."""
     return _RUN.sub(lambda run: f" {' '.join(_pairs(run.group()))} {run.group()[-1]} ", _normal(text))
+
+
+def dated(moment: datetime) -> str:
+    """Return a date as people write it, for questions that name one: ``8 May 2023``."""
+    return f"{moment.day} {_MONTHS[moment.month - 1]} {moment.year}"
 
 
 def terms(query: str) -> list[Term]:

@@ -20,7 +20,7 @@ from domain.identity import file_name
 from domain.past import PastReader
 from domain.prompts import load_prompts
 from domain.retrieval import Candidate
-from projections.past_memory import MODES, PastMemory
+from projections.past_memory import PastMemory
 from projections.past_vectors import PastVectors
 from service.backtest_results import ResultsFile, backtests_dir
 from service.past_question import PastQuestion, past_questions
@@ -236,8 +236,6 @@ def _questions(reader: PastReader, backtest: Backtest) -> list[PastQuestion]:
     for item in past_questions(reader, period.user_id, after=period.after, until=period.until, limit=period.limit):
         if isinstance(item, str):
             backtest.left_out[item] += 1
-        elif backtest.variant.mode(item) not in MODES:
-            backtest.left_out[f"searched in the mode {item.retrieval.mode}, which cannot be replayed"] += 1
         else:
             found.append(item)
     # Of two turns at a time the one recorded later may have been searched earlier.

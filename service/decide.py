@@ -86,12 +86,16 @@ class Decider:
         elif strategy == "off":
             outcome, asked = "skipped", _Asked(None, "the gate is off", None, None)
         elif strategy == "score":
-            new = [item.score for item in candidates if not asks_the_same(question, item.memory.user)]
-            scores = new or [item.score for item in candidates]
-            threshold = score_rule(scores, self._settings.gate_score_min)
-            rule = threshold.as_event()
-            kept = [n for n in everything if candidates[n - 1].score >= threshold.threshold]
-            reasons = {n: f"similarity {candidates[n - 1].score:.4f}" for n in everything}
+            known = {n: score for n in everything if (score := candidates[n - 1].dense_score) is not None}
+            if not known:
+                outcome, asked = "skipped", _Asked(None, "memory was searched by words: no similarities", None, None)
+            else:
+                new = [known[n] for n in known if not asks_the_same(question, candidates[n - 1].memory.user)]
+                threshold = score_rule(new or list(known.values()), self._settings.gate_score_min)
+                rule = threshold.as_event()
+                # A memory that has no vector yet cannot be told from one that fits: it stays.
+                kept = [n for n in everything if known.get(n, threshold.threshold) >= threshold.threshold]
+                reasons = {n: f"similarity {score:.4f}" for n, score in known.items()}
         else:
             asked = await self._ask_gate(question, candidates, context_tokens)
             if asked.answer is None:

@@ -18,7 +18,10 @@ from migrations.runner import migrate
 from projections.embedding_client import EmbeddingClient
 from projections.erasure import finish_erasures
 from projections.follower import Follower
+from projections.lexical_files import LexicalFiles
+from projections.lexical_follower import LexicalFollower
 from projections.memory_index import MemoryIndex
+from projections.memory_search import MemorySearch
 from projections.mirror import Mirror
 from projections.vector_cache import VectorCache
 from projections.vector_follower import VectorFollower
@@ -67,11 +70,14 @@ async def open_house(settings: ServiceSettings) -> AsyncIterator[House]:
     embeddings, chat = EmbeddingClient(settings), ChatClient(settings)
     index = MemoryIndex(ledger, embeddings, cache, settings)
     reranker = Reranker(settings) if settings.rerank_strategy == "endpoint" else None
-    turns = TurnService(ledger, index, chat, prompts, settings, reranker)
+    words = LexicalFiles(ledger.reader, settings.users_dir)
+    memory = MemorySearch(ledger.reader, index, words)
+    turns = TurnService(ledger, memory, chat, prompts, settings, reranker)
     summarizer = Summarizer(ledger, chat, prompts.summary, settings, lambda: turns.context_tokens)
     followers = {
         "mirror": Follower(ledger, Mirror(ledger.reader, settings.storage_dir)),
         "vectors": Follower(ledger, VectorFollower(ledger, index, cache)),
+        "words": Follower(ledger, LexicalFollower(ledger, words)),
         "summaries": Follower(ledger, summarizer),
     }
     tasks: list[asyncio.Task[None]] = []
@@ -86,12 +92,14 @@ async def open_house(settings: ServiceSettings) -> AsyncIterator[House]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await summarizer.close()
+        await memory.close()
         await index.close()
         await turns.tokens.close()
         if reranker is not None:
             await reranker.close()
         await chat.close()
         await embeddings.close()
+        await asyncio.to_thread(words.close)
         await asyncio.to_thread(ledger.close)
         await asyncio.to_thread(cache.close)
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from domain.events import RetrievalMode
+
 METADATA_KEYS_MAX = 16
 METADATA_KEY_CHARS_MAX = 64
 """OpenAI's own bounds: https://platform.openai.com/docs/api-reference/chat/create#chat-create-metadata."""
@@ -36,6 +38,7 @@ class Knobs(BaseModel):
 
     recent_turns: Whole = Field(default=6, ge=0, le=50, description="turns of this conversation shown in full")
     candidate_n: Whole = Field(default=60, ge=0, le=500, description="memories proposed by the index")
+    retrieval: RetrievalMode = Field(default="hybrid", description="which indices propose memories")
     retrieve_k: Whole = Field(default=5, ge=0, le=50, description="memories replayed as past turns")
     neighbor_turns: Whole | None = Field(
         default=None, ge=0, le=NEIGHBOR_TURNS_MAX, description="turns on each side that come along with a replayed one"

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from domain.errors import EmbeddingError
-from domain.events import EmbeddingModelActivated, Facet, RetrievalMode
-from domain.memory import Memory
+from domain.events import EmbeddingModelActivated, RetrievalMode
 from domain.past import Change, PastReader
+from domain.retrieval import Candidate
 from projections.embedding_client import EmbeddingClient, EmbeddingSpace
-from projections.past_memory import FoundThen, PastMemory
+from projections.past_memory import PastMemory
 from projections.past_vectors import PastVectors
 from projections.settings import ProjectionSettings
 from projections.vector_cache import VectorCache
@@ -28,15 +28,9 @@ _QUERY_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """A memory found: as it stood then, how well it matched, and what a person has done to it since.
+    """A memory found, as it stood then and with what it was found by, and what a person has done to it since."""
 
-    ``score`` is a cosine similarity where vectors were searched, and BM25 (higher is better) where words were.
-    """
-
-    rank: int
-    memory: Memory
-    score: float
-    matched: Facet
+    candidate: Candidate
     since: Change | None
 
 
@@ -60,7 +54,7 @@ class Recollection:
 
 @dataclass(frozen=True, slots=True)
 class _Searched:
-    found: FoundThen
+    found: list[Candidate]
     mode: RetrievalMode
     space: EmbeddingSpace | None
 
@@ -90,9 +84,7 @@ async def recall(
             notes.append(f"searched by words alone: {error}")
     if searched is None:
         searched = await _searched(reader, user_id, None, query, count, position)
-    then = searched.found
-    found = [(hit, then.memories[hit.turn_position]) for hit in then.hits if hit.turn_position in then.memories]
-    since = reader.changes_since(user_id, [memory.memory_id for _, memory in found], position)
+    since = reader.changes_since(user_id, [item.memory.memory_id for item in searched.found], position)
     return Recollection(
         user_id=user_id,
         query=query,
@@ -102,10 +94,7 @@ async def recall(
         mode=searched.mode,
         space=searched.space,
         notes=tuple(notes),
-        found=tuple(
-            Recalled(rank, memory, hit.score, hit.matched, since.get(memory.memory_id))
-            for rank, (hit, memory) in enumerate(found, start=1)
-        ),
+        found=tuple(Recalled(item, since.get(item.memory.memory_id)) for item in searched.found),
     )
 
 
@@ -176,7 +165,7 @@ async def _by_vectors(
 async def _searched(
     reader: PastReader, user_id: str, vectors: PastVectors | None, query: str, count: int, position: int
 ) -> _Searched:
-    mode: RetrievalMode = "dense" if vectors is not None else "lexical"
+    mode: RetrievalMode = "hybrid" if vectors is not None else "lexical"
     with contextlib.closing(PastMemory(reader, user_id, vectors)) as memory:
         found = await memory.search(query, count, position=position, mode=mode, timeout_s=_QUERY_TIMEOUT_S)
         return _Searched(found, mode, memory.space)

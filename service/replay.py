@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -20,12 +20,11 @@ from domain.chain import canonical
 from domain.decisions import full_order
 from domain.errors import UpstreamError
 from domain.events import GateDecided, JsonObject, RerankDecided, RetrievalMode, Usage
-from domain.memory import Memory
 from domain.past import PastReader
 from domain.prompt_again import memory_from
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window, split
-from projections.past_memory import FoundThen, PastMemory
+from projections.past_memory import PastMemory
 from service.decide import Decider
 from service.knobs import Knobs
 from service.past_question import PastQuestion
@@ -162,13 +161,8 @@ class Replayer:
             mode=self._variant.mode(question),
             timeout_s=self._settings.emb_timeout_s,
         )
-        memories = await asyncio.to_thread(self._as_shown, question, found)
-        ranked = [
-            Candidate(memories[hit.turn_position], hit.score, rank, hit.matched)
-            for rank, hit in enumerate(found.hits, start=1)
-            if hit.turn_position in memories
-        ]
-        going_on, _ = exclude_window(ranked, question.window, knobs.candidate_n)
+        shown = await asyncio.to_thread(self._as_shown, question, found)
+        going_on, _ = exclude_window(shown, question.window, knobs.candidate_n)
         return going_on
 
     async def decide(self, question: PastQuestion, candidates: list[Candidate]) -> Replayed:
@@ -252,26 +246,27 @@ class Replayer:
         _check_answered(made)
         return replay, notes, made
 
-    def _as_shown(self, question: PastQuestion, found: FoundThen) -> dict[int, Memory]:
-        """Return the memories found, with the very summaries that the question's own candidates were shown with.
+    def _as_shown(self, question: PastQuestion, found: Sequence[Candidate]) -> list[Candidate]:
+        """Return what was found with the very summaries that the question's own candidates were shown with.
 
         A summary may have come in between the search and the reading of what it had found.
         """
-        shown_with = {item.turn_position: item.summary_position for item in question.retrieval.candidates}
+        shown_with = {item.memory_id: item.summary_position for item in question.retrieval.candidates}
         late = {
-            position: at
-            for position, memory in found.memories.items()
-            if (at := shown_with.get(position)) is not None and at != memory.summary_position
+            candidate.memory.position: at
+            for candidate in found
+            if (at := shown_with.get(candidate.memory.memory_id)) is not None
+            and at != candidate.memory.summary_position
         }
-        if not late:
-            return found.memories
-        events = self._reader.events_at([*late, *late.values()])
+        events = self._reader.events_at([*late, *late.values()]) if late else {}
         again = {
             position: memory_from(events[position], events[at])
             for position, at in late.items()
             if position in events and at in events
         }
-        return found.memories | {position: memory for position, memory in again.items() if memory is not None}
+        return [
+            replace(candidate, memory=again.get(candidate.memory.position) or candidate.memory) for candidate in found
+        ]
 
 
 def _check_answered(made: GateDecided | RerankDecided) -> None:

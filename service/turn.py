@@ -27,7 +27,7 @@ from domain.neighbours import Neighbour, neighbours_of
 from domain.prompt import LAYOUT, build_prompt, messages_hash, texts_to_count
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window
-from projections.memory_index import Found, MemoryIndex
+from projections.memory_search import MemorySearch, Searched
 from service.decide import Decider
 from service.knobs import Knobs
 from service.reranker import Reranker
@@ -38,6 +38,7 @@ from service.upstream import ChatClient, Delta
 
 log = logging.getLogger(__name__)
 
+_BY = {"lexical": "words", "dense": "meaning"}
 DEFAULT_CONTEXT_TOKENS = 4096
 """What a model takes when nobody says: the smallest context that self-hosted chat models commonly run with."""
 
@@ -69,14 +70,14 @@ class TurnService:
     def __init__(
         self,
         ledger: Ledger,
-        index: MemoryIndex,
+        memory: MemorySearch,
         chat: ChatClient,
         prompts: Prompts,
         settings: ServiceSettings,
         reranker: Reranker | None = None,
     ) -> None:
         self._ledger = ledger
-        self._index = index
+        self._memory = memory
         self._chat = chat
         self._prompts = prompts
         self._settings = settings
@@ -149,23 +150,26 @@ class TurnService:
         draft.mark("window", started)
 
     async def _retrieve(self, draft: Draft) -> list[Candidate]:
-        """Read the window and search persistent memory; without memory, say why and go on with the window alone."""
+        """Read the window and search persistent memory; say what could not be searched, and go on with the rest."""
         started = time.perf_counter()
         request, knobs = draft.request, draft.request.knobs
-        found: Found | None = None
+        found: Searched | None = None
         trouble: EmbeddingError | IndexUnavailable | None = None
         window_read = asyncio.create_task(self._read_window(draft))
         try:
             if knobs.candidate_n > 0:
                 # Every turn of the window may be among the nearest, so that many more are asked for.
                 wanted = knobs.candidate_n + knobs.recent_turns
-                found = await self._index.search(request.stream.user_id, request.question, wanted)
+                found = await self._memory.search(request.stream.user_id, request.question, wanted, knobs.retrieval)
+                trouble = found.trouble
         except (EmbeddingError, IndexUnavailable) as error:
-            log.warning("turn %s is answered without memory: %s", draft.correlation_id, error)
             trouble = error
         finally:
             await window_read
         draft.mark("retrieve", started)
+        if trouble is not None:
+            what = f"memory searched by {_BY[found.mode]} only" if found is not None else "without memory"
+            log.warning("turn %s is answered %s: %s", draft.correlation_id, what, trouble)
         recorded = partial(
             RetrievalRecorded,
             query=request.question,
@@ -173,28 +177,28 @@ class TurnService:
             window=tuple(turn.memory_id for turn in draft.window),
         )
         if trouble is not None:
-            draft.retrieval = recorded(outcome="degraded", degraded_code=trouble.kind, degraded_reason=str(trouble))
-            return []
-        if found is None:
+            recorded = partial(recorded, outcome="degraded", degraded_code=trouble.kind, degraded_reason=str(trouble))
+            if found is None:
+                draft.retrieval = recorded()
+                return []
+        elif found is None:
             draft.retrieval = recorded(outcome="skipped", degraded_reason="candidate_n is 0")
             return []
-        ranked = [
-            Candidate(found.memories[hit.turn_position], hit.score, rank, hit.matched)
-            for rank, hit in enumerate(found.hits, start=1)
-            if hit.turn_position in found.memories
-        ]
-        candidates, excluded = exclude_window(ranked, draft.window, knobs.candidate_n)
+        else:
+            recorded = partial(recorded, outcome="ok")
+        candidates, excluded = exclude_window(found.candidates, draft.window, knobs.candidate_n)
         draft.retrieval = recorded(
-            outcome="ok",
-            mode="dense",
-            embedding_model=found.space.model,
-            dimensions=found.space.dimensions,
+            mode=found.mode,
+            fusion=found.fusion.as_event() if found.fusion is not None else None,
+            embedding_model=found.space.model if found.space is not None else None,
+            dimensions=found.space.dimensions if found.space is not None else None,
             index_position=found.position,
             candidates=tuple(
                 candidate.as_event() for candidate in sorted([*candidates, *excluded], key=lambda item: item.rank)
             ),
             embed_ms=round(found.embed_ms, 3),
             search_ms=round(found.search_ms, 3),
+            lexical_ms=round(found.lexical_ms, 3),
         )
         memories_found = [candidate.memory for candidate in candidates]
         texts = texts_to_count(
@@ -299,5 +303,5 @@ class TurnService:
             retrieval=draft.retrieval,
             gate=draft.gate,
             rerank=draft.rerank,
-            notice=self._index.notice,
+            notice=self._memory.notice,
         )

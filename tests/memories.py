@@ -29,7 +29,7 @@ def memory(number: int, user: str = "", assistant: str = "Noted.", summary: str 
 def ranked(memories: Sequence[Memory]) -> list[Candidate]:
     """Return the memories as candidates in the given order."""
     return [
-        Candidate(memory, score=1 - rank / 1000, rank=rank, matched="exchange")
+        Candidate.by_vectors(memory, score=1 - rank / 1000, rank=rank, matched="exchange")
         for rank, memory in enumerate(memories, 1)
     ]
 

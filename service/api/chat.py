@@ -11,12 +11,12 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
 from domain.errors import InvalidInput
-from domain.memory import Memory
+from domain.events import RetrievalMode
 from domain.retrieval import Candidate
 from service.api.access import key_owner, user_of
 from service.api.connection import ClientGone, EventStream, while_connected
 from service.api.errors import body_of, log_error
-from service.api.memory_fields import retrieved
+from service.api.memory_fields import Scored, retrieved
 from service.api.openai_types import ChatCompletionRequest
 from service.knobs import Knobs
 from service.turn import Started, TurnService
@@ -26,6 +26,12 @@ from service.upstream import Delta
 router = APIRouter(prefix="/v1")
 
 _CLIENT_CLOSED_REQUEST = 499
+_SEARCHED: dict[RetrievalMode | None, str] = {
+    None: "Answered without long-term memory",
+    "lexical": "Long-term memory was searched by words only",
+    "dense": "Long-term memory was searched by meaning only",
+}
+"""What is said of a turn whose memory could not be searched as it should, by how it was searched instead."""
 
 Turn = AsyncGenerator[Started | Delta | Finished, None]
 
@@ -162,11 +168,12 @@ def _memory_fields(started: Started) -> dict[str, Any]:
     retrieval = started.retrieval
     notice = started.notice
     if retrieval.outcome == "degraded":
-        notice = f"Answered without long-term memory: {retrieval.degraded_reason}"
+        notice = f"{_SEARCHED[retrieval.mode]}: {retrieval.degraded_reason}"
     return {
         "retrieved": retrieved(map(_scored, started.replay), map(_scored, started.notes), started.neighbours),
         "memory_status": {
             "retrieval": retrieval.outcome,
+            "mode": retrieval.mode,
             "gate": {"strategy": started.gate.strategy, "outcome": started.gate.outcome},
             "rerank": {"strategy": started.rerank.strategy, "outcome": started.rerank.outcome},
             "code": retrieval.degraded_code,
@@ -176,5 +183,5 @@ def _memory_fields(started: Started) -> dict[str, Any]:
     }
 
 
-def _scored(candidate: Candidate) -> tuple[Memory, float]:
-    return candidate.memory, candidate.score
+def _scored(candidate: Candidate) -> Scored:
+    return candidate.memory, candidate.scores

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from domain.memory import Memory
+from domain.memory import Memory, Scores
 from domain.neighbours import Neighbour
 
-Scored = tuple[Memory, float]
+Scored = tuple[Memory, Scores]
 
 
 def timestamp(moment: datetime) -> str:
@@ -20,36 +20,48 @@ def timestamp(moment: datetime) -> str:
 def retrieved(
     replayed: Iterable[Scored], summarised: Iterable[Scored], neighbours: Sequence[Neighbour] = ()
 ) -> dict[str, Any]:
-    """Return the ``retrieved`` field: memories with their similarity (cosine) to the question.
+    """Return the ``retrieved`` field: memories, and how well they fitted the question.
 
-    A replayed memory is followed by its neighbours in the order of their turns; these were not searched for, and have
-    no score.
+    ``score`` is the similarity (cosine), which means the same from one question to the next; None where it is not
+    known. ``scores`` has it again beside BM25 and the fused score by which candidates were ordered. A replayed memory
+    is followed by its neighbours in the order of their turns; these were not searched for, and have no scores.
     """
     beside = sorted(neighbours, key=lambda neighbour: neighbour.memory.turn_id)
     replay: list[dict[str, Any]] = []
-    for memory, score in replayed:
-        replay.append(_shown_whole(memory, score, None))
+    for memory, scores in replayed:
+        replay.append(_shown_whole(memory, scores, None))
         replay += [_shown_whole(item.memory, None, item.of) for item in beside if item.of == memory.memory_id]
     return {
         "replay": replay,
-        "summary_only": [{**_found(memory, score), "summary": memory.note} for memory, score in summarised],
+        "summary_only": [{**_found(memory, scores), "summary": memory.note} for memory, scores in summarised],
     }
 
 
-def _shown_whole(memory: Memory, score: float | None, neighbor_of: str | None) -> dict[str, Any]:
+def _shown_whole(memory: Memory, scores: Scores | None, neighbor_of: str | None) -> dict[str, Any]:
     return {
-        **_found(memory, score),
+        **_found(memory, scores),
         "neighbor_of": neighbor_of,
         "raw_user": memory.user,
         "raw_assistant": memory.assistant,
     }
 
 
-def _found(memory: Memory, score: float | None) -> dict[str, Any]:
+def _found(memory: Memory, scores: Scores | None) -> dict[str, Any]:
     return {
         "memory_id": memory.memory_id,
         "conv_id": memory.conversation_id,
         "turn_id": memory.turn_id,
         "ts": timestamp(memory.ts),
-        "score": round(score, 6) if score is not None else None,
+        "score": _rounded(scores.dense) if scores is not None else None,
+        "scores": {
+            "fused": _rounded(scores.fused),
+            "dense": _rounded(scores.dense),
+            "lexical": _rounded(scores.lexical),
+        }
+        if scores is not None
+        else None,
     }
+
+
+def _rounded(score: float | None) -> float | None:
+    return round(score, 6) if score is not None else None

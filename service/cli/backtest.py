@@ -14,7 +14,7 @@ from rich.text import Text
 from tqdm import tqdm
 
 from domain.errors import InvalidInput
-from domain.events import JsonObject
+from domain.events import JsonObject, RetrievalMode
 from domain.past import PastReader
 from domain.settings import load_settings
 from service.backtest import Backtest, Period, run_backtest
@@ -48,7 +48,7 @@ def backtest(
         str | None, typer.Option("--gate-model", metavar="M", help="The gate's model at LLM_BASE_URL.")
     ] = None,
     retrieval: Annotated[
-        Literal["dense", "lexical"] | None, typer.Option("--retrieval", help="Search by vectors, or by words.")
+        RetrievalMode | None, typer.Option("--retrieval", help="Search by meaning, by words, or by both.")
     ] = None,
     embedding_model: Annotated[
         str | None, typer.Option("--embedding-model", metavar="E", help="Search with this model.")

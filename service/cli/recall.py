@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -18,7 +19,7 @@ from domain.settings import load_settings
 from projections.settings import ProjectionSettings
 from service.cli import moments
 from service.cli.shell import AsJson, User, opened_past, out, print_json, wide
-from service.cli.texts import one_line
+from service.cli.texts import one_line, scored
 from service.explain import change_json, memory_json
 from service.recall import Recollection
 from service.recall import recall as recollect
@@ -71,10 +72,12 @@ def _as_json(found: Recollection) -> JsonObject:
         "notes": list(found.notes),
         "memories": [
             {
-                "rank": item.rank,
-                "score": item.score,
-                "matched": item.matched,
-                **memory_json(item.memory),
+                "rank": item.candidate.rank,
+                "score": item.candidate.score,
+                "scores": asdict(item.candidate.scores),
+                "ranks": {"dense": item.candidate.dense_rank, "lexical": item.candidate.lexical_rank},
+                "matched": item.candidate.matched,
+                **memory_json(item.candidate.memory),
                 "since": change_json(item.since),
             }
             for item in found.found
@@ -86,25 +89,27 @@ def _told(found: Recollection, *, full: bool) -> Iterator[Text | Table]:
     when = f", recorded {iso(found.moment)[:19].replace('T', ' ')} UTC" if found.moment is not None else ""
     now = " (now)" if found.position == found.head else f" of {found.head}"
     yield Text(f"Memory of {one_line(found.user_id, 60)} at position {found.position}{now}{when}", "bold")
-    how = f"vectors of {found.space.model}" if found.space is not None else "words"
-    yield Text(f"by {one_line(how)}", "dim")
+    how = f"by vectors of {found.space.model} and by words" if found.space is not None else "by words"
+    yield Text(one_line(how), "dim")
     for note in found.notes:
         yield Text(note, "yellow")
     if not found.found:
         yield Text("Nothing was found.")
         return
     table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
-    for name in ("#", "score", "by", "date", "conversation", "since"):
+    for name in ("#", "score", *(("vectors",) if found.space is not None else ()), "words", "date", "conversation"):
         table.add_column(name, no_wrap=True)
+    table.add_column("since", no_wrap=True)
     table.add_column("memory", ratio=1, min_width=24)
     for item in found.found:
-        memory = item.memory
+        candidate, memory = item.candidate, item.candidate.memory
         table.add_row(
-            str(item.rank),
-            f"{item.score:.4f}",
-            item.matched,
+            str(candidate.rank),
+            f"{candidate.score:.3f}",
+            *((scored(candidate.dense_score, candidate.dense_rank),) if found.space is not None else ()),
+            scored(candidate.lexical_score, candidate.lexical_rank),
             f"{memory.ts:%Y-%m-%d}",
-            Text(f"{one_line(memory.conversation_id, None if full else 24)} {memory.turn_id}"),
+            Text(f"{one_line(memory.conversation_id, None if full else 16)} {memory.turn_id}"),
             Text(f"{item.since.what} at {item.since.position}" if item.since is not None else "", "yellow"),
             Text(one_line(memory.note), no_wrap=not full, overflow="fold" if full else "ellipsis"),
         )

@@ -13,7 +13,7 @@ from domain.clock import iso
 from domain.events import JsonObject, Usage
 from domain.memory import Memory
 from service.cli.shell import out
-from service.cli.texts import cut_lines, one_line, safe
+from service.cli.texts import cut_lines, one_line, safe, scored
 from service.explain import CandidateStory, Story, type_of
 
 _LINES = 8
@@ -128,9 +128,9 @@ def _candidate_table(candidates: Sequence[CandidateStory], full: bool) -> Table:
         found = item.found
         fate, style = _FATES[item.fate]
         fate = _EXCLUDED.get(found.excluded or "", fate)
-        cells = [str(found.rank), f"{found.score:.4f}", _score(found.dense_score, found.dense_rank)]
+        cells = [str(found.rank), f"{found.score:.3f}", scored(found.dense_score, found.dense_rank)]
         if by_words:
-            cells.append(_score(found.lexical_score, found.lexical_rank))
+            cells.append(scored(found.lexical_score, found.lexical_rank))
         cells.append("" if item.verdict is None else "keep" if item.verdict.keep else "drop")
         if reasons:
             cells.append(
@@ -254,10 +254,6 @@ def _said(title: str, text: str, full: bool) -> Iterator[Text | Padding]:
 def _exchange(memory: Memory, cells_max: int | None) -> str:
     each = None if cells_max is None else (cells_max - 3) // 2
     return f"{one_line(memory.user, each)} → {one_line(memory.assistant, each)}"
-
-
-def _score(score: float | None, rank: int | None) -> str:
-    return "" if score is None or rank is None else f"{score:.4f} #{rank}"
 
 
 def _pairs(values: JsonObject) -> str:

@@ -42,3 +42,10 @@ def cut_lines(text: str, lines_max: int | None, cells_max: int) -> str:
     if more > 0:
         shown.append(f"… {more} more line{'s' * (more != 1)}, see --full")
     return "\n".join(shown)
+
+
+def scored(score: float | None, rank: int | None) -> str:
+    """Return a score of one index, and its rank where that index proposed the memory."""
+    if score is None:
+        return ""
+    return f"{score:.3f} #{rank}" if rank is not None else f"{score:.3f}"

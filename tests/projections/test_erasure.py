@@ -50,7 +50,7 @@ async def search_all(world: World, files: LexicalFiles, user: str, texts: list[s
     """Return everything that both indices find, to the last digit."""
     dense = [await world.index.search(user, text, 10) for text in texts]
     lexical = [files.search(user, text, 10) for text in texts]
-    return [[(found.hits, found.memories) for found in dense], [found.hits for found in lexical]]
+    return [[found.hits for found in dense], [found.hits for found in lexical]]
 
 
 @pytest.mark.parametrize("user", IDS, ids=["mail", "chinese", "long", "odd"])

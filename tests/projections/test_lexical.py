@@ -155,7 +155,7 @@ def test_a_file_keeps_what_it_was_told(tmp_path: Path) -> None:
 
 def test_a_file_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     LexicalIndex.on_disk(tmp_path / "lexical.sqlite3").close()
-    monkeypatch.setattr(lexical, "_MADE_WITH", "format 1, words 2")
+    monkeypatch.setattr(lexical, "_MADE_WITH", "format 1, words 0")
     with pytest.raises(IndexCorrupt, match="another version"):
         LexicalIndex.on_disk(tmp_path / "lexical.sqlite3")
 

@@ -17,7 +17,7 @@ from tests.upstream import ScriptedUpstream
 QUERY = "violin in Vienna"
 
 
-@pytest.mark.parametrize("mode", ["dense", "lexical"])
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
 async def test_what_is_found_is_shown_as_it_stood(
     storage: Path, upstream: ScriptedUpstream, mode: RetrievalMode
 ) -> None:
@@ -29,7 +29,7 @@ async def test_what_is_found_is_shown_as_it_stood(
             seen = []
             for position in (edited - 1, edited, gone):
                 found = await memory.search(QUERY, 1, position=position, mode=mode, timeout_s=5)
-                seen.append([found.memories[hit.turn_position].summary for hit in found.hits])
+                seen.append([candidate.memory.summary for candidate in found])
     assert seen[:2] == [["ann noted: The violin is in Vienna."], ["The violin went to Vienna and Graz."]]
     assert second not in (first, gone)
     assert all("violin" not in (summary or "") for summary in seen[2])
@@ -41,7 +41,7 @@ async def test_without_vectors_words_are_all_there_is(storage: Path, upstream: S
         head = world.ledger.reader.head_position()
         with closing(PastMemory(world.ledger.reader, "ann", None)) as memory:
             found = await memory.search(QUERY, 5, position=head, mode="lexical", timeout_s=5)
-            assert [hit.turn_position for hit in found.hits] == [first]
+            assert [candidate.memory.position for candidate in found] == [first]
             assert memory.space is None
             with pytest.raises(InvalidInput, match="dense"):
                 await memory.search(QUERY, 5, position=head, mode="dense", timeout_s=5)

@@ -24,7 +24,7 @@ def past_of(world: World, user: str = "ann") -> PastVectors:
 
 async def found_at(world: World, past: PastVectors, position: int) -> list[Hit]:
     await past.advance(position)
-    return await past.search(QUERY, 7, timeout_s=5)
+    return list((await past.search(QUERY, 7, timeout_s=5)).hits)
 
 
 def change(ledger: Ledger, turn_position: int, summary: str | None) -> int:

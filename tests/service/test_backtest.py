@@ -198,8 +198,11 @@ class TestSomethingChanged:
         assert again["totals"]["memories_embedded"] == 0
         assert again["per_question"] == first["per_question"]
 
-    def test_by_words_instead_of_vectors(self, storage: Path, upstream: ScriptedUpstream) -> None:
-        assert report(storage, upstream, "--retrieval", "dense")["totals"]["exact"] == ASKED
+    def test_by_words_or_by_vectors_instead_of_both(self, storage: Path, upstream: ScriptedUpstream) -> None:
+        assert report(storage, upstream, "--retrieval", "hybrid", "--ask-again")["totals"]["exact"] == ASKED
+        dense = report(storage, upstream, "--retrieval", "dense")
+        assert dense["totals"]["questions"] == ASKED
+        assert dense["settings"]["retrieval"] == "dense"
         found = report(storage, upstream, "--retrieval", "lexical", "--no-gate", "--candidate-n", "50")
         asked = next(question for question in found["per_question"] if question["question"] == QUESTIONS[2])
         with past_of(storage) as past:

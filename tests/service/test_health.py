@@ -33,6 +33,7 @@ def test_all_is_well(service: Running) -> None:
         "index": "ok",
         "mirror": "ok",
         "vectors": "ok",
+        "words": "ok",
         "summaries": "ok",
     }
 

@@ -19,6 +19,7 @@ BOUNDS = {
 DEFAULTS = {
     "recent_turns": 6,
     "candidate_n": 60,
+    "retrieval": "hybrid",
     "retrieve_k": 5,
     "neighbor_turns": 0,
     "gate_keep_max": 30,
@@ -48,6 +49,7 @@ def test_values_and_strings_mean_the_same(service: Running, user: str, as_given:
     knobs = {
         "recent_turns": 0,
         "candidate_n": 7,
+        "retrieval": "dense",
         "retrieve_k": 3,
         "neighbor_turns": 2,
         "gate_keep_max": 1,
