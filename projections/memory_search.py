@@ -18,6 +18,7 @@ from domain.events import RetrievalMode
 from domain.fusion import Fusion
 from domain.reader import LedgerReader
 from domain.retrieval import Candidate
+from domain.time_range import TimeRange
 from projections.embedding_client import EmbeddingSpace
 from projections.follower import safe_message
 from projections.lexical_files import LexicalFiles, LexicalFound
@@ -61,8 +62,10 @@ class MemorySearch:
         self._catching_up: dict[str, asyncio.Task[None]] = {}
         self._closing = threading.Event()
 
-    async def search(self, user_id: str, query: str, count: int, mode: RetrievalMode) -> Searched:
-        """Return the ``count`` memories of a user that fit ``query`` best.
+    async def search(
+        self, user_id: str, query: str, count: int, mode: RetrievalMode, wanted: TimeRange | None = None
+    ) -> Searched:
+        """Return the ``count`` memories of a user that fit ``query`` best, and ``wanted``, the time that it names.
 
         Raises an :class:`EmbeddingError` or :class:`IndexUnavailable` where neither index can be searched.
         """
@@ -92,6 +95,7 @@ class MemorySearch:
             lexical.hits if lexical is not None else None,
             self._fusion,
             count,
+            wanted=wanted,
         )
         return Searched(
             candidates=ranked.candidates,

@@ -13,6 +13,7 @@ from domain.events import RetrievalMode
 from domain.fusion import Fusion
 from domain.reader import LedgerReader
 from domain.retrieval import Candidate
+from domain.time_range import TimeRange
 from projections.embedding_client import EmbeddingSpace
 from projections.lexical import LexicalHit
 from projections.past_vectors import PastVectors
@@ -37,13 +38,20 @@ class PastMemory:
         return self._vectors.space if self._vectors is not None else None
 
     async def search(
-        self, query: str, count: int, *, position: int, mode: RetrievalMode, timeout_s: float
+        self,
+        query: str,
+        count: int,
+        *,
+        position: int,
+        mode: RetrievalMode,
+        timeout_s: float,
+        wanted: TimeRange | None = None,
     ) -> list[Candidate]:
         """Return the ``count`` memories that fit ``query`` best, best first, of those that were there at ``position``.
 
-        ``timeout_s`` is how long the embedding of the query may take. Raises an :class:`EmbeddingError` when it, or a
-        memory without a vector, cannot be embedded, and :class:`InvalidInput` for a mode that needs vectors where there
-        are none.
+        ``wanted`` is the time that the query names, seen from when it was asked, ``timeout_s`` how long the embedding
+        of the query may take. Raises an :class:`EmbeddingError` when it, or a memory without a vector, cannot be
+        embedded, and :class:`InvalidInput` for a mode that needs vectors where there are none.
         """
         if mode != "lexical" and self._vectors is None:
             raise InvalidInput("retrieval", mode, "without an embedding model memory is searched by words: lexical")
@@ -54,7 +62,7 @@ class PastMemory:
             dense = await self._vectors.search(query, depth, timeout_s=timeout_s)
         lexical = await asyncio.to_thread(self._by_words, query, depth, position) if mode != "dense" else None
         ranked = await asyncio.to_thread(
-            ranking, self._reader, self._user_id, dense, lexical, self._fusion, count, as_of=position
+            ranking, self._reader, self._user_id, dense, lexical, self._fusion, count, wanted=wanted, as_of=position
         )
         return ranked.candidates
 

@@ -13,8 +13,13 @@ from domain.memory import Memory
 from domain.reader import LedgerReader
 from domain.retrieval import Candidate
 from domain.statements import LATEST
+from domain.time_preference import prefer
+from domain.time_range import TimeRange
 from projections.lexical import LexicalHit
 from projections.user_index import Hit
+
+_POOL_FOR_TIME = 3
+"""So many times the wanted number of memories are looked at for being of the time that a question names."""
 
 Cosines = Callable[[Sequence[int]], Mapping[int, float]]
 """Gives the similarity to the question of memories by their positions, as far as they have vectors."""
@@ -52,9 +57,13 @@ def ranking(
     fusion: Fusion,
     count: int,
     *,
+    wanted: TimeRange | None = None,
     as_of: int = LATEST,
 ) -> Ranking:
-    """Return the ``count`` best of what was found, as their memories stood ``as_of`` a position; None was not asked."""
+    """Return the ``count`` best of what was found, as their memories stood ``as_of`` a position; None was not asked.
+
+    ``wanted`` is the time that the question names: memories of that time gain (see :mod:`domain.time_preference`).
+    """
     by_vectors = _places(dense.hits) if dense is not None else {}
     by_words = _places(lexical) if lexical is not None else {}
     scores = _scores(by_vectors) or _scores(by_words)
@@ -63,8 +72,13 @@ def ranking(
         scores = fusion.fuse(_scores(by_vectors), _scores(by_words))
         lenders = fusion.lenders_of(scores)
         scores = fusion.lend(scores, reader.positions_beside(user_id, lenders, as_of=as_of))
-    best = sorted(scores, key=lambda position: (-scores[position], position))[:count]
+    best = _best(scores, count if wanted is None else _POOL_FOR_TIME * count)
     memories = reader.memories(user_id, best, as_of=as_of)
+    if wanted is not None:
+        best = [position for position in best if position in memories]
+        times = [memories[position].ts for position in best]
+        scores = dict(zip(best, prefer([scores[position] for position in best], times, wanted), strict=True))
+        best = _best(scores, count)
     # What the words or a turn beside it brought in has a similarity too, and the gate may want to know it.
     unknown = [position for position in best if position not in by_vectors]
     cosines = dense.cosines(unknown) if dense is not None and unknown else {}
@@ -75,6 +89,11 @@ def ranking(
         ],
         fusion if fused else None,
     )
+
+
+def _best(scores: Mapping[int, float], count: int) -> list[int]:
+    """Return the ``count`` positions of the highest scores, of equals the older memory first."""
+    return sorted(scores, key=lambda position: (-scores[position], position))[:count]
 
 
 def _places(hits: Sequence[Hit | LexicalHit]) -> dict[int, _Place]:

@@ -13,10 +13,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+from domain.clock import Clock
 from domain.errors import EmbeddingError
 from domain.events import EmbeddingModelActivated, RetrievalMode
 from domain.past import Change, PastReader
 from domain.retrieval import Candidate
+from domain.time_range import TimeRange, time_range
 from projections.embedding_client import EmbeddingClient, EmbeddingSpace
 from projections.past_memory import PastMemory
 from projections.past_vectors import PastVectors
@@ -75,15 +77,17 @@ async def recall(
     """
     head = reader.head_position()
     position = head if at is None else at
+    # "Last week" is said today, or on the day that is gone back to.
+    wanted = time_range(query, (reader.recorded_at(position) if at is not None else None) or Clock().now())
     notes: list[str] = []
     searched: _Searched | None = None
     if settings is not None:
         try:
-            searched = await _by_vectors(reader, settings, user_id, query, count, position, notes, on_embedded)
+            searched = await _by_vectors(reader, settings, user_id, query, count, position, wanted, notes, on_embedded)
         except EmbeddingError as error:
             notes.append(f"searched by words alone: {error}")
     if searched is None:
-        searched = await _searched(reader, user_id, None, query, count, position)
+        searched = await _searched(reader, user_id, None, query, count, position, wanted)
     since = reader.changes_since(user_id, [item.memory.memory_id for item in searched.found], position)
     return Recollection(
         user_id=user_id,
@@ -122,6 +126,7 @@ async def _by_vectors(
     query: str,
     count: int,
     position: int,
+    wanted: TimeRange | None,
     notes: list[str],
     on_embedded: Callable[[int], object],
 ) -> _Searched:
@@ -141,7 +146,7 @@ async def _by_vectors(
                 batch=settings.emb_batch,
                 on_embedded=on_embedded,
             )
-            return await _searched(reader, user_id, vectors, query, count, position)
+            return await _searched(reader, user_id, vectors, query, count, position, wanted)
 
         if active is not None and (active.model, active.passage_prefix) != (
             settings.emb_model,
@@ -163,11 +168,19 @@ async def _by_vectors(
 
 
 async def _searched(
-    reader: PastReader, user_id: str, vectors: PastVectors | None, query: str, count: int, position: int
+    reader: PastReader,
+    user_id: str,
+    vectors: PastVectors | None,
+    query: str,
+    count: int,
+    position: int,
+    wanted: TimeRange | None,
 ) -> _Searched:
     mode: RetrievalMode = "hybrid" if vectors is not None else "lexical"
     with contextlib.closing(PastMemory(reader, user_id, vectors)) as memory:
-        found = await memory.search(query, count, position=position, mode=mode, timeout_s=_QUERY_TIMEOUT_S)
+        found = await memory.search(
+            query, count, position=position, mode=mode, timeout_s=_QUERY_TIMEOUT_S, wanted=wanted
+        )
         return _Searched(found, mode, memory.space)
 
 

@@ -24,6 +24,7 @@ from domain.past import PastReader
 from domain.prompt_again import memory_from
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window, split
+from domain.time_range import time_range
 from projections.past_memory import PastMemory
 from service.decide import Decider
 from service.knobs import Knobs
@@ -160,6 +161,7 @@ class Replayer:
             position=question.position,
             mode=self._variant.mode(question),
             timeout_s=self._settings.emb_timeout_s,
+            wanted=time_range(question.retrieval.query, question.turn.ts),
         )
         shown = await asyncio.to_thread(self._as_shown, question, found)
         going_on, _ = exclude_window(shown, question.window, knobs.candidate_n)

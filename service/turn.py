@@ -27,6 +27,7 @@ from domain.neighbours import Neighbour, neighbours_of
 from domain.prompt import LAYOUT, build_prompt, messages_hash, texts_to_count
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window
+from domain.time_range import time_range
 from projections.memory_search import MemorySearch, Searched
 from service.decide import Decider
 from service.knobs import Knobs
@@ -153,6 +154,7 @@ class TurnService:
         """Read the window and search persistent memory; say what could not be searched, and go on with the rest."""
         started = time.perf_counter()
         request, knobs = draft.request, draft.request.knobs
+        wanted_time = time_range(request.question, draft.ts)
         found: Searched | None = None
         trouble: EmbeddingError | IndexUnavailable | None = None
         window_read = asyncio.create_task(self._read_window(draft))
@@ -160,7 +162,9 @@ class TurnService:
             if knobs.candidate_n > 0:
                 # Every turn of the window may be among the nearest, so that many more are asked for.
                 wanted = knobs.candidate_n + knobs.recent_turns
-                found = await self._memory.search(request.stream.user_id, request.question, wanted, knobs.retrieval)
+                found = await self._memory.search(
+                    request.stream.user_id, request.question, wanted, knobs.retrieval, wanted_time
+                )
                 trouble = found.trouble
         except (EmbeddingError, IndexUnavailable) as error:
             trouble = error
@@ -190,6 +194,7 @@ class TurnService:
         draft.retrieval = recorded(
             mode=found.mode,
             fusion=found.fusion.as_event() if found.fusion is not None else None,
+            time_range=wanted_time.as_event() if wanted_time is not None else None,
             embedding_model=found.space.model if found.space is not None else None,
             dimensions=found.space.dimensions if found.space is not None else None,
             index_position=found.position,
