@@ -43,6 +43,7 @@ _EVENTS_PER_SEARCH_MAX = 2048
 _TEXTS_WITH_QUERY_MAX = 8
 _CHARS_WITH_QUERY_MAX = 6000
 _MAINTENANCE_TIMEOUT_S = 60.0
+_AFTER_A_TURN_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,8 @@ class MemoryIndex:
         index, position, hits = await _in_thread(self._searched, user_id, prepared, vectors, count)
         searched = time.perf_counter()
         if prepared[1].wants_coarse_look():
-            self._maintain_later(user_id)
+            # Not beside the rest of this turn, which would have to share the processor with it.
+            self._maintain_later(user_id, after_s=_AFTER_A_TURN_S)
         return Found(
             hits, client.space, position, (embedded - started) * 1000, (searched - embedded) * 1000, index, vectors[0]
         )
@@ -127,14 +129,15 @@ class MemoryIndex:
             index, _ = self._caught_up(user_id, client.space)
         return index, index.position, index.search(vectors[0], count)
 
-    def _maintain_later(self, user_id: str) -> None:
+    def _maintain_later(self, user_id: str, after_s: float = 0.0) -> None:
         """Start :meth:`maintain` in the background, once per user at a time."""
         if user_id not in self._maintaining:
-            task = asyncio.get_running_loop().create_task(self._maintain_logged(user_id))
+            task = asyncio.get_running_loop().create_task(self._maintain_logged(user_id, after_s))
             self._maintaining[user_id] = task
             task.add_done_callback(lambda _task: self._maintaining.pop(user_id, None))
 
-    async def _maintain_logged(self, user_id: str) -> None:
+    async def _maintain_logged(self, user_id: str, after_s: float) -> None:
+        await asyncio.sleep(after_s)
         try:
             await self.maintain(user_id)
             self.failing = False

@@ -14,7 +14,7 @@ from tests.ledgers import START, STREAM, record_turn
 
 def test_what_was_said_then_comes_up(ledger: Ledger) -> None:
     turns = [record_turn(ledger, STREAM, f"Harbour {number}.") for number in range(9)]
-    hits = [LexicalHit(turn.position, 9.0 - at / 10, "exchange") for at, turn in enumerate(turns)]
+    hits = [LexicalHit(turn.position, 9.0 if at == 0 else 8.5 - at / 1000, "exchange") for at, turn in enumerate(turns)]
     # Turns are a minute apart, and a day around the range counts too: so the range lies far from all but the last.
     then = TimeRange(START + timedelta(minutes=8, seconds=30), START + timedelta(minutes=10), "at nine")
 
