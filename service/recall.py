@@ -187,9 +187,10 @@ async def _searched(
 def _settings_of(active: EmbeddingModelActivated, settings: ProjectionSettings) -> ProjectionSettings:
     return settings.model_copy(
         update={
+            "emb_base_url": active.base_url or settings.emb_base_url,
             "emb_model": active.model,
             "embedding_dims": active.dimensions,
             "emb_passage_prefix": active.passage_prefix,
-            "emb_query_prefix": None,
+            "emb_query_prefix": active.query_prefix,
         }
     )
