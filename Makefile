@@ -22,10 +22,10 @@ run: $(BASE) ## start the API and the chat page (with the embedded models where 
 	if [ "$$extras" = local ]; then $(MAKE) --silent --no-print-directory $(LOCAL) || exit 1; fi; \
 	exec $(PY) -m service.launch --with-parent
 
-rebuild: $(BASE) ## rebuild memory's indices, after another embedding model was configured
+rebuild: $(BASE) ## rebuild memory's indices for another embedding model; ARGS="--dry-run", "--verify", "--prune" ...
 	@extras=$$($(PY) -m service.launch --extras) || exit 1; \
 	if [ "$$extras" = local ]; then $(MAKE) --no-print-directory $(LOCAL) || exit 1; fi; \
-	exec $(PY) -m service.launch --rebuild
+	exec $(PY) -m service.launch --rebuild $(ARGS)
 
 test: lint ## everything a change must pass
 	$(PY) -m pytest --numprocesses auto --dist loadfile

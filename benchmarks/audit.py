@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import shutil
 import subprocess
 import sys
@@ -62,6 +63,8 @@ def _write_answers() -> None:
 
 
 def _make(folder: Path, events: int, users: int) -> None:
+    # Appends that never pause keep the ledger from checkpointing its WAL, and it says so at every batch.
+    logging.getLogger("domain.ledger").setLevel(logging.ERROR)
     began = time.perf_counter()
     with tqdm(total=events, unit=" events", file=sys.stderr) as bar:
 

@@ -36,21 +36,25 @@ _USAGE = Usage(prompt_tokens=900, completion_tokens=90, total_tokens=990)
 _REPORT = PromptReport(layout="v1", system_version="v1", budget_tokens=30_000, tokens=900, counted="estimate")
 
 
-def make_history(storage_dir: Path, user_id: str, memories: int, space: EmbeddingSpace) -> None:
-    """Record ``memories`` turns of one user with their summaries, and put their vectors into the cache."""
+def make_history(storage_dir: Path, user_id: str, memories: int, space: EmbeddingSpace, *, first: int = 0) -> None:
+    """Record ``memories`` turns of one user with their summaries, and put their vectors into the cache.
+
+    They are numbered from ``first`` on, and the number is part of the text: users with other numbers share no text.
+    """
     storage_dir.mkdir(parents=True, exist_ok=True)
     migrate(storage_dir / "ledger.sqlite3")
     ledger = Ledger(storage_dir / "ledger.sqlite3")
     waiting: deque[Future[tuple[Event, ...]]] = deque()
-    for first in range(0, memories, _TURNS_PER_APPEND):
-        stream = StreamId(user_id, f"conversation {first // _TURNS_PER_CONVERSATION}")
-        waiting.append(_append(ledger, stream, range(first, min(first + _TURNS_PER_APPEND, memories))))
+    for start in range(0, memories, _TURNS_PER_APPEND):
+        stream = StreamId(user_id, f"conversation {start // _TURNS_PER_CONVERSATION}")
+        numbers = range(first + start, first + min(start + _TURNS_PER_APPEND, memories))
+        waiting.append(_append(ledger, stream, numbers))
         if len(waiting) > _APPENDS_IN_FLIGHT:
             waiting.popleft().result()
     for future in waiting:
         future.result()
     ledger.close()
-    _fill_cache(storage_dir / "vectors.sqlite3", memories, space)
+    _fill_cache(storage_dir / "vectors.sqlite3", range(first, first + memories), space)
 
 
 def _append(ledger: Ledger, stream: StreamId, numbers: range) -> Future[tuple[Event, ...]]:
@@ -115,14 +119,15 @@ def _summary(number: int, turn_id: int, memory_id: str) -> SummaryRecorded:
     )
 
 
-def _fill_cache(path: Path, memories: int, space: EmbeddingSpace) -> None:
+def _fill_cache(path: Path, all_numbers: range, space: EmbeddingSpace) -> None:
     cache = VectorCache(path, half=True)
     space_id = cache.space_id(space)
-    random = np.random.default_rng(7)
-    for first in range(0, memories, _VECTORS_PER_PUT // 2):
-        numbers = range(first, min(first + _VECTORS_PER_PUT // 2, memories))
+    random = np.random.default_rng(all_numbers.start + 7)
+    for start in range(0, len(all_numbers), _VECTORS_PER_PUT // 2):
+        numbers = all_numbers[start : start + _VECTORS_PER_PUT // 2]
         texts = [exchange_text(*_said(number)) for number in numbers] + [_summarised(number) for number in numbers]
         vectors = random.standard_normal((len(texts), space.dimensions), np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         cache.put(space_id, {text_hash(text): row for text, row in zip(texts, vectors, strict=True)})
+        cache.checkpoint()
     cache.close()

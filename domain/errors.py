@@ -3,6 +3,7 @@
     OpmError
     ├── InvalidInput              a value from outside is not acceptable: names the field, the value, the fix
     ├── SettingsError             a setting is missing or malformed
+    ├── UnknownMemory             no memory of this user has this id
     ├── LedgerError
     │   ├── LedgerSchemaError     the file is not migrated, or was migrated by a newer version
     │   ├── LedgerLocked          another process writes and this SQLite cannot share safely
@@ -10,14 +11,16 @@
     │   ├── LedgerReadFailed      the file could not be read
     │   ├── LedgerOverloaded      the queue in front of the writer is full
     │   ├── VersionConflict       the conversation moved on since the caller looked
+    │   ├── MemoryErased          what an append builds on was erased while it was made
     │   └── UnknownEvent          an event type or schema version that this code does not know
     ├── EmbeddingError            the embedding endpoint gave no usable vectors
     │   ├── EmbeddingUnavailable  unreachable, too slow, rate-limited or failing: may work later
     │   ├── EmbeddingRejected     it refused these texts: the same call will fail again
     │   └── EmbeddingMisfit       it answered, but not as configured (model, dimensions, numbers)
     ├── IndexUnavailable          memory cannot be searched now
-    │   ├── EmbeddingModelMismatch  the index was built with another embedding model: a rebuild is needed
+    │   ├── EmbeddingModelMismatch  nobody serves the embedding model of the index any more: a rebuild is needed
     │   └── IndexCatchingUp       the index is being built in the background
+    ├── RebuildRunning            another rebuild is at work on the same storage
     ├── IndexCorrupt              a projection's file does not match its manifest
     └── UpstreamError             the chat endpoint gave no usable answer
 
@@ -56,6 +59,13 @@ class SettingsError(OpmError):
     """A setting is missing or malformed; the message names it in one line."""
 
 
+class UnknownMemory(OpmError):
+    """No memory of this user has this id. It may be somebody else's, which is not told."""
+
+    def __init__(self, memory_id: str) -> None:
+        super().__init__(f"memory_id = {shown(memory_id)}: no memory of this user has this id, see GET /v1/memories")
+
+
 class LedgerError(OpmError):
     """The ledger could not do what was asked."""
 
@@ -84,6 +94,10 @@ class VersionConflict(LedgerError):
     """The conversation has another head than the caller expected."""
 
 
+class MemoryErased(LedgerError):
+    """A memory that an append builds on was erased while the append was made. Nothing was recorded."""
+
+
 class UnknownEvent(LedgerError):
     """An event of a type or schema version that this code does not know: upgrade the code."""
 
@@ -95,9 +109,16 @@ class EmbeddingError(OpmError):
 
 
 class EmbeddingUnavailable(EmbeddingError):
-    """The endpoint is unreachable, too slow, rate-limited or failing; a later call may work."""
+    """The endpoint is unreachable, too slow, rate-limited or failing; a later call may work.
+
+    ``retry_after_s`` is what the endpoint asked for, if it did.
+    """
 
     kind = "embedding_unavailable"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
 
 
 class EmbeddingRejected(EmbeddingError):
@@ -112,6 +133,10 @@ class EmbeddingMisfit(EmbeddingError):
     kind = "embedding_misfit"
 
 
+class RebuildRunning(OpmError):
+    """Another rebuild works on the same storage: two would embed all twice, or take away what the other needs."""
+
+
 class IndexCorrupt(OpmError):
     """A projection's file does not match its manifest; it is rebuilt from the ledger."""
 
@@ -123,7 +148,7 @@ class IndexUnavailable(OpmError):
 
 
 class EmbeddingModelMismatch(IndexUnavailable):
-    """The index was built with another embedding model than the configured one."""
+    """The index was built with another embedding model than the configured one, and no endpoint gives that any more."""
 
     kind = "embedding_model_mismatch"
 

@@ -285,13 +285,18 @@ class EmbeddingModelActivated(Payload):
     """From here on memory is searched with this embedding model.
 
     In the system stream it holds for everybody, in a user's own stream for that user; the newest of the two counts.
+    ``base_url``, without credentials, and ``query_prefix`` say how a question is embedded with this model by a service
+    that is configured for another one; None where they were not recorded (schema 1).
     """
 
     type: ClassVar[str] = "EmbeddingModelActivated"
+    schema_version: ClassVar[int] = 2
 
     model: str
     dimensions: int
     passage_prefix: str
+    query_prefix: str | None = None
+    base_url: str | None = None
     memories: int
     vectors: int
     ledger_position: int
@@ -343,10 +348,15 @@ def _rerank_from_1(payload: JsonObject) -> JsonObject:
     return {**payload, "scores": []}
 
 
+def _activation_from_1(payload: JsonObject) -> JsonObject:
+    return {**payload, "query_prefix": None, "base_url": None}
+
+
 UPCASTERS: dict[tuple[str, int], Callable[[JsonObject], JsonObject]] = {
     ("TurnRecorded", 1): _turn_from_1,
     ("RetrievalRecorded", 1): _retrieval_from_1,
     ("RerankDecided", 1): _rerank_from_1,
+    ("EmbeddingModelActivated", 1): _activation_from_1,
 }
 """(type, schema version) -> a pure function from a payload of that version to one of the next."""
 

@@ -20,14 +20,21 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Engine, bindparam, func, insert, select
+from sqlalchemy import Connection, Engine, bindparam, func, insert, select
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from domain import chain
 from domain.clock import Clock, iso
-from domain.errors import LedgerError, LedgerOverloaded, LedgerSchemaError, LedgerWriteFailed, VersionConflict
+from domain.errors import (
+    LedgerError,
+    LedgerOverloaded,
+    LedgerSchemaError,
+    LedgerWriteFailed,
+    MemoryErased,
+    VersionConflict,
+)
 from domain.events import Event, NewEvent, TurnRecorded
 from domain.identity import StreamId
 from domain.reader import LedgerReader
@@ -51,6 +58,7 @@ class StreamHead:
     turn_id: int
 
 
+T = TypeVar("T")
 Decide = Callable[[StreamHead], Sequence[NewEvent]]
 
 
@@ -59,7 +67,15 @@ class _Append:
     stream: StreamId
     decide: Decide
     expected_version: int | None
+    builds_on: str | None
     done: Future[tuple[Event, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    work: Callable[[Connection], Any]
+    transaction: bool
+    done: Future[Any]
 
 
 class Ledger:
@@ -82,9 +98,8 @@ class Ledger:
         self._writer = open_engine(path, writer=True)
         self._readers = open_engine(path, writer=False)
         self.reader = LedgerReader(self._readers)
-        self._queue: queue.Queue[_Append | None] = queue.Queue(maxsize=_QUEUE_MAX)
+        self._queue: queue.Queue[_Append | _Work | None] = queue.Queue(maxsize=_QUEUE_MAX)
         self._listeners: list[Callable[[], None]] = []
-        # Nothing may be queued behind the word that ends the writer's thread: its future would never resolve.
         self._closing = threading.Lock()
         self._closed = False
         try:
@@ -96,24 +111,44 @@ class Ledger:
         self._thread.start()
 
     def append(
-        self, stream: StreamId, decide: Decide, *, expected_version: int | None = None
+        self,
+        stream: StreamId,
+        decide: Decide,
+        *,
+        expected_version: int | None = None,
+        builds_on: str | None = None,
     ) -> Future[tuple[Event, ...]]:
         """Append what ``decide`` returns, all or nothing; the future resolves after the commit has reached the disk.
 
         ``decide`` runs in the writer's thread, inside the transaction: it must be quick and pure. The future fails with
-        :class:`VersionConflict` when ``expected_version`` is given and is not the head's, with what ``decide`` raised,
-        or with :class:`LedgerWriteFailed`; in each case nothing was recorded. Raises :class:`LedgerOverloaded` at once
-        when too many appends wait.
+        :class:`VersionConflict` when ``expected_version`` is given and is not the head's, with :class:`MemoryErased`
+        when ``builds_on`` is given and is no longer an event of this user, with what ``decide`` raised, or with
+        :class:`LedgerWriteFailed`; in each case nothing was recorded. Raises :class:`LedgerOverloaded` at once when too
+        many appends wait.
         """
         done: Future[tuple[Event, ...]] = Future()
+        self._enqueue(_Append(stream, decide, expected_version, builds_on, done))
+        return done
+
+    def write(self, work: Callable[[Connection], T], *, transaction: bool = True) -> Future[T]:
+        """Run ``work`` with the writing connection, in a transaction of its own or outside of any.
+
+        For :mod:`domain.erasure` and nothing else. The future fails with what ``work`` raised, or with
+        :class:`LedgerWriteFailed`. Raises as :meth:`append` does.
+        """
+        done: Future[T] = Future()
+        self._enqueue(_Work(work, transaction, done))
+        return done
+
+    def _enqueue(self, item: _Append | _Work) -> None:
+        # Nothing may be queued behind the word that ends the writer's thread: its future would never resolve.
         with self._closing:
             if self._closed:
                 raise LedgerError("the ledger is closed")
             try:
-                self._queue.put_nowait(_Append(stream, decide, expected_version, done))
+                self._queue.put_nowait(item)
             except queue.Full:
                 raise LedgerOverloaded(f"{_QUEUE_MAX} appends already wait for the disk: try again later") from None
-        return done
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener`` (quickly, from the writer's thread) after each commit; return what ends that.
@@ -151,7 +186,7 @@ class Ledger:
                         batch.append(item)
                 self._write(writer, batch)
 
-    def _write(self, writer: _Writer, batch: Sequence[_Append]) -> None:
+    def _write(self, writer: _Writer, batch: Sequence[_Append | _Work]) -> None:
         """Write one batch. The thread must survive whatever happens here: without it every later append would hang."""
         try:
             writer.write(batch)
@@ -188,9 +223,25 @@ class _Writer:
     def close(self) -> None:
         self._connection.close()
 
-    def write(self, batch: Sequence[_Append]) -> None:
+    def write(self, batch: Sequence[_Append | _Work]) -> None:
         """Commit a batch and answer its callers."""
-        self._commit([item for item in batch if item.done.set_running_or_notify_cancel()])
+        waiting = [item for item in batch if item.done.set_running_or_notify_cancel()]
+        self._commit([item for item in waiting if isinstance(item, _Append)])
+        for item in waiting:
+            if isinstance(item, _Work):
+                self._run(item)
+
+    def _run(self, item: _Work) -> None:
+        try:
+            with self._connection.begin() if item.transaction else contextlib.nullcontext():
+                answer = item.work(self._connection)
+        except (DatabaseError, DRIVER.Error) as error:
+            said = error.orig if isinstance(error, DatabaseError) else error
+            item.done.set_exception(LedgerWriteFailed(f"the ledger could not be changed ({said})"))
+        except Exception as error:  # noqa: BLE001 - handed to the caller whose work it is
+            item.done.set_exception(error)
+        else:
+            item.done.set_result(answer)
 
     def _commit(self, batch: Sequence[_Append]) -> None:
         if not batch:
@@ -224,7 +275,7 @@ class _Writer:
         for item in batch:
             head = heads.get(item.stream) or self._stream_head(item.stream)
             try:
-                new_events = _decided(item, head)
+                new_events = _decided(item, head, erased=not self._stands(item))
                 events, new_rows = _chained(item.stream, head, new_events, position, prev_hash, recorded_at)
             except Exception as error:  # noqa: BLE001 - handed to the caller whose append it is
                 answers.append(error)
@@ -245,6 +296,13 @@ class _Writer:
         ).one()
         return StreamHead(version=row.version or 0, turn_id=row.turn_id or 0)
 
+    def _stands(self, item: _Append) -> bool:
+        """Tell whether what an append builds on, if anything, still is an event of its user."""
+        if item.builds_on is None:
+            return True
+        found = self._connection.execute(_STANDING, {"user_id": item.stream.user_id, "event_id": item.builds_on})
+        return found.first() is not None
+
     def checkpoint(self, *, truncate: bool) -> None:
         """Copy the WAL into the database file, as far as readers allow."""
         checkpoint(self._connection, truncate=truncate)
@@ -255,6 +313,9 @@ class _Writer:
 _OF_STREAM = (EVENTS.c.user_id == bindparam("user_id")) & (EVENTS.c.conversation_id == bindparam("conversation_id"))
 _INSERT = insert(EVENTS)
 _LEDGER_HEAD = select(EVENTS.c.position, EVENTS.c.hash).order_by(EVENTS.c.position.desc()).limit(1)
+_STANDING = select(EVENTS.c.position).where(
+    EVENTS.c.event_id == bindparam("event_id"), EVENTS.c.user_id == bindparam("user_id")
+)
 _STREAM_HEAD = select(
     select(func.max(EVENTS.c.version)).where(_OF_STREAM).scalar_subquery().label("version"),
     select(func.json_extract(EVENTS.c.payload, "$.turn_id"))
@@ -266,7 +327,9 @@ _STREAM_HEAD = select(
 )
 
 
-def _decided(item: _Append, head: StreamHead) -> Sequence[NewEvent]:
+def _decided(item: _Append, head: StreamHead, *, erased: bool) -> Sequence[NewEvent]:
+    if erased:
+        raise MemoryErased("the user's memory was erased meanwhile: nothing was recorded")
     if item.expected_version is not None and item.expected_version != head.version:
         raise VersionConflict(
             f"the conversation is at version {head.version}, not {item.expected_version}: read it again and decide anew"

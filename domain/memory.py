@@ -14,7 +14,7 @@ class Memory:
 
     ``memory_id`` is the event id of the turn, ``position`` its place in the ledger, ``turn_id`` its number in the
     conversation; ``summary`` is None until the summary has been written, and ``summary_position`` is that of the event
-    that said it; ``finish_reason`` says how the answer ended.
+    that said it; ``edited`` says that a person wrote it; ``finish_reason`` says how the answer ended.
     """
 
     memory_id: str
@@ -27,6 +27,7 @@ class Memory:
     summary: str | None = None
     finish_reason: str = "stop"
     summary_position: int | None = None
+    edited: bool = False
 
     @property
     def note(self) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, Row, and_, bindparam, func, select, tuple_
+from sqlalchemy import Engine, Row, and_, bindparam, case, func, select, tuple_
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.sql import Select
 from sqlalchemy.sql.elements import ColumnElement
@@ -29,20 +29,24 @@ from domain.events import (
     RetrievalRecorded,
     SummaryRecorded,
     TurnRecorded,
+    UserErased,
     decode_payload,
 )
-from domain.identity import StreamId
+from domain.identity import SYSTEM_ID, StreamId
 from domain.memory import FacetText, Memory, Scores
 from domain.neighbours import Neighbour, placed
 from domain.schema import EVENTS
 from domain.statements import (
     ACTIVE_MODEL,
     BESIDE_REACH,
+    CONVERSATIONS,
     FACET_TYPES,
     FACETS,
     FACETS_OF_USER,
     LATEST,
     MEMORIES,
+    MEMORIES_BEFORE,
+    MEMORY,
     NEIGHBOURS,
     POSITIONS_BESIDE,
     RECENT_TURNS,
@@ -51,6 +55,8 @@ from domain.statements import (
     facet_changes,
     memory_of,
 )
+
+_IDS_PER_READ = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,16 @@ class ConversationHead:
     conversation_id: str
     version: int
     hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnPlace:
+    """Where a turn stands: its conversation and that one's last version, its position, its number."""
+
+    stream: StreamId
+    position: int
+    turn_id: int
+    head_version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +275,108 @@ class LedgerReader:
             for row in rows
         }
 
+    def memory(self, user_id: str, memory_id: str) -> Memory | None:
+        """Return this user's memory of an id, None where there is none or it was forgotten."""
+        rows = self._all(MEMORY, user_id=user_id, memory_id=memory_id)
+        return memory_of(rows[0]) if rows else None
+
+    def memories_before(self, user_id: str, position: int, limit: int) -> list[Memory]:
+        """Return at most ``limit`` memories of this user in front of a position, newest first."""
+        return [memory_of(row) for row in self._all(MEMORIES_BEFORE, user_id=user_id, before=position, count=limit)]
+
+    def place_of(self, user_id: str, memory_id: str) -> TurnPlace | None:
+        """Return where this user's turn of an id stands, forgotten or not; None where there is none."""
+        turn, last = EVENTS.alias("turn"), EVENTS.alias("last")
+        version = (
+            select(func.max(last.c.version))
+            .where(last.c.user_id == turn.c.user_id, last.c.conversation_id == turn.c.conversation_id)
+            .scalar_subquery()
+        )
+        query = select(
+            turn.c.position,
+            turn.c.conversation_id,
+            func.json_extract(turn.c.payload, "$.turn_id").label("turn_id"),
+            version.label("version"),
+        ).where(
+            turn.c.user_id == user_id,
+            turn.c.event_id == memory_id,
+            turn.c.type == TurnRecorded.type,
+            turn.c.salt != "",
+        )
+        rows = self._all(query)
+        if not rows:
+            return None
+        row = rows[0]
+        return TurnPlace(StreamId(user_id, row.conversation_id), row.position, row.turn_id, row.version)
+
+    def owner_of(self, memory_id: str) -> str | None:
+        """Return whose memory has this id, None where nobody's has."""
+        query = select(EVENTS.c.user_id).where(
+            EVENTS.c.event_id == memory_id, EVENTS.c.type == TurnRecorded.type, EVENTS.c.salt != ""
+        )
+        rows = self._all(query)
+        return str(rows[0].user_id) if rows else None
+
+    def has_event(self, event_id: str) -> bool:
+        """Tell whether an event of this id stands in the ledger."""
+        return bool(self._all(select(EVENTS.c.position).where(EVENTS.c.event_id == event_id)))
+
+    def belongs(self, user_id: str, position: int) -> bool:
+        """Tell whether the event at a position is this user's: it is not any more after an erasure."""
+        query = select(EVENTS.c.position).where(EVENTS.c.position == position, EVENTS.c.user_id == user_id)
+        return bool(self._all(query))
+
+    def extent_of(self, user_id: str) -> tuple[int, int]:
+        """Count the events of a user and the conversations they are in."""
+        of_user = EVENTS.c.user_id == user_id
+        named = case((EVENTS.c.conversation_id != SYSTEM_ID, EVENTS.c.conversation_id))
+        events = self._all(select(func.count()).where(of_user))[0][0]
+        conversations = self._all(select(func.count(named.distinct())).where(of_user))[0][0]
+        return int(events), int(conversations)
+
+    def streams_of(self, user_id: str) -> list[StreamId]:
+        """Return all conversations of a user, their own stream among them, in the order of their ids."""
+        query = select(EVENTS.c.conversation_id).where(EVENTS.c.user_id == user_id).distinct()
+        rows = self._all(query.order_by(EVENTS.c.conversation_id))
+        return [StreamId(user_id, row.conversation_id) for row in rows]
+
+    def stored_of_user(self, user_id: str, after: int, limit: int) -> list[StoredEvent]:
+        """Return at most ``limit`` rows of one user behind position ``after``, in order, as they are stored."""
+        query = select(EVENTS).where(EVENTS.c.user_id == user_id, EVENTS.c.position > after)
+        return [StoredEvent(**row._asdict()) for row in self._all(query.order_by(EVENTS.c.position).limit(limit))]
+
+    def version_of(self, stream: StreamId) -> int:
+        """Return the last version of a conversation, 0 where it has no event."""
+        return int(self._all(select(func.coalesce(func.max(EVENTS.c.version), 0)).where(_of(stream)))[0][0])
+
+    def imported_texts(self, stream: StreamId, source: str) -> list[tuple[str, str]]:
+        """Return question and answer of each turn of a conversation that was imported from a source."""
+        query = select(
+            func.json_extract(EVENTS.c.payload, "$.user").label("user"),
+            func.json_extract(EVENTS.c.payload, "$.assistant").label("assistant"),
+        ).where(
+            _of(stream),
+            EVENTS.c.type == TurnRecorded.type,
+            func.json_extract(EVENTS.c.payload, "$.imported_from") == source,
+        )
+        return [(row.user, row.assistant) for row in self._all(query)]
+
+    def owners_of_events(self, event_ids: Sequence[str]) -> dict[str, str]:
+        """Return whose each of these events is; those that are not in the ledger are missing."""
+        found: dict[str, str] = {}
+        query = select(EVENTS.c.event_id, EVENTS.c.user_id).where(
+            EVENTS.c.event_id.in_(bindparam("ids", expanding=True))
+        )
+        for start in range(0, len(event_ids), _IDS_PER_READ):
+            rows = self._all(query, ids=list(event_ids[start : start + _IDS_PER_READ]))
+            found.update({row.event_id: row.user_id for row in rows})
+        return found
+
+    def erasures_begun(self) -> list[tuple[str, str]]:
+        """Return user and event id of each ``UserErased`` event whose user's ids still stand in the ledger."""
+        query = select(EVENTS.c.user_id, EVENTS.c.event_id).where(EVENTS.c.type == UserErased.type, EVENTS.c.salt != "")
+        return [(row.user_id, row.event_id) for row in self._all(query.order_by(EVENTS.c.position))]
+
     def memories_used(self, user_id: str, turn_positions: Sequence[int]) -> dict[int, MemoriesUsed]:
         """Return which memories this user's turns at the given positions were answered with, by position."""
         retrieval = EVENTS.alias("retrieval")
@@ -346,16 +464,16 @@ class LedgerReader:
             changes += facet_changes(row)
         return changes, (rows[-1].position if rows else after)
 
-    def count_facets(self, user_id: str | None) -> int:
-        """Count the events that change by which texts memories are found, of one user or of all."""
-        return self._count(FACET_TYPES, user_id)
+    def count_facets(self, user_id: str | None, after: int = 0) -> int:
+        """Count the events behind ``after`` that change by which texts memories are found, of one user or of all."""
+        return self._count(FACET_TYPES, user_id, after)
 
     def count_turns(self, user_id: str | None) -> int:
         """Count the memories of one user or of all."""
         return self._count((TurnRecorded.type,), user_id)
 
-    def _count(self, types: Sequence[str], user_id: str | None) -> int:
-        query = select(func.count()).where(EVENTS.c.type.in_(types), EVENTS.c.salt != "")
+    def _count(self, types: Sequence[str], user_id: str | None, after: int = 0) -> int:
+        query = select(func.count()).where(EVENTS.c.type.in_(types), EVENTS.c.salt != "", EVENTS.c.position > after)
         if user_id is not None:
             query = query.where(EVENTS.c.user_id == user_id)
         return int(self._all(query)[0][0])
@@ -399,35 +517,10 @@ class LedgerReader:
         return payload if isinstance(payload, PromptsActivated) else None
 
     def conversations(self, user_id: str, limit: int) -> list[ConversationSummary]:
-        """Return this user's conversations that have turns, the one used last first."""
-        last = (
-            select(
-                EVENTS.c.conversation_id,
-                func.max(EVENTS.c.position).label("last"),
-                func.min(EVENTS.c.position).label("first"),
-                func.count().label("turns"),
-            )
-            .where(EVENTS.c.user_id == user_id, EVENTS.c.type == TurnRecorded.type)
-            .group_by(EVENTS.c.conversation_id)
-            .order_by(func.max(EVENTS.c.position).desc())
-            .limit(limit)
-            .subquery()
-        )
-        first_event, last_event = EVENTS.alias("first_event"), EVENTS.alias("last_event")
-        query = (
-            select(
-                last.c.conversation_id,
-                last.c.turns,
-                func.json_extract(last_event.c.payload, "$.ts").label("last_ts"),
-                func.json_extract(first_event.c.payload, "$.user").label("title"),
-            )
-            .join(last_event, last_event.c.position == last.c.last)
-            .join(first_event, first_event.c.position == last.c.first)
-            .order_by(last.c.last.desc())
-        )
+        """Return this user's conversations of which a turn is remembered, the one used last first."""
         return [
             ConversationSummary(row.conversation_id, row.turns, datetime.fromisoformat(row.last_ts), row.title)
-            for row in self._all(query)
+            for row in self._all(CONVERSATIONS, user_id=user_id, count=limit, as_of=LATEST)
         ]
 
 

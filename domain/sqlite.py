@@ -37,13 +37,16 @@ DRIVER = _newest_driver()
 SHARES_WRITING = DRIVER.sqlite_version_info >= SAFE_WAL_VERSION
 
 
-def open_engine(path: Path, *, writer: bool, durable: bool = True, page_bytes: int | None = None) -> Engine:
+def open_engine(
+    path: Path, *, writer: bool, durable: bool = True, page_bytes: int | None = None, shrinks: bool = False
+) -> Engine:
     """Return an engine on a SQLite file.
 
     A writer has one connection, begins every transaction with ``BEGIN IMMEDIATE`` (a deferred one that reads and then
     writes would fail with SQLITE_BUSY_SNAPSHOT, which no timeout helps) and is the only one to checkpoint the WAL. A
     reader can change nothing. ``durable`` commits reach the disk before they return; without it a crash of the
-    *machine* may lose the newest commits, which only a projection can afford.
+    *machine* may lose the newest commits, which only a projection can afford. ``page_bytes``, and ``shrinks``, which
+    lets pages of deleted rows be given back, are heeded only while the file is empty.
     """
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
@@ -62,9 +65,13 @@ def open_engine(path: Path, *, writer: bool, durable: bool = True, page_bytes: i
         cursor = connection.cursor()
         if writer:
             if page_bytes is not None:
-                cursor.execute(f"PRAGMA page_size={page_bytes}")  # heeded only while the file is empty
+                cursor.execute(f"PRAGMA page_size={page_bytes}")
+            if shrinks:
+                cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
             cursor.execute("PRAGMA journal_mode=WAL")
             cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            # What is removed is overwritten with zeros: an erasure must leave nothing, and nothing else removes much.
+            cursor.execute("PRAGMA secure_delete=ON")
             cursor.execute("PRAGMA fullfsync=ON")  # macOS: without it an fsync ends in the drive's own cache
         else:
             cursor.execute("PRAGMA query_only=ON")
@@ -93,6 +100,27 @@ def checkpoint(connection: Connection, *, truncate: bool = False) -> None:
     raw = connection.connection.driver_connection
     assert raw is not None
     raw.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'PASSIVE'})").close()
+
+
+def compact(connection: Connection) -> bool:
+    """Write the whole file anew and empty the WAL, so that no old page is left in either.
+
+    Not inside a transaction. False when readers kept some of the WAL in use for all of the busy timeout.
+    """
+    raw = connection.connection.driver_connection
+    assert raw is not None
+    raw.execute("VACUUM").close()
+    return truncate_wal(connection)
+
+
+def truncate_wal(connection: Connection) -> bool:
+    """Copy the WAL into the file and empty it, waiting for readers; False when they did not let go of it in time."""
+    raw = connection.connection.driver_connection
+    assert raw is not None
+    cursor = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    busy, frames, _copied = cursor.fetchone()
+    cursor.close()
+    return not busy and not frames
 
 
 class WriterLock:

@@ -148,6 +148,38 @@ POSITIONS_BESIDE: Select[Any] = select(
     TURN.c.position.in_(bindparam("positions", expanding=True)),
 )
 """Of turns, the positions of the turns before and after them in their conversations, those next to them first."""
+MEMORY: Select[Any] = _MEMORY.where(TURN.c.user_id == bindparam("user_id"), TURN.c.event_id == bindparam("memory_id"))
+MEMORIES_BEFORE: Select[Any] = (
+    _MEMORY.where(TURN.c.user_id == bindparam("user_id"), TURN.c.position < bindparam("before"))
+    .order_by(TURN.c.position.desc())
+    .limit(bindparam("count"))
+)
+_REMEMBERED = (
+    select(
+        TURN.c.conversation_id,
+        func.max(TURN.c.position).label("last"),
+        func.min(TURN.c.position).label("first"),
+        func.count().label("turns"),
+    )
+    .where(TURN.c.user_id == bindparam("user_id"), TURN.c.type == TurnRecorded.type, ~_FORGOTTEN)
+    .group_by(TURN.c.conversation_id)
+    .order_by(func.max(TURN.c.position).desc())
+    .limit(bindparam("count"))
+    .subquery()
+)
+_FIRST_TURN, _LAST_TURN = EVENTS.alias("first_turn"), EVENTS.alias("last_turn")
+CONVERSATIONS: Select[Any] = (
+    select(
+        _REMEMBERED.c.conversation_id,
+        _REMEMBERED.c.turns,
+        func.json_extract(_LAST_TURN.c.payload, "$.ts").label("last_ts"),
+        func.json_extract(_FIRST_TURN.c.payload, "$.user").label("title"),
+    )
+    .join(_LAST_TURN, _LAST_TURN.c.position == _REMEMBERED.c.last)
+    .join(_FIRST_TURN, _FIRST_TURN.c.position == _REMEMBERED.c.first)
+    .order_by(_REMEMBERED.c.last.desc())
+)
+"""A user's conversations by what is remembered of them: one of which all was forgotten is not among them."""
 FACET_TYPES = (TurnRecorded.type, SummaryRecorded.type, MemoryEdited.type, MemoryForgotten.type)
 """The events that change by which texts a memory can be found."""
 _MEMORY_ID = case((EVENTS.c.type == TurnRecorded.type, EVENTS.c.event_id), else_=EVENTS.c.causation_id)
@@ -243,6 +275,7 @@ def memory_of(row: Row[Any]) -> Memory:
         summary=summary["summary"] if summary is not None else None,
         finish_reason=turn["finish_reason"],
         summary_position=row.summary_position,
+        edited=row.summary_type == MemoryEdited.type,
     )
 
 

@@ -93,7 +93,7 @@ class ChainCheck:
             yield from (Finding("ledger", what, row.position) for what in self._checked(row, expected))
         except (TypeError, ValueError, AttributeError):
             # A column holds a number for a text, a blob, or bytes that are no UTF-8: no event was written so.
-            yield Finding("ledger", f"{_odd_column(row)} holds what no event has there", expected)
+            yield Finding("ledger", f"{odd_column(row) or 'a column'} holds what no event has there", expected)
         if isinstance(row.position, int):
             self.head = LedgerHead(row.position, row.hash)
 
@@ -211,10 +211,11 @@ def hash_of(row: StoredEvent) -> str:
     )
 
 
-def _odd_column(row: StoredEvent) -> str:
+def odd_column(row: StoredEvent) -> str | None:
+    """Return the first column that holds what no event has there (a blob, a number for a text), None for none."""
     for name in StoredEvent.__dataclass_fields__:
         value = getattr(row, name)
-        wanted: type | tuple[type, ...] = int if name in _INTEGERS else str
+        wanted = int if name in _INTEGERS else str
         if not isinstance(value, wanted) and not (value is None and name in _OPTIONAL):
             return name
-    return "a column"
+    return None

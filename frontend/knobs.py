@@ -7,9 +7,9 @@ The service stays the judge: a value it refuses comes back as an error that name
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-KnobValue = int | float | bool | None
+KnobValue = int | float | bool | str | None
 """What a dial can hold; None means "left to the service" and is not sent."""
 
 
@@ -33,6 +33,15 @@ class Switch:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """One of several values; `options` gives the name of each one's label."""
+
+    name: str
+    default: str
+    options: Mapping[str, str] = field(hash=False)
+
+
+@dataclass(frozen=True)
 class Dial:
     """A real number between `low` and `high`, both allowed."""
 
@@ -46,20 +55,27 @@ class Dial:
 MEMORY_COUNTS = (
     Count("recent_turns", default=6, low=0, high=50),
     Count("retrieve_k", default=5, low=0, high=50),
+    Count("neighbor_turns", default=1, low=0, high=5),
     Count("candidate_n", default=60, low=0, high=500, step=10),
     Count("gate_keep_max", default=30, low=1, high=500, step=5),
+)
+RETRIEVAL = Choice(
+    "retrieval",
+    default="hybrid",
+    options={"hybrid": "retrieval_hybrid", "dense": "retrieval_dense", "lexical": "retrieval_lexical"},
 )
 MEMORY_SWITCHES = (Switch("use_gate", default=True), Switch("use_rerank", default=True))
 TEMPERATURE = Dial("temperature", default=0.7, low=0.0, high=2.0, step=0.1)
 # Above any context a chat model has today; it only keeps a typing slip from becoming a request.
 MAX_TOKENS = Count("max_tokens", default=None, low=1, high=1_000_000, step=256)
 
-KNOBS: tuple[Count | Switch | Dial, ...] = (*MEMORY_COUNTS, *MEMORY_SWITCHES, TEMPERATURE, MAX_TOKENS)
+MEMORY_KNOBS: tuple[Count | Choice | Switch, ...] = (*MEMORY_COUNTS, RETRIEVAL, *MEMORY_SWITCHES)
+KNOBS: tuple[Count | Choice | Switch | Dial, ...] = (*MEMORY_KNOBS, TEMPERATURE, MAX_TOKENS)
 
 
 def memory_metadata(values: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
     """The knobs that ride in `metadata`, out of all values by name."""
-    return {knob.name: values[knob.name] for knob in (*MEMORY_COUNTS, *MEMORY_SWITCHES)}
+    return {knob.name: values[knob.name] for knob in MEMORY_KNOBS}
 
 
 def answer_parameters(values: Mapping[str, KnobValue]) -> dict[str, KnobValue]:

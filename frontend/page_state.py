@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from frontend.backend import Backend, ChatRequest
 from frontend.backend_errors import BackendError
-from frontend.knobs import KnobValue, Switch
+from frontend.knobs import Choice, Count, KnobValue, Switch
 from frontend.live_answer import AnswerSnapshot, LiveAnswer
 from frontend.wire import ConversationInfo, ModelInfo, StoredTurn, TurnRef
 
@@ -57,10 +57,17 @@ class PageState:
     # Messages whose turn is not (yet) in the ledger: leaving a conversation and coming back loses none.
     unrecorded: dict[tuple[str, str], Exchange] = field(default_factory=dict)
 
-    def switch_default(self, switch: Switch) -> bool:
-        """Where a switch stands before anybody has touched it: the service's own default, if it told one."""
-        told = self.model.knobs.get(switch.name) if self.model else None
-        return told if isinstance(told, bool) else switch.default
+    def default_of(self, knob: Count | Choice | Switch) -> KnobValue:
+        """Where a knob stands before anybody has touched it: the service's own default, if it told one that fits."""
+        told = self.model.knobs.get(knob.name) if self.model else None
+        match knob:
+            case Switch():
+                fits = isinstance(told, bool)
+            case Choice():
+                fits = told in knob.options
+            case Count():
+                fits = isinstance(told, int) and not isinstance(told, bool) and knob.low <= told <= knob.high
+        return told if fits else knob.default
 
     def open(self, user: str, conversation_id: str) -> None:
         """Show a conversation from the ledger. A failure is in `load_error`, and the page stays usable."""

@@ -15,7 +15,9 @@ from frontend.knobs import (
     MAX_TOKENS,
     MEMORY_COUNTS,
     MEMORY_SWITCHES,
+    RETRIEVAL,
     TEMPERATURE,
+    Choice,
     Count,
     KnobValue,
     Switch,
@@ -86,12 +88,13 @@ def draw_identity(page: PageState, words: Words) -> None:
 def draw_knobs(page: PageState, words: Words) -> None:
     """All knobs; `knob_values` reads them."""
     with st.expander(words("memory_settings"), icon=":material/history:"):
-        for pair in (MEMORY_COUNTS[:2], MEMORY_COUNTS[2:]):
-            for column, count in zip(st.columns(2, vertical_alignment="bottom"), pair, strict=True):
+        _choice_box(RETRIEVAL, page.default_of(RETRIEVAL), words)
+        for pair in (MEMORY_COUNTS[at : at + 2] for at in range(0, len(MEMORY_COUNTS), 2)):
+            for column, count in zip(st.columns(2, vertical_alignment="bottom"), pair, strict=False):
                 with column:
-                    _count_box(count, words)
+                    _count_box(count, page.default_of(count), words)
         for switch in MEMORY_SWITCHES:
-            _toggle(switch, page.switch_default(switch), words)
+            _toggle(switch, page.default_of(switch), words)
     with st.expander(words("answer_settings"), icon=":material/tune:"):
         st.slider(
             words(TEMPERATURE.name),
@@ -102,7 +105,7 @@ def draw_knobs(page: PageState, words: Words) -> None:
             help=words(f"{TEMPERATURE.name}_help"),
             key=TEMPERATURE.name,
         )
-        _count_box(MAX_TOKENS, words, words("max_tokens_empty"))
+        _count_box(MAX_TOKENS, MAX_TOKENS.default, words, words("max_tokens_empty"))
 
 
 def knob_values() -> dict[str, KnobValue]:
@@ -160,12 +163,26 @@ def _id_box(name: str, current: str, words: Words, on_change: Callable[[PageStat
     )
 
 
-def _count_box(count: Count, words: Words, placeholder: str | None = None) -> None:
+def _choice_box(choice: Choice, default: KnobValue, words: Words) -> None:
+    options = list(choice.options)
+    st.selectbox(
+        words(choice.name),
+        options=options,
+        index=options.index(str(default)),
+        format_func=lambda option: words(choice.options[option]),
+        help=words(f"{choice.name}_help"),
+        key=choice.name,
+        filter_mode=None,
+    )
+
+
+def _count_box(count: Count, default: KnobValue, words: Words, placeholder: str | None = None) -> None:
+    assert default is None or isinstance(default, int)
     st.number_input(
         words(count.name),
         min_value=count.low,
         max_value=count.high,
-        value=count.default,
+        value=default,
         step=count.step,
         help=words(f"{count.name}_help"),
         key=count.name,
@@ -173,8 +190,8 @@ def _count_box(count: Count, words: Words, placeholder: str | None = None) -> No
     )
 
 
-def _toggle(switch: Switch, default: bool, words: Words) -> None:
-    st.toggle(words(switch.name), value=default, help=words(f"{switch.name}_help"), key=switch.name)
+def _toggle(switch: Switch, default: KnobValue, words: Words) -> None:
+    st.toggle(words(switch.name), value=bool(default), help=words(f"{switch.name}_help"), key=switch.name)
 
 
 def _typed_id(name: str, current: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The conversation: messages, answers, the history each answer used, and what went wrong.
+"""The conversation: messages, answers and what went wrong; under each answer the history it used.
 
 A message is shown as it was typed; an answer as Markdown. An answer that is coming is followed here, in the
 script, while `live_answer` reads it: every look ends in a Streamlit call, where Streamlit may end the script.
@@ -10,6 +10,7 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import StopException
 
 from frontend.backend_errors import BackendError
+from frontend.history_view import draw_history
 from frontend.legible import model_markdown, plain
 from frontend.live_answer import AnswerSnapshot, LiveAnswer
 from frontend.local_time import LocalClock
@@ -17,7 +18,6 @@ from frontend.page_state import Exchange, PageState
 from frontend.problems import describe
 from frontend.sidebar import knob_values
 from frontend.ui_text import Words
-from frontend.wire import Replayed, Retrieved, Summarised
 
 SUGGESTIONS = ("suggestion_1", "suggestion_2", "suggestion_3")
 LOOK_INTERVAL_S = 0.1
@@ -82,7 +82,7 @@ def _draw_exchange(exchange: Exchange, page: PageState, words: Words, clock: Loc
         if answer.text:
             st.markdown(model_markdown(answer.text))
         _draw_ending(exchange, answer, page, words)
-        _draw_history(answer, page.conversation_id, words, clock)
+        draw_history(answer, page, words, clock)
 
 
 def _follow(page: PageState, live: LiveAnswer, words: Words) -> None:
@@ -136,51 +136,6 @@ def _draw_ending(exchange: Exchange, answer: AnswerSnapshot, page: PageState, wo
         st.caption(f":material/stop_circle: {words('finish_early', reason=reason)}")
     elif not answer.text:
         st.caption(words("no_text"))
-    if answer.memory_status is not None and answer.memory_status.notice:
-        notice = plain(answer.memory_status.notice)
-        st.warning(f"**{words('memory_degraded')}** {notice}", icon=":material/history_toggle_off:")
-
-
-def _draw_history(answer: AnswerSnapshot, conversation_id: str, words: Words, clock: LocalClock) -> None:
-    used = answer.retrieved
-    if used is None:
-        return
-    if not used.replay and not used.summary_only:
-        st.caption(f":material/history: {words('history_none')}")
-        return
-    label = words("history_used", replayed=len(used.replay), summaries=len(used.summary_only))
-    with st.expander(label, icon=":material/history:"):
-        _draw_memories(used, conversation_id, words, clock)
-        st.caption(words("times_are_local", zone=clock.zone_name))
-
-
-def _draw_memories(used: Retrieved, conversation_id: str, words: Words, clock: LocalClock) -> None:
-    for replayed in used.replay:
-        with st.container(border=True, gap="xxsmall"):
-            st.markdown(f":blue-badge[{words('replayed')}] " + _where(replayed, conversation_id, words, clock))
-            st.markdown(f":small[:gray[{words('you')}]]")
-            st.text(replayed.raw_user)
-            st.markdown(f":small[:gray[{words('assistant')}]]")
-            st.markdown(model_markdown(replayed.raw_assistant))
-    for summarised in used.summary_only:
-        with st.container(border=True, gap="xxsmall"):
-            st.markdown(f":gray-badge[{words('summarised')}] " + _where(summarised, conversation_id, words, clock))
-            st.text(summarised.summary)
-
-
-def _where(memory: Replayed | Summarised, conversation_id: str, words: Words, clock: LocalClock) -> str:
-    line = words(
-        "memory_line",
-        when=clock.format(memory.ts),
-        score=words("score_none") if memory.score is None else f"{memory.score:.2f}",
-        turn=memory.turn_id,
-    )
-    place = (
-        words("memory_this_conversation")
-        if memory.conv_id == conversation_id
-        else words("memory_other_conversation", conversation=plain(memory.conv_id))
-    )
-    return f":small[:gray[{line} · {place}]]"
 
 
 def _retry(page: PageState, key: str) -> None:

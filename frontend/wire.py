@@ -24,14 +24,27 @@ class _Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+class Scores(_Wire):
+    """How each index found a memory; None where it did not. `dense` is the similarity to the question."""
+
+    dense: float | None = None
+    lexical: float | None = None
+
+
 class Replayed(_Wire):
-    """An earlier exchange shown to the model word by word. `score` is its similarity to the question."""
+    """An earlier exchange shown to the model word by word.
+
+    `score` is the one it was ranked by: the similarity to the question, unless there are `scores` that say more.
+    `neighbor_of` names the memory with which it came along, None where it was found itself.
+    """
 
     memory_id: str
     conv_id: str
     turn_id: int
     ts: UtcTime
     score: float | None = None
+    scores: Scores | None = None
+    neighbor_of: str | None = None
     raw_user: str
     raw_assistant: str
 
@@ -44,6 +57,7 @@ class Summarised(_Wire):
     turn_id: int
     ts: UtcTime
     score: float | None = None
+    scores: Scores | None = None
     summary: str
 
 
@@ -54,10 +68,20 @@ class Retrieved(_Wire):
     summary_only: tuple[Summarised, ...] = ()
 
 
+class NamedTime(_Wire):
+    """The time that a question named, as it was understood; `end` is the first moment after it."""
+
+    phrase: str
+    start: UtcTime
+    end: UtcTime
+
+
 class MemoryStatus(_Wire):
-    """How memory worked for one answer. `notice` is a sentence for people when it did not in full."""
+    """How memory worked for one answer. `notice` is a sentence for people when it did not in full, `code` its kind."""
 
     retrieval: str = "ok"
+    code: str | None = None
+    time_range: NamedTime | None = None
     notice: str | None = None
 
 
@@ -102,7 +126,7 @@ class ModelInfo(_Wire):
     """The chat model that answers, and the knobs of a request that does not turn them."""
 
     id: str
-    knobs: dict[str, bool | int | float | None] = {}
+    knobs: dict[str, bool | int | float | str | None] = {}
 
 
 class ModelList(_Wire):

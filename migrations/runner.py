@@ -13,13 +13,14 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError
 
 from domain.errors import LedgerSchemaError, shown
-from domain.sqlite import open_engine
+from domain.sqlite import WriterLock, open_engine
 
 
 def migrate(ledger_path: Path, revision: str = "head") -> None:
     """Create or upgrade the ledger at ``ledger_path``, all or nothing.
 
-    Raises :class:`LedgerSchemaError` when a newer version has already migrated it, or when there can be no ledger here.
+    Raises :class:`LedgerSchemaError` when a newer version has already migrated it, or when there can be no ledger here,
+    and :class:`LedgerLocked` as :class:`Ledger` does.
     """
     try:
         ledger_path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,6 +29,7 @@ def migrate(ledger_path: Path, revision: str = "head") -> None:
         raise LedgerSchemaError(f"STORAGE_DIR = {folder} cannot be used as a folder ({error.strerror})") from None
     config = _config()
     scripts = ScriptDirectory.from_config(config)
+    lock = WriterLock(ledger_path)
     engine = open_engine(ledger_path, writer=True)
     try:
         with engine.begin() as connection:
@@ -40,6 +42,7 @@ def migrate(ledger_path: Path, revision: str = "head") -> None:
         raise LedgerSchemaError(f"{ledger_path.name} cannot be opened as a ledger ({error.orig})") from None
     finally:
         engine.dispose()
+        lock.release()
 
 
 def schema_revision(ledger_path: Path, name: str | None = None) -> str:
@@ -49,7 +52,9 @@ def schema_revision(ledger_path: Path, name: str | None = None) -> str:
     """
     name = name or ledger_path.name
     if not ledger_path.is_file():
-        raise LedgerSchemaError(f"there is no ledger at {shown(str(ledger_path))}: STORAGE_DIR says where it lies")
+        raise LedgerSchemaError(
+            f"there is no ledger at {ledger_path}: set STORAGE_DIR to the folder that the service uses"
+        )
     if ledger_path.stat().st_size == 0:
         raise LedgerSchemaError(f"{name} is empty: start the service once, or restore a backup")
     engine = open_engine(ledger_path, writer=False)

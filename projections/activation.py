@@ -1,7 +1,8 @@
 """Which embedding model a user's memory is searched with: the one that the ledger says was activated last.
 
 The first use of an empty ledger activates the configured model. From then on a service that is configured for another
-one is told so, and what to run, until a rebuild has activated that.
+one goes on with the active model for as long as an endpoint gives its vectors, and is told what to run, until a rebuild
+has activated the configured one.
 """
 
 from __future__ import annotations
@@ -9,61 +10,64 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from domain.errors import EmbeddingModelMismatch
 from domain.events import EmbeddingModelActivated, NewEvent
 from domain.identity import SYSTEM_ID, SYSTEM_STREAM
 from domain.ledger import Ledger
-from projections.embedding_client import EmbeddingClient, EmbeddingSpace
+from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors, shown_space
+from projections.embedding_clients import (
+    PROBE_TEXT,
+    REBUILD_COMMAND,
+    EmbeddingClients,
+    SpaceClient,
+    recordable_url,
+    space_of,
+)
 from projections.settings import ProjectionSettings
+from projections.vector_cache import VectorCache, text_hash
 
 log = logging.getLogger(__name__)
 
-REBUILD_COMMAND = "python -m projections.rebuild"
-
 
 class ActiveModel:
-    """Tells the space of each user, and activates the configured model where none ever was."""
+    """Tells who embeds for each user, and activates the configured model where none ever was."""
 
-    def __init__(self, ledger: Ledger, client: EmbeddingClient, settings: ProjectionSettings) -> None:
+    def __init__(
+        self, ledger: Ledger, client: EmbeddingClient, cache: VectorCache, settings: ProjectionSettings
+    ) -> None:
+        self.clients = EmbeddingClients(ledger, client, cache, settings)
         self._ledger = ledger
         self._client = client
+        self._cache = cache
         self._settings = settings
         self._activating: asyncio.Task[EmbeddingModelActivated] | None = None
 
-    def known_space(self, user_id: str) -> EmbeddingSpace | None:
-        """Return the space in which a user's memory is searched, None where no model was ever activated.
-
-        Reads the ledger; raises :class:`EmbeddingModelMismatch` when that space is not the configured model's.
-        """
+    def known(self, user_id: str) -> SpaceClient | None:
+        """Return who embeds for a user's memory, None where no model was ever activated. Reads the ledger."""
         active = self._ledger.reader.active_embedding_model(user_id)
-        return self._space(active) if active is not None else None
+        return self.clients.of(active) if active is not None else None
 
-    def _wanted(self) -> str:
-        """Name the configured model; its dimensions are not known before it has answered, unless they were set."""
-        return _shown(self._client.space(self._settings.embedding_dims))
+    async def of(self, user_id: str) -> SpaceClient:
+        """Return who embeds for a user's memory, activating the configured model if none ever was.
 
-    async def space_of(self, user_id: str) -> EmbeddingSpace:
-        """Return the space in which a user's memory is searched, activating the configured model if none ever was.
-
-        Raises as :meth:`known_space` does, and an :class:`EmbeddingError` when the model to activate does not answer.
+        Raises an :class:`EmbeddingError` when the model to activate does not answer.
         """
-        return await asyncio.to_thread(self.known_space, user_id) or self._space(await self._activate())
+        return await asyncio.to_thread(self.known, user_id) or self.clients.of(await self._activate())
+
+    def notice(self, space: EmbeddingSpace) -> str | None:
+        """Return what the operator is told where memory is searched with another model than the configured one."""
+        if self.clients.is_configured(space):
+            return None
+        return (
+            f"memory is indexed with {shown_space(space)} and searched with that model, but the service is configured "
+            f"for {self.clients.wanted()}: run `{REBUILD_COMMAND}`"
+        )
 
     async def close(self) -> None:
-        """Stop an activation that is under way."""
+        """Stop an activation that is under way, and close the clients."""
         if self._activating is not None:
             self._activating.cancel()
             await asyncio.gather(self._activating, return_exceptions=True)
-
-    def _space(self, active: EmbeddingModelActivated) -> EmbeddingSpace:
-        space = EmbeddingSpace(active.model, active.dimensions, active.passage_prefix)
-        wanted = self._client.space(self._settings.embedding_dims or space.dimensions)
-        if space != wanted:
-            raise EmbeddingModelMismatch(
-                f"memory is indexed with {_shown(space)}, but the service is configured for {self._wanted()}: "
-                f"run `{REBUILD_COMMAND}`"
-            )
-        return space
+        await self.clients.close()
 
     async def _activate(self) -> EmbeddingModelActivated:
         """Activate the configured model, in one attempt that all who wait for it share."""
@@ -75,26 +79,40 @@ class ActiveModel:
         active = await asyncio.to_thread(self._ledger.reader.active_embedding_model, SYSTEM_ID)
         if active is not None:
             return active
-        probe = await self._client.embed(
-            [self._client.query_prefix + "dimension"], timeout_s=self._settings.emb_timeout_s
-        )
-        space = self._client.space(probe.shape[1])
-        payload = EmbeddingModelActivated(
-            model=space.model,
-            dimensions=space.dimensions,
-            passage_prefix=space.passage_prefix,
-            memories=0,
-            vectors=0,
-            ledger_position=0,
-        )
+        space, probe = await probed(self._client, timeout_s=self._settings.emb_timeout_s)
+        await asyncio.to_thread(keep_probe, self._cache, space, probe)
+        payload = activation(self._client, space, memories=0, vectors=0, ledger_position=0)
         event = NewEvent(self._ledger.clock.new_id(), payload)
         await asyncio.wrap_future(self._ledger.append(SYSTEM_STREAM, lambda _head: [event]))
-        log.info("embedding model %s activated", _shown(space))
+        log.info("embedding model %s activated", shown_space(space))
         return payload
 
 
-def _shown(space: EmbeddingSpace) -> str:
-    details = [f"{space.dimensions} dimensions"] if space.dimensions else []
-    if space.passage_prefix:
-        details.append(f"passage prefix {space.passage_prefix!r}")
-    return f"{space.model!r} ({', '.join(details)})" if details else repr(space.model)
+async def probed(client: EmbeddingClient, *, timeout_s: float) -> tuple[EmbeddingSpace, Vectors]:
+    """Embed the probe; return the space of the client's vectors and the probe's own, of shape (dimensions,)."""
+    vectors = await client.embed([client.passage_prefix + PROBE_TEXT], timeout_s=timeout_s)
+    return client.space(vectors.shape[1]), vectors[0]
+
+
+def keep_probe(cache: VectorCache, space: EmbeddingSpace, probe: Vectors) -> None:
+    """Keep the vector by which the model of a space is known again."""
+    cache.put(cache.space_id(space), {text_hash(PROBE_TEXT): probe})
+
+
+def activation(
+    client: EmbeddingClient, space: EmbeddingSpace, *, memories: int, vectors: int, ledger_position: int
+) -> EmbeddingModelActivated:
+    """Return the event that makes a client's model the active one."""
+    return EmbeddingModelActivated(
+        model=space.model,
+        dimensions=space.dimensions,
+        passage_prefix=space.passage_prefix,
+        query_prefix=client.query_prefix,
+        base_url=recordable_url(client.base_url),
+        memories=memories,
+        vectors=vectors,
+        ledger_position=ledger_position,
+    )
+
+
+__all__ = ["REBUILD_COMMAND", "ActiveModel", "activation", "keep_probe", "probed", "space_of"]

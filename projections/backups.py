@@ -25,7 +25,11 @@ class BackupsUnreadable(OpmError):
 
 
 class Backup(BaseModel):
-    """A copy of the ledger: an absolute path, the time (UTC), and the position and hash of its last event."""
+    """A copy of the ledger: where it is, when it was made (UTC), and the position and hash of its last event.
+
+    ``path`` is absolute: a file, or the folder into which a restore put what was there before. Position 0 is also that
+    of a ledger too damaged to say.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

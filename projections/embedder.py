@@ -6,11 +6,13 @@ better than one that is never found. What is refused even then is marked in the 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
 from domain.errors import EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailable
 from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors
+from projections.embedding_clients import SpaceClient
 from projections.vector_cache import Cached, VectorCache, text_hash
 
 log = logging.getLogger(__name__)
@@ -23,7 +25,13 @@ class Embedder:
     """Texts of one space to vectors. ``batch`` bounds the texts of one request, ``timeout_s`` its time."""
 
     def __init__(
-        self, client: EmbeddingClient, cache: VectorCache, space: EmbeddingSpace, *, batch: int, timeout_s: float
+        self,
+        client: EmbeddingClient | SpaceClient,
+        cache: VectorCache,
+        space: EmbeddingSpace,
+        *,
+        batch: int,
+        timeout_s: float,
     ) -> None:
         self.space = space
         self.space_id = cache.space_id(space)
@@ -40,17 +48,18 @@ class Embedder:
         known = self._cache.get(self.space_id, [text_hash(text) for text in texts])
         missing = [text for text in dict.fromkeys(texts) if text_hash(text) not in known]
         for start in range(0, len(missing), self._batch):
-            await self._embed(missing[start : start + self._batch])
+            await self.embed(missing[start : start + self._batch])
         return len(missing)
 
-    async def _embed(self, texts: Sequence[str]) -> None:
+    async def embed(self, texts: Sequence[str]) -> None:
+        """Embed texts in one request, as long as none of them is refused, and keep the vectors; raises as above."""
         try:
             vectors = await self.request([self.space.passage_prefix + text for text in texts])
         except EmbeddingRejected:
             if len(texts) > 1:
                 half = len(texts) // 2
-                await self._embed(texts[:half])
-                await self._embed(texts[half:])
+                await self.embed(texts[:half])
+                await self.embed(texts[half:])
                 return
             vector = await self._shortened(texts[0])
             if vector is None:
@@ -61,7 +70,7 @@ class Embedder:
                 )
             self._cache.put(self.space_id, {text_hash(texts[0]): vector})
             return
-        self.keep(texts, vectors)
+        await asyncio.to_thread(self.keep, texts, vectors)
 
     def keep(self, texts: Sequence[str], vectors: Vectors) -> None:
         """Put vectors of shape (len(texts), dimensions) into the cache."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,18 +32,72 @@ class EmbeddingSpace:
     passage_prefix: str
 
 
-class EmbeddingClient:
-    """Embeds queries and passages with the configured model. One call is one request; nothing is retried here."""
+@dataclass(frozen=True, slots=True)
+class EmbeddingEndpoint:
+    """Who embeds with which model, and what is put before a question and before a memory.
 
-    def __init__(self, settings: ProjectionSettings) -> None:
-        self.model = settings.emb_model
-        self.base_url = settings.emb_base_url
-        self.query_prefix = settings.query_prefix
-        self.passage_prefix = settings.passage_prefix
-        self._dims_wanted = settings.embedding_dims
+    ``dimensions`` is the wanted length of a vector, 0 for whatever the model gives. ``named`` is what messages call it.
+    """
+
+    base_url: str
+    model: str
+    query_prefix: str
+    passage_prefix: str
+    dimensions: int
+    named: str = "EMB_BASE_URL"
+
+    @classmethod
+    def configured(cls, settings: ProjectionSettings) -> EmbeddingEndpoint:
+        """Return the one that EMB_BASE_URL and EMB_MODEL name."""
+        return cls(
+            settings.emb_base_url,
+            settings.emb_model,
+            settings.query_prefix,
+            settings.passage_prefix,
+            settings.embedding_dims,
+        )
+
+
+class EmbedsTexts(Protocol):
+    """What turns texts that carry their prefixes into vectors: one endpoint, or those of one space."""
+
+    async def embed(self, texts: Sequence[str], *, timeout_s: float) -> Vectors:
+        """Embed texts: float32 of shape (len(texts), dimensions), rows of length 1."""
+        ...
+
+
+async def embed_beginning(client: EmbedsTexts, prefixed: str, *, timeout_s: float) -> Vectors:
+    """Embed a text, or as much of its beginning as the model takes: float32 of shape (1, dimensions).
+
+    Raises :class:`EmbeddingRejected` where even a short beginning is refused, and else as ``client.embed`` does.
+    """
+    for chars in (len(prefixed), *_QUERY_CHARS):
+        try:
+            return await client.embed([prefixed[:chars]], timeout_s=timeout_s)
+        except EmbeddingRejected:
+            if chars == _QUERY_CHARS[-1] or len(prefixed) <= _QUERY_CHARS[-1]:
+                raise
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+class EmbeddingClient:
+    """Embeds queries and passages at one endpoint, the configured one unless another is given.
+
+    One call is one request; nothing is retried here.
+    """
+
+    def __init__(self, settings: ProjectionSettings, endpoint: EmbeddingEndpoint | None = None) -> None:
+        self._configured = endpoint is None
+        endpoint = endpoint or EmbeddingEndpoint.configured(settings)
+        self.endpoint = endpoint
+        self.model = endpoint.model
+        self.base_url = endpoint.base_url
+        self.query_prefix = endpoint.query_prefix
+        self.passage_prefix = endpoint.passage_prefix
+        self._dims_wanted = endpoint.dimensions
         self._ask_dims = False
         self._client = AsyncOpenAI(
-            base_url=settings.emb_base_url, api_key=settings.openai_api_key.get_secret_value(), max_retries=0
+            base_url=endpoint.base_url, api_key=settings.openai_api_key.get_secret_value(), max_retries=0
         )
 
     async def close(self) -> None:
@@ -66,15 +121,9 @@ class EmbeddingClient:
                 vectors = await self._request(texts, timeout_s)
             except EmbeddingRejected:
                 self._ask_dims = False
-                raise EmbeddingMisfit(
-                    f"EMBEDDING_DIMS = {self._dims_wanted}, but {self.model} at EMB_BASE_URL gives {vectors.shape[1]} "
-                    "and cannot shorten them: set EMBEDDING_DIMS to that number or to 0"
-                ) from None
+                raise self._other_length(vectors, " and cannot shorten them") from None
         if self._dims_wanted and vectors.shape[1] != self._dims_wanted:
-            raise EmbeddingMisfit(
-                f"EMBEDDING_DIMS = {self._dims_wanted}, but {self.model} at EMB_BASE_URL gives {vectors.shape[1]}: "
-                "set EMBEDDING_DIMS to that number or to 0"
-            )
+            raise self._other_length(vectors, "")
         return vectors
 
     async def embed_query(self, query: str, *, timeout_s: float) -> Vectors:
@@ -82,14 +131,16 @@ class EmbeddingClient:
 
         Raises as :meth:`embed` does.
         """
-        prefixed = self.query_prefix + query
-        for chars in (len(prefixed), *_QUERY_CHARS):
-            try:
-                return await self.embed([prefixed[:chars]], timeout_s=timeout_s)
-            except EmbeddingRejected:
-                if chars == _QUERY_CHARS[-1] or len(prefixed) <= _QUERY_CHARS[-1]:
-                    raise
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        return await embed_beginning(self, self.query_prefix + query, timeout_s=timeout_s)
+
+    def _other_length(self, vectors: Vectors, more: str) -> EmbeddingMisfit:
+        given, named = vectors.shape[1], self.endpoint.named
+        if self._configured:
+            return EmbeddingMisfit(
+                f"EMBEDDING_DIMS = {self._dims_wanted}, but {self.model} at {named} gives {given}{more}: set "
+                "EMBEDDING_DIMS to that number or to 0"
+            )
+        return EmbeddingMisfit(f"{named} answers to {self.model!r} with vectors of {given} numbers{more}")
 
     async def _request(self, texts: Sequence[str], timeout_s: float) -> Vectors:
         try:
@@ -104,9 +155,9 @@ class EmbeddingClient:
         except openai.APITimeoutError:
             raise EmbeddingUnavailable(f"the embedding endpoint did not answer within {timeout_s:g} s") from None
         except openai.APIConnectionError:
-            raise EmbeddingUnavailable("the embedding endpoint (EMB_BASE_URL) cannot be reached") from None
+            raise EmbeddingUnavailable(f"the embedding endpoint ({self.endpoint.named}) cannot be reached") from None
         except openai.APIStatusError as error:
-            raise _from_status(error.status_code, self.model) from None
+            raise _from_status(error, self.model) from None
         except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
             # What the client raises on an answer that is no embeddings list, depending on how it is malformed.
             raise EmbeddingMisfit(
@@ -115,16 +166,26 @@ class EmbeddingClient:
             ) from None
 
 
-def _from_status(status: int, model: str) -> EmbeddingUnavailable | EmbeddingRejected | EmbeddingMisfit:
+def _from_status(
+    error: openai.APIStatusError, model: str
+) -> EmbeddingUnavailable | EmbeddingRejected | EmbeddingMisfit:
+    status, retry_after_s = error.status_code, _seconds(error.response.headers.get("retry-after"))
     if status in {401, 403}:
         return EmbeddingMisfit(f"the embedding endpoint refuses the key ({status}): check OPENAI_API_KEY")
     if status == 404:
         return EmbeddingMisfit(f"the embedding endpoint does not know EMB_MODEL = {model!r} (404)")
     if status == 429:
-        return EmbeddingUnavailable("the embedding endpoint limits the rate of requests (429)")
+        return EmbeddingUnavailable(
+            "the embedding endpoint limits the rate of requests (429)", retry_after_s=retry_after_s
+        )
     if status in {400, 413, 422}:
         return EmbeddingRejected(f"the embedding endpoint refused the text ({status})")
-    return EmbeddingUnavailable(f"the embedding endpoint fails ({status})")
+    return EmbeddingUnavailable(f"the embedding endpoint fails ({status})", retry_after_s=retry_after_s)
+
+
+def _seconds(header: str | None) -> float | None:
+    """Return the seconds of a Retry-After header; one that gives a date says nothing here."""
+    return float(header) if header is not None and header.isascii() and header.isdigit() else None
 
 
 def _unit_rows(rows: Sequence[Sequence[float]], expected: int) -> Vectors:
@@ -138,3 +199,11 @@ def _unit_rows(rows: Sequence[Sequence[float]], expected: int) -> Vectors:
         raise EmbeddingRejected("the embedding endpoint gave a vector that is zero or not finite")
     unit: Vectors = vectors / norms
     return unit
+
+
+def shown_space(space: EmbeddingSpace) -> str:
+    """Name a space for a message."""
+    details = [f"{space.dimensions} dimensions"] if space.dimensions else []
+    if space.passage_prefix:
+        details.append(f"passage prefix {space.passage_prefix!r}")
+    return f"{space.model!r} ({', '.join(details)})" if details else repr(space.model)

@@ -8,10 +8,14 @@ another user, of another ledger or of a ledger that has since been cut does not 
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import fcntl
 import mmap
 import os
+import shutil
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +26,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from domain.errors import IndexCorrupt
 from domain.identity import file_name
+from domain.reader import LedgerReader
 from projections.durable import fsync_path, replace_durably, write_durably
 from projections.embedding_client import EmbeddingSpace
 from projections.user_index import Storage, UserIndex
-
-log = logging.getLogger(__name__)
 
 _MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -74,6 +77,28 @@ class IndexFiles:
         except (ValidationError, OSError) as error:
             raise IndexCorrupt(f"{_MANIFEST} cannot be read ({type(error).__name__})") from None
 
+    def open(self, reader: LedgerReader, storage: Storage) -> UserIndex | None:
+        """Return what the files hold, None where there is nothing of that ``storage``.
+
+        Raises :class:`IndexCorrupt` when they are broken, or not of this user and ledger.
+        """
+        manifest = self.manifest()
+        while manifest is not None and manifest.storage == storage:
+            try:
+                self.check_anchor(manifest, reader)
+                return self.load(manifest)
+            except IndexCorrupt:
+                # Another process may have switched to a newer snapshot between the manifest and the file it named.
+                read, manifest = manifest, self.manifest()
+                if manifest == read:
+                    raise
+        return None
+
+    def check_anchor(self, manifest: Manifest, reader: LedgerReader) -> None:
+        """Raise :class:`IndexCorrupt` unless the ledger has the event that the manifest was written at."""
+        if not reader.is_anchor(self.user_id, manifest.position, manifest.anchor):
+            raise IndexCorrupt("it is not of this ledger and user")
+
     def load(self, manifest: Manifest) -> UserIndex:
         """Map the snapshot that ``manifest`` names; raise :class:`IndexCorrupt` when it is not what it should be."""
         path = self.folder / manifest.file
@@ -97,10 +122,13 @@ class IndexFiles:
         return UserIndex(manifest.dimensions, manifest.storage, snapshot=snapshot, position=manifest.position)
 
     def save(self, snapshot: Any, storage: Storage, position: int, anchor: str) -> Manifest:
-        """Write a snapshot and switch the manifest to it; return the new manifest."""
+        """Write a snapshot and switch the manifest to it; return the new manifest.
+
+        A rebuild and a service may both write here: one waits for the other.
+        """
         folder = self.folder
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"snapshot.{os.getpid()}.tmp"
+        temporary = folder / f"snapshot.{os.getpid()}.{threading.get_ident()}.tmp"
         faiss.write_index(snapshot, str(temporary))
         manifest = Manifest(
             model=self.space.model,
@@ -114,14 +142,33 @@ class IndexFiles:
             bytes=temporary.stat().st_size,
             checksum=_checksum(temporary),
         )
-        replace_durably(temporary, folder / manifest.file)
-        write_durably(folder / _MANIFEST, manifest.model_dump_json(indent=2).encode())
-        for stale in folder.iterdir():
-            # A mapped file stays readable to whoever has it open; a temporary one of a killed process helps nobody.
-            if (stale.suffix == ".faiss" and stale.name != manifest.file) or _abandoned(stale):
-                stale.unlink(missing_ok=True)
-        fsync_path(folder)
+        with _locked(folder):
+            replace_durably(temporary, folder / manifest.file)
+            write_durably(folder / _MANIFEST, manifest.model_dump_json(indent=2).encode())
+            for stale in folder.iterdir():
+                # A mapped file stays readable to whoever has it open; a temporary one of a killed process helps nobody.
+                if (stale.suffix == ".faiss" and stale.name != manifest.file) or _abandoned(stale):
+                    stale.unlink(missing_ok=True)
+            fsync_path(folder)
         return manifest
+
+    def remove(self) -> None:
+        """Remove these files, and the folders above them up to the user's own that hold nothing else."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self.folder.parent, self.folder.parent.parent):
+            with contextlib.suppress(OSError):  # something else is in it, or it is gone already
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the right to switch snapshots in a folder; it ends with the process at the latest."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _abandoned(path: Path) -> bool:

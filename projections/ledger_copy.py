@@ -6,7 +6,6 @@ copy is written under another name in the same folder, brought to the disk, open
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -37,7 +36,7 @@ def back_up(settings: StorageSettings, target: Path, *, force: bool = False, clo
     source = settings.ledger_path
     target = _accepted(target, settings.storage_dir, force=force)
     schema_revision(source)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.tmp")
     try:
         _copy(source, temporary)
         head = _proved_head(temporary)

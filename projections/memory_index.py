@@ -4,6 +4,9 @@ A user's index follows the ledger by itself: whoever opens or searches it first 
 and takes their vectors from the cache. What the cache lacks (a turn of a moment ago) is embedded together with the
 query, in the same request, so that a new memory can be found at once. Everything that takes longer is left to
 :meth:`MemoryIndex.maintain`, which runs in the background.
+
+Which model a user's memory is searched with is read from the ledger at the beginning of each search, and the query goes
+to the client of that very model: a rebuild may activate another at any moment, and what has begun ends with the old.
 """
 
 from __future__ import annotations
@@ -19,18 +22,14 @@ from typing import Any, TypeVar
 
 from sqlalchemy.exc import DatabaseError
 
-from domain.errors import (
-    EmbeddingMisfit,
-    EmbeddingRejected,
-    IndexCatchingUp,
-    IndexCorrupt,
-    IndexUnavailable,
-)
+from domain.errors import EmbeddingRejected, IndexCatchingUp, IndexCorrupt, IndexUnavailable
+from domain.identity import SYSTEM_ID
 from domain.ledger import Ledger
 from domain.memory import FacetText
-from projections.activation import REBUILD_COMMAND, ActiveModel
+from projections.activation import ActiveModel
 from projections.embedder import Embedder
-from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors
+from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors, embed_beginning
+from projections.embedding_clients import SpaceClient
 from projections.follower import safe_message
 from projections.index_files import IndexFiles
 from projections.index_rows import hash_of, index_rows, ready_count
@@ -64,24 +63,25 @@ class Found:
         return self.index.cosines(self.query, turn_positions)
 
 
-_Prepared = tuple[EmbeddingSpace, UserIndex, list[FacetText]]
+_Prepared = tuple[SpaceClient, UserIndex, list[FacetText]]
 T = TypeVar("T")
 
 
 class MemoryIndex:
-    """Searches every user's index of the configured embedding model. To be used from one event loop."""
+    """Searches every user's index of the embedding model that is active for them. To be used from one event loop."""
 
     def __init__(
         self, ledger: Ledger, client: EmbeddingClient, cache: VectorCache, settings: ProjectionSettings
     ) -> None:
         self._ledger = ledger
-        self._client = client
         self._cache = cache
         self._settings = settings
         self._open: OrderedDict[tuple[str, EmbeddingSpace], UserIndex] = OrderedDict()
         self._open_lock = threading.Lock()
-        self._embedders: dict[EmbeddingSpace, Embedder] = {}
-        self._active = ActiveModel(ledger, client, settings)
+        self._embedders: dict[SpaceClient, Embedder] = {}
+        self._active = ActiveModel(ledger, client, cache, settings)
+        self.notice: str | None = None
+        """What the operator is told where memory in general is searched with another model than the configured one."""
         self.failing = False
         """Whether the last index that had fallen behind could not be brought up to date."""
         self._maintaining: dict[str, asyncio.Task[None]] = {}
@@ -89,42 +89,42 @@ class MemoryIndex:
     async def search(self, user_id: str, query: str, count: int) -> Found:
         """Return the ``count`` memories of a user nearest to ``query``.
 
-        Raises an :class:`EmbeddingError` when the query cannot be embedded, :class:`EmbeddingModelMismatch` when a
-        rebuild is needed, :class:`IndexCatchingUp` when the index has fallen too far behind to wait for it.
+        Raises an :class:`EmbeddingError` when the query cannot be embedded, :class:`EmbeddingModelMismatch` when nobody
+        serves the index's model any more, :class:`IndexCatchingUp` when it has fallen too far behind to wait for it.
         """
         try:
             prepared = await _in_thread(self._prepared, user_id)
             if prepared is None:
-                await self._active.space_of(user_id)
+                await self._active.of(user_id)
                 prepared = await _in_thread(self._prepared, user_id)
                 assert prepared is not None
         except IndexCatchingUp:
             self._maintain_later(user_id)
             raise
-        space, _, pending = prepared
+        client, _, pending = prepared
         started = time.perf_counter()
-        vectors = await self._embed_query(space, query, pending)
+        vectors = await self._embed_query(client, query, pending)
         embedded = time.perf_counter()
         index, position, hits = await _in_thread(self._searched, user_id, prepared, vectors, count)
         searched = time.perf_counter()
         return Found(
-            hits, space, position, (embedded - started) * 1000, (searched - embedded) * 1000, index, vectors[0]
+            hits, client.space, position, (embedded - started) * 1000, (searched - embedded) * 1000, index, vectors[0]
         )
 
     def _prepared(self, user_id: str) -> _Prepared | None:
         """Return what a search needs, the texts to embed with its query last; None before any model was activated."""
-        space = self._active.known_space(user_id)
-        return (space, *self._caught_up(user_id, space)) if space is not None else None
+        client = self._active.known(user_id)
+        return (client, *self._caught_up(user_id, client.space)) if client is not None else None
 
     def _searched(
         self, user_id: str, prepared: _Prepared, vectors: Vectors, count: int
     ) -> tuple[UserIndex, int, list[Hit]]:
         """Take in the vectors that came with the query's, and search."""
         # The index itself is carried along: by now it may have been closed to make room for others.
-        space, index, pending = prepared
+        client, index, pending = prepared
         if len(vectors) > 1:
-            self.embedder(space).keep(_distinct(pending), vectors[1:])
-            index, _ = self._caught_up(user_id, space)
+            self.embedder(client.space).keep(_distinct(pending), vectors[1:])
+            index, _ = self._caught_up(user_id, client.space)
         return index, index.position, index.search(vectors[0], count)
 
     def _maintain_later(self, user_id: str) -> None:
@@ -151,8 +151,23 @@ class MemoryIndex:
         await self._active.close()
 
     async def space_of(self, user_id: str) -> EmbeddingSpace:
-        """Return the space in which a user's memory is searched; raises as :meth:`ActiveModel.space_of`."""
-        return await self._active.space_of(user_id)
+        """Return the space in which a user's memory is searched; raises as :meth:`ActiveModel.of`."""
+        space = (await self._active.of(user_id)).space
+        if user_id == SYSTEM_ID:
+            self.notice = self._active.notice(space)
+        return space
+
+    async def check_endpoint(self) -> None:
+        """See at the start whether the active model answers and is still the one memory was indexed with.
+
+        Raises as :meth:`search` does; then no question is embedded there until it is that model again.
+        """
+        space = await self.space_of(SYSTEM_ID)
+        await self._active.clients.of_space(space).check(timeout_s=self._settings.emb_timeout_s)
+
+    def trouble(self, space: EmbeddingSpace) -> str | None:
+        """Return why the last call to the endpoints of a space failed, None when it did not."""
+        return self._active.clients.of_space(space).trouble
 
     async def maintain(self, user_id: str) -> None:
         """Bring a user's index up to the ledger, however far behind it is, and take a snapshot where it is due.
@@ -170,40 +185,38 @@ class MemoryIndex:
 
     def embedder(self, space: EmbeddingSpace) -> Embedder:
         """Return the embedder of a space for work in the background."""
-        if space not in self._embedders:
-            self._embedders[space] = Embedder(
-                self._client, self._cache, space, batch=self._settings.emb_batch, timeout_s=_MAINTENANCE_TIMEOUT_S
+        client = self._active.clients.of_space(space)
+        if client not in self._embedders:
+            self._embedders[client] = Embedder(
+                client, self._cache, space, batch=self._settings.emb_batch, timeout_s=_MAINTENANCE_TIMEOUT_S
             )
-        return self._embedders[space]
+        return self._embedders[client]
 
-    async def _embed_query(self, space: EmbeddingSpace, query: str, pending: Sequence[FacetText]) -> Vectors:
+    async def _embed_query(self, client: SpaceClient, query: str, pending: Sequence[FacetText]) -> Vectors:
         """Embed the query and, in the same request, memories that have no vector yet.
 
         Returns float32 of shape (1 + texts, dimensions), the query first; with one row where only it could be embedded.
         """
         texts = _distinct(pending)
-        prefixed = [self._client.query_prefix + query, *(space.passage_prefix + text for text in texts)]
+        prefixed = [client.query_prefix + query, *(client.space.passage_prefix + text for text in texts)]
         try:
-            vectors = await self._client.embed(prefixed, timeout_s=self._settings.emb_timeout_s)
+            return await client.embed(prefixed, timeout_s=self._settings.emb_timeout_s)
         except EmbeddingRejected:
             # One of the memories is to blame (the background finds out which), or the query is too long.
-            vectors = await self._client.embed_query(query, timeout_s=self._settings.emb_timeout_s)
-        if vectors.shape[1] != space.dimensions:
-            raise EmbeddingMisfit(
-                f"{space.model} now gives vectors of {vectors.shape[1]} numbers, memory is indexed with "
-                f"{space.dimensions}: run `{REBUILD_COMMAND}`"
-            )
-        return vectors
+            return await embed_beginning(client, prefixed[0], timeout_s=self._settings.emb_timeout_s)
 
     def _caught_up(self, user_id: str, space: EmbeddingSpace) -> tuple[UserIndex, list[FacetText]]:
         """Return the user's index, and the few texts it still lacks because they have no vector."""
-        for _ in range(_EVENTS_PER_SEARCH_MAX // _EVENTS_PER_READ + 1):
-            index, missing = self._catch_up_once(user_id, space)
-            if missing is None:
-                return index, []
-            if missing:
-                # More than a query can take along is the background's to embed; meanwhile the older memories serve.
-                return index, _taken_along(missing)
+        for _ in range(2):
+            for _ in range(_EVENTS_PER_SEARCH_MAX // _EVENTS_PER_READ + 1):
+                index, missing = self._catch_up_once(user_id, space)
+                if missing is None:
+                    return index, []
+                if missing:
+                    # More than a query can take along is the background's to embed; meanwhile the older memories serve.
+                    return index, _taken_along(missing)
+            if not self._opened_again(user_id, space, index):
+                break
         raise IndexCatchingUp("the index of this user is being built in the background: try again in a moment")
 
     def _catch_up_once(self, user_id: str, space: EmbeddingSpace) -> tuple[UserIndex, list[FacetText] | None]:
@@ -236,9 +249,14 @@ class MemoryIndex:
         key = (user_id, space)
         with self._open_lock:
             index = self._open.get(key)
-            if index is not None:
-                self._open.move_to_end(key)
-                return index
+        if index is not None and self._stands(user_id, index.position):
+            with self._open_lock:
+                if key in self._open:
+                    self._open.move_to_end(key)
+            return index
+        with self._open_lock:
+            if self._open.get(key) is index:
+                self._open.pop(key, None)  # what it was made of was erased
         index = self._load(user_id, space)
         with self._open_lock:
             index = self._open.setdefault(key, index)
@@ -247,26 +265,43 @@ class MemoryIndex:
                 self._open.popitem(last=False)
         return index
 
+    def _opened_again(self, user_id: str, space: EmbeddingSpace, index: UserIndex) -> bool:
+        """Close an index that lags behind its own file; False where the file is no further.
+
+        One that was open before another model was active knows nothing of what a rebuild has written meanwhile.
+        """
+        try:
+            manifest = self._files(user_id, space).manifest()
+        except IndexCorrupt:
+            return False
+        if manifest is None or manifest.position <= index.position:
+            return False
+        with self._open_lock:
+            if self._open.get((user_id, space)) is index:
+                del self._open[user_id, space]
+        return True
+
+    def _stands(self, user_id: str, position: int) -> bool:
+        """Tell whether an index that goes up to ``position`` is still one of this user's events."""
+        return not position or self._ledger.reader.belongs(user_id, position)
+
     def _load(self, user_id: str, space: EmbeddingSpace) -> UserIndex:
         empty = UserIndex(space.dimensions, self._settings.index_storage)
-        files = self._files(user_id, space)
         try:
-            manifest = files.manifest()
-            if manifest is None or manifest.storage != empty.storage:
-                return empty
-            if self._ledger.reader.is_anchor(user_id, manifest.position, manifest.anchor):
-                return files.load(manifest)
+            index = self._files(user_id, space).open(self._ledger.reader, empty.storage)
         except IndexCorrupt as error:
             log.warning("an index is built again from the ledger: %s", error)
-        else:
-            log.warning("an index is built again from the ledger: it is not of this ledger and user")
-        return empty
+            return empty
+        return index or empty
 
     def _take_snapshot(self, user_id: str, space: EmbeddingSpace, index: UserIndex) -> None:
         snapshot, position = index.snapshot()
         files = self._files(user_id, space)
         anchor = self._ledger.reader.hash_at(position)
         manifest = files.save(snapshot, index.storage, position, anchor)
+        if not self._stands(user_id, position):
+            files.remove()  # erased while it was written: the folder may be there again after the erasure removed it
+            return
         index.adopt(files.load(manifest))
 
     def _files(self, user_id: str, space: EmbeddingSpace) -> IndexFiles:

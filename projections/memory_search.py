@@ -61,6 +61,11 @@ class MemorySearch:
         self._catching_up: dict[str, asyncio.Task[None]] = {}
         self._closing = threading.Event()
 
+    @property
+    def notice(self) -> str | None:
+        """What a person should be told of how memory is searched by meaning, None where all is as configured."""
+        return self._index.notice
+
     async def search(self, user_id: str, query: str, count: int, mode: RetrievalMode) -> Searched:
         """Return the ``count`` memories of a user that fit ``query`` best.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain as joined
@@ -19,6 +20,7 @@ from pathlib import Path
 from domain.identity import SYSTEM_ID, StreamId, file_name
 from domain.reader import LedgerReader, StoredEvent
 from projections import event_file
+from projections.durable import fsync_path
 from projections.event_file import MirrorLineCorrupt, Tail
 
 _BATCH_EVENTS = 200
@@ -69,6 +71,33 @@ class Mirror:
     def path(self, stream: StreamId) -> Path:
         """Return the file of a conversation, of a user's own stream or of the system's."""
         return mirror_path(self._storage_dir, stream)
+
+    def files_of(self, user_id: str) -> list[Path]:
+        """Return all files of a user's folder, those of the indices included."""
+        return [path for path in self.folder(user_id).rglob("*") if path.is_file()]
+
+    def replace_user(self, user_id: str, pseudonym: str, name: str) -> int:
+        """Remove a user's folder with all that is in it and mirror what the ledger has now; return how many files went.
+
+        For an erasure, which ``name`` tells from others: what an interrupted call left behind is removed too.
+        """
+        with self._locked():
+            folder, going = self.folder(user_id), self._storage_dir / "users" / f"~{name}"
+            files = len(self.files_of(user_id))
+            if going.exists():
+                shutil.rmtree(going)
+            if folder.exists():
+                # Moved away at once: whoever is about to write an index into it finds no folder.
+                folder.replace(going)
+                shutil.rmtree(going)
+                fsync_path(folder.parent)
+            for stream in (*self._reader.streams_of(pseudonym), *self._reader.streams_of(user_id)):
+                self._rewrite(stream)
+        return files
+
+    def folder(self, user_id: str) -> Path:
+        """Return the folder of a user, in which the indices lie too."""
+        return self._storage_dir / "users" / file_name(user_id)
 
     async def advance(self) -> bool:
         """Mirror one page of conversations or one batch of events; True when there may be more."""

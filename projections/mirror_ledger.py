@@ -18,7 +18,7 @@ from domain.errors import OpmError
 from domain.identity import StreamId
 from domain.reader import StoredEvent
 from domain.sqlite import DRIVER
-from domain.verification import ChainCheck, Finding, LedgerHead, verified_since
+from domain.verification import ChainCheck, Finding, LedgerHead, hash_of, odd_column, verified_since
 from migrations.runner import migrate
 from projections.event_file import MirrorLineCorrupt, event_of
 from projections.mirror import mirror_files, mirror_path
@@ -92,9 +92,8 @@ def _taken(connection: Any, storage_dir: Path, path: Path) -> Iterator[Finding]:
             if not line.endswith(b"\n"):
                 yield Finding("mirror", "the file ends within this line: its event is lost", None, shown, number)
                 return
-            try:
-                event = event_of(line.decode())
-            except (MirrorLineCorrupt, UnicodeDecodeError):
+            event = _event(line)
+            if event is None:
                 yield Finding("mirror", "the line is not an event as it was written", None, shown, number)
                 continue
             if mirror_path(storage_dir, StreamId(event.user_id, event.conversation_id)) != path:
@@ -105,3 +104,12 @@ def _taken(connection: Any, storage_dir: Path, path: Path) -> Iterator[Finding]:
                 connection.execute(f"INSERT INTO scratch.lines VALUES ({marks})", astuple(event))  # noqa: S608
             except DRIVER.IntegrityError:
                 yield Finding("mirror", "another line has this position, too", event.position, shown, number)
+
+
+def _event(line: bytes) -> StoredEvent | None:
+    """Return the event of a line, None where not every hash that the line carries is that of what it says."""
+    try:
+        event = event_of(line.decode())
+    except (MirrorLineCorrupt, UnicodeDecodeError):
+        return None
+    return event if odd_column(event) is None and hash_of(event) == event.hash else None

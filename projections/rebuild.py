@@ -1,205 +1,233 @@
-"""``python -m projections.rebuild``: builds the indices of the configured embedding model and makes it the active one.
+"""``python -m projections.rebuild``: what an operator does with memory's indices, beside a running service or without.
 
-To be run after an embedding-model swap, beside a running service or without one. First every text that the vector cache
-does not know for this model is embedded; then each user's index is written beside the ones of the old model; last an
-event is appended that activates the new model, which a running service notices by itself. Interrupted at any point, the
-next run goes on from the cache. What is appended meanwhile is added by the service when it opens the index.
+Without a further word it builds the indices of the configured embedding model and makes that the active one, to be run
+after an embedding-model swap (see :mod:`projections.generation`). Other words tell what that would cost, compare the
+indices with the ledger, or drop what is out of use. Results go to standard output (``--json``: one JSON document),
+everything else to standard error. Exit status: 0 done, 1 something differs or failed, 2 bad arguments.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import sys
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
 
-from tenacity import (
-    AsyncRetrying,
-    before_sleep_log,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_exponential,
-    wait_random,
-)
-from tqdm import tqdm
-
-from domain.errors import EmbeddingUnavailable, InvalidInput, OpmError
-from domain.events import EmbeddingModelActivated, NewEvent
-from domain.identity import SYSTEM_STREAM, check_id, user_stream
+from domain.errors import InvalidInput, OpmError
+from domain.identity import check_id
 from domain.ledger import Ledger
-from domain.memory import FacetText
 from domain.settings import load_settings
 from migrations.runner import migrate
-from projections.embedder import Embedder
 from projections.embedding_client import EmbeddingClient
-from projections.index_files import IndexFiles
-from projections.index_rows import hash_of, index_rows, ready_count
-from projections.settings import ProjectionSettings
-from projections.user_index import UserIndex
+from projections.embedding_clients import recordable_url
+from projections.generation import Rebuilt, only_one, rebuild
+from projections.prune import Pruned, prune
+from projections.rebuild_plan import Plan, plan
+from projections.settings import ProjectionSettings, http_url
 from projections.vector_cache import VectorCache
-
-log = logging.getLogger(__name__)
-
-_EVENTS_PER_READ = 1024
-_USERS_PER_READ = 1000
-_TIMEOUT_S = 120.0
-_ATTEMPTS = 8
-_BACKOFF_MAX_S = 30.0
+from projections.verify_indices import Difference, verify_indices
 
 DONE, FAILED, BAD_ARGUMENTS = 0, 1, 2
 
 
-@dataclass(frozen=True, slots=True)
-class Rebuilt:
-    """What a rebuild did."""
-
-    users: int
-    vectors: int
-    embedded: int
-    position: int
-
-
-async def rebuild(
-    ledger: Ledger, client: EmbeddingClient, cache: VectorCache, settings: ProjectionSettings, *, user_id: str | None
-) -> Rebuilt:
-    """Build the index of one user or of all with the configured model, then activate that model for them.
-
-    Raises :class:`EmbeddingError` when the endpoint stays away; what was embedded until then is kept.
-    """
-    probe = await client.embed([client.query_prefix + "dimension"], timeout_s=_TIMEOUT_S)
-    space = client.space(probe.shape[1])
-    embedder = Embedder(client, cache, space, batch=settings.emb_batch, timeout_s=_TIMEOUT_S)
-    position = ledger.reader.head_position()
-    embedded = await _embed_all(ledger, cache, embedder, user_id)
-    users = [user_id] if user_id is not None else list(_users(ledger))
-    vectors = 0
-    for user in tqdm(users, desc="indices", unit="user", disable=None):
-        index = await asyncio.to_thread(_build, ledger, cache, embedder, user)
-        vectors += len(index)
-        await asyncio.to_thread(_write, ledger, IndexFiles(settings.users_dir, user, space), index)
-    payload = EmbeddingModelActivated(
-        model=space.model,
-        dimensions=space.dimensions,
-        passage_prefix=space.passage_prefix,
-        memories=ledger.reader.count_turns(user_id),
-        vectors=vectors,
-        ledger_position=position,
-    )
-    event = NewEvent(ledger.clock.new_id(), payload)
-    stream = SYSTEM_STREAM if user_id is None else user_stream(user_id)
-    await asyncio.wrap_future(ledger.append(stream, lambda _head: [event]))
-    if user_id is None:
-        # A service that notices the new model need not read what was embedded here.
-        await asyncio.to_thread(cache.put, embedder.space_id, {}, position=position)
-    return Rebuilt(users=len(users), vectors=vectors, embedded=embedded, position=position)
-
-
-async def _embed_all(ledger: Ledger, cache: VectorCache, embedder: Embedder, user_id: str | None) -> int:
-    """Embed every text that the cache does not know; return how many that were."""
-    embedded = 0
-    total = ledger.reader.count_facets(user_id)
-    with tqdm(total=total, desc="texts", unit="text", disable=None) as progress:
-        for texts in _facet_texts(ledger, user_id):
-            async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(EmbeddingUnavailable),
-                wait=wait_exponential(multiplier=0.5, max=_BACKOFF_MAX_S) + wait_random(0, 0.5),
-                stop=stop_after_attempt(_ATTEMPTS),
-                before_sleep=before_sleep_log(log, logging.WARNING),
-                reraise=True,
-            ):
-                with attempt:
-                    embedded += await embedder.embed_missing([text.text for text in texts if text.text is not None])
-            await asyncio.to_thread(cache.checkpoint)
-            progress.update(len(texts))
-    return embedded
-
-
-def _build(ledger: Ledger, cache: VectorCache, embedder: Embedder, user_id: str) -> UserIndex:
-    index = UserIndex(embedder.space.dimensions, "fp16" if cache.half else "fp32")
-    for read in _facet_texts(ledger, user_id):
-        known = cache.get(embedder.space_id, [key for change in read if (key := hash_of(change)) is not None])
-        # What was recorded after the last embedding call has no vector yet: the service goes on from there.
-        ready = ready_count(read, known)
-        rows = index_rows(read[:ready], known, embedder.space.dimensions)
-        index.extend(
-            index.position,
-            rows.positions,
-            rows.keys,
-            rows.vectors,
-            read[ready - 1].position if ready else index.position,
-            withdrawn=rows.withdrawn,
-        )
-        if ready < len(read):
-            break
-    return index
-
-
-def _write(ledger: Ledger, files: IndexFiles, index: UserIndex) -> None:
-    snapshot, position = index.snapshot()
-    files.load(files.save(snapshot, index.storage, position, ledger.reader.hash_at(position)))
-
-
-def _facet_texts(ledger: Ledger, user_id: str | None) -> Iterator[list[FacetText]]:
-    position = 0
-    while True:
-        after = position
-        texts, position = ledger.reader.facet_texts(user_id, after, _EVENTS_PER_READ)
-        if position == after:
-            return
-        yield texts
-
-
-def _users(ledger: Ledger) -> Iterator[str]:
-    last = ""
-    while users := ledger.reader.users_after(last, _USERS_PER_READ):
-        yield from users
-        last = users[-1]
-
-
-async def _run(settings: ProjectionSettings, user_id: str | None) -> Rebuilt:
-    migrate(settings.ledger_path)
-    ledger = Ledger(settings.ledger_path)
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return its exit status: 0 done, 1 something differs or failed, 2 bad arguments."""
+    given = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
-        if user_id is not None and not ledger.reader.count_turns(user_id):
-            raise InvalidInput("--user", user_id, "name a user who has memories")
-        cache = VectorCache(settings.vector_cache_path, half=settings.index_storage == "fp16")
-        client = EmbeddingClient(settings)
+        settings = _settings(given)
+        user_id = check_id("--user", given.user) if given.user is not None else None
+        if given.verify:
+            return _verify(settings, user_id, as_json=given.json)
+        if given.prune:
+            return _prune(settings, dry_run=given.dry_run, as_json=given.json)
+        if given.dry_run:
+            return _plan(settings, user_id, as_json=given.json)
+        return _rebuild(settings, user_id, as_json=given.json)
+    except InvalidInput as error:
+        sys.stderr.write(f"rebuild: {error}\n")
+        return BAD_ARGUMENTS
+    except OpmError as error:
+        sys.stderr.write(f"rebuild: {error}\n")
+        return FAILED
+    except KeyboardInterrupt:
+        sys.stderr.write("rebuild: interrupted; what was embedded is kept, run it again to go on\n")
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m projections.rebuild",
+        description="Build memory's indices with an embedding model and make that the active one.",
+        allow_abbrev=False,
+    )
+    whose = parser.add_mutually_exclusive_group()
+    whose.add_argument("--user", metavar="U", help="this user's index only")
+    whose.add_argument("--all", action="store_true", help="everybody's (the default)")
+    parser.add_argument("--model", metavar="M", help="the embedding model (default: EMB_MODEL)")
+    parser.add_argument("--base-url", metavar="URL", help="where it is served (default: EMB_BASE_URL)")
+    parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--verify", action="store_true", help="compare the live indices with the ledger; change nothing")
+    what.add_argument("--prune", action="store_true", help="drop generations and vectors that are out of use")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    parser.set_defaults(check=parser.error)
+    return parser
+
+
+def _settings(given: argparse.Namespace) -> ProjectionSettings:
+    """Return the settings of the environment, with what the arguments say over them."""
+    if given.verify and given.dry_run:
+        given.check("--dry-run goes with a rebuild or with --prune; --verify changes nothing anyway")
+    if given.prune and given.user is not None:
+        given.check("--prune is for everybody's indices: leave --user out")
+    overrides: dict[str, object] = {}
+    if given.model is not None:
+        if not given.model.strip():
+            raise InvalidInput("--model", given.model, "name the embedding model")
+        overrides["emb_model"] = given.model
+    if given.base_url is not None:
         try:
-            return await rebuild(ledger, client, cache, settings, user_id=user_id)
-        finally:
-            await client.close()
-            cache.close()
+            overrides["emb_base_url"] = http_url(given.base_url)
+        except ValueError as error:
+            raise InvalidInput("--base-url", recordable_url(given.base_url), str(error)) from None
+    return load_settings(ProjectionSettings, **overrides)
+
+
+def _rebuild(settings: ProjectionSettings, user_id: str | None, *, as_json: bool) -> int:
+    started = time.monotonic()
+    with only_one(settings):
+        migrate(settings.ledger_path)
+        with _opened(settings) as (ledger, cache):
+            _check_user(ledger, user_id)
+            done = asyncio.run(_with_client(ledger, cache, settings, user_id))
+    seconds = time.monotonic() - started
+    if as_json:
+        _print_json(_document(done, seconds))
+    else:
+        sys.stdout.write(
+            f"{done.space.model} is active for {_count(done.users, 'user')}: {done.vectors} vectors, "
+            f"{done.embedded} embedded now, the others from the cache ({seconds:.1f} s)\n"
+        )
+    return DONE
+
+
+async def _with_client(
+    ledger: Ledger, cache: VectorCache, settings: ProjectionSettings, user_id: str | None
+) -> Rebuilt:
+    client = EmbeddingClient(settings)
+    try:
+        return await rebuild(ledger, client, cache, settings, user_id=user_id)
     finally:
+        await client.close()
+
+
+def _plan(settings: ProjectionSettings, user_id: str | None, *, as_json: bool) -> int:
+    planned = Plan(settings.emb_model, 0, 0, 0, 0, 1, 0, 0)
+    if settings.ledger_path.exists():
+        with _opened(settings, writes=False) as (ledger, cache):
+            _check_user(ledger, user_id)
+            planned = plan(ledger, cache, settings, user_id)
+    if as_json:
+        _print_json(asdict(planned))
+    else:
+        sys.stdout.write(
+            f"{planned.model}: {planned.events} events, {planned.texts} texts; {planned.to_embed} to embed in about "
+            f"{_count(planned.calls, 'call')}, {planned.cached} in the cache already\n"
+            f"the vector cache keeps {planned.cache_vectors} vectors, {_megabytes(planned.cache_bytes)}\n"
+        )
+    return DONE
+
+
+def _verify(settings: ProjectionSettings, user_id: str | None, *, as_json: bool) -> int:
+    differences: list[Difference] = []
+    with _opened(settings) as (ledger, cache):
+        _check_user(ledger, user_id)
+        for difference in verify_indices(ledger, cache, settings, user_id):
+            differences.append(difference)
+            if not as_json:
+                whose = f"user {difference.user_id!r}" if difference.user_id else "everybody"
+                sys.stdout.write(f"{whose}: {difference.kind}: {difference.detail}\n")
+    if as_json:
+        _print_json({"ok": not differences, "differences": [asdict(difference) for difference in differences]})
+    elif not differences:
+        sys.stdout.write("the live indices hold what the ledger says\n")
+    else:
+        sys.stderr.write("a service builds a broken file again by itself; for the rest run the rebuild\n")
+    return FAILED if differences else DONE
+
+
+def _prune(settings: ProjectionSettings, *, dry_run: bool, as_json: bool) -> int:
+    with only_one(settings), _opened(settings) as (ledger, cache):
+        pruned = prune(ledger, cache, settings, dry_run=dry_run)
+    if as_json:
+        _print_json({"dry_run": dry_run, "freed_bytes": pruned.freed_bytes, **asdict(pruned)})
+    else:
+        _tell_pruned(pruned, dry_run=dry_run)
+    return DONE
+
+
+def _tell_pruned(pruned: Pruned, *, dry_run: bool) -> None:
+    for folder in pruned.folders:
+        sys.stdout.write(f"users/{folder}\n")
+    models = f" of {', '.join(sorted(set(pruned.models)))}" if pruned.models else ""
+    sys.stdout.write(
+        f"{'would drop' if dry_run else 'dropped'} {_count(len(pruned.folders), 'index', 'indices')} "
+        f"({_megabytes(pruned.folder_bytes)}), {_count(pruned.vectors, 'vector')}{models} "
+        f"({_megabytes(pruned.vector_bytes)}), {_count(pruned.orphans, 'vector')} without a memory "
+        f"({_megabytes(pruned.orphan_bytes)}): {pruned.freed_bytes} bytes\n"
+    )
+
+
+@contextmanager
+def _opened(settings: ProjectionSettings, *, writes: bool = True) -> Iterator[tuple[Ledger, Any]]:
+    """Open the ledger and the vector cache, which is None where it has no file and none is to be made."""
+    ledger = Ledger(settings.ledger_path)
+    cache: VectorCache | None = None
+    try:
+        if writes or settings.vector_cache_path.exists():
+            cache = VectorCache(settings.vector_cache_path, half=settings.index_storage == "fp16")
+        yield ledger, cache
+    finally:
+        if cache is not None:
+            cache.close()
         ledger.close()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return its exit status: 0 done, 1 failed, 2 bad arguments."""
-    parser = argparse.ArgumentParser(prog="python -m projections.rebuild", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--user", metavar="U", help="rebuild this user's index only (default: everybody's)")
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    out, err = sys.stdout, sys.stderr
-    try:
-        settings = load_settings(ProjectionSettings)
-        user_id = check_id("--user", given.user) if given.user is not None else None
-        done = asyncio.run(_run(settings, user_id))
-    except InvalidInput as error:
-        err.write(f"rebuild: {error}\n")
-        return BAD_ARGUMENTS
-    except OpmError as error:
-        err.write(f"rebuild: {error}\n")
-        return FAILED
-    except KeyboardInterrupt:
-        err.write("rebuild: interrupted; what was embedded is kept, run it again to go on\n")
-        return FAILED
-    out.write(
-        f"{settings.emb_model} is active for {done.users} user{'s' * (done.users != 1)}: {done.vectors} vectors, "
-        f"{done.embedded} embedded now, the others from the cache\n"
-    )
-    return DONE
+def _check_user(ledger: Ledger, user_id: str | None) -> None:
+    if user_id is not None and not ledger.reader.count_turns(user_id):
+        raise InvalidInput("--user", user_id, "name a user who has memories")
+
+
+def _document(done: Rebuilt, seconds: float) -> dict[str, Any]:
+    return {
+        "model": done.space.model,
+        "dimensions": done.space.dimensions,
+        "users": done.users,
+        "memories": done.memories,
+        "vectors": done.vectors,
+        "embedded": done.embedded,
+        "ledger_position": done.position,
+        "seconds": round(seconds, 3),
+    }
+
+
+def _print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from domain.clock import Clock
-from domain.errors import LedgerLocked, LedgerReadFailed, LedgerSchemaError, OpmError, shown
+from domain.errors import InvalidInput, LedgerLocked, LedgerReadFailed, LedgerSchemaError, OpmError
 from domain.settings import StorageSettings
 from domain.sqlite import DRIVER, WriterLock
 from domain.verification import GENESIS_HEAD, LedgerHead
@@ -31,6 +31,8 @@ from projections.verify_storage import head_of, verify_ledger_file
 _BESIDE = ("", "-wal", "-shm", "-journal")
 """The files of a SQLite database, by what is appended to its name."""
 _PROJECTIONS = ("users", "system")
+"""Folders of what belongs to one ledger and no other."""
+_VECTOR_CACHE = "vectors.sqlite3"
 
 
 class RestoreRefused(OpmError):
@@ -48,13 +50,13 @@ class Restored:
 def restore_backup(settings: StorageSettings, backup: Path, clock: Clock | None = None) -> Restored:
     """Put a copy of ``backup`` in the ledger's place.
 
-    Raises :class:`RestoreRefused` or :class:`LedgerSchemaError` when that is no whole ledger or one of a newer version,
-    :class:`LedgerLocked` while anybody has the present ledger open.
+    Raises :class:`InvalidInput` when there is no such file, :class:`RestoreRefused` or :class:`LedgerSchemaError` when
+    it is no whole ledger or one of a newer version, :class:`LedgerLocked` while anybody has the present one open.
     """
+    if not backup.is_file():
+        raise InvalidInput("PATH", str(backup), "there is no such file: name a backup that `opm backup` made")
 
     def make(new: Path) -> LedgerHead:
-        if not backup.is_file():
-            raise RestoreRefused(f"there is no file {shown(str(backup))}: name a backup that `opm backup` made")
         for part in _BESIDE:  # a ledger copied by hand may have its newest events in the file beside it
             beside = backup.with_name(backup.name + part)
             if beside.exists() and part != "-shm":
@@ -143,15 +145,15 @@ def _put_in_place(settings: StorageSettings, new: Path, clock: Clock) -> Path | 
         for part in present:
             _keep(part, aside / part.name)
         fsync_path(aside)
-    if settings_cache := _vector_cache(storage_dir):
-        with closing(VectorCache(settings_cache, half=True)) as cache:
+        fsync_path(storage_dir)
+    if (vectors := storage_dir / _VECTOR_CACHE).exists():
+        with closing(VectorCache(vectors, half=True)) as cache:
             cache.forget_positions()
     for folder in projections:
         assert aside is not None
         folder.rename(aside / folder.name)
-    for part in present:
-        if part != path:
-            part.unlink()
+    for ending in _BESIDE[1:]:  # SQLite would take what lies beside the new ledger for its own
+        path.with_name(path.name + ending).unlink(missing_ok=True)
     replace_durably(new, path)
     return aside
 
@@ -172,11 +174,7 @@ def _head_if_any(path: Path) -> LedgerHead:
         return GENESIS_HEAD
 
 
-def _vector_cache(storage_dir: Path) -> Path | None:
-    path = storage_dir / "vectors.sqlite3"
-    return path if path.exists() else None
-
-
 def _remove(new: Path) -> None:
     for part in _BESIDE:
         new.with_name(new.name + part).unlink(missing_ok=True)
+    new.with_suffix(".lock").unlink(missing_ok=True)

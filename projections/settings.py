@@ -10,13 +10,14 @@ from pydantic import AfterValidator, Field, SecretStr
 from domain.settings import StorageSettings
 
 
-def _http_url(value: str) -> str:
+def http_url(value: str) -> str:
+    """Return the address of an endpoint without a slash at its end; raise ValueError if it is none."""
     if not value.startswith(("http://", "https://")):
         raise ValueError("give an http:// or https:// address, usually ending in /v1")
     return value.rstrip("/")
 
 
-Endpoint = Annotated[str, AfterValidator(_http_url)]
+Endpoint = Annotated[str, AfterValidator(http_url)]
 
 _PREFIXES = {
     # The families that were trained with a prefix per side lose much of their quality without it.
@@ -43,6 +44,7 @@ class ProjectionSettings(StorageSettings):
     emb_passage_prefix: str | None = Field(default=None, description="put before a memory; default by model family")
     emb_timeout_s: float = Field(default=5.0, gt=0, description="how long a turn waits for the embedding of its query")
     emb_batch: int = Field(default=64, ge=1, le=2048, description="texts in one embedding request")
+    emb_concurrency: int = Field(default=4, ge=1, le=256, description="embedding requests of a rebuild at once")
     index_storage: Literal["fp16", "fp32"] = Field(default="fp16", description="how a number of a vector is stored")
     index_cache_mb: int = Field(
         default=2048, ge=1, description="memory for users' indices; least recently used go first"
@@ -54,14 +56,15 @@ class ProjectionSettings(StorageSettings):
 
     @property
     def query_prefix(self) -> str:
-        return self.emb_query_prefix if self.emb_query_prefix is not None else _family_prefixes(self.emb_model)[0]
+        return self.emb_query_prefix if self.emb_query_prefix is not None else family_prefixes(self.emb_model)[0]
 
     @property
     def passage_prefix(self) -> str:
-        return self.emb_passage_prefix if self.emb_passage_prefix is not None else _family_prefixes(self.emb_model)[1]
+        return self.emb_passage_prefix if self.emb_passage_prefix is not None else family_prefixes(self.emb_model)[1]
 
 
-def _family_prefixes(model: str) -> tuple[str, str]:
+def family_prefixes(model: str) -> tuple[str, str]:
+    """Return the prefixes of questions and of memories with which a model's family was trained."""
     name = model.lower().rsplit("/", maxsplit=1)[-1]
     for family, prefixes in _PREFIXES.items():
         if name.startswith(family) or f"-{family}" in name:

@@ -98,6 +98,19 @@ class UserIndex:
         return self._state.position
 
     @property
+    def snapshot_keys(self) -> Keys:
+        """The keys of the snapshot's rows, in their order."""
+        return self._state.row_keys
+
+    @property
+    def snapshot_codes(self) -> npt.NDArray[np.uint8]:
+        """The snapshot's rows as they are stored: uint8 of shape (rows, bytes of a vector)."""
+        state = self._state
+        if state.snapshot is None or not len(state.row_keys):
+            return np.empty((0, 0), np.uint8)
+        return _codes(state.snapshot)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of memory held, a mapped snapshot counted as if all of it were resident."""
         state = self._state
@@ -187,13 +200,10 @@ class UserIndex:
         Rows are in the order of the ledger, so a snapshot grown step by step equals one built at once.
         """
         state = self._state
-        grown = _empty_snapshot(self.dimensions, self.storage)
+        grown = empty_snapshot(self.dimensions, self.storage)
         if state.snapshot is not None and len(state.sorted_keys):
             # Codes are copied as they are: cheaper than decoding, and nothing is rounded twice.
-            stored: Any = faiss.downcast_index(state.snapshot.index)
-            rows = len(state.sorted_keys)
-            codes = faiss.rev_swig_ptr(stored.codes.data(), rows * stored.code_size).reshape(rows, -1)
-            grown.add_sa_codes(codes, state.row_keys)
+            grown.add_sa_codes(_codes(state.snapshot), state.row_keys)
             if state.replaced:
                 grown.remove_ids(np.fromiter(state.replaced, np.int64))
         if state.tail_rows:
@@ -216,7 +226,7 @@ class UserIndex:
             self._state = replace(fresh, position=old.position, tail_rows=rows, withdrawn=gone)
 
 
-def _empty_snapshot(dimensions: int, storage: Storage) -> Any:
+def empty_snapshot(dimensions: int, storage: Storage) -> Any:
     """Return an empty FAISS index: exact, inner product."""
     inner: Any
     if storage == "fp16":
@@ -224,6 +234,12 @@ def _empty_snapshot(dimensions: int, storage: Storage) -> Any:
     else:
         inner = faiss.IndexFlatIP(dimensions)
     return faiss.IndexIDMap(inner)
+
+
+def _codes(snapshot: Any) -> npt.NDArray[np.uint8]:
+    stored: Any = faiss.downcast_index(snapshot.index)
+    codes: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(stored.codes.data(), snapshot.ntotal * stored.code_size)
+    return codes.reshape(snapshot.ntotal, -1)
 
 
 def _ids(snapshot: Any) -> Keys:

@@ -14,6 +14,7 @@ from domain.errors import EmbeddingModelMismatch
 from domain.identity import SYSTEM_ID
 from domain.ledger import Ledger
 from domain.memory import FacetText
+from projections.embedding_client import EmbeddingSpace
 from projections.memory_index import MemoryIndex
 from projections.vector_cache import VectorCache
 
@@ -33,18 +34,26 @@ class VectorFollower:
         self._cache = cache
         self._position = ledger.reader.head_position()
         self.mismatch: str | None = None
-        """Why memory in general is not searched: what the operator is told, None when all is well."""
+        """What is amiss with the active model: what the operator is told, None when all is well."""
 
     async def advance(self) -> bool:
         """Embed the texts of one bounded batch of events; raise as :class:`MemoryIndex` does."""
+        space = await self._index.space_of(SYSTEM_ID)
         try:
-            space = await self._index.space_of(SYSTEM_ID)
+            more = await self._follow(space)
         except EmbeddingModelMismatch as error:
-            if self.mismatch is None:
-                log.warning("memory is off, turns are answered with the recent window alone: %s", error)
-            self.mismatch = str(error)
+            self._tell(str(error))
             return await self._follow_rebuilt_users()
-        self.mismatch = None
+        self._tell(self._index.notice)
+        return more
+
+    def _tell(self, mismatch: str | None) -> None:
+        """Log what is amiss, once for as long as it stays the same."""
+        if mismatch not in (None, self.mismatch):
+            log.warning("%s", mismatch)
+        self.mismatch = mismatch
+
+    async def _follow(self, space: EmbeddingSpace) -> bool:
         embedder = self._index.embedder(space)
         after = await asyncio.to_thread(self._cache.position, embedder.space_id)
         texts, position = await asyncio.to_thread(self._ledger.reader.facet_texts, None, after, _EVENTS_MAX)
@@ -55,7 +64,7 @@ class VectorFollower:
         return position > after
 
     async def _follow_rebuilt_users(self) -> bool:
-        """Serve the users for whom a rebuild has already activated the configured model."""
+        """Serve the users whose own model answers: a rebuild has activated it for them alone."""
         texts, self._position = await asyncio.to_thread(
             self._ledger.reader.facet_texts, None, self._position, _EVENTS_MAX
         )
@@ -64,6 +73,6 @@ class VectorFollower:
 
     async def _maintain(self, texts: Sequence[FacetText]) -> None:
         for user_id in dict.fromkeys(text.user_id for text in texts):
-            # A user whose index is of another model waits for a rebuild, which embeds what is skipped here.
+            # A user whose model nobody serves any more waits for a rebuild, which embeds what is skipped here.
             with contextlib.suppress(EmbeddingModelMismatch):
                 await self._index.maintain(user_id)

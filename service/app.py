@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from domain.errors import OpmError
 from domain.prompts import load_prompts
 from domain.settings import load_settings
-from service.api import chat, errors, health, history
+from service.api import chat, errors, health, history, memories
 from service.api.access import HostGuard
 from service.house import open_house
 from service.settings import ServiceSettings
@@ -37,7 +37,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         app.add_middleware(HostGuard, allowed=settings.allowed_hosts)
     app.add_middleware(errors.RequestIds)
     app.add_middleware(errors.StartupErrors)
-    for module in (chat, history, health):
+    for module in (chat, history, memories, health):
         app.include_router(module.router)
     return app
 

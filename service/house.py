@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from domain.errors import EmbeddingError, IndexUnavailable, UpstreamError
+from domain.errors import EmbeddingError, IndexUnavailable, OpmError, UpstreamError
 from domain.events import NewEvent, PromptsActivated
-from domain.identity import SYSTEM_ID, SYSTEM_STREAM
+from domain.identity import SYSTEM_STREAM
 from domain.ledger import Ledger
 from domain.prompts import Prompts, load_prompts
 from migrations.runner import migrate
-from projections.activation import REBUILD_COMMAND
 from projections.embedding_client import EmbeddingClient
+from projections.erasure import finish_erasures
 from projections.follower import Follower
 from projections.lexical_files import LexicalFiles
 from projections.lexical_follower import LexicalFollower
@@ -61,6 +61,11 @@ async def open_house(settings: ServiceSettings) -> AsyncIterator[House]:
     prompts = load_prompts(settings.prompts_dir)
     await asyncio.to_thread(migrate, settings.ledger_path)
     ledger = await asyncio.to_thread(Ledger, settings.ledger_path)
+    try:
+        if finished := await asyncio.to_thread(finish_erasures, ledger, settings.storage_dir):
+            log.warning("%d erasures that had been interrupted are finished", finished)
+    except OpmError as error:
+        log.warning("an erasure that was interrupted could not be finished: %s", error)
     cache = await asyncio.to_thread(VectorCache, settings.vector_cache_path, half=settings.index_storage == "fp16")
     embeddings, chat = EmbeddingClient(settings), ChatClient(settings)
     index = MemoryIndex(ledger, embeddings, cache, settings)
@@ -80,7 +85,7 @@ async def open_house(settings: ServiceSettings) -> AsyncIterator[House]:
         await _activate_prompts(ledger, prompts)
         tasks = [asyncio.create_task(follow_alone(settings.storage_dir, followers), name="background")]
         tasks.append(asyncio.create_task(_learn_limits(turns, chat), name="limits"))
-        tasks.append(asyncio.create_task(_try_embeddings(index, embeddings, settings), name="embeddings"))
+        tasks.append(asyncio.create_task(_try_embeddings(index), name="embeddings"))
         yield House(settings, ledger, embeddings, chat, reranker, index, turns, followers, int(time.time()))
     finally:
         for task in tasks:
@@ -124,21 +129,11 @@ async def _learn_limits(turns: TurnService, chat: ChatClient) -> None:
             return
 
 
-async def _try_embeddings(index: MemoryIndex, embeddings: EmbeddingClient, settings: ServiceSettings) -> None:
+async def _try_embeddings(index: MemoryIndex) -> None:
     """Embed a word at the start: trouble is told before a turn meets it, and the first turn finds all warm."""
     try:
-        space = await index.space_of(SYSTEM_ID)
-        vectors = await embeddings.embed([embeddings.query_prefix + "start"], timeout_s=settings.emb_timeout_s)
+        await index.check_endpoint()
     except IndexUnavailable:
         return  # what is amiss is told by the follower of the vectors
     except EmbeddingError as error:
         log.warning("memory is not searched for now: %s", error)
-        return
-    if vectors.shape[1] != space.dimensions:
-        log.warning(
-            "%s gives vectors of %d numbers, memory is indexed with %d: run `%s`",
-            space.model,
-            vectors.shape[1],
-            space.dimensions,
-            REBUILD_COMMAND,
-        )

@@ -22,7 +22,7 @@ from domain.errors import SettingsError
 from domain.prompts import load_prompts
 from domain.settings import load_settings
 from service.settings import ServiceSettings
-from service.supervisor import LaunchError, StopAsked, Supervisor, supervising
+from service.supervisor import LaunchError, ProgramEnded, StopAsked, Supervisor, supervising
 
 HOST = "127.0.0.1"
 ENV_FILE = ".env"
@@ -70,11 +70,17 @@ class LaunchSettings(BaseSettings):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m service.launch", description=__doc__)
-    parser.add_argument("--rebuild", action="store_true", help="rebuild memory's indices with these settings and end")
+    parser = argparse.ArgumentParser(prog="python -m service.launch", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--rebuild",
+        action="store_true",
+        help="rebuild memory's indices with these settings and end; further arguments are the rebuild's own",
+    )
     parser.add_argument("--extras", action="store_true", help="print the extras needed here and end")
     parser.add_argument("--with-parent", action="store_true", help="end when the process that started this ends")
-    options = parser.parse_args(arguments)
+    options, further = parser.parse_known_args(arguments)
+    if further and not options.rebuild:
+        parser.error(f"unrecognized arguments: {' '.join(further)}")
     # GNU make, killed outright, leaves the program in its recipe running.
     parent = os.getppid() if options.with_parent else None
     try:
@@ -87,9 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _check_service(settings)
         with supervising(parent) as supervisor:
             if options.rebuild:
-                rebuild(settings, supervisor)
-            else:
-                launch(settings, supervisor)
+                return rebuild(settings, supervisor, further)
+            launch(settings, supervisor)
     except (SettingsError, LaunchError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -111,12 +116,21 @@ def launch(settings: LaunchSettings, supervisor: Supervisor) -> None:
     supervisor.watch()
 
 
-def rebuild(settings: LaunchSettings, supervisor: Supervisor) -> None:
-    """Run `python -m projections.rebuild`, with the embedded embedding model where none is configured."""
+def rebuild(settings: LaunchSettings, supervisor: Supervisor, arguments: Sequence[str]) -> int:
+    """Run `python -m projections.rebuild`, with the embedded embedding model where none is configured.
+
+    Returns its exit status; what went wrong it has said itself.
+    """
     environment: dict[str, str] = {}
     if "embeddings" in settings.embedded:
         environment = _start_models(settings.model_copy(update={"llm_base_url": "not needed"}), supervisor)
-    supervisor.finish("The rebuild", [sys.executable, "-m", "projections.rebuild"], environment)
+    try:
+        supervisor.finish("The rebuild", [sys.executable, "-m", "projections.rebuild", *arguments], environment)
+    except ProgramEnded as error:
+        if error.code < 0:
+            raise
+        return error.code
+    return 0
 
 
 def api_environment(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from domain.errors import UpstreamError
+from domain.errors import MemoryErased, UpstreamError
 from domain.events import Event, NewEvent, Payload, SummaryFailed, SummaryRecorded, TurnRecorded
 from domain.ledger import Ledger
 from domain.prompts import Prompt
@@ -107,7 +107,11 @@ class Summarizer:
                 attempts=attempts,
             )
         new = NewEvent(self._ledger.clock.new_id(), outcome, event.correlation_id, event.event_id)
-        await asyncio.wrap_future(self._ledger.append(event.stream, lambda _head: [new]))
+        try:
+            append = self._ledger.append(event.stream, lambda _head: [new], builds_on=event.event_id)
+            await asyncio.wrap_future(append)
+        except MemoryErased:
+            log.info("no summary for turn %s: it was erased meanwhile", event.correlation_id)
 
     async def _ask(self, memory_id: str, turn: TurnRecorded, attempts: int) -> SummaryRecorded:
         # The exchange alone: what was recalled for it is a memory already and must not be stored again.

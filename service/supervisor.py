@@ -27,7 +27,11 @@ class LaunchError(Exception):
 
 
 class ProgramEnded(LaunchError):
-    pass
+    """``code`` is the program's exit code, negative for a signal."""
+
+    def __init__(self, message: str, code: int) -> None:
+        self.code = code
+        super().__init__(message)
 
 
 class NotReady(LaunchError):
@@ -66,7 +70,7 @@ class Supervisor:
         finally:
             stop(child)
         if child.returncode != 0:
-            raise ProgramEnded(f"{name} failed with exit code {child.returncode}.")
+            raise ProgramEnded(f"{name} failed with exit code {child.returncode}.", child.returncode)
 
     def wait_until(self, name: str, answers: Callable[[], bool], seconds: float) -> None:
         """Raises NotReady after `seconds` without an answer, ProgramEnded if anything ends meanwhile."""
@@ -114,7 +118,7 @@ class Supervisor:
             code = child.poll()
             if code is not None:
                 how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
-                raise ProgramEnded(f"{name} ended with {how}; everything was stopped.")
+                raise ProgramEnded(f"{name} ended with {how}; everything was stopped.", code)
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ def context_tokens(max_model_len: int | None, settings: ServiceSettings) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The chat model has begun to answer; this is what it was shown."""
+    """The chat model has begun to answer; this is what it was shown, and what the operator should know of memory."""
 
     correlation_id: str
     created: datetime
@@ -61,6 +61,7 @@ class Started:
     retrieval: RetrievalRecorded
     gate: GateDecided
     rerank: RerankDecided
+    notice: str | None
 
 
 class TurnService:
@@ -302,4 +303,5 @@ class TurnService:
             retrieval=draft.retrieval,
             gate=draft.gate,
             rerank=draft.rerank,
+            notice=self._memory.notice,
         )

@@ -168,7 +168,19 @@ class TurnRecorder:
             ]
 
         # Once handed over it is written, whether or not anybody still waits for it.
-        written = asyncio.shield(asyncio.wrap_future(self._ledger.append(draft.request.stream, decide)))
+        append = self._ledger.append(draft.request.stream, decide, builds_on=_any_memory(draft))
+        written = asyncio.shield(asyncio.wrap_future(append))
         with anyio.CancelScope(shield=True):
             await written
         return written.result()
+
+
+def _any_memory(draft: Draft) -> str | None:
+    """Return a memory that an answer was given from, if there is one.
+
+    An erasure takes all of a user's memories at once. An answer that drew on them must not come into the ledger after.
+    """
+    if draft.window:
+        return draft.window[0].memory_id
+    candidates = draft.retrieval.candidates if draft.retrieval is not None else ()
+    return candidates[0].memory_id if candidates else None

@@ -111,6 +111,7 @@ KINDS = (
     "edit",
     "forget",
     "foreign summary",
+    "foreign edit",
     "foreign withdrawal",
     "erase",
 )
@@ -158,10 +159,12 @@ def _take(ledger: Ledger, number: int, kind: str, stream: StreamId, rng: random.
         erase(ledger, stream.user_id)
     elif kind.startswith("foreign") and turns:
         memory_id = rng.choice(turns).event_id  # what must never happen, and would do no harm
-        foreign: Payload = summary_of(memory_id, text=f"foreign {number}")
-        if kind == "foreign withdrawal":
-            foreign = MemoryForgotten(memory_id=memory_id, turn_id=1)
-        record(ledger, stream, foreign, causation_id=memory_id)
+        foreign: dict[str, Payload] = {
+            "foreign summary": summary_of(memory_id, text=f"foreign {number}"),
+            "foreign edit": MemoryEdited(memory_id=memory_id, turn_id=1, summary=f"foreign {number}"),
+            "foreign withdrawal": MemoryForgotten(memory_id=memory_id, turn_id=1),
+        }
+        record(ledger, stream, foreign[kind], causation_id=memory_id)
     elif about is not None:
         said: dict[str, Payload] = {
             "summary": summary_of(about, text=f"summary {number}"),

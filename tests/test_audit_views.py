@@ -30,10 +30,11 @@ from domain.events import (
     TurnFailed,
     TurnRecorded,
 )
+from domain.identity import StreamId
 from domain.ledger import Ledger
 from domain.sqlite import DRIVER
 from tests.audit_history import STEPS, Step, erase, history
-from tests.ledgers import ROOT, STREAM, new_ledger_file, opened, record_turn
+from tests.ledgers import ROOT, STREAM, new_ledger_file, opened, record, record_turn, summary_of
 
 VIEWS = (
     "turns",
@@ -355,6 +356,18 @@ def test_memory_uses(ledger: Ledger) -> None:
                     role,
                 )
                 assert [(row["memory_id"], row["score"]) for row in served] == pairs
+
+
+def test_what_another_user_says_of_a_memory_is_not_heard(tmp_path: Path) -> None:
+    with opened(new_ledger_file(tmp_path)) as ledger:
+        memory = record_turn(ledger, STREAM)
+        for word in (
+            MemoryEdited(memory_id=memory.event_id, turn_id=1, summary="theirs"),
+            summary_of(memory.event_id),
+            MemoryForgotten(memory_id=memory.event_id, turn_id=1),
+        ):
+            record(ledger, StreamId("bob", "trip"), word, causation_id=memory.event_id)
+            assert rows(ledger, "SELECT summary, forgotten FROM memories") == [{"summary": None, "forgotten": 0}]
 
 
 def test_an_erased_person_is_in_no_view(tmp_path: Path) -> None:

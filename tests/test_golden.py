@@ -23,8 +23,8 @@ from domain.sqlite import DRIVER
 from domain.verification import LedgerHead, parse_head
 from migrations.runner import migrate, objects_of_revision, schema_objects, schema_revision
 from projections.embedding_client import EmbeddingClient
+from projections.generation import rebuild
 from projections.mirror import Mirror
-from projections.rebuild import rebuild
 from projections.restore import restore_backup, restore_from_mirror
 from projections.vector_cache import VectorCache
 from projections.vector_follower import VectorFollower

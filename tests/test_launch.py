@@ -1,5 +1,6 @@
 """The launcher over tiny real programs in the places of the API and the page."""
 
+import json
 import os
 import select
 import signal
@@ -188,6 +189,26 @@ def test_a_bad_value_is_one_line(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("PORT = 'ninety': ")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_rebuild_gets_its_own_arguments_and_its_status_is_passed_on(tmp_path: Path) -> None:
+    settings = {"STORAGE_DIR": str(tmp_path / "storage"), "EMB_MODEL": "any"}
+    planned = run(tmp_path, "--rebuild", "--dry-run", "--json", **settings)
+    assert (planned.returncode, planned.stderr) == (0, "")
+    assert json.loads(planned.stdout)["events"] == 0
+    refused = run(tmp_path, "--rebuild", "--verify", "--prune", **settings)
+    assert refused.returncode == 2
+    assert "not allowed with" in refused.stderr
+    failed = run(tmp_path, "--rebuild", "--verify", **settings)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("rebuild: there is no ledger")
+    assert failed.stderr.count("\n") == 1
+
+
+def test_arguments_of_a_rebuild_are_no_arguments_of_a_launch(tmp_path: Path) -> None:
+    result = run(tmp_path, "--dry-run")
+    assert result.returncode == 2
+    assert "unrecognized arguments: --dry-run" in result.stderr
 
 
 def test_the_local_extra_is_asked_for_unless_both_endpoints_are_configured(tmp_path: Path) -> None:

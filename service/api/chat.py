@@ -166,7 +166,7 @@ def _turn_field(finished: Finished) -> dict[str, Any]:
 
 def _memory_fields(started: Started) -> dict[str, Any]:
     retrieval = started.retrieval
-    notice = None
+    notice = started.notice
     if retrieval.outcome == "degraded":
         notice = f"{_SEARCHED[retrieval.mode]}: {retrieval.degraded_reason}"
     return {
@@ -176,7 +176,9 @@ def _memory_fields(started: Started) -> dict[str, Any]:
             "mode": retrieval.mode,
             "gate": {"strategy": started.gate.strategy, "outcome": started.gate.outcome},
             "rerank": {"strategy": started.rerank.strategy, "outcome": started.rerank.outcome},
+            "code": retrieval.degraded_code,
             "notice": notice,
+            "time_range": retrieval.time_range,
         },
     }
 

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from domain.errors import InvalidInput, LedgerError, OpmError, UpstreamError, shown
+from domain.errors import InvalidInput, LedgerError, OpmError, UnknownMemory, UpstreamError, shown
 from service.api.access import AccessDenied
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,9 @@ def body_of(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
     if isinstance(error, AccessDenied):
         kind = "authentication_error" if error.status == 401 else "permission_error"
         return error.status, error_body(str(error), kind=kind, param=error.param, code=error.code), {}
+    if isinstance(error, UnknownMemory):
+        body = error_body(str(error), kind="invalid_request_error", param="memory_id", code="memory_not_found")
+        return 404, body, {}
     if isinstance(error, LedgerError):
         return 503, error_body(str(error), kind="server_error", code="ledger_unavailable"), {}
     if isinstance(error, OpmError):
@@ -52,6 +55,8 @@ def log_error(error: Exception, request_id: str) -> None:
     """Write what an operator needs to the log: a traceback for what nobody expected, never anybody's text."""
     if isinstance(error, InvalidInput):
         log.info("request %s: refused, %s", request_id, error.field)
+    elif isinstance(error, UnknownMemory):
+        log.info("request %s: refused, no such memory", request_id)
     elif isinstance(error, UpstreamError):
         log.warning("request %s: %s (%d)", request_id, error.code, error.status)
     elif isinstance(error, OpmError):

@@ -85,6 +85,11 @@ async def ready(request: Request) -> JSONResponse:
     try:
         space = await house.index.space_of(SYSTEM_ID)
         checks["memory"] = {"status": "ok", "model": space.model, "dimensions": space.dimensions}
+        if house.index.notice is not None:
+            # The configured model's own trouble shows in the follower of the vectors.
+            trouble = house.index.trouble(space)
+            failing = {"status": "degraded", "code": "embedding_model_mismatch", "message": trouble}
+            checks["memory"] |= failing if trouble is not None else {"message": house.index.notice}
     except (EmbeddingError, IndexUnavailable) as error:
         checks["memory"] = {"status": "degraded", "code": error.kind, "message": str(error)}
     except LedgerError as error:

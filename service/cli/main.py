@@ -12,10 +12,13 @@ import typer
 from domain.errors import InvalidInput, OpmError
 from service.cli.backtest import backtest
 from service.cli.backup import backup
+from service.cli.erase import erase
 from service.cli.explain import explain
+from service.cli.forget import edit, forget
 from service.cli.recall import recall
 from service.cli.restore import restore
 from service.cli.shell import BAD_ARGUMENTS, FAILED, complain
+from service.cli.take_along import export, import_
 from service.cli.verify import verify
 
 app = typer.Typer(
@@ -34,11 +37,6 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
-app.command()(verify)
-app.command()(backup)
-app.command()(restore)
-
-
 @app.callback()
 def _opm(
     _version: Annotated[
@@ -51,6 +49,14 @@ def _opm(
 app.command("explain")(explain)
 app.command("recall")(recall)
 app.command("backtest")(backtest)
+app.command("verify")(verify)
+app.command("backup")(backup)
+app.command("restore")(restore)
+app.command("forget")(forget)
+app.command("edit")(edit)
+app.command("erase")(erase)
+app.command("export")(export)
+app.command("import")(import_)
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from domain.errors import LedgerSchemaError
 from domain.ledger import Ledger
 from domain.past import PastReader
 from domain.settings import StorageSettings, load_settings
@@ -73,12 +72,12 @@ def opened_ledger(settings: StorageSettings | None = None) -> Iterator[Ledger]:
 
 @contextmanager
 def opened_past(settings: StorageSettings | None = None) -> Iterator[PastReader]:
-    """Open the ledger of ``STORAGE_DIR`` to be asked only: nothing can be written through it."""
+    """Open the ledger of ``STORAGE_DIR`` to be asked only: nothing can be written through it.
+
+    Raises :class:`LedgerSchemaError` as :func:`opened_ledger` does.
+    """
     settings = settings or load_settings(StorageSettings)
-    if not settings.ledger_path.exists():
-        raise LedgerSchemaError(
-            f"there is no ledger at {settings.ledger_path}: set STORAGE_DIR to the folder that the service uses"
-        )
+    schema_revision(settings.ledger_path)
     engine = open_engine(settings.ledger_path, writer=False)
     try:
         yield PastReader(engine)

@@ -27,7 +27,7 @@ from domain.events import (
 from domain.identity import SYSTEM_ID, SYSTEM_STREAM, StreamId, user_stream
 from domain.ledger import Ledger
 from domain.memory import FacetText, Memory, exchange_text
-from domain.reader import ConversationHead, ConversationSummary, LedgerReader
+from domain.reader import ConversationHead, ConversationSummary, LedgerReader, TurnPlace
 from domain.statements import LATEST
 from tests.ledgers import STREAM, activated, all_stored, new_ledger_file, opened, record, record_turn, summary_of
 
@@ -73,6 +73,7 @@ class History:
             assistant=turn.payload.assistant,
             summary=said[-1][1].summary if said else None,
             summary_position=said[-1][0] if said else None,
+            edited=bool(self.about(turn, MemoryEdited, as_of)),
         )
 
     def memories(self, turns: Sequence[Event], as_of: int = LATEST) -> list[Memory]:
@@ -210,6 +211,28 @@ def test_the_turns_beside_others(made: History) -> None:
     assert made.reader.neighbours("ann", [], 3) == []
 
 
+def test_memories_one_by_one_and_page_by_page(made: History) -> None:
+    every_turn = [event for event in made.events if isinstance(event.payload, TurnRecorded)]
+    for user in (*USERS, NOBODY):
+        turns = made.of(user, TurnRecorded)
+        newest_first = made.memories(turns)[::-1]
+        for before in (0, len(made.events) // 2, LATEST):
+            expected = [memory for memory in newest_first if memory.position < before]
+            assert made.reader.memories_before(user, before, 3) == expected[:3]
+        for turn in every_turn:
+            own = turn in turns
+            assert made.reader.memory(user, turn.event_id) == (made.memory(turn) if own else None)
+            place = made.reader.place_of(user, turn.event_id)
+            assert (place is not None) == own
+            if place is not None:
+                head = [event.version for event in made.events if event.stream == turn.stream][-1]
+                assert isinstance(turn.payload, TurnRecorded)
+                assert place == TurnPlace(turn.stream, turn.position, turn.payload.turn_id, head)
+    for turn in every_turn:
+        assert made.reader.owner_of(turn.event_id) == turn.user_id
+    assert made.reader.owner_of("no such") is None
+
+
 @any_history
 def test_texts_to_embed(made: History) -> None:
     for user in (*USERS, NOBODY, None):
@@ -284,7 +307,8 @@ def test_conversations_of_a_user_and_of_no_other(made: History) -> None:
     for user in (*USERS, NOBODY):
         by_conversation: dict[str, list[Event]] = {}
         for turn in made.of(user, TurnRecorded):
-            by_conversation.setdefault(turn.conversation_id, []).append(turn)
+            if made.memory(turn) is not None:
+                by_conversation.setdefault(turn.conversation_id, []).append(turn)
         expected = []
         for conversation, turns in sorted(by_conversation.items(), key=lambda item: -item[1][-1].position):
             first, last = turns[0].payload, turns[-1].payload

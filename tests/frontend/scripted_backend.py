@@ -53,6 +53,8 @@ class ScriptedBackend:
     """Send an error line in place of the piece of this number."""
     retrieved: dict[str, Any] = field(default_factory=lambda: {"replay": [], "summary_only": []})
     notice: str | None = None
+    notice_code: str | None = None
+    time_range: dict[str, str] | None = None
     knobs: dict[str, Any] = field(default_factory=dict)
     """The defaults that the service tells beside its model."""
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -93,7 +95,9 @@ class ScriptedBackend:
             "retrieval": "degraded" if self.notice else "ok",
             "gate": {"strategy": "llm", "outcome": "ok"},
             "rerank": {"outcome": "ok"},
+            "code": self.notice_code,
             "notice": self.notice,
+            "time_range": self.time_range,
         }
         yield _chunk({"role": "assistant"}, retrieved=self.retrieved, memory_status=memory_status)
         for number, piece in enumerate(self.pieces):
@@ -190,6 +194,23 @@ def serve(backend: ScriptedBackend) -> Iterator[ScriptedBackend]:
         listener.close()
 
 
+def neighbours_of_november() -> list[dict[str, Any]]:
+    """The turns before and after the replayed one of `some_history`, as the service adds them."""
+    return [
+        {
+            "memory_id": f"m-{turn_id}",
+            "conv_id": "november",
+            "turn_id": turn_id,
+            "ts": EARLIEST.isoformat(),
+            "score": None,
+            "neighbor_of": "m-1",
+            "raw_user": said,
+            "raw_assistant": "I see.",
+        }
+        for turn_id, said in ((2, "I had a rash."), (4, "And cashews, too."))
+    ]
+
+
 def some_history() -> dict[str, Any]:
     """A `retrieved` with one replayed exchange and one summary, both of another conversation."""
     return {
@@ -200,6 +221,7 @@ def some_history() -> dict[str, Any]:
                 "turn_id": 3,
                 "ts": EARLIEST.isoformat(),
                 "score": 0.8312,
+                "neighbor_of": None,
                 "raw_user": "I am allergic to peanuts.",
                 "raw_assistant": "Noted: **no peanuts**.",
             }

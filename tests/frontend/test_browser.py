@@ -44,7 +44,7 @@ def test_a_person_chats_stops_looks_back_and_changes_language(chat: ChatBrowser,
     expect(first).to_contain_text(ANSWER)
     first.get_by_text("History used").click()
     # On the reader's clock, an hour ahead of the service's UTC.
-    expect(first).to_contain_text("2025-11-03 14:05 · score 0.83 · turn 3 · conversation november")
+    expect(first).to_contain_text("2025-11-03 14:05 · similarity 0.83 · turn 3 · “november”")
     expect(first).to_contain_text("Ada plans a trip to Kyoto.")
 
     # A knob turned in the middle of an answer does not cut it off; Stop does, and what had come stays.
@@ -80,7 +80,7 @@ def test_a_person_chats_stops_looks_back_and_changes_language(chat: ChatBrowser,
     chat.page.get_by_test_id("stSidebar").get_by_role("button", name="What do you know about me?").click()
     expect(chat.questions).to_have_text(["What do you know about me?", "And again"])
 
-    chat.page.get_by_test_id("stSelectbox").click()
+    chat.page.get_by_test_id("stSelectbox").last.click()
     chat.page.get_by_role("option", name="中文").click()
     expect(chat.button("新对话")).to_be_visible()
     expect(chat.answers.first).to_contain_text(ANSWER)

@@ -11,12 +11,14 @@ from streamlit.testing.v1 import AppTest
 from frontend.thread_view import SUGGESTIONS
 from frontend.ui_text import UI_TEXT
 from tests.frontend.conftest import OpenPage
-from tests.frontend.scripted_backend import MODEL, REQUEST_ID, ScriptedBackend, some_history
+from tests.frontend.scripted_backend import MODEL, REQUEST_ID, ScriptedBackend, neighbours_of_november, some_history
 
 DEFAULTS = {
     "recent_turns": 6,
     "candidate_n": 60,
     "retrieve_k": 5,
+    "neighbor_turns": 1,
+    "retrieval": "hybrid",
     "gate_keep_max": 30,
     "use_gate": True,
     "use_rerank": True,
@@ -91,8 +93,10 @@ def test_only_blanks_are_not_sent(open_page: OpenPage, backend: ScriptedBackend)
 
 def test_every_knob_is_sent_as_set(open_page: OpenPage, backend: ScriptedBackend) -> None:
     page = open_page()
-    for name, value in {"recent_turns": 0, "candidate_n": 500, "retrieve_k": 9, "gate_keep_max": 1}.items():
+    counts = {"recent_turns": 0, "candidate_n": 500, "retrieve_k": 9, "neighbor_turns": 0, "gate_keep_max": 1}
+    for name, value in counts.items():
         page.number_input(key=name).set_value(value)
+    page.selectbox(key="retrieval").set_value("lexical")
     page.toggle(key="use_gate").set_value(False)
     page.toggle(key="use_rerank").set_value(False)
     page.slider(key="temperature").set_value(0.3)
@@ -105,6 +109,8 @@ def test_every_knob_is_sent_as_set(open_page: OpenPage, backend: ScriptedBackend
         "recent_turns": 0,
         "candidate_n": 500,
         "retrieve_k": 9,
+        "neighbor_turns": 0,
+        "retrieval": "lexical",
         "gate_keep_max": 1,
         "use_gate": False,
         "use_rerank": False,
@@ -123,6 +129,20 @@ def test_a_switch_stands_where_the_service_has_it(open_page: OpenPage, backend: 
     }
 
 
+def test_every_memory_knob_stands_where_the_service_has_it(open_page: OpenPage, backend: ScriptedBackend) -> None:
+    backend.knobs = {
+        "neighbor_turns": 0,
+        "retrieval": "dense",
+        "retrieve_k": 7,
+        "gate_keep_max": 9000,
+        "candidate_n": None,
+    }
+    page = open_page()
+    send(page, "Hello")
+    expected = DEFAULTS | {"neighbor_turns": 0, "retrieval": "dense", "retrieve_k": 7}
+    assert backend.requests[-1]["metadata"] == expected | {"conversation_id": page.query_params["conversation"]}
+
+
 def test_temperature_zero_is_sent_as_zero(open_page: OpenPage, backend: ScriptedBackend) -> None:
     page = open_page()
     page.slider(key="temperature").set_value(0.0)
@@ -133,6 +153,7 @@ def test_temperature_zero_is_sent_as_zero(open_page: OpenPage, backend: Scripted
 def test_every_knob_says_what_it_does(open_page: OpenPage) -> None:
     page = open_page()
     knobs: list[Any] = [*page.sidebar.number_input, *page.sidebar.toggle, *page.sidebar.slider]
+    knobs.append(page.sidebar.selectbox(key="retrieval"))
     assert {knob.key for knob in knobs} == {*DEFAULTS, "temperature", "max_tokens"}
     for knob in knobs:
         assert knob.help == UI_TEXT["en"][f"{knob.key}_help"]
@@ -144,8 +165,8 @@ def test_the_history_used_is_under_the_answer(open_page: OpenPage, backend: Scri
     (history,) = page.main.expander
     assert history.label == "History used · 1 replayed · 1 summarised"
     lines = [str(part.value) for part in history.markdown]
-    assert any("2025-11-03 13:05 · score 0.83 · turn 3 · conversation november" in line for line in lines)
-    assert any("2025-10-14 13:05 · score 0.61 · turn 1 · conversation october" in line for line in lines)
+    assert any("2025-11-03 13:05 · similarity 0.83 · turn 3 · “november”" in line for line in lines)
+    assert any("2025-10-14 13:05 · similarity 0.61 · turn 1 · “october”" in line for line in lines)
     assert "Noted: **no peanuts**." in lines
     assert [text.value for text in history.text] == [
         "I am allergic to peanuts.",
@@ -155,11 +176,96 @@ def test_the_history_used_is_under_the_answer(open_page: OpenPage, backend: Scri
     assert len(page.main.expander) == 2, "an earlier answer lost its history"
 
 
+def headlines(page: AppTest) -> list[str]:
+    (history,) = page.main.expander
+    return [str(part.value) for part in history.markdown if "badge" in str(part.value)]
+
+
+def test_turns_that_came_along_stand_around_the_replayed_one(open_page: OpenPage, backend: ScriptedBackend) -> None:
+    backend.retrieved = some_history()
+    backend.retrieved["replay"] += neighbours_of_november()
+    page = send(open_page(), "Where shall we eat?")
+    (history,) = page.main.expander
+    assert history.label == "History used · 1 replayed · 1 summarised"
+    assert [line.partition("]")[0] for line in headlines(page)] == [
+        ":gray-badge[Beside it",
+        ":blue-badge[Replayed",
+        ":gray-badge[Beside it",
+        ":gray-badge[Summary",
+    ]
+    assert "2025-11-03 13:05 · turn 2" in headlines(page)[0]
+    assert [text.value for text in history.text] == [
+        "I had a rash.",
+        "I am allergic to peanuts.",
+        "And cashews, too.",
+        "Ada plans a trip to Kyoto.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scores", "told"),
+    [
+        ({"dense": 0.8312, "lexical": None}, " · similarity 0.83 · "),
+        ({"dense": 0.8312, "lexical": 7.5}, " · similarity 0.83, and by its words · "),
+        ({"dense": None, "lexical": 7.5}, " · found by its words · "),
+        ({"dense": None, "lexical": None}, "13:05 · turn"),
+    ],
+)
+def test_it_says_how_a_memory_was_found(
+    open_page: OpenPage, backend: ScriptedBackend, scores: dict[str, float | None], told: str
+) -> None:
+    backend.retrieved = some_history()
+    # What fused rankings give is no similarity.
+    backend.retrieved["replay"][0] |= {"score": 0.0325, "scores": scores}
+    line = headlines(send(open_page(), "Where shall we eat?"))[0]
+    assert told in line
+    assert "0.03" not in line
+
+
+def test_conversations_are_called_by_their_titles(open_page: OpenPage, backend: ScriptedBackend) -> None:
+    backend.remember("ada", "november", "Food *I* cannot\neat " + "and more " * 20, "Noted.")
+    backend.retrieved = some_history()
+    page = send(open_page(user="ada"), "Where shall we eat?")
+    (history,) = page.main.expander
+    [line] = [part for part in history.markdown if "“Food \\*I\\* cannot eat and more" in str(part.value)]
+    assert line.help == "Conversation id: `november`"
+    assert len(str(line.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("language", "told"),
+    [
+        ("en", "You named a time, “last week” (2025-11-03 – 2025-11-09): memories of that time come first."),
+        ("zh", "你提到了时间“last week”（2025-11-03 – 2025-11-09），这段时间的记忆优先。"),
+    ],
+)
+def test_a_time_that_was_named_is_told(open_page: OpenPage, backend: ScriptedBackend, language: str, told: str) -> None:
+    backend.retrieved = some_history()
+    backend.time_range = {
+        "phrase": "last week",
+        "start": "2025-11-03T00:00:00.000000Z",
+        "end": "2025-11-10T00:00:00.000000Z",
+    }
+    page = send(open_page(lang=language), "Where did we eat last week?")
+    (history,) = page.main.expander
+    assert any(told in str(caption.value) for caption in history.caption)
+
+
 def test_an_answer_from_no_memory_says_so(open_page: OpenPage) -> None:
     assert UI_TEXT["en"]["history_none"] in shown(send(open_page(), "Hello"))
 
 
-def test_a_memory_notice_is_shown_in_full(open_page: OpenPage, backend: ScriptedBackend) -> None:
+@pytest.mark.parametrize("language", UI_TEXT)
+def test_a_memory_notice_of_a_known_kind_is_in_the_pages_language(
+    open_page: OpenPage, backend: ScriptedBackend, language: str
+) -> None:
+    backend.notice, backend.notice_code = "Answered without long-term memory: no luck.", "embedding_model_mismatch"
+    (warning,) = send(open_page(lang=language), "Hello").main.warning
+    texts = UI_TEXT[language]
+    assert warning.value == f"**{texts['memory_degraded']}** {texts['notice_model_mismatch']}"
+
+
+def test_another_memory_notice_is_shown_in_full(open_page: OpenPage, backend: ScriptedBackend) -> None:
     backend.notice = "The embedding endpoint is down."
     page = send(open_page(lang="zh"), "Hello")
     (warning,) = page.main.warning

@@ -49,7 +49,7 @@ def test_every_text_that_is_asked_for_exists() -> None:
 
 def test_the_chinese_texts_are_chinese() -> None:
     same = {key for key, text in UI_TEXT["zh"].items() if text == UI_TEXT["en"][key]}
-    assert same == {"page_title", "backend_line", "backend_model_line", "score_none"}
+    assert same == {"page_title", "backend_line", "backend_model_line"}
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ import domain.events
 from domain.identity import StreamId, user_stream
 from domain.ledger import Ledger
 from projections.embedding_client import EmbeddingClient
-from projections.rebuild import rebuild
+from projections.generation import rebuild
 from projections.settings import ProjectionSettings
 from projections.vector_cache import VectorCache
 from tests.ledgers import record, summary_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from dataclasses import replace as replace_fields
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,13 @@ def stored(payload: object, version: int = 1) -> StoredEvent:
     )
 
 
+def blanked() -> StoredEvent:
+    """An event as an erasure leaves it: the hashes of what was there, and nothing else of it."""
+    return replace_fields(
+        stored({"text": "gone"}), user_id="erased:1", conversation_id="erased:2", payload="{}", salt=""
+    )
+
+
 class TestLines:
     def test_a_ledger_can_be_rebuilt_from_its_lines(self, ledger: Ledger) -> None:
         record(ledger, STREAM, *one_of_each())
@@ -78,6 +86,33 @@ class TestLines:
         line = line_of(stored(payload))
         assert event_of(line) == stored(payload)
         assert "\n" not in line
+
+    def test_a_blanked_event_comes_back_blank(self) -> None:
+        row = blanked()
+        assert event_of(line_of(row)) == row
+
+    @pytest.mark.parametrize(
+        ("edit", "value"),
+        [
+            ("salt", "5a17"),
+            ("user_id", "ann"),
+            ("conversation_id", "trip"),
+            ("ts", "2026-01-02T03:04:06Z"),
+            ("text", "something"),
+        ],
+    )
+    def test_only_what_is_blank_throughout_passes_as_blanked(self, edit: str, value: str) -> None:
+        fields = json.loads(line_of(blanked()))
+        (fields["event"] if edit in fields["event"] else fields)[edit] = value
+        with pytest.raises(MirrorLineCorrupt, match="was changed in the mirror"):
+            event_of(json.dumps(fields))
+
+    def test_a_line_with_columns_too_few_or_too_many_is_none(self) -> None:
+        for edit in ({"more": 1}, {"hash": None}):
+            fields = json.loads(line_of(stored({"a": 1})))
+            fields["event"] = {key: value for key, value in (fields["event"] | edit).items() if value is not None}
+            with pytest.raises(MirrorLineCorrupt, match="not a line of the mirror"):
+                event_of(json.dumps(fields))
 
     def test_no_event_type_uses_the_envelopes_name(self) -> None:
         assert [kind for kind, model in CATALOGUE.items() if "event" in model.model_fields] == []

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-import projections.rebuild
-from domain.errors import EmbeddingModelMismatch
-from domain.ledger import Ledger
-from projections.embedder import Embedder
-from projections.rebuild import BAD_ARGUMENTS, DONE, FAILED, main, rebuild
-from projections.vector_cache import VectorCache
+import projections.embed_texts
+import projections.generation
+from domain.events import UserErased
+from domain.identity import user_stream
+from domain.sqlite import DRIVER
+from projections.embed_texts import Embedded
+from projections.generation import rebuild
+from projections.rebuild import BAD_ARGUMENTS, DONE, FAILED, main
 from projections.vector_follower import VectorFollower
 from tests.ledgers import ROOT
+from tests.ledgers import opened as opened_ledger
+from tests.ledgers import record as record_event
 from tests.projections.world import FACTS, MODEL, OTHER_MODEL, World, many, opened, remember, settings_for
 from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream
 
@@ -120,7 +127,7 @@ class TestExitStatus:
     ) -> None:
         record(storage, upstream, {"ann": list(FACTS)})
         before = found(storage, upstream, "ann", MODEL)
-        monkeypatch.setattr(projections.rebuild, "_ATTEMPTS", 2)
+        monkeypatch.setattr(projections.embed_texts, "_ATTEMPTS", 2)
         upstream.fail("embed", Fault(), Fault())
         upstream.fail_always("embed", Fault(status=503))
         assert main([]) == FAILED
@@ -136,9 +143,11 @@ def test_one_user(storage: Path, upstream: ScriptedUpstream) -> None:
     assert main(["--user", "ann"]) == DONE
     assert found(storage, upstream, "ann")[0][1] > 0.3
     assert found(storage, upstream, "bob", MODEL)[0][1] > 0.3
+    # Whatever a service is configured for, each is searched with the model that is active for them.
     for user_id, model in (("ann", MODEL), ("bob", OTHER_MODEL)):
-        with pytest.raises(EmbeddingModelMismatch, match=r"python -m projections\.rebuild"):
-            found(storage, upstream, user_id, model)
+        upstream.forget_calls()
+        assert found(storage, upstream, user_id, model)[0][1] > 0.3
+        assert {call.body["model"] for call in upstream.calls_of("embed")} == {MODEL, OTHER_MODEL} - {model}
 
 
 @pytest.mark.usefixtures("env")
@@ -164,27 +173,201 @@ def test_a_model_seen_before_costs_the_probe_alone(
     assert found(storage, upstream, "ann", MODEL) == before
 
 
-def test_killed_and_run_again_embeds_nothing_twice(
-    env: dict[str, str], storage: Path, upstream: ScriptedUpstream
-) -> None:
-    record(storage, upstream, {"ann": many(20)})
-    upstream.fail("embed", *[Fault()] * 6, Fault(hang_s=UNTIL_RELEASED))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "projections.rebuild"],
+def started(env: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "projections.rebuild", *arguments],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"]} | env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    upstream.wait_for("embed", 7, timeout=60)
-    process.kill()
-    process.wait()
+
+
+def kill_after(answered: int, env: dict[str, str], upstream: ScriptedUpstream) -> None:
+    """Kill a rebuild when so many of its requests are answered and stored, and two more are under way."""
+    upstream.forget_calls()
+    upstream.fail("embed", Fault(), *[Fault()] * answered)
+    upstream.fail_always("embed", Fault(hang_s=UNTIL_RELEASED))
+    with started(env) as process:
+        upstream.wait_for("embed", 1 + answered + 2, timeout=60)
+        process.kill()
+    upstream.heal()
     upstream.release()
-    upstream.wait_for("embed", 7, ended=True)
-    assert len(asked(upstream)) == 20
+    upstream.wait_for("embed", 1 + answered + 2, ended=True)
+
+
+def test_killed_at_several_points_it_goes_on_and_embeds_nothing_twice(
+    env: dict[str, str], storage: Path, upstream: ScriptedUpstream
+) -> None:
+    record(storage, upstream, {"ann": many(20), "bob": [f"Bob's {text}" for text in many(12)]})
+    embedded: list[str] = []
+    # 64 texts, four in a request, two requests at a time: the third kill finds the last batch under way.
+    for answered in (0, 5, 9):
+        kill_after(answered, env | {"EMB_CONCURRENCY": "2"}, upstream)
+        now = asked(upstream)
+        assert len(now) == 4 * answered
+        embedded += now
+    assert found(storage, upstream, "ann", MODEL)[0][1] > 0.3, "the old generation serves"
+    upstream.forget_calls()
+    assert main([]) == DONE
+    embedded += asked(upstream)
+    assert len(embedded) == len(set(embedded)) == 64
+    upstream.forget_calls()
+    assert main([]) == DONE
+    assert asked(upstream) == []
+
+
+@pytest.mark.usefixtures("env")
+def test_requests_run_together_up_to_the_bound_and_are_full_across_users(
+    storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(storage, upstream, {f"user {number}": [f"{number}: {text}" for text in many(3)] for number in range(9)})
+    monkeypatch.setenv("EMB_CONCURRENCY", "3")
+    upstream.fail_always("embed", Fault(hang_s=0.02))
+    assert main([]) == DONE
+    assert upstream.in_flight_max("embed") == 3
+    sizes = [len(call.body["input"]) for call in upstream.calls_of("embed")]
+    assert sizes == [1, *[4] * 13, 2]
+
+
+@pytest.mark.usefixtures("env")
+def test_an_endpoint_that_dies_and_comes_back(
+    storage: Path, upstream: ScriptedUpstream, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    record(storage, upstream, {"ann": many(20)})
+    upstream.fail("embed", *[Fault()] * 4, *[Fault(close=True)] * 6)
     assert main([]) == DONE
     texts = asked(upstream)
     assert len(texts) == len(set(texts)) == 40
+    assert "cannot be reached; next try in" in caplog.text
+
+
+@pytest.mark.usefixtures("env")
+def test_it_waits_as_long_as_the_endpoint_asks(
+    storage: Path, upstream: ScriptedUpstream, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(storage, upstream, {"ann": list(FACTS)})
+    monkeypatch.setattr(projections.embed_texts, "_ASKED_MAX_S", 0.25)
+    upstream.fail("embed", Fault(), Fault(status=429, retry_after="86400"), Fault(status=503, retry_after="0"))
+    assert main([]) == DONE
+    assert "limits the rate of requests (429); next try in 0.2 s" in caplog.text
+    assert "fails (503); next try in 0.0 s" in caplog.text
+    texts = asked(upstream)
+    assert len(texts) == len(set(texts)) == 16
+
+
+@pytest.mark.usefixtures("env")
+def test_only_one_at_a_time(
+    env: dict[str, str], storage: Path, upstream: ScriptedUpstream, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(storage, upstream, {"ann": list(FACTS)})
+    upstream.fail_always("embed", Fault(hang_s=UNTIL_RELEASED))
+    with started(env) as first:
+        upstream.wait_for("embed", 1, timeout=60)
+        for arguments in ([], ["--prune"]):
+            assert main(arguments) == FAILED
+            assert "another rebuild is at work" in capsys.readouterr().err
+        assert main(["--verify"]) == DONE
+        first.kill()
+    upstream.heal()
+    upstream.release()
+    assert main([]) == DONE
+
+
+def manifests(storage: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(storage)): path.read_bytes() for path in storage.rglob("manifest.json")}
+
+
+@pytest.mark.usefixtures("env")
+@pytest.mark.parametrize("width", ["fp16", "fp32"])
+def test_twice_gives_the_same_files_and_results(
+    storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, width: str
+) -> None:
+    monkeypatch.setenv("INDEX_STORAGE", width)
+    record(storage, upstream, {"ann": many(30), "bob": list(FACTS)})
+    assert main([]) == DONE
+    first, results = manifests(storage), found(storage, upstream, "ann")
+    snapshots = {path.name: path.read_bytes() for path in storage.rglob("*.faiss")}
+    assert len(first) == 2
+    assert main([]) == DONE
+    assert manifests(storage) == first
+    assert main(["--user", "ann"]) == DONE
+    assert manifests(storage) == first
+    shutil.rmtree(storage / "users")
+    (storage / "vectors.sqlite3").unlink()
+    assert main([]) == DONE
+    assert manifests(storage) == first
+    assert {path.name: path.read_bytes() for path in storage.rglob("*.faiss")} == snapshots
+    assert found(storage, upstream, "ann") == results
+
+
+@pytest.mark.usefixtures("env")
+def test_an_index_grown_by_a_service_has_the_same_vectors_as_one_built_at_once(
+    storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.user_index._TAIL_ROWS_MIN", 8)
+    monkeypatch.setenv("EMB_MODEL", MODEL)
+    record(storage, upstream, {"ann": many(30)})
+    grown = manifests(storage)
+    assert grown
+    assert main([]) == DONE
+    assert manifests(storage) == grown
+
+
+@pytest.mark.usefixtures("env")
+def test_a_cache_that_lost_vectors_is_filled_again(storage: Path, upstream: ScriptedUpstream) -> None:
+    record(storage, upstream, {"ann": list(FACTS), "bob": ["Bob's diary."]})
+    assert main([]) == DONE
+
+    async def lose() -> None:
+        async with opened(settings_for(storage, upstream)) as world:
+            number = next(number for number, space in world.cache.spaces() if space.model == OTHER_MODEL)
+            lost = [key for key, _ in world.cache.hashes_after(number, b"", 100)]
+            world.cache.forget(number, lost)
+
+    asyncio.run(lose())
+    upstream.forget_calls()
+    assert main([]) == DONE
+    assert len(asked(upstream)) == 18
+    assert found(storage, upstream, "ann")[0][1] > 0.3
+
+
+@pytest.mark.usefixtures("env")
+def test_another_model_under_a_name_seen_before_is_refused(
+    storage: Path, upstream: ScriptedUpstream, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(storage, upstream, {"ann": list(FACTS)})
+    assert main([]) == DONE
+    before = found(storage, upstream, "ann")
+    upstream.salt = "other weights"
+    assert main([]) == FAILED
+    assert "another model answers under that name" in capsys.readouterr().err
+    upstream.salt = ""
+    assert found(storage, upstream, "ann") == before
+
+
+@pytest.mark.usefixtures("env")
+def test_an_erased_user_is_skipped(storage: Path, upstream: ScriptedUpstream) -> None:
+    record(storage, upstream, {"ann": list(FACTS[:2]), "bob": list(FACTS[2:4])})
+    erase(storage, "bob")
+    assert main(["--user", "bob"]) == BAD_ARGUMENTS
+    assert main([]) == DONE
+    assert sum("emb-new" in name for name in manifests(storage)) == 1
+    assert len(asked(upstream)) == 4
+
+
+def erase(storage: Path, user_id: str) -> None:
+    """Blank all that a user said, as an erasure does."""
+    with opened_ledger(storage / "ledger.sqlite3") as ledger:
+        record_event(ledger, user_stream(user_id), UserErased(events=1, conversations=1))
+    with contextlib.closing(DRIVER.connect(storage / "ledger.sqlite3")) as connection:
+        connection.execute(
+            "UPDATE events SET user_id = 'erased:1', conversation_id = 'erased:' || position, payload = '{}', "
+            "salt = '' WHERE user_id = ?",
+            (user_id,),
+        )
+        connection.commit()
 
 
 @asynccontextmanager
@@ -194,8 +377,7 @@ async def swapped(storage: Path, upstream: ScriptedUpstream) -> AsyncIterator[Wo
         await world.index.space_of("ann")
         remember(world.ledger, "ann", FACTS)
     async with opened(settings_for(storage, upstream, emb_model=OTHER_MODEL)) as world:
-        with pytest.raises(EmbeddingModelMismatch):
-            await world.found("ann", QUESTION)
+        assert (await world.found("ann", QUESTION))[0][1] > 0.3
         yield world
 
 
@@ -213,19 +395,26 @@ async def test_a_running_service_notices(storage: Path, upstream: ScriptedUpstre
 async def test_what_is_said_between_the_last_call_and_the_index_is_not_lost(
     storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its text is no refused one: it has no vector yet, and the index must not claim to be past it."""
-    embed_all = projections.rebuild._embed_all
+    """The new generation catches up with it before it is switched in."""
+    embed = projections.embed_texts.embed_texts
     said: list[int] = []
 
-    async def then_somebody_speaks(ledger: Ledger, cache: VectorCache, embedder: Embedder, user_id: str | None) -> int:
-        embedded = await embed_all(ledger, cache, embedder, user_id)
-        said.extend(remember(ledger, "ann", ["A second ferry leaves at noon."]))
-        return embedded
-
-    monkeypatch.setattr(projections.rebuild, "_embed_all", then_somebody_speaks)
     async with swapped(storage, upstream) as world:
-        await rebuild(world.ledger, world.client, world.cache, world.settings, user_id=None)
-        assert (await world.found("ann", "second ferry at noon"))[0][0] == said[0]
+
+        async def then_somebody_speaks(*arguments: Any, **more: Any) -> Embedded:
+            done = await embed(*arguments, **more)
+            if len(said) < 2:
+                said.extend(remember(world.ledger, "ann", [f"Ferry {len(said)} leaves at noon."]))
+                said.extend(remember(world.ledger, "new user", [f"Ferry {len(said)} leaves at night."]))
+            return done
+
+        monkeypatch.setattr(projections.generation, "embed_texts", then_somebody_speaks)
+        done = await rebuild(world.ledger, world.client, world.cache, world.settings, user_id=None)
+        assert (done.users, done.vectors) == (2, 2 * (len(FACTS) + 2))
+        upstream.forget_calls()
+        assert (await world.found("ann", "Ferry 0 at noon"))[0][0] == said[0]
+        assert (await world.found("new user", "Ferry at night"))[0][0] == said[1]
+        assert len(asked(upstream)) == 2, "the questions alone"
 
 
 async def test_a_text_the_new_model_refuses_is_left_out_and_does_not_stop_the_rest(

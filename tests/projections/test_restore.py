@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,15 +20,16 @@ from hypothesis import strategies as st
 
 from domain import chain
 from domain.clock import Clock
-from domain.errors import LedgerLocked, LedgerSchemaError
+from domain.errors import InvalidInput, LedgerLocked, LedgerSchemaError, OpmError
 from domain.events import UserErased
 from domain.identity import SYSTEM_STREAM, StreamId, user_stream
 from domain.ledger import Ledger
 from domain.reader import StoredEvent
 from domain.settings import StorageSettings
 from domain.sqlite import DRIVER, open_engine
-from domain.verification import LedgerHead
+from domain.verification import LedgerHead, hash_of
 from projections.backups import known_backups
+from projections.event_file import line_of
 from projections.ledger_copy import back_up
 from projections.mirror import Mirror, mirror_path
 from projections.mirror_ledger import MirrorIncomplete
@@ -231,7 +234,8 @@ class TestRefusals:
         backup = tmp_path / "copy.sqlite3"
         if content is not None:
             backup.write_bytes(content)
-        self.unchanged(kept, backup, Exception, r"copy\.sqlite3")
+        kind = InvalidInput if content is None else LedgerSchemaError
+        self.unchanged(kept, backup, kind, "there is no such file" if content is None else r"copy\.sqlite3")
         if content is not None:
             assert backup.read_bytes() == content
 
@@ -240,7 +244,7 @@ class TestRefusals:
         content = bytearray((tmp_path / "copy.sqlite3").read_bytes())
         content[len(content) // 2 : len(content) // 2 + 8192] = os.urandom(8192)
         (tmp_path / "copy.sqlite3").write_bytes(content)
-        self.unchanged(kept, tmp_path / "copy.sqlite3", Exception, r"copy\.sqlite3|cannot be read")
+        self.unchanged(kept, tmp_path / "copy.sqlite3", OpmError, r"copy\.sqlite3|cannot be read")
 
 
 class TestFromTheMirror:
@@ -307,22 +311,41 @@ class TestFromTheMirror:
         shown = str(path.relative_to(kept.storage_dir))
         named = [finding for finding in found if finding.path == shown or finding.position is not None]
         assert named
-        if edit in ("edited", "torn") and at > 0:
+        if edit in ("edited", "torn") and at > 0:  # nothing at all is left of a line torn at its beginning
             assert (shown, place + 1) in [(finding.path, finding.line) for finding in found]
         assert rows_of(kept.ledger_path) == rows
         assert [path for path in kept.storage_dir.iterdir() if "restor" in path.name] == []
 
-    def test_a_line_forged_with_a_hash_of_its_own_is_named(self, kept: StorageSettings) -> None:
+    @pytest.mark.parametrize("names", [("payload_hash",), ("payload_hash", "hash")])
+    def test_a_line_forged_with_hashes_of_its_own_is_named(self, kept: StorageSettings, names: tuple[str, ...]) -> None:
         path = mirror_path(kept.storage_dir, STREAM)
         lines = path.read_text("utf-8").split("\n")
         row = rows_of(kept.ledger_path)[0]
         payload = row.payload.replace("🙂", "🙃")
         assert payload != row.payload
-        forged = lines[0].replace("🙂", "🙃").replace(row.payload_hash, chain.payload_hash(row.salt, payload))
-        path.write_text("\n".join([forged, *lines[1:]]), "utf-8")
+        forged = replace(row, payload=payload, payload_hash=chain.payload_hash(row.salt, payload))
+        if "hash" in names:
+            forged = replace(forged, hash=hash_of(forged))
+        path.write_text("\n".join([line_of(forged), *lines[1:]]), "utf-8")
         with pytest.raises(MirrorIncomplete) as refused:
             restore_from_mirror(kept)
-        assert refused.value.findings[0].position == 1
+        first = refused.value.findings[0]
+        # Where the line agrees with itself, it is the next event that does not follow it.
+        assert first.position == 2 if "hash" in names else first.line == 1
+
+    @pytest.mark.parametrize(
+        ("column", "value"),
+        [("position", "7"), ("position", 99), ("user_id", 7), ("conversation_id", None), ("salt", []), ("hash", {})],
+    )
+    def test_a_line_of_odd_columns_is_named(self, kept: StorageSettings, column: str, value: object) -> None:
+        path = mirror_path(kept.storage_dir, STREAM)
+        lines = path.read_text("utf-8").split("\n")
+        fields = json.loads(lines[0])
+        fields["event"][column] = value
+        path.write_text("\n".join([json.dumps(fields, ensure_ascii=False), *lines[1:]]), "utf-8")
+        with pytest.raises(MirrorIncomplete) as refused:
+            restore_from_mirror(kept)
+        assert refused.value.findings[0].line == 1
 
     def test_a_mirror_of_nothing_is_no_ledger(self, settings: StorageSettings) -> None:
         with pytest.raises(MirrorIncomplete) as refused:

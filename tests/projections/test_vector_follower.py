@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from domain.errors import EmbeddingUnavailable
-from projections.rebuild import rebuild
+from projections.generation import rebuild
 from projections.vector_follower import VectorFollower
 from tests.projections.world import FACTS, OTHER_MODEL, World, opened, remember, settings_for
 from tests.upstream import Fault, ScriptedUpstream
@@ -106,9 +106,11 @@ async def test_a_user_rebuilt_alone_is_served_while_the_others_wait(storage: Pat
         follower = VectorFollower(world.ledger, world.index, world.cache)
         await rebuild(world.ledger, world.client, world.cache, world.settings, user_id="ann")
         upstream.forget_calls()
+        upstream.embedding_models = (OTHER_MODEL,)
         (new,) = remember(world.ledger, "ann", ["The night ferry is cheaper."])
         remember(world.ledger, "bob", ["Bob's diary."])
         await follower.advance()
+        assert "emb-old" in (follower.mismatch or "")
         asked = texts_asked(upstream)
         assert asked
         assert not any("Bob" in text for text in asked)

@@ -50,9 +50,11 @@ async def opened(settings: ProjectionSettings) -> AsyncIterator[World]:
     ledger = Ledger(settings.ledger_path)
     cache = VectorCache(settings.vector_cache_path, half=settings.index_storage == "fp16")
     client = EmbeddingClient(settings)
+    index = MemoryIndex(ledger, client, cache, settings)
     try:
-        yield World(settings, ledger, client, cache, MemoryIndex(ledger, client, cache, settings))
+        yield World(settings, ledger, client, cache, index)
     finally:
+        await index.close()
         await client.close()
         cache.close()
         ledger.close()

@@ -62,6 +62,7 @@ def test_memory_is_searched_by_words_and_the_event_says_why(
     status = answer.memory("memory_status")
     assert status["retrieval"] == "degraded"
     assert status["mode"] == "lexical"
+    assert status["code"] == service.ledger.one(RetrievalRecorded, answer).degraded_code
     assert status["notice"].startswith("Long-term memory was searched by words only: ")
     retrieval = service.ledger.one(RetrievalRecorded, answer)
     assert (retrieval.outcome, retrieval.mode) == ("degraded", "lexical")
@@ -158,6 +159,14 @@ def test_another_embedding_model_is_named_with_the_command_to_run(tmp_path: Path
         changed: dict[str, object] = {"emb_model": "new"} if change == "name" else {"embedding_dims": 64}
         with running(upstream, tmp_path, **{"emb_model": "old", **changed}) as service:
             until("the start says so", lambda: "python -m projections.rebuild" in service.log())
+            served = service.client.tell(QUESTION, user, "thursday")
+            assert "Bruno" in served.text, "the old model still answers"
+            assert "python -m projections.rebuild" in served.memory("memory_status")["notice"]
+            ready = service.client.get("/health/ready")
+            assert ready.status_code == 200
+            assert "python -m projections.rebuild" in ready.json()["checks"]["memory"]["message"]
+            # The server is started with other weights, and answers to any name with those.
+            upstream.salt = "other weights"
             answer = service.client.tell(QUESTION, user, "friday")
             assert "Bruno" in answer.text, "its words are found whatever the model"
             status = answer.memory("memory_status")

@@ -28,6 +28,8 @@ class Dialect:
     dims: int = 256
     """Fewer make vectors of unrelated texts less orthogonal: their cosine is about `dims ** -0.5`."""
     embedding_models: tuple[str, ...] = (EMBEDDING_MODEL,)
+    loaded_model: str | None = None
+    """Embeds whatever name a request gives, as servers do that have one model and ignore the name."""
     salt: str = ""
     """Changes every vector, as other weights under the same name would."""
     matryoshka: bool = False
@@ -65,7 +67,8 @@ class Dialect:
         return {"count": count, "max_model_len": self.max_model_len, "tokens": list(range(count))}
 
     def embeddings(self, body: Mapping[str, Any], fault: Fault) -> dict[str, Any]:
-        self._check_model(body, self.embedding_models)
+        model = self.loaded_model or body.get("model")
+        self._check_model({"model": model}, self.embedding_models)
         given = body.get("input")
         texts = [given] if isinstance(given, str) else given
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
@@ -80,7 +83,7 @@ class Dialect:
             raise wire.BadRequestError(message, param="dimensions")
         rows = []
         for index, text in enumerate(texts):
-            vector = minds.vector(text, dims=self.dims, seed=f"{body['model']}/{self.salt}")
+            vector = minds.vector(text, dims=self.dims, seed=f"{model}/{self.salt}")
             if kept is not None:
                 vector = vector[:kept] / max(float(np.linalg.norm(vector[:kept])), 1e-9)
             if fault.vector_length is not None:

@@ -1,0 +1,180 @@
+"""Takes a person out of everything that ``STORAGE_DIR`` holds: the ledger's texts and ids, files, vectors, the WAL.
+
+A marker file names the person while it goes on. Whatever ends the process, the next call, or the next start of the
+service, finds the marker and does the rest; each step can be done twice. Other people's turns go on meanwhile, in this
+process and in others, which notice by the ledger that what they hold of this person no longer stands in it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from domain import erasure
+from domain.errors import IndexUnavailable, InvalidInput, LedgerError
+from domain.events import MemoryEdited, SummaryRecorded, TurnRecorded
+from domain.ledger import Ledger
+from domain.memory import exchange_text
+from domain.reader import LedgerReader
+from domain.statements import FACET_TYPES
+from projections.durable import fsync_path, write_durably
+from projections.mirror import Mirror
+from projections.vector_cache import VectorCache, text_hash
+
+_MARKERS = "erasing"
+_EVENTS_PER_READ = 1000
+
+
+class Extent(BaseModel):
+    """What there is of a person: events, conversations, files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    events: int
+    conversations: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErasedUser:
+    """What an erasure did. ``vectors`` counts those in the cache that belong to no text of the ledger any more.
+
+    ``recorded_since`` counts events that this user id has got after its events were blanked: somebody goes on chatting.
+    """
+
+    pseudonym: str
+    events: int
+    files: int
+    vectors: int
+    recorded_since: int
+
+
+class _Marker(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    user_id: str
+    event_id: str
+
+
+def extent_of(reader: LedgerReader, storage_dir: Path, user_id: str) -> Extent:
+    """Count what an erasure would take away."""
+    events, conversations = reader.extent_of(user_id)
+    return Extent(events=events, conversations=conversations, files=len(Mirror(reader, storage_dir).files_of(user_id)))
+
+
+def erase_user(ledger: Ledger, storage_dir: Path, user_id: str) -> ErasedUser:
+    """Erase a user, or finish an erasure of theirs that was interrupted.
+
+    Raises :class:`InvalidInput` where there is nothing of this user, and a :class:`LedgerError` where something cannot
+    be done now: the same call then goes on from there.
+    """
+    with _locked(storage_dir):
+        begun = [marker for marker in _begun(ledger.reader, storage_dir) if marker.user_id == user_id]
+        if begun:
+            marker = begun[0]
+        else:
+            extent = extent_of(ledger.reader, storage_dir, user_id)
+            if not extent.events and not extent.files:
+                raise InvalidInput("--user", user_id, "name a user of whom something is kept; nothing of this one is")
+            marker = _Marker(user_id=user_id, event_id=ledger.clock.new_id())
+        return _erase(ledger, storage_dir, marker)
+
+
+def finish_erasures(ledger: Ledger, storage_dir: Path) -> int:
+    """Finish what was interrupted; return how many erasures that were."""
+    if not any((storage_dir / _MARKERS).glob("*")) and not ledger.reader.erasures_begun():
+        return 0
+    with _locked(storage_dir):
+        begun = _begun(ledger.reader, storage_dir)
+        for marker in begun:
+            _erase(ledger, storage_dir, marker)
+        return len(begun)
+
+
+def _erase(ledger: Ledger, storage_dir: Path, marker: _Marker) -> ErasedUser:
+    """Do all steps; those done before are found done."""
+    path = storage_dir / _MARKERS / f"{marker.event_id}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_durably(path, marker.model_dump_json().encode())
+    fsync_path(storage_dir)
+    pseudonym = erasure.pseudonym_of(marker.event_id)
+    erasure.begin(ledger, marker.user_id, marker.event_id)
+    erasure.blank(ledger, marker.user_id, marker.event_id)
+    # Only now: whoever follows the ledger could have written it again from what still stood there.
+    mirror = Mirror(ledger.reader, storage_dir)
+    files = mirror.replace_user(marker.user_id, pseudonym, marker.event_id)
+    vectors = _sweep_vectors(ledger.reader, storage_dir / "vectors.sqlite3")
+    erasure.scrub(ledger)
+    # A follower that had read before the blanking may have opened an empty index of this user after it.
+    if mirror.folder(marker.user_id).exists():
+        mirror.replace_user(marker.user_id, pseudonym, marker.event_id)
+    events, _ = ledger.reader.extent_of(pseudonym)
+    since, _ = ledger.reader.extent_of(marker.user_id)
+    path.unlink()
+    fsync_path(path.parent)
+    return ErasedUser(pseudonym, events, files, vectors, since)
+
+
+def _begun(reader: LedgerReader, storage_dir: Path) -> list[_Marker]:
+    """Return the erasures that were begun and not finished, by their markers or, where one is lost, by the ledger."""
+    markers: dict[str, _Marker] = {}
+    for path in sorted((storage_dir / _MARKERS).glob("*.json")):
+        try:
+            marker = _Marker.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            continue  # finished in between
+        except ValidationError:
+            raise LedgerError(f"{_MARKERS}/{path.name} cannot be read: remove it, and erase the user again") from None
+        markers[marker.event_id] = marker
+    for user_id, event_id in reader.erasures_begun():
+        markers.setdefault(event_id, _Marker(user_id=user_id, event_id=event_id))
+    return list(markers.values())
+
+
+def _sweep_vectors(reader: LedgerReader, path: Path) -> int:
+    """Remove vectors of texts that stand nowhere in the ledger; return how many.
+
+    What another person has said in the same words keeps its vector.
+    """
+    if not path.exists():
+        return 0
+    cache = VectorCache(path, half=True)
+    try:
+        # Listed before the ledger is read: what is embedded meanwhile is not in the list.
+        cached = cache.hashes()
+        removed = cache.remove(cached - _text_hashes(reader)) if cached else 0
+        if not cache.scrub():
+            raise IndexUnavailable("the vector cache is being read all the time: run the same command again")
+        return removed
+    finally:
+        cache.close()
+
+
+def _text_hashes(reader: LedgerReader) -> set[bytes]:
+    """Return the hashes of all texts in the ledger that are ever embedded."""
+    hashes: set[bytes] = set()
+    position = 0
+    while events := reader.events_after(position, _EVENTS_PER_READ, FACET_TYPES):
+        for event in events:
+            payload = event.payload
+            if isinstance(payload, TurnRecorded):
+                hashes.add(text_hash(exchange_text(payload.user, payload.assistant)))
+            elif isinstance(payload, SummaryRecorded | MemoryEdited):
+                hashes.add(text_hash(payload.summary))
+        position = events[-1].position
+    return hashes
+
+
+@contextmanager
+def _locked(storage_dir: Path) -> Iterator[None]:
+    """One erasure at a time: two in one file would each wait for the other's pages."""
+    with (storage_dir / "erasing.lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for torn in (storage_dir / _MARKERS).glob("*.tmp"):
+            torn.unlink()  # its erasure had not begun, and it names somebody
+        yield

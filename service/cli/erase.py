@@ -1,0 +1,82 @@
+"""``opm erase``: take a person out of everything that ``STORAGE_DIR`` holds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from domain.errors import InvalidInput
+from domain.identity import check_id
+from domain.settings import StorageSettings, load_settings
+from migrations.runner import migrate
+from projections.backups import known_backups
+from projections.erasure import ErasedUser, Extent, erase_user, extent_of
+from service.cli.shell import AsJson, User, err, opened_ledger, out, print_json
+
+
+def erase(
+    user: User,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would go, and change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Erase a user: texts and ids in the ledger, files, vectors. This cannot be undone.
+
+    The service may run meanwhile. Interrupted, the same command (or the service's next start) goes on.
+    """
+    user_id = check_id("--user", user)
+    settings = load_settings(StorageSettings)
+    backups = [backup.path for backup in known_backups(settings.storage_dir)]
+    with opened_ledger(settings) as ledger:
+        if dry_run:
+            _say_extent(extent_of(ledger.reader, settings.storage_dir, user_id), backups, as_json)
+            return
+        if not yes:
+            _confirm(user_id)
+        migrate(settings.ledger_path)  # an older ledger lets nothing be blanked
+        done = erase_user(ledger, settings.storage_dir, user_id)
+    _say_done(done, settings.storage_dir, backups, as_json)
+
+
+def _confirm(user_id: str) -> None:
+    err.print("This removes everything the user ever said, and cannot be undone.", markup=False)
+    typed = typer.prompt("Type the user id to go on", err=True)
+    if typed != user_id:
+        raise InvalidInput("--user", typed, "the typed id is another one: nothing was erased")
+
+
+def _say_extent(extent: Extent, backups: list[str], as_json: bool) -> None:
+    if as_json:
+        print_json({**extent.model_dump(), "backups": backups})
+        return
+    out.print(f"{extent.events} events in {extent.conversations} conversations and {extent.files} files would go")
+    _say_backups(backups)
+
+
+def _say_done(done: ErasedUser, storage_dir: Path, backups: list[str], as_json: bool) -> None:
+    if as_json:
+        print_json({**asdict(done), "backups": backups})
+        return
+    out.print(
+        f"erased: {done.events} events blanked, {done.files} files and {done.vectors} vectors removed, "
+        f"the ledger in {storage_dir} written anew",
+        markup=False,
+    )
+    out.print(f"in the ledger the user is {done.pseudonym} from now on", markup=False)
+    if done.recorded_since:
+        out.print(
+            f"{done.recorded_since} events were recorded for this user meanwhile: somebody still chats. "
+            "Run the same command again once that has ended",
+            markup=False,
+        )
+    _say_backups(backups)
+
+
+def _say_backups(backups: list[str]) -> None:
+    for path in backups:
+        out.print(f"still holds the user: {path} (a backup made earlier)", markup=False)
+    if not backups:
+        out.print("no backup is known here; copies made by other means still hold the user", markup=False)

@@ -1,0 +1,61 @@
+"""``opm forget`` and ``opm edit``: withdraw one memory, or correct its summary."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from domain.errors import UnknownMemory
+from domain.identity import check_id
+from domain.ledger import Ledger
+from service.cli.shell import AsJson, opened_ledger, out, print_json
+from service.memory_care import MemoryCare
+
+MemoryId = Annotated[str, typer.Argument(metavar="MEMORY_ID", help="The memory, as GET /v1/memories names it.")]
+Owner = Annotated[
+    str | None, typer.Option("--user", "-u", metavar="U", help="Whose memory it has to be (default: whosever it is).")
+]
+
+
+def forget(
+    memory_id: MemoryId,
+    user: Owner = None,
+    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the ledger.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Withdraw a memory from every search, window and list. The turn stays in the ledger and the mirror."""
+    with opened_ledger() as ledger:
+        user_id = _owner(ledger, memory_id, user)
+        changed = MemoryCare(ledger).forget(user_id, memory_id, reason)
+    if as_json:
+        print_json({"memory_id": memory_id, "forgotten": True, "changed": changed})
+    else:
+        said = "is forgotten" if changed else "had been forgotten before: nothing was recorded"
+        out.print(f"{memory_id} {said}", markup=False)
+
+
+def edit(
+    memory_id: MemoryId,
+    summary: Annotated[str, typer.Option("--summary", metavar="TEXT", help="What is to be remembered of the turn.")],
+    user: Owner = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put your own summary in the place of a memory's. The one before stays in the ledger."""
+    with opened_ledger() as ledger:
+        user_id = _owner(ledger, memory_id, user)
+        changed = MemoryCare(ledger).edit(user_id, memory_id, summary)
+    if as_json:
+        print_json({"memory_id": memory_id, "changed": changed})
+    else:
+        said = "has the new summary" if changed else "had this summary already: nothing was recorded"
+        out.print(f"{memory_id} {said}", markup=False)
+
+
+def _owner(ledger: Ledger, memory_id: str, user: str | None) -> str:
+    if user is not None:
+        return check_id("--user", user)
+    owner = ledger.reader.owner_of(memory_id)
+    if owner is None:
+        raise UnknownMemory(memory_id)
+    return owner

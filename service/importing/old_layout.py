@@ -1,0 +1,129 @@
+"""The file layout of earlier versions: ``users/<id>/conversations/*.jsonl``, with summaries in ``meta.jsonl``.
+
+Folder and file names were made from ids by a rule that maps several ids to one name. Where lines say which id they
+belong to, they are parted by it; where they do not, they stay together under the file's name, and that is reported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from domain.errors import InvalidInput
+from service.importing.exchanges import Conversation, Exchange, Reading, clean, conversation_id, json_lines, moment
+
+_META = "meta.jsonl"
+_FOLDERS_SHOWN = 8
+
+
+@dataclass
+class _Summaries:
+    """Summaries by conversation and turn, and which ids were written under which file name."""
+
+    texts: dict[tuple[str, int], str] = field(default_factory=dict)
+    ids: dict[str, set[str]] = field(default_factory=dict)
+
+
+def read_old_layout(path: Path, user_id: str) -> Reading:
+    """Read one user's folder, or that user's in a storage folder, or one conversation's file.
+
+    Raises :class:`InvalidInput` that names file and line where something is wrong.
+    """
+    reading = Reading("openpersistentmemory")
+    if path.is_file():
+        folder, files = path.parent.parent, [path]
+    else:
+        folder = user_folder(path, user_id)
+        files = sorted((folder / "conversations").glob("*.jsonl"))
+    summaries = _summaries(folder)
+    owners: Counter[str] = Counter()
+    for file in files:
+        _read_file(file, user_id, summaries, owners, reading)
+    for owner, lines in owners.items():
+        reading.notes.append(
+            f"folder {folder.name}: {lines} lines belong to user {owner!r}, whose id led to the same name; "
+            "they were left out"
+        )
+    return reading
+
+
+def user_folder(path: Path, user_id: str) -> Path:
+    """Return the folder of a user: ``path`` itself, or the one in it that the id led to."""
+    if (path / "conversations").is_dir():
+        return path
+    users = path / "users" if (path / "users").is_dir() else path
+    for name in (user_id, safe_name(user_id)):
+        if "/" not in name and (users / name / "conversations").is_dir():
+            return users / name
+    there = [folder.name for folder in sorted(users.glob("*")) if (folder / "conversations").is_dir()]
+    if not there:
+        raise InvalidInput("PATH", str(path), "give a folder with users/<id>/conversations/*.jsonl")
+    shown = ", ".join(there[:_FOLDERS_SHOWN]) + (", ..." if len(there) > _FOLDERS_SHOWN else "")
+    raise InvalidInput("PATH", str(path), f"give the folder of one user in it, there are: {shown}")
+
+
+def safe_name(identifier: str) -> str:
+    """Return the name that an id led to: everything unusual became an underscore."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", identifier)
+
+
+def _summaries(folder: Path) -> _Summaries:
+    found = _Summaries()
+    for path in sorted(folder.rglob(_META)):
+        for _, line in json_lines(path):
+            named = _conversation(line)
+            if isinstance(named, str):
+                found.ids.setdefault(safe_name(named), set()).add(named)
+                text, turn_id = line.get("summary"), line.get("turn_id")
+                if isinstance(text, str) and text.strip() and isinstance(turn_id, int):
+                    found.texts[named, turn_id] = clean(text.strip())
+    return found
+
+
+def _conversation(line: Any) -> Any:
+    if not isinstance(line, dict):
+        return None
+    return line.get("conversation_id") or line.get("conv_id")
+
+
+def _read_file(file: Path, user_id: str, summaries: _Summaries, owners: Counter[str], reading: Reading) -> None:
+    named = summaries.ids.get(file.stem, set())
+    default = next(iter(named)) if len(named) == 1 else file.stem
+    by_id: dict[str, list[tuple[int | None, Exchange]]] = {}
+    unnamed = 0
+    for where, line in json_lines(file):
+        if not isinstance(line, dict):
+            raise InvalidInput(where, type(line).__name__, "give an object with 'user' and 'assistant'")
+        owner = line.get("user_id")
+        if isinstance(owner, str) and owner != user_id:
+            owners[owner] += 1
+            continue
+        own = _conversation(line)
+        unnamed += own is None
+        by_id.setdefault(conversation_id(where, own or default), []).append(_exchange(where, line))
+    if len(named | set(by_id)) > 1:
+        ids = ", ".join(repr(name) for name in sorted(named | (set(by_id) - {default})))
+        kept = f"; {unnamed} lines that do not say which stay under {default!r}" if unnamed else ""
+        reading.notes.append(f"{file.name}: the ids {ids} led to the same name{kept}")
+    for name, numbered in by_id.items():
+        times_told = Counter(turn_id for turn_id, _ in numbered)
+        exchanges = []
+        for turn_id, exchange in numbered:
+            summary = summaries.texts.get((name, turn_id)) if turn_id is not None else None
+            if summary is not None and times_told[turn_id] > 1:
+                reading.skipped["summaries of a turn number that two turns have"] += 1
+                summary = None
+            exchanges.append(Exchange(exchange.user, exchange.assistant, exchange.ts, exchange.summary or summary))
+        reading.conversations.append(Conversation(name, exchanges))
+
+
+def _exchange(where: str, line: dict[str, Any]) -> tuple[int | None, Exchange]:
+    user, assistant, turn_id, summary = (line.get(key) for key in ("user", "assistant", "turn_id", "summary"))
+    if not isinstance(user, str) or not isinstance(assistant, str):
+        raise InvalidInput(where, sorted(line), "give 'user' and 'assistant' as texts")
+    told = clean(summary.strip()) if isinstance(summary, str) and summary.strip() else None
+    number = turn_id if isinstance(turn_id, int) else None
+    return number, Exchange(clean(user), clean(assistant), moment(where, line.get("ts")), told)

@@ -1,0 +1,84 @@
+"""Message lists as OpenAI's API takes them: one list, a list of ``{"messages": [...]}``, or such on lines of their own.
+
+They know no times: an exchange gets that of the import.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from domain.errors import InvalidInput
+from service.importing.exchanges import (
+    Conversation,
+    Message,
+    Reading,
+    clean,
+    conversation_id,
+    json_lines,
+    json_of,
+    moment,
+    paired,
+)
+
+
+def read_openai(path: Path) -> Reading:
+    """Read a file of message lists; raise :class:`InvalidInput` that names the place where something is wrong."""
+    reading = Reading("openai")
+    for number, (where, item) in enumerate(_items(path), start=1):
+        named: Any = None
+        listed = item
+        if isinstance(item, dict):
+            listed, named = item.get("messages"), item.get("conversation_id") or item.get("id")
+        if not isinstance(listed, list):
+            raise InvalidInput(where, type(item).__name__, "give a list of messages, or an object with 'messages'")
+        messages = [
+            message
+            for at, entry in enumerate(listed, start=1)
+            if (message := _message(f"{where}, message {at}", entry, reading.skipped)) is not None
+        ]
+        exchanges = paired(messages, reading.skipped)
+        if exchanges:
+            name = conversation_id(where, named if named is not None else f"{path.stem}-{number}")
+            reading.conversations.append(Conversation(name, exchanges))
+        else:
+            reading.skipped["conversations without a question"] += 1
+    return reading
+
+
+def _items(path: Path) -> Iterator[tuple[str, Any]]:
+    if path.suffix == ".jsonl":
+        yield from json_lines(path)
+        return
+    whole = json_of(path)
+    if isinstance(whole, list) and not (whole and isinstance(whole[0], dict) and "role" in whole[0]):
+        for number, item in enumerate(whole, start=1):
+            yield f"{path.name}, conversation {number}", item
+    else:
+        yield path.name, whole
+
+
+def _message(where: str, entry: Any, skipped: Counter[str]) -> Message | None:
+    if not isinstance(entry, dict) or not isinstance(entry.get("role"), str):
+        raise InvalidInput(where, type(entry).__name__, "give an object with 'role' and 'content'")
+    role, content = entry["role"], entry.get("content")
+    if role not in {"user", "assistant"}:
+        skipped[f"{role} messages"] += 1
+        return None
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+    if not isinstance(parts, list):
+        raise InvalidInput(f"{where}: content", content, "give a text or a list of parts")
+    texts = []
+    for part in parts:
+        text = part.get("text") if isinstance(part, dict) else None
+        if isinstance(text, str):
+            texts.append(text)
+        else:
+            skipped["images and files"] += 1
+    joined = "\n".join(text for text in texts if text.strip())
+    if not joined:
+        skipped["messages without a text"] += 1
+        return None
+    return Message(role, clean(joined), moment(where, entry.get("ts")))

@@ -1,0 +1,193 @@
+"""A person takes their memory along and brings it elsewhere; doing it twice changes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from domain.events import MemoryEdited, MemoryForgotten, SummaryRecorded, TurnFailed, TurnRecorded
+from domain.identity import StreamId, user_stream
+from domain.ledger import Ledger
+from domain.memory import Memory
+from migrations.runner import migrate
+from projections.event_file import event_of
+from tests.ledgers import (
+    activated,
+    all_stored,
+    check_chain,
+    check_chain_with_erasures,
+    one_of_each,
+    opened,
+    record,
+    record_turn,
+    summary_of,
+)
+from tests.service.cli.conftest import Opm
+
+STREAM = StreamId("用户 ann", "trip/1")
+LINES = [
+    {"turn_id": n, "ts": f"2023-05-0{n}T12:00:00Z", "user": f"Question {n}?", "assistant": "Yes."} for n in (1, 2, 3)
+]
+
+
+def fill(ledger: Ledger) -> None:
+    """Give a user something of everything."""
+    failed = next(payload for payload in one_of_each() if isinstance(payload, TurnFailed))
+    decisions = [p for p in one_of_each() if type(p).__name__ in {"RetrievalRecorded", "GateDecided", "RerankDecided"}]
+    for number in range(4):
+        record(ledger, STREAM, *decisions)
+        turn = record_turn(ledger, STREAM, f"Question {number}, 问题 \u2028?", "Answer.")
+        record(ledger, STREAM, summary_of(turn.event_id, number + 1, f"Summary {number}"), causation_id=turn.event_id)
+        if number == 1:
+            edited = MemoryEdited(memory_id=turn.event_id, turn_id=2, summary="As I say.")
+            record(ledger, STREAM, edited, causation_id=turn.event_id)
+        if number == 2:
+            forgotten = MemoryForgotten(memory_id=turn.event_id, turn_id=3)
+            record(ledger, STREAM, forgotten, causation_id=turn.event_id)
+    record(ledger, StreamId("用户 ann", "other"), failed)
+    record(ledger, user_stream("用户 ann"), activated())
+    record_turn(ledger, StreamId("bob", "trip/1"))
+
+
+def memories(ledger: Ledger, user: str) -> list[tuple[Any, ...]]:
+    def told(memory: Memory) -> tuple[Any, ...]:
+        return memory.conversation_id, memory.turn_id, memory.ts, memory.user, memory.assistant, memory.summary
+
+    return [told(memory) for memory in ledger.reader.memories_before(user, 2**62, 100)]
+
+
+@pytest.fixture
+def ledger_path(storage: Path) -> Path:
+    with opened(storage / "ledger.sqlite3") as ledger:
+        fill(ledger)
+    return storage / "ledger.sqlite3"
+
+
+@pytest.fixture
+def exported(opm: Opm, ledger_path: Path, tmp_path: Path) -> Path:
+    assert ledger_path.exists()
+    path = tmp_path / "ann.jsonl"
+    assert opm("export", "--user", STREAM.user_id, "-o", str(path)).status == 0
+    return path
+
+
+def test_an_export_is_every_event_as_it_stands(exported: Path, ledger_path: Path) -> None:
+    with opened(ledger_path) as ledger:
+        own = [row for row in all_stored(ledger) if row.user_id == STREAM.user_id]
+    assert [event_of(line) for line in exported.read_text().split("\n")[:-1]] == own
+
+
+def test_an_export_goes_to_standard_output_and_never_over_a_file(opm: Opm, exported: Path) -> None:
+    assert opm("export", "--user", STREAM.user_id).out == exported.read_text()
+    assert opm("export", "--user", STREAM.user_id, "-o", str(exported)).status == 2
+    assert opm("export", "--user", "nobody").status == 2
+
+
+def test_an_export_comes_into_another_ledger_with_ids_corrections_and_withdrawals(
+    opm: Opm, exported: Path, ledger_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORAGE_DIR", str(tmp_path / "elsewhere"))
+    said = json.loads(opm("import", str(exported), "--user", "ann", "--json").out)
+    assert (said["format"], said["turns"], said["summaries"], said["known"]) == ("export", 4, 4, 0)
+    assert said["skipped"]["RetrievalRecorded events"] == 4
+    with opened(ledger_path) as before, opened(tmp_path / "elsewhere" / "ledger.sqlite3") as after:
+        assert memories(after, "ann") == memories(before, STREAM.user_id)
+        kept = {row.event_id for row in all_stored(after)}
+        assert kept < {row.event_id for row in all_stored(before)}
+        check_chain(all_stored(after))
+        head = after.reader.head()
+        events = after.reader.events_after(0, 100)
+        assert all(e.payload.imported_from == "export" for e in events if isinstance(e.payload, TurnRecorded))
+        assert {type(e.payload) for e in events} == {
+            TurnRecorded,
+            SummaryRecorded,
+            MemoryEdited,
+            MemoryForgotten,
+            TurnFailed,
+        }
+    again = json.loads(opm("import", str(exported), "--user", "ann", "--json").out)
+    assert (again["turns"], again["known"]) == (0, 4)
+    with opened(tmp_path / "elsewhere" / "ledger.sqlite3") as after:
+        assert after.reader.head() == head
+
+
+def test_an_export_comes_back_after_an_erasure_under_new_ids(opm: Opm, exported: Path, ledger_path: Path) -> None:
+    with opened(ledger_path) as ledger:
+        before = memories(ledger, STREAM.user_id)
+    assert opm("erase", "--user", STREAM.user_id, "--yes").status == 0
+    for turns in (3, 0):
+        said = json.loads(opm("import", str(exported), "--user", STREAM.user_id, "--json").out)
+        assert said["turns"] == turns
+        assert "new ids" in said["notes"][0]
+    with opened(ledger_path) as ledger:
+        came_back = memories(ledger, STREAM.user_id)
+        assert [(m[0], *m[2:]) for m in came_back] == [(m[0], *m[2:]) for m in before]
+        check_chain_with_erasures(all_stored(ledger))
+
+
+def test_a_changed_line_of_an_export_is_refused_whole(opm: Opm, exported: Path, tmp_path: Path) -> None:
+    lines = exported.read_text().split("\n")
+    changed = tmp_path / "changed.jsonl"
+    changed.write_text("\n".join([*lines[:3], lines[3].replace("Question 0", "Quest 0"), *lines[4:]]))
+    ran = opm("import", str(changed), "--user", "cy")
+    assert ran.status == 2
+    assert "changed.jsonl, line 4" in ran.err
+
+
+def test_message_lists_can_be_exported_and_come_back(opm: Opm, ledger_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "lists.jsonl"
+    assert opm("export", "--user", STREAM.user_id, "--format", "openai", "-o", str(path)).status == 0
+    [conversation] = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    assert conversation["conversation_id"] == "trip/1"
+    assert [m["content"] for m in conversation["messages"]][::2] == [f"Question {n}, 问题 \u2028?" for n in (0, 1, 3)]
+    assert json.loads(opm("import", str(path), "--user", "cy", "--json").out)["turns"] == 3
+    with opened(ledger_path) as ledger:
+        assert [m[3] for m in memories(ledger, "cy")] == [m[3] for m in memories(ledger, STREAM.user_id)]
+
+
+def test_importing_twice_changes_nothing_and_a_longer_one_adds_the_rest(
+    opm: Opm, storage: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "old" / "conversations" / "trip.jsonl"
+    file.parent.mkdir(parents=True)
+    (tmp_path / "old" / "meta.jsonl").write_text(json.dumps({"conv_id": "trip", "turn_id": 1, "summary": "First."}))
+    heads = []
+    for lines in (LINES[:2] + LINES[:1], LINES[:2] + LINES[:1], LINES[:2] + LINES[:1] + LINES[2:]):
+        file.write_text("\n".join(json.dumps(line) for line in lines))
+        dry = json.loads(opm("import", str(tmp_path / "old"), "--user", "ann", "--dry-run", "--json").out)
+        done = json.loads(opm("import", str(tmp_path / "old"), "--user", "ann", "--json").out)
+        assert {**dry, "dry_run": False} == done
+        with opened(storage / "ledger.sqlite3") as ledger:
+            heads.append((done["turns"], ledger.reader.head_position()))
+            check_chain(all_stored(ledger))
+            told = memories(ledger, "ann")
+    assert heads == [(3, 3), (0, 3), (1, 4)]
+    assert [(row[1], row[3]) for row in told] == [
+        (4, "Question 3?"),
+        (3, "Question 1?"),
+        (2, "Question 2?"),
+        (1, "Question 1?"),
+    ]
+    assert told[0][2].isoformat() == "2023-05-03T12:00:00+00:00"
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", '[{"role": "user"}, {"role": 5}]', "\ud800"])
+def test_a_bad_file_imports_nothing(opm: Opm, storage: Path, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_bytes(content.encode("utf-8", "surrogatepass"))
+    for kind in ("auto", "openai", "chatgpt"):
+        ran = opm("import", str(path), "--user", "ann", "--format", kind)
+        assert ran.status == 2, ran
+        assert "bad.json" in ran.err
+        assert "Traceback" not in ran.err
+    with opened(storage / "ledger.sqlite3") as ledger:
+        assert ledger.reader.head_position() == 0
+
+
+def test_a_path_that_is_not_there_is_a_bad_argument(opm: Opm, storage: Path) -> None:
+    migrate(storage / "ledger.sqlite3")
+    for kind in ("auto", "export", "openpersistentmemory"):
+        assert opm("import", "no/such", "--user", "ann", "--format", kind).status == 2

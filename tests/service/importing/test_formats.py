@@ -1,0 +1,213 @@
+"""Each format is read as its writer meant it, and what is wrong in one is named by its place."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.errors import InvalidInput
+from service.importing.chatgpt import read_chatgpt
+from service.importing.exchanges import Conversation, Exchange, Message, paired
+from service.importing.formats import Format, format_of
+from service.importing.old_layout import read_old_layout
+from service.importing.openai_messages import read_openai
+
+NOON = datetime(2023, 5, 4, 12, 0, tzinfo=UTC)
+
+
+def written(path: Path, content: Any) -> Path:
+    """Write a JSON value, or a list of lines when the name ends in .jsonl."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = content if path.suffix == ".jsonl" else [content]
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    return path
+
+
+def node(name: str, parent: str | None, role: str = "", text: Any = "", **more: Any) -> dict[str, Any]:
+    parts = text if isinstance(text, list) else [text]
+    content = {"content_type": more.pop("kind", "text"), "parts": parts}
+    message = {"id": name, "author": {"role": role}, "content": content, "create_time": more.pop("at", None), **more}
+    return {"id": name, "parent": parent, "children": [], "message": message if role else None}
+
+
+def tree(*nodes: dict[str, Any], current: str | None, **more: Any) -> dict[str, Any]:
+    mapping = {item["id"]: item for item in nodes}
+    return {"id": "conv-1", "title": "Trip", "create_time": 1.0, "mapping": mapping, "current_node": current, **more}
+
+
+class TestChatGpt:
+    def test_the_branch_last_shown_is_read(self, tmp_path: Path) -> None:
+        at = NOON.timestamp()
+        exported = tree(
+            node("root", None),
+            node("sys", "root", "system", "Be kind."),
+            node("q", "sys", "user", "Where?", at=at),
+            node("old", "q", "assistant", "To Rome."),
+            node("think", "q", "assistant", "Hm.", kind="thoughts"),
+            node("call", "think", "assistant", "search()", recipient="browser"),
+            node("tool", "call", "tool", "found"),
+            node("a", "tool", "assistant", "To Lisbon."),
+            node("q2", "a", "user", [{"asset_pointer": "file"}, "And this?"], kind="multimodal_text"),
+            current="q2",
+        )
+        reading = read_chatgpt(written(tmp_path / "conversations.json", [exported]))
+        assert reading.conversations == [
+            Conversation(
+                "conv-1",
+                [Exchange("Where?", "To Lisbon.", NOON), Exchange("And this?", "", datetime.fromtimestamp(1, UTC))],
+            )
+        ]
+        assert +reading.skipped == {
+            "system messages": 1,
+            "tool messages": 1,
+            "tool calls and thoughts": 2,
+            "images and files": 1,
+        }
+
+    def test_without_a_current_node_the_newest_leaf_counts(self, tmp_path: Path) -> None:
+        exported = tree(
+            {**node("q", None, "user", "Where?"), "children": ["a", "b"]},
+            node("a", "q", "assistant", "Late.", at=9.0),
+            node("b", "q", "assistant", "Early.", at=5.0),
+            current=None,
+        )
+        [conversation] = read_chatgpt(written(tmp_path / "c.json", [exported])).conversations
+        assert conversation.exchanges[0].assistant == "Late."
+
+    @pytest.mark.parametrize(
+        ("exported", "named"),
+        [
+            ([{"id": "x"}], "conversation 1 = \"no 'mapping'\""),
+            ([5], "conversation 1"),
+            ([tree(node("a", "a", "user", "x"), current="a")], "conversation 1: node = 'a'"),
+            ([tree(node("a", "gone", "user", "x"), current="a")], "node = 'gone'"),
+            ([tree(node("a", None, "user", "x"), current="a", id=None)], "conversation id = None"),
+            ([tree(node("a", None, "user", "x", at="soon"), current="a")], "time = 'soon'"),
+            ("[{", "line 1"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, tmp_path: Path, exported: Any, named: str) -> None:
+        with pytest.raises(InvalidInput) as raised:
+            read_chatgpt(written(tmp_path / "conversations.json", exported))
+        assert named in str(raised.value)
+        assert str(raised.value).startswith("conversations.json")
+
+
+class TestOpenAi:
+    QUESTION, ANSWER = {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "To Lisbon."}
+
+    @pytest.mark.parametrize(
+        ("name", "content", "ids"),
+        [
+            ("one.json", [QUESTION, ANSWER], ["one-1"]),
+            ("one.json", {"messages": [QUESTION, ANSWER], "conversation_id": "trip"}, ["trip"]),
+            ("many.json", [{"messages": [QUESTION, ANSWER]}, {"messages": [QUESTION, ANSWER]}], ["many-1", "many-2"]),
+            ("lines.jsonl", [{"messages": [QUESTION, ANSWER], "id": "a"}, [QUESTION, ANSWER]], ["a", "lines-2"]),
+        ],
+    )
+    def test_every_shape_of_a_list_is_read(self, tmp_path: Path, name: str, content: Any, ids: list[str]) -> None:
+        path = written(tmp_path / name, content)
+        assert format_of(path, "ann") is Format.OPENAI
+        read = read_openai(path).conversations
+        assert read == [Conversation(each, [Exchange("Where?", "To Lisbon.")]) for each in ids]
+
+    def test_parts_and_other_roles(self, tmp_path: Path) -> None:
+        parts = [{"type": "text", "text": "Look:"}, {"type": "image_url", "image_url": {"url": "data:"}}]
+        messages = [{"role": "system", "content": "x"}, {"role": "user", "content": parts}, self.ANSWER, self.ANSWER]
+        reading = read_openai(written(tmp_path / "c.json", messages))
+        assert reading.conversations[0].exchanges == [Exchange("Look:", "To Lisbon.\n\nTo Lisbon.")]
+        assert reading.skipped == {"system messages": 1, "images and files": 1}
+
+    @pytest.mark.parametrize(
+        ("lines", "named"),
+        [
+            ([[QUESTION], "{"], "c.jsonl, line 2"),
+            ([[QUESTION, {"content": "x"}]], "c.jsonl, line 1, message 2"),
+            ([[QUESTION], {"message": []}], "c.jsonl, line 2"),
+            ([[{"role": "user", "content": 5}]], "content = 5"),
+            ([{"messages": [QUESTION], "id": "erased:1"}], "erased:"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, tmp_path: Path, lines: list[Any], named: str) -> None:
+        with pytest.raises(InvalidInput) as raised:
+            read_openai(written(tmp_path / "c.jsonl", lines))
+        assert named in str(raised.value)
+
+
+class TestOldLayout:
+    def line(self, turn_id: int, user: str = "Where?", **more: Any) -> dict[str, Any]:
+        return {"turn_id": turn_id, "ts": "2023-05-04T12:00:00Z", "user": user, "assistant": "Lisbon.", **more}
+
+    def test_times_and_summaries_are_kept_and_the_id_comes_back(self, tmp_path: Path) -> None:
+        folder = tmp_path / "users" / "ann_x"
+        written(folder / "conversations" / "a_b.jsonl", [self.line(1), self.line(2, "And then?")])
+        meta = {"conv_id": "a/b", "turn_id": 2, "summary": "Asked on."}
+        written(folder / "meta.jsonl", [meta, {"conv_id": "other", "turn_id": 1}])
+        assert format_of(tmp_path, "ann@x") is Format.OPENPERSISTENTMEMORY
+        for path in (tmp_path, folder):
+            reading = read_old_layout(path, "ann@x")
+            exchanges = [
+                Exchange("Where?", "Lisbon.", NOON),
+                Exchange("And then?", "Lisbon.", NOON, "Asked on."),
+            ]
+            assert reading.conversations == [Conversation("a/b", exchanges)]
+            assert reading.notes == []
+
+    def test_ids_that_led_to_one_name_are_reported_and_parted_where_lines_say(self, tmp_path: Path) -> None:
+        folder = tmp_path / "users" / "ann"
+        lines = [
+            self.line(1, "A", conv_id="a/b"),
+            self.line(1, "B", conv_id="a_b"),
+            self.line(1, "C"),
+            self.line(1, "D"),
+        ]
+        written(folder / "conversations" / "a_b.jsonl", lines)
+        meta = [{"conv_id": name, "turn_id": 1, "summary": f"of {name}"} for name in ("a/b", "a_b")]
+        written(folder / "meta.jsonl", meta)
+        reading = read_old_layout(tmp_path, "ann")
+        said = {c.conversation_id: [(e.user, e.summary) for e in c.exchanges] for c in reading.conversations}
+        assert said == {"a/b": [("A", "of a/b")], "a_b": [("B", None), ("C", None), ("D", None)]}
+        assert reading.notes == [
+            "a_b.jsonl: the ids 'a/b', 'a_b' led to the same name; 2 lines that do not say which stay under 'a_b'"
+        ]
+        assert reading.skipped == {"summaries of a turn number that two turns have": 3}
+
+    def test_lines_of_another_user_in_the_same_folder_are_left_out_and_reported(self, tmp_path: Path) -> None:
+        lines = [self.line(1, user_id="a@b"), self.line(1, "Mine?", user_id="a_b")]
+        written(tmp_path / "users" / "a_b" / "conversations" / "c.jsonl", lines)
+        reading = read_old_layout(tmp_path, "a_b")
+        assert [e.user for c in reading.conversations for e in c.exchanges] == ["Mine?"]
+        assert len(reading.notes) == 1
+        assert "1 lines belong to user 'a@b'" in reading.notes[0]
+
+    def test_a_folder_of_several_users_needs_one(self, tmp_path: Path) -> None:
+        for user in ("bob", "cy"):
+            written(tmp_path / "users" / user / "conversations" / "c.jsonl", [self.line(1)])
+        with pytest.raises(InvalidInput, match="there are: bob, cy"):
+            format_of(tmp_path, "ann")
+
+    @pytest.mark.parametrize("bad", ["{", '{"user": "x"}', "[]", '{"user": "x", "assistant": "y", "ts": "soon"}'])
+    def test_a_bad_line_is_named(self, tmp_path: Path, bad: str) -> None:
+        written(tmp_path / "conversations" / "c.jsonl", [self.line(1), bad])
+        with pytest.raises(InvalidInput, match=r"c\.jsonl, line 2"):
+            read_old_layout(tmp_path, "ann")
+
+
+MESSAGES = st.lists(st.builds(Message, st.sampled_from(("user", "assistant")), st.text(min_size=1, max_size=3)))
+
+
+@given(MESSAGES)
+def test_pairing_loses_nothing_it_does_not_count(messages: list[Message]) -> None:
+    skipped: Counter[str] = Counter()
+    exchanges = paired(messages, skipped)
+    asked = "\n\n".join(exchange.user for exchange in exchanges)
+    assert asked == "\n\n".join(message.text for message in messages if message.role == "user")
+    answered = [message.text for message in messages if message.role == "assistant"][skipped.total() :]
+    assert "\n\n".join(e.assistant for e in exchanges if e.assistant) == "\n\n".join(answered)
