@@ -83,7 +83,9 @@ class MemorySearch:
         finally:
             # Waited for in any case: a thread cannot be called back.
             lexical, lexical_ms, lexical_trouble = await by_words if by_words is not None else (None, 0.0, None)
-        if trouble is not None and mode == "dense":
+        behind = dense is not None and lexical is not None and lexical.position < dense.position
+        if behind or (trouble is not None and mode == "dense"):
+            # Also where a memory came in meanwhile: both must speak of the same, or the past could not be asked again.
             lexical, lexical_ms, lexical_trouble = await self._by_words(user_id, query, depth)
         if dense is None and lexical is None:
             found = trouble or lexical_trouble

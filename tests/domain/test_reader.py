@@ -367,3 +367,20 @@ def test_an_unmigrated_ledger_is_said(tmp_path: Path) -> None:
     path.touch()
     with opened(path) as ledger, pytest.raises(LedgerReadFailed, match="cannot be read"):
         ledger.reader.head_position()
+
+
+def test_the_turns_beside_a_turn_are_those_of_its_own_conversation(ledger: Ledger) -> None:
+    here, there = StreamId("ann", "here"), StreamId("ann", "there")
+    first = [record_turn(ledger, here).position]
+    other = record_turn(ledger, there).position
+    record(ledger, here, summary_of("m1"))
+    first += [record_turn(ledger, here).position for _ in range(3)]
+    beside = ledger.reader.positions_beside("ann", [first[0], first[2], other])
+    assert beside == {
+        first[0]: ((first[1],), (first[2],)),
+        first[2]: ((first[1], first[3]), (first[0],)),
+        other: ((), ()),
+    }
+    assert ledger.reader.positions_beside("ann", [first[2]], as_of=first[2]) == {first[2]: ((first[1],), (first[0],))}
+    assert ledger.reader.positions_beside("bob", first) == {}
+    assert ledger.reader.positions_beside("ann", []) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,17 @@ def test_chinese_japanese_and_korean_are_found(query: str, positions: list[int])
         *(said(number, f"备注 {number}") for number in range(5, 12)),
     )
     assert sorted(found(index, query)) == positions
+
+
+def test_an_exchange_is_found_by_its_date() -> None:
+    day = datetime(2023, 5, 8, 13, 56, tzinfo=UTC)
+    index = index_of(
+        FacetText("ann", 1, 1, "exchange", "We ran.", day),
+        FacetText("ann", 2, 2, "exchange", "We ran.", day + timedelta(days=40)),
+        *(said(number, "Nothing of note.") for number in range(3, 9)),
+    )
+    assert found(index, "Who ran in May 2023?")[0] == 1
+    assert found(index, "Who ran on 17 June?")[0] == 2
 
 
 def test_a_text_is_replaced_and_withdrawn() -> None:

@@ -73,6 +73,15 @@ class GrownIndex(RuleBasedStateMachine):
         self.grow(keys, unit_rows(self.random, count, self.storage))
 
     @precondition(lambda self: self.vectors)
+    @rule(data=st.data())
+    def tell_cosines(self, data: st.DataObject) -> None:
+        query = unit_rows(self.random, 1, self.storage)[0]
+        known = {hit.turn_position: hit.score for hit in nearest(self.vectors, query)}
+        asked = data.draw(st.lists(st.sampled_from(sorted(known)), max_size=5))
+        told = self.index.cosines(query, [*asked, 10**9])
+        assert told == pytest.approx({at: known[at] for at in asked}, abs=CLOSE)
+
+    @precondition(lambda self: self.vectors)
     @rule(count=st.integers(1, 5))
     def same_vector_again(self, count: int) -> None:
         known = list(self.vectors.values())[int(self.random.integers(len(self.vectors)))]

@@ -143,8 +143,8 @@ class TestThen:
         for answer in asked:
             retrieval = service.ledger.one(RetrievalRecorded, answer)
             again = recalled(service, user, "--json", "--at", str(retrieval.index_position)).json["memories"]
-            assert [(m["memory_id"], round(m["score"], 6)) for m in again] == [
-                (c.memory_id, c.score) for c in retrieval.candidates
+            assert [(m["memory_id"], round(m["scores"]["dense"], 6)) for m in again] == [
+                (c.memory_id, c.dense_score) for c in retrieval.candidates
             ]
 
     def test_by_date(self, service: Running, user: str) -> None:

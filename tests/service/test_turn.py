@@ -131,7 +131,7 @@ class TestWindow:
         service.tell_all([f"Bruno the dog met cat number {n}." for n in range(12)], user)
         asked = service.client.tell("Which cat did the dog Bruno meet?", user, candidate_n=7)
         found = service.ledger.one(RetrievalRecorded, asked).candidates
-        assert [candidate.dense_rank for candidate in found] == list(range(1, 8))
+        assert [candidate.rank for candidate in found] == list(range(1, 8))
         assert [c.score for c in found] == sorted((c.score for c in found), reverse=True)
         assert len(service.ledger.one(GateDecided, asked).verdicts) == 7
 

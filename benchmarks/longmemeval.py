@@ -1,0 +1,153 @@
+"""How much of the evidence memory finds for LongMemEval's questions, by session and by turn.
+
+    python -m benchmarks.longmemeval --data longmemeval_s.json --questions 50
+
+Each question has a history of its own: it is recorded as one user's, a session as a conversation of its own date, a
+user's message with the answer to it as a turn, and searched through the service's own path. No model is called but the
+embedding model. Evidence are the sessions that the data names, and the turns that it marks with ``has_answer``;
+questions about what was never said (``_abs``) and those without evidence are left out. The data (Wu et al. 2024,
+arXiv 2410.10813) is not part of this project.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ranks import ndcg, recall_all, recall_any, without_repeats
+from benchmarks.remembered import Said, embedding_endpoint, remembered
+from domain.events import RetrievalMode
+from domain.fusion import Fusion
+
+_ABSTAIN = "_abs"
+_CANDIDATES = 60
+_FIGURES: dict[str, Callable[[Sequence[int], Collection[int]], float]] = {
+    "any@5": lambda ranked, evidence: recall_any(ranked, evidence, 5),
+    "all@5": lambda ranked, evidence: recall_all(ranked, evidence, 5),
+    "any@10": lambda ranked, evidence: recall_any(ranked, evidence, 10),
+    "all@10": lambda ranked, evidence: recall_all(ranked, evidence, 10),
+    "ndcg@10": lambda ranked, evidence: ndcg(ranked, evidence, 10),
+}
+_WAYS: tuple[tuple[str, RetrievalMode, Fusion], ...] = (
+    ("lexical", "lexical", Fusion()),
+    ("dense", "dense", Fusion()),
+    ("hybrid, nothing lent", "hybrid", Fusion(lent=())),
+    ("hybrid (as served)", "hybrid", Fusion()),
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question with its history: the turns, the session (by its place) of each, and what is evidence."""
+
+    name: str
+    question: str
+    turns: tuple[Said, ...]
+    session_of: tuple[int, ...]
+    sessions: frozenset[int]
+    evidence: frozenset[int]
+
+
+def read_items(path: Path) -> list[Item]:
+    """Read a LongMemEval file, without the questions that have no evidence."""
+    items = (_item(entry) for entry in json.loads(path.read_text(encoding="utf-8")))
+    return [item for item in items if item.sessions and not item.name.endswith(_ABSTAIN)]
+
+
+def _item(entry: Mapping[str, Any]) -> Item:
+    turns: list[Said] = []
+    session_of: list[int] = []
+    evidence: set[int] = set()
+    names = entry["haystack_session_ids"]
+    for number, (name, date, session) in enumerate(
+        zip(names, entry["haystack_dates"], entry["haystack_sessions"], strict=True)
+    ):
+        ts = datetime.strptime(date, "%Y/%m/%d (%a) %H:%M").replace(tzinfo=UTC)
+        for user, assistant, marked in _exchanges(session):
+            if marked:
+                evidence.add(len(turns))
+            turns.append(Said(f"{number} {name}", ts, user, assistant))
+            session_of.append(number)
+    named = {number for number, name in enumerate(names) if name in entry["answer_session_ids"]}
+    return Item(
+        entry["question_id"],
+        entry["question"],
+        tuple(turns),
+        tuple(session_of),
+        frozenset(named & set(session_of)),
+        frozenset(evidence),
+    )
+
+
+def _exchanges(session: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, bool]]:
+    """Return what the user said with what was answered, and whether either is marked as evidence."""
+    made: list[tuple[str, str, bool]] = []
+    for message in session:
+        marked = bool(message.get("has_answer"))
+        if message["role"] == "user" or not made or made[-1][1]:
+            said = (message["content"], "") if message["role"] == "user" else ("", message["content"])
+            made.append((*said, marked))
+        else:
+            user, _, already = made[-1]
+            made[-1] = (user, message["content"], already or marked)
+    return made
+
+
+@dataclass
+class Row:
+    """One way of searching: the figures of each question at both levels, and the milliseconds it took."""
+
+    name: str
+    by_session: list[list[float]] = field(default_factory=list)
+    by_turn: list[list[float]] = field(default_factory=list)
+    times_ms: list[float] = field(default_factory=list)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.longmemeval")
+    parser.add_argument("--data", type=Path, required=True, help="a LongMemEval JSON file")
+    parser.add_argument("--questions", type=int, help="the first so many only; each has a whole history to embed")
+    parser.add_argument("--storage", type=Path, help="keep the ledger and its vectors here (default: thrown away)")
+    given = parser.parse_args(arguments)
+    items = read_items(given.data)[: given.questions]
+    if not items:
+        parser.error(f"--data = {given.data.name}: no question in it has evidence")
+    with tempfile.TemporaryDirectory() as folder, embedding_endpoint() as environment:
+        rows = asyncio.run(_measure(items, given.storage or Path(folder), environment))
+    for level, chosen in (("session", "by_session"), ("turn", "by_turn")):
+        asked = len(getattr(rows[0], chosen))
+        print(f"\nby {level}, {asked} questions")
+        print(" " * 24, *(f"{name:>8}" for name in _FIGURES), "  ms p50")
+        for row in rows:
+            means = [statistics.fmean(column) for column in zip(*getattr(row, chosen), strict=True)]
+            print(f"{row.name:24}", *(f"{mean:8.3f}" for mean in means), f"{statistics.median(row.times_ms):8.1f}")
+
+
+async def _measure(items: Sequence[Item], storage: Path, environment: Mapping[str, str]) -> list[Row]:
+    rows = [Row(name) for name, _, _ in _WAYS]
+    async with remembered(storage, environment) as memory:
+        for item in items:
+            place = {position: at for at, position in enumerate(await memory.record(item.name, item.turns))}
+            for (_, mode, fusion), row in zip(_WAYS, rows, strict=True):
+                started = time.perf_counter()
+                found = await memory.search(fusion).search(item.name, item.question, _CANDIDATES, mode)
+                row.times_ms.append((time.perf_counter() - started) * 1000)
+                turns = [place[candidate.memory.position] for candidate in found.candidates]
+                sessions = without_repeats([item.session_of[turn] for turn in turns])
+                row.by_session.append([figure(sessions, item.sessions) for figure in _FIGURES.values()])
+                if item.evidence:
+                    row.by_turn.append([figure(turns, item.evidence) for figure in _FIGURES.values()])
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Histories of a data set as the product remembers them: recorded through the ledger, searched through its own path.
+
+The embedding model is the one of ``EMB_BASE_URL`` and ``EMB_MODEL``, or the embedded one where those are not set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from uuid import uuid4
+
+from domain.events import Event, NewEvent, TurnRecorded
+from domain.fusion import Fusion
+from domain.identity import StreamId
+from domain.ledger import Ledger, StreamHead
+from migrations.runner import migrate
+from projections.embedding_client import EmbeddingClient
+from projections.lexical_files import LexicalFiles
+from projections.memory_index import MemoryIndex
+from projections.memory_search import MemorySearch
+from projections.settings import ProjectionSettings
+from projections.vector_cache import VectorCache
+
+ROOT = Path(__file__).parents[1]
+_QUERY_TIMEOUT_S = 60.0
+_EMBEDDED = ("OPENAI_API_KEY", "EMB_BASE_URL", "EMB_MODEL", "EMBEDDING_DIMS")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A turn to record: in which conversation, when, and what both sides said."""
+
+    conversation_id: str
+    ts: datetime
+    user: str
+    assistant: str
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """Everything that it takes to search what was recorded."""
+
+    settings: ProjectionSettings
+    ledger: Ledger
+    index: MemoryIndex
+    words: LexicalFiles
+
+    def search(self, fusion: Fusion) -> MemorySearch:
+        """Return the service's own search, with the given fusion."""
+        return MemorySearch(self.ledger.reader, self.index, self.words, fusion)
+
+    async def record(self, user_id: str, said: Sequence[Said]) -> list[int]:
+        """Record a history and index it; return the turns' positions. What is already recorded is taken as it is."""
+        known = self.ledger.reader.count_turns(user_id)
+        if known not in {0, len(said)}:
+            raise SystemExit(f"{user_id} has {known} turns, not {len(said)}: name another folder with --storage")
+        if not known:
+            by_conversation: dict[str, list[Said]] = {}
+            for turn in said:
+                by_conversation.setdefault(turn.conversation_id, []).append(turn)
+            for conversation_id, turns in by_conversation.items():
+                _append(self.ledger, StreamId(user_id, conversation_id), turns)
+        await self.index.maintain(user_id)
+        self.words.catch_up(user_id)
+        return self._positions(user_id)
+
+    def _positions(self, user_id: str) -> list[int]:
+        positions: list[int] = []
+        after = 0
+        while True:
+            changes, read_to = self.ledger.reader.facet_texts(user_id, after, 1000)
+            if read_to == after:
+                return positions
+            positions += [change.turn_position for change in changes if change.facet == "exchange"]
+            after = read_to
+
+
+@asynccontextmanager
+async def remembered(storage_dir: Path, environment: Mapping[str, str]) -> AsyncIterator[Remembered]:
+    """Open a storage folder, making it where there is none."""
+    await asyncio.to_thread(storage_dir.mkdir, parents=True, exist_ok=True)
+    settings = ProjectionSettings(
+        storage_dir=storage_dir,
+        emb_timeout_s=_QUERY_TIMEOUT_S,
+        **{name.lower(): value for name, value in environment.items()},  # type: ignore[arg-type]  # checked by pydantic
+    )
+    migrate(settings.ledger_path)
+    ledger = Ledger(settings.ledger_path)
+    cache = VectorCache(settings.vector_cache_path, half=settings.index_storage == "fp16")
+    client = EmbeddingClient(settings)
+    index = MemoryIndex(ledger, client, cache, settings)
+    words = LexicalFiles(ledger.reader, settings.users_dir)
+    try:
+        yield Remembered(settings, ledger, index, words)
+    finally:
+        await index.close()
+        await client.close()
+        words.close()
+        ledger.close()
+        cache.close()
+
+
+@contextmanager
+def embedding_endpoint() -> Iterator[dict[str, str]]:
+    """Return the settings of the endpoint that the environment names, or run the embedded model for the time being."""
+    given = {name: os.environ[name] for name in _EMBEDDED if name in os.environ}
+    if "EMB_BASE_URL" in given:
+        yield given
+        return
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service.local_models", "--only", "embeddings", "--port", "0"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        announced: dict[str, str] = {}
+        for line in process.stdout:
+            if line.strip() == "ready":
+                break
+            name, _, value = line.strip().partition("=")
+            announced[name] = value
+        else:
+            raise SystemExit("the embedded model did not start")
+        yield announced
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
+def _append(ledger: Ledger, stream: StreamId, said: Sequence[Said]) -> tuple[Event, ...]:
+    def decide(head: StreamHead) -> list[NewEvent]:
+        return [
+            NewEvent(str(uuid4()), _turn(turn_id, turn)) for turn_id, turn in enumerate(said, start=head.turn_id + 1)
+        ]
+
+    return ledger.append(stream, decide).result()
+
+
+def _turn(turn_id: int, said: Said) -> TurnRecorded:
+    return TurnRecorded(
+        turn_id=turn_id,
+        ts=said.ts,
+        user=said.user,
+        assistant=said.assistant,
+        model="imported",
+        parameters={},
+        finish_reason="stop",
+        usage=None,
+        window=(),
+        replayed=(),
+        summarised=(),
+        imported_from="benchmark",
+        prompt=None,
+        timings_ms={},
+    )

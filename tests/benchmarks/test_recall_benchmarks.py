@@ -1,0 +1,122 @@
+"""The benchmarks of recall read their data sets' formats and measure through the service's own search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import locomo, longmemeval, ranks
+from tests.upstream import ScriptedUpstream
+
+
+@pytest.fixture(autouse=True)
+def _endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
+    monkeypatch.chdir(tmp_path)
+    with ScriptedUpstream(dims=64, embedding_models=("emb",)) as upstream:
+        monkeypatch.setenv("EMB_BASE_URL", upstream.base_url)
+        monkeypatch.setenv("EMB_MODEL", "emb")
+        yield upstream
+
+
+LOCOMO = [
+    {
+        "sample_id": "talk-1",
+        "conversation": {
+            "speaker_a": "Ann",
+            "speaker_b": "Bob",
+            "session_1_date_time": "1:56 pm on 8 May, 2023",
+            "session_1": [
+                {"speaker": "Ann", "dia_id": "D1:1", "text": "I adopted a heron."},
+                {"speaker": "Bob", "dia_id": "D1:2", "text": "What does it eat?"},
+                {"speaker": "Ann", "dia_id": "D1:3", "text": "Small fish."},
+            ],
+            "session_2_date_time": "9:00 am on 1 June, 2023",
+            "session_2": [{"speaker": "Bob", "dia_id": "D2:1", "text": "I bought a violin."}],
+        },
+        "qa": [
+            {"question": "Which bird did Ann adopt?", "answer": "a heron", "evidence": ["D1:1"], "category": 4},
+            {"question": "When did Bob buy a violin?", "answer": "June", "evidence": ["D2:1; D1:2"], "category": 2},
+            {"question": "Who stole the violin?", "answer": "-", "evidence": ["D2:1"], "category": 5},
+            {"question": "Unanswerable?", "answer": "-", "evidence": [], "category": 1},
+        ],
+    }
+]
+LONGMEMEVAL = [
+    {
+        "question_id": "q1",
+        "question_type": "single-session-user",
+        "question": "Which bird did I adopt?",
+        "answer": "a heron",
+        "question_date": "2023/06/02 (Fri) 10:00",
+        "haystack_session_ids": ["s1", "s2"],
+        "haystack_dates": ["2023/05/08 (Mon) 13:56", "2023/06/01 (Thu) 09:00"],
+        "haystack_sessions": [
+            [
+                {"role": "user", "content": "I bought a violin."},
+                {"role": "assistant", "content": "How nice."},
+            ],
+            [
+                {"role": "user", "content": "I adopted a heron, a bird.", "has_answer": True},
+                {"role": "assistant", "content": "What does it eat?"},
+                {"role": "user", "content": "Fish."},
+            ],
+        ],
+        "answer_session_ids": ["s2"],
+    },
+    {"question_id": "q2_abs", "question": "?", "haystack_session_ids": [], "haystack_dates": [],
+     "haystack_sessions": [], "answer_session_ids": []},
+]  # fmt: skip
+
+
+def written(tmp_path: Path, data: object) -> Path:
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(data))
+    return path
+
+
+@pytest.mark.parametrize("unit", ["line", "pair"])
+def test_locomo(tmp_path: Path, capsys: pytest.CaptureFixture[str], unit: str) -> None:
+    locomo.main(["--data", str(written(tmp_path, LOCOMO)), "--unit", unit, "--gate", "score"])
+    told = capsys.readouterr().out
+    assert told.startswith("2 questions")
+    served = next(line for line in told.splitlines() if line.startswith("hybrid (as served)"))
+    assert served.split()[3:6] == ["1.000"] * 3, "all is among the first five of four lines"
+    assert "evidence 1.000 among" in told
+
+
+def test_locomo_in_lines_and_pairs(tmp_path: Path) -> None:
+    path = written(tmp_path, LOCOMO)
+    [lines], [pairs] = locomo.read_talks(path, lines_per_turn=1), locomo.read_talks(path)
+    assert [exchange.text.strip() for exchange in lines.exchanges][:2] == [
+        "Ann: I adopted a heron.",
+        "Bob: What does it eat?",
+    ]
+    assert (len(lines.exchanges), len(pairs.exchanges)) == (4, 3)
+    assert [question.evidence for question in lines.questions] == [{0}, {3, 1}]
+    assert [question.evidence for question in pairs.questions] == [{0}, {2, 0}]
+
+
+def test_longmemeval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, LONGMEMEVAL)
+    [item] = longmemeval.read_items(path)
+    assert [turn.user for turn in item.turns] == ["I bought a violin.", "I adopted a heron, a bird.", "Fish."]
+    assert item.session_of == (0, 1, 1)
+    assert (item.sessions, item.evidence) == (frozenset({1}), frozenset({1}))
+    longmemeval.main(["--data", str(path)])
+    told = capsys.readouterr().out
+    assert "by session, 1 questions" in told
+    served = next(line for line in told.splitlines() if line.startswith("hybrid (as served)"))
+    assert served.split()[3:8] == ["1.000"] * 5
+
+
+def test_figures() -> None:
+    ranked, evidence = [7, 3, 9, 1], {3, 1, 5}
+    assert ranks.recall(ranked, evidence, 2) == pytest.approx(1 / 3)
+    assert (ranks.recall_any(ranked, evidence, 1), ranks.recall_any(ranked, evidence, 2)) == (0, 1)
+    assert (ranks.recall_all(ranked, evidence, 4), ranks.recall_all(ranked, {3, 1}, 4)) == (0, 1)
+    assert ranks.reciprocal_rank(ranked, evidence) == 0.5
+    assert ranks.ndcg([3, 1, 5], evidence, 10) == pytest.approx(1)
+    assert 0 < ranks.ndcg(ranked, evidence, 10) < 1
+    assert ranks.without_repeats([2, 1, 2]) == [2, 1]

@@ -1,0 +1,99 @@
+"""Two rankings made one: whatever the rule, both count, and a good memory lifts those beside it."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.fusion import Fusion, Rule
+
+RULES = get_args(Rule)
+SCORES = st.dictionaries(st.integers(1, 30), st.floats(-1, 1), max_size=15)
+MATCHES = st.dictionaries(st.integers(1, 30), st.floats(0.001, 20), max_size=15)
+
+
+def ordered(scores: dict[int, float]) -> list[int]:
+    return sorted(scores, key=lambda key: (-scores[key], key))
+
+
+@pytest.mark.parametrize("rule", RULES)
+class TestFuse:
+    @given(dense=SCORES, lexical=MATCHES)
+    def test_everything_found_has_one_score(
+        self, rule: Rule, dense: dict[int, float], lexical: dict[int, float]
+    ) -> None:
+        assert set(Fusion(rule=rule).fuse(dense, lexical)) == set(dense) | set(lexical)
+
+    @given(dense=SCORES, lexical=MATCHES)
+    def test_what_is_better_on_both_sides_is_better(
+        self, rule: Rule, dense: dict[int, float], lexical: dict[int, float]
+    ) -> None:
+        fused = Fusion(rule=rule).fuse(dense, lexical)
+        both = sorted(set(dense) & set(lexical))
+        for one in both:
+            for other in both:
+                if dense[one] > dense[other] and lexical[one] > lexical[other]:
+                    assert fused[one] >= fused[other]
+
+    @given(dense=SCORES)
+    def test_without_words_the_vectors_order_stands(self, rule: Rule, dense: dict[int, float]) -> None:
+        fused = Fusion(rule=rule).fuse(dense, {})
+        assert all(fused[one] >= fused[other] for one in dense for other in dense if dense[one] > dense[other])
+
+    def test_a_memory_that_one_side_alone_found_is_not_lost(self, rule: Rule) -> None:
+        dense = {1: 0.9, 2: 0.8, 3: 0.7, 4: 0.69}
+        assert ordered(Fusion(rule=rule).fuse(dense, {5: 7.0, 2: 6.5}))[0] == 2
+        assert 5 in ordered(Fusion(rule=rule).fuse(dense, {5: 7.0}))[:2]
+
+    def test_the_weight_decides_between_the_sides(self, rule: Rule) -> None:
+        dense, lexical = {1: 0.9, 2: 0.5}, {2: 8.0, 1: 1.0}
+        assert ordered(Fusion(rule=rule, dense_weight=0.8).fuse(dense, lexical)) == [1, 2]
+        assert ordered(Fusion(rule=rule, dense_weight=0.2).fuse(dense, lexical)) == [2, 1]
+
+
+def test_in_z_scores_both_sides_have_the_same_spread() -> None:
+    assert Fusion().fuse({1: 0.80, 2: 0.82}, {1: 40.0, 2: 10.0}) == pytest.approx({1: 0.0, 2: 0.0})
+    assert Fusion().fuse({1: 0.8}, {1: 3.0}) == {1: 0.0}
+    assert Fusion().fuse({}, {}) == {}
+
+
+def test_a_list_of_words_that_was_cut_off_says_nothing_of_the_others() -> None:
+    fusion = Fusion(rule="min-max", depth=2)
+    assert fusion.fuse({3: 1.0, 1: 0.0}, {1: 8.0, 2: 7.0})[3] == pytest.approx(0.5)
+    assert fusion.fuse({3: 1.0, 1: 0.0}, {1: 8.0})[3] == pytest.approx(0.5)
+
+
+class TestLend:
+    fusion = Fusion(lent=(0.5, 0.25))
+
+    def test_the_best_lends_to_both_sides_less_with_distance(self) -> None:
+        lent = self.fusion.lend({10: 2.0, 11: -1.0}, {10: ((9, 11), (8, 12))})
+        assert lent == pytest.approx({10: 2.0, 11: 0.0, 9: 0.0, 8: -0.5, 12: -0.5})
+
+    def test_of_two_lenders_the_better_one_lends(self) -> None:
+        lent = self.fusion.lend({1: 2.0, 2: 0.0, 3: 1.0}, {1: ((2,),), 3: ((2,),)})
+        assert lent[2] == pytest.approx(1.0)
+
+    def test_who_has_nothing_lends_nothing(self) -> None:
+        assert self.fusion.lenders_of({1: 2.0, 2: 0.0, 3: -1.0}) == [1]
+        assert Fusion(lenders=2).lenders_of({1: 1.0, 2: 3.0, 3: 2.0}) == [2, 3]
+        assert self.fusion.lend({}, {}) == {}
+
+    @given(SCORES)
+    def test_nobody_loses(self, scores: dict[int, float]) -> None:
+        beside = {key: ((key - 1, key + 1), (key - 2, key + 2)) for key in Fusion().lenders_of(scores)}
+        lent = Fusion().lend(scores, beside)
+        assert all(lent[key] >= score for key, score in scores.items())
+
+
+def test_the_ledger_keeps_the_rule_and_its_numbers() -> None:
+    assert Fusion().as_event() == {
+        "rule": "z-score",
+        "dense_weight": 0.5,
+        "depth": 200,
+        "lent": [0.6, 0.5],
+        "lenders": 60,
+    }
