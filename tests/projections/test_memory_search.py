@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from projections import lexical_files
 from projections.lexical_files import LexicalFiles
 from projections.memory_search import MemorySearch, Searched
 from projections.past_memory import PastMemory
+from projections.past_vectors import PastVectors
 from tests.ledgers import until
 from tests.projections.world import FACTS, World, many, opened, remember, settings_for
 from tests.upstream import Fault, ScriptedUpstream
@@ -131,10 +132,9 @@ async def test_the_past_is_searched_as_it_was_then(storage: Path, upstream: Scri
         remember(world.ledger, "ann", ["The violin is on no shelf."] * 5)
         assert positions(await search.search("ann", question, 8, "hybrid")) != positions(then)
         space = await world.index.space_of("ann")
-        past = PastMemory(world.ledger.reader, world.client, world.cache, space, "ann", batch=8)
-        await past.advance(then.position)
-        vector = (await world.client.embed([world.client.query_prefix + question], timeout_s=5))[0]
-        again = past.search(question, vector, 8)
+        vectors = PastVectors(world.ledger.reader, world.client, world.cache, space, "ann", batch=8)
+        with closing(PastMemory(world.ledger.reader, "ann", vectors)) as past:
+            again = await past.search(question, 8, position=then.position, mode="hybrid", timeout_s=5)
     assert [(item.memory.memory_id, item.scores) for item in again] == [
         (item.memory.memory_id, item.scores) for item in then.candidates
     ]
