@@ -101,7 +101,7 @@ async def test_a_byte_search_finds_nothing(storage: Path, upstream: ScriptedUpst
         assert await search_all(world, files, "bob", asked) == before
         fresh = LexicalFiles(reader, world.settings.users_dir)
         try:
-            assert await search_all(world, fresh, user, [facts[0]]) == [[([], {})], [[]]]
+            assert await search_all(world, fresh, user, [facts[0]]) == [[[]], [[]]]
         finally:
             fresh.close()
         assert reader.active_embedding_model(user) == reader.active_embedding_model("bob")
