@@ -377,13 +377,14 @@ class LedgerReader:
         """
         if not positions:
             return {}
-        rows = self._all(POSITIONS_BESIDE, user_id=user_id, positions=list(positions), as_of=as_of)
+        rows = self._all(POSITIONS_BESIDE, positions=list(positions), as_of=as_of)
         return {
             row[0]: tuple(
                 tuple(position for position in row[at : at + 2] if position is not None)
-                for at in range(1, 2 * BESIDE_REACH, 2)
+                for at in range(2, 2 + 2 * BESIDE_REACH, 2)
             )
             for row in rows
+            if row.user_id == user_id
         }
 
     def memories_used(self, user_id: str, turn_positions: Sequence[int]) -> dict[int, MemoriesUsed]:

@@ -170,17 +170,17 @@ def _turn_at(distance: int) -> ScalarSelect[Any]:
 
 POSITIONS_BESIDE: Select[Any] = select(
     TURN.c.position,
+    TURN.c.user_id,
     *(
         _turn_at(distance * way).label(f"beside_{distance}_{'after' if way > 0 else 'before'}")
         for distance in range(1, BESIDE_REACH + 1)
         for way in (-1, 1)
     ),
-).where(
-    TURN.c.user_id == bindparam("user_id"),
-    TURN.c.type == TurnRecorded.type,
-    TURN.c.position.in_(bindparam("positions", expanding=True)),
-)
-"""Of turns, the positions of the turns before and after them in their conversations, those next to them first."""
+).where(TURN.c.position.in_(bindparam("positions", expanding=True)))
+"""Of turns, the positions of the turns before and after them in their conversations, those next to them first.
+
+Whose turns they are is for the reader to check: asked for a user too, SQLite walks all events of that user.
+"""
 FACET_TYPES = (TurnRecorded.type, SummaryRecorded.type, MemoryEdited.type, MemoryForgotten.type)
 """The events that change by which texts a memory can be found."""
 _MEMORY_ID = case((EVENTS.c.type == TurnRecorded.type, EVENTS.c.event_id), else_=EVENTS.c.causation_id)
