@@ -23,6 +23,7 @@ from domain.memory import exchange_text
 from domain.reader import LedgerReader
 from domain.statements import FACET_TYPES
 from projections.durable import fsync_path, write_durably
+from projections.embedding_clients import PROBE_TEXT
 from projections.mirror import Mirror
 from projections.vector_cache import VectorCache, text_hash
 
@@ -156,8 +157,8 @@ def _sweep_vectors(reader: LedgerReader, path: Path) -> int:
 
 
 def _text_hashes(reader: LedgerReader) -> set[bytes]:
-    """Return the hashes of all texts in the ledger that are ever embedded."""
-    hashes: set[bytes] = set()
+    """Return the hashes of all texts that are ever embedded: those in the ledger, and the one that knows a model."""
+    hashes = {text_hash(PROBE_TEXT)}
     position = 0
     while events := reader.events_after(position, _EVENTS_PER_READ, FACET_TYPES):
         for event in events:

@@ -211,6 +211,7 @@ def test_the_turns_beside_others(made: History) -> None:
     assert made.reader.neighbours("ann", [], 3) == []
 
 
+@any_history
 def test_memories_one_by_one_and_page_by_page(made: History) -> None:
     every_turn = [event for event in made.events if isinstance(event.payload, TurnRecorded)]
     for user in (*USERS, NOBODY):
