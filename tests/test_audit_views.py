@@ -193,9 +193,14 @@ def test_conversations(ledger: Ledger) -> None:
             "title": turns[0].user if turns else None,
         }
     for user in {row["user_id"] for row in found}:
-        known = {talk.conversation_id: (talk.turns, talk.title) for talk in ledger.reader.conversations(user, 100)}
-        own = [row for row in found if row["user_id"] == user and row["turns"]]
-        assert {row["conversation_id"]: (row["turns"], row["title"]) for row in own} == known
+        # A person's list leaves out what was forgotten; an auditor's view counts it.
+        remembered = rows(
+            ledger,
+            "SELECT conversation_id, count(*) AS turns FROM memories WHERE user_id = ? AND NOT forgotten GROUP BY 1",
+            user,
+        )
+        known = {talk.conversation_id: talk.turns for talk in ledger.reader.conversations(user, 100)}
+        assert {row["conversation_id"]: row["turns"] for row in remembered} == known
 
 
 @any_history
@@ -344,8 +349,8 @@ def test_memory_uses(ledger: Ledger) -> None:
     for event, _, _ in said(ledger, TurnRecorded):
         for used in ledger.reader.memories_used(event.user_id, [event.position]).values():
             shown = {
-                "replayed": [(memory.memory_id, score) for memory, score in used.replayed],
-                "summary_only": [(memory.memory_id, score) for memory, score in used.summarised],
+                "replayed": [(memory.memory_id, scores.fused) for memory, scores in used.replayed],
+                "summary_only": [(memory.memory_id, scores.fused) for memory, scores in used.summarised],
             }
             for role, pairs in shown.items():
                 served = rows(

@@ -140,6 +140,6 @@ def text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InvalidInput("PATH", str(path), f"give a file that can be read ({error.strerror})") from None
+        raise InvalidInput("PATH", path.name, f"give a file that can be read ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise InvalidInput("PATH", str(path), "give a file in UTF-8") from None
+        raise InvalidInput("PATH", path.name, "give a file in UTF-8") from None

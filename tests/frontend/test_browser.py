@@ -54,6 +54,7 @@ def test_a_person_chats_stops_looks_back_and_changes_language(chat: ChatBrowser,
     expect(chat.answers.nth(1)).to_contain_text("Peanuts, you told me")
     chat.page.get_by_text("Memory settings").click()
     chat.page.get_by_text("Rerank").click()
+    expect(chat.page.get_by_role("switch", name="Rerank")).not_to_be_checked()
     chat.page.get_by_text("Answer settings").click()
     expect(chat.button("Stop")).to_be_visible()
     assert not backend.hung_up.is_set()

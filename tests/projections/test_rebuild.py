@@ -349,7 +349,7 @@ def forget_vectors(storage: Path, upstream: ScriptedUpstream) -> None:
 def test_an_index_grown_by_a_service_has_the_same_vectors_as_one_built_at_once(
     storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.user_index._TAIL_ROWS_MIN", 8)
+    monkeypatch.setattr("projections.user_index._CHANGES_MIN", 8)
     monkeypatch.setenv("EMB_MODEL", MODEL)
     record(storage, upstream, {"ann": many(30)})
     grown = manifests(storage)

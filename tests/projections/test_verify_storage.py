@@ -156,7 +156,7 @@ class TestSnapshots:
     async def indexed(
         self, storage_dir: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
     ) -> StorageSettings:
-        monkeypatch.setattr(user_index, "_TAIL_ROWS_MIN", 8)
+        monkeypatch.setattr(user_index, "_CHANGES_MIN", 8)
         async with world_opened(settings_for(storage_dir, upstream)) as world:
             await world.index.space_of("ann")
             remember(world.ledger, "ann", many(30))
