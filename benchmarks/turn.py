@@ -49,6 +49,7 @@ _QUIET_S = 0.5
 _IDLE_TICKS_MAX = 5
 """Hundredths of a second of processor time within a second."""
 _TIMEOUT_S = 120.0
+_SEARCHED_TRIES_MAX = 300
 
 
 @dataclass
@@ -97,6 +98,7 @@ def main() -> None:
             measured = Measured(memories)
             bodies = _recorded_calls(env, given.dims, measured)
             service = stack.enter_context(service_process(env))
+            _wait_until_searched(service)
             _wait_until_idle(service)
             settings.append(Setting(service, storage_dir, measured, bodies))
         _note(f"measuring {given.turns} turns of each")
@@ -150,6 +152,7 @@ def _recorded_calls(env: Mapping[str, str], dims: int, measured: Measured) -> Ma
     ):
         upstream.say("answer", ANSWER)
         _wait_until_idle(service)
+        _wait_until_searched(service)
         for number in range(_WARM_UP_TURNS):
             upstream.forget_calls()
             client.post(f"{service.base_url}/v1/chat/completions", json=_request(number)).raise_for_status()
@@ -174,6 +177,18 @@ def _wait_until_idle(service: Service) -> None:
             return
         ticks_before = ticks
         time.sleep(1.0)
+
+
+def _wait_until_searched(service: Service) -> None:
+    """Ask until memory is searched by meaning and by words: the first question has the words of a history indexed."""
+    with httpx2.Client(timeout=_TIMEOUT_S) as client:
+        for number in range(_SEARCHED_TRIES_MAX):
+            answer = client.post(f"{service.base_url}/v1/chat/completions", json=_request(20_000 + number))
+            answer.raise_for_status()
+            if answer.json()["memory_status"]["retrieval"] == "ok":
+                return
+            time.sleep(2.0)
+    raise AssertionError("memory is not searched by words in all this time")
 
 
 def _request(number: int) -> dict[str, Any]:

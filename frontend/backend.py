@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TypeVar
+from urllib.parse import quote
 
 import httpx2
 from pydantic import BaseModel, ValidationError
@@ -27,7 +28,17 @@ from frontend.backend_errors import (
 )
 from frontend.knobs import KnobValue, answer_parameters, memory_metadata
 from frontend.settings import FrontendSettings
-from frontend.wire import Chunk, ConversationInfo, ConversationList, ModelInfo, ModelList, StoredTurn, TurnList
+from frontend.wire import (
+    Chunk,
+    ConversationInfo,
+    ConversationList,
+    MemoryGone,
+    MemoryInfo,
+    ModelInfo,
+    ModelList,
+    StoredTurn,
+    TurnList,
+)
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 15.0
@@ -92,6 +103,18 @@ class Backend:
         query = {"user": user, "conversation_id": conversation_id, "limit": str(TURNS_SHOWN_MAX)}
         return self._read("/v1/turns", query, TurnList).data
 
+    def memory(self, user: str, memory_id: str) -> MemoryInfo:
+        """One memory as it stands now."""
+        return self._read(_memory_path(memory_id), {"user": user}, MemoryInfo)
+
+    def forget(self, user: str, memory_id: str) -> None:
+        """Withdraw a memory."""
+        self._call("DELETE", _memory_path(memory_id), MemoryGone, query={"user": user})
+
+    def edit(self, user: str, memory_id: str, summary: str) -> None:
+        """Put the person's own summary in the place of a memory's."""
+        self._call("PATCH", _memory_path(memory_id), MemoryInfo, body={"user": user, "summary": summary})
+
     async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatPiece, None]:
         """Ask, and yield the answer as it comes, up to `[DONE]`; raises `AnswerBrokenError` if cut short."""
         timeout = httpx2.Timeout(CHAT_SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
@@ -113,12 +136,23 @@ class Backend:
             raise _as_backend_error(error, request_id) from error
 
     def _read(self, path: str, query: Mapping[str, str], shape: type[Answer]) -> Answer:
+        return self._call("GET", path, shape, query=query)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        shape: type[Answer],
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, str] | None = None,
+    ) -> Answer:
         timeout = httpx2.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         try:
             with httpx2.Client(
                 base_url=self._root, headers=self._headers, trust_env=self._trust_env, timeout=timeout
             ) as client:
-                response = client.get(path, params=query)
+                response = client.request(method, path, params=query, json=body)
         except httpx2.HTTPError as error:
             raise _as_backend_error(error, None) from error
         request_id = response.headers.get("x-request-id")
@@ -128,6 +162,10 @@ class Backend:
             return shape.model_validate_json(response.content)
         except ValidationError as error:
             raise UnreadableAnswerError(status=response.status_code, request_id=request_id) from error
+
+
+def _memory_path(memory_id: str) -> str:
+    return f"/v1/memories/{quote(memory_id, safe='')}"
 
 
 async def _chunks(response: httpx2.Response, request_id: str | None) -> AsyncGenerator[Chunk, None]:

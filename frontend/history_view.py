@@ -14,6 +14,7 @@ import streamlit as st
 from frontend.legible import model_markdown, plain
 from frontend.live_answer import AnswerSnapshot
 from frontend.local_time import LocalClock
+from frontend.memory_actions import draw_memory_actions
 from frontend.page_state import PageState
 from frontend.ui_text import Words
 from frontend.wire import NamedTime, Replayed, Retrieved, Summarised
@@ -31,8 +32,8 @@ _NOTICES = {
 """What the service calls a way in which memory did not work, and the text that says it in every language."""
 
 
-def draw_history(answer: AnswerSnapshot, page: PageState, words: Words, clock: LocalClock) -> None:
-    """What memory gave to an answer, and what it did not."""
+def draw_history(where: str, answer: AnswerSnapshot, page: PageState, words: Words, clock: LocalClock) -> None:
+    """What memory gave to an answer, and what it did not; `where` tells this answer from the others on the page."""
     status = answer.memory_status
     if status is not None and status.notice:
         known = _NOTICES.get(status.code or "")
@@ -49,21 +50,23 @@ def draw_history(answer: AnswerSnapshot, page: PageState, words: Words, clock: L
     with st.expander(label, icon=":material/history:"):
         if status is not None and status.time_range is not None:
             st.caption(f":material/calendar_month: {_named_time(status.time_range, words)}")
-        _draw_memories(used, page, words, clock)
+        _draw_memories(used, where, page, words, clock)
         st.caption(words("times_are_local", zone=clock.zone_name))
 
 
-def _draw_memories(used: Retrieved, page: PageState, words: Words, clock: LocalClock) -> None:
+def _draw_memories(used: Retrieved, where: str, page: PageState, words: Words, clock: LocalClock) -> None:
     titles = {item.conversation_id: item.title or "" for item in page.conversations}
     for group in _groups(used):
         with st.container(border=True, gap="small"):
             for item in group:
                 _draw_exchange(item, page.conversation_id, titles, words, clock)
+                draw_memory_actions(page, where, item.memory_id, words)
     for summarised in used.summary_only:
         with st.container(border=True, gap="xxsmall"):
             badge = f":gray-badge[{words('summarised')}]"
             _headline(badge, summarised, page.conversation_id, titles, words, clock)
             st.text(summarised.summary)
+            draw_memory_actions(page, where, summarised.memory_id, words)
 
 
 def _groups(used: Retrieved) -> list[list[Replayed]]:

@@ -14,6 +14,7 @@ from frontend.history_view import draw_history
 from frontend.legible import model_markdown, plain
 from frontend.live_answer import AnswerSnapshot, LiveAnswer
 from frontend.local_time import LocalClock
+from frontend.memory_actions import draw_memory_actions
 from frontend.page_state import Exchange, PageState
 from frontend.problems import describe
 from frontend.sidebar import knob_values
@@ -82,7 +83,9 @@ def _draw_exchange(exchange: Exchange, page: PageState, words: Words, clock: Loc
         if answer.text:
             st.markdown(model_markdown(answer.text))
         _draw_ending(exchange, answer, page, words)
-        draw_history(answer, page, words, clock)
+        if answer.turn is not None and answer.state in ("done", "stopped"):
+            draw_memory_actions(page, exchange.key, answer.turn.memory_id, words)
+        draw_history(exchange.key, answer, page, words, clock)
 
 
 def _follow(page: PageState, live: LiveAnswer, words: Words) -> None:

@@ -105,6 +105,19 @@ class StoredTurn(_Wire):
     retrieved: Retrieved | None = None
 
 
+class MemoryInfo(_Wire):
+    """One memory: an exchange, and its summary once there is one."""
+
+    memory_id: str
+    summary: str | None = None
+
+
+class MemoryGone(_Wire):
+    """The word that a memory was forgotten."""
+
+    memory_id: str
+
+
 class ConversationInfo(_Wire):
     """One line in the list of a user's conversations."""
 

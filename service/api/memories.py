@@ -41,16 +41,26 @@ async def memories(
     return {"object": "list", "data": [_shown(memory) for memory in found], "has_more": has_more}
 
 
+@router.get("/memories/{memory_id}")
+async def memory(request: Request, memory_id: str, user: str | None = None) -> dict[str, Any]:
+    """Show one memory."""
+    reader = request.app.state.house.ledger.reader
+    found = await asyncio.to_thread(reader.memory, user_of(request, user), memory_id)
+    if found is None:
+        raise UnknownMemory(memory_id)
+    return _shown(found)
+
+
 @router.patch("/memories/{memory_id}")
 async def edit(request: Request, memory_id: str, correction: Correction) -> dict[str, Any]:
     """Put a person's own summary in the place of a memory's."""
     ledger = request.app.state.house.ledger
     user_id = user_of(request, correction.user)
     changed = await asyncio.to_thread(MemoryCare(ledger).edit, user_id, memory_id, correction.summary)
-    memory = await asyncio.to_thread(ledger.reader.memory, user_id, memory_id)
-    if memory is None:  # forgotten or erased in between
+    found = await asyncio.to_thread(ledger.reader.memory, user_id, memory_id)
+    if found is None:  # forgotten or erased in between
         raise UnknownMemory(memory_id)
-    return {**_shown(memory), "changed": changed}
+    return {**_shown(found), "changed": changed}
 
 
 @router.delete("/memories/{memory_id}")

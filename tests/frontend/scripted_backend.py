@@ -60,6 +60,8 @@ class ScriptedBackend:
     requests: list[dict[str, Any]] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
     turns: dict[tuple[str, str], list[Turn]] = field(default_factory=dict)
+    summaries: dict[str, str] = field(default_factory=dict)
+    forgotten: list[tuple[str, str]] = field(default_factory=list)
     release: threading.Event = field(default_factory=threading.Event)
     held: threading.Event = field(default_factory=threading.Event)
     hung_up: threading.Event = field(default_factory=threading.Event)
@@ -77,6 +79,9 @@ class ScriptedBackend:
         app.get("/v1/models")(self._models)
         app.get("/v1/conversations")(self._conversations)
         app.get("/v1/turns")(self._turns)
+        app.get("/v1/memories/{memory_id}")(self._memory)
+        app.delete("/v1/memories/{memory_id}")(self._forget)
+        app.patch("/v1/memories/{memory_id}")(self._edit)
         return app
 
     async def _chat(self, request: Request) -> Response:
@@ -165,6 +170,34 @@ class ScriptedBackend:
             for turn in self.turns.get((user, conversation_id), [])[-limit:]
         ]
         return JSONResponse({"object": "list", "data": data})
+
+    def _memory(self, user: str, memory_id: str) -> Response:
+        if self.fail_reads:
+            return self._failure()
+        return JSONResponse({"memory_id": memory_id, "summary": self.summaries.get(memory_id)})
+
+    def _forget(self, user: str, memory_id: str) -> Response:
+        if self.fail_reads:
+            return self._failure()
+        self.forgotten.append((user, memory_id))
+        for (owner, conversation), turns in self.turns.items():
+            if owner == user:
+                turns[:] = [turn for turn in turns if f"{conversation}-{turn.turn_id}" != memory_id]
+        self.retrieved = {
+            part: [memory for memory in memories if memory["memory_id"] != memory_id]
+            for part, memories in self.retrieved.items()
+        }
+        return JSONResponse({"memory_id": memory_id, "deleted": True})
+
+    async def _edit(self, request: Request, memory_id: str) -> Response:
+        if self.fail_reads:
+            return self._failure()
+        body = await request.json()
+        self.summaries[memory_id] = body["summary"]
+        for memory in self.retrieved["summary_only"]:
+            if memory["memory_id"] == memory_id:
+                memory["summary"] = body["summary"]
+        return JSONResponse({"memory_id": memory_id, "summary": body["summary"]})
 
     def _failure(self) -> Response:
         assert self.fail_status is not None

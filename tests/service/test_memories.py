@@ -45,6 +45,17 @@ def test_memories_are_listed_newest_first_and_paged(service: Running, user: str)
     assert service.client.get("/v1/memories", user=someone(), before=ids[1]).status_code == 404
 
 
+def test_one_memory_is_shown_to_its_own_user_until_it_is_forgotten(service: Running, user: str) -> None:
+    [memory_id] = service.tell_all([VIOLIN], user)
+    service.settle()
+    path = f"/v1/memories/{memory_id}"
+    shown = service.client.get(path, user=user)
+    assert shown.json() == listed(service.client, user)[0]
+    assert service.client.get(path, user=someone()).status_code == 404
+    service.client.http.delete(path, params={"user": user})
+    assert service.client.get(path, user=user).status_code == 404
+
+
 def test_a_forgotten_memory_shows_nowhere(service: Running, user: str) -> None:
     service.tell_all([FERRY], user)
     [memory_id] = service.tell_all([VIOLIN], user, "music")
