@@ -47,6 +47,8 @@ _QUEUE_MAX = 10_000
 _BATCH_MAX = 64
 _CHECKPOINT_BYTES = 1024 * 1024
 """Of payloads, some four times as much of WAL. Not the size of the WAL file: that stays when its content is copied."""
+_CHECKPOINT_ANYWAY_BYTES = 16 * _CHECKPOINT_BYTES
+"""So much is copied even while appends wait: somebody who appends all the time would let the WAL grow for ever."""
 _WARN_WAL_BYTES = 256 * 1024 * 1024
 
 
@@ -201,14 +203,17 @@ class Ledger:
                     item.done.set_exception(LedgerWriteFailed(f"the writer failed ({type(error).__name__})"))
 
     def _checkpoint(self, writer: _Writer) -> None:
+        due = writer.bytes_since_checkpoint >= _CHECKPOINT_BYTES and self._queue.empty()
+        if not due and writer.bytes_since_checkpoint < _CHECKPOINT_ANYWAY_BYTES:
+            return
         size = wal_bytes(self.path)
-        if writer.bytes_since_checkpoint >= _CHECKPOINT_BYTES and self._queue.empty():
-            try:
-                writer.checkpoint(truncate=size >= _WARN_WAL_BYTES)
-            except DRIVER.Error as error:  # what was committed is safe in the WAL: the next commit tries again
-                self.failures += 1
-                log.warning("ledger checkpoint failed (%s): the WAL stays at %d MiB", error, size >> 20)
-        if size >= _WARN_WAL_BYTES:
+        try:
+            writer.checkpoint(truncate=size >= _WARN_WAL_BYTES)
+        except DRIVER.Error as error:  # what was committed is safe in the WAL: the next commit tries again
+            self.failures += 1
+            log.warning("ledger checkpoint failed (%s): the WAL stays at %d MiB", error, size >> 20)
+            return
+        if size >= _WARN_WAL_BYTES and wal_bytes(self.path) >= _WARN_WAL_BYTES:
             log.warning("ledger WAL has grown to %d MiB: a long-running reader holds it", size >> 20)
 
 

@@ -368,6 +368,22 @@ class TestConflictsAndFailures:
             # The file of the WAL is as large as ever: its size says nothing about what is still to be copied.
             assert wal_sizes[1] >= wal_sizes[0] > 250_000
 
+    def test_the_wal_is_copied_also_while_appends_always_wait(
+        self, ledger_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ledger_module, "_CHECKPOINT_BYTES", 20_000)
+        monkeypatch.setattr(ledger_module, "_CHECKPOINT_ANYWAY_BYTES", 200_000)
+        monkeypatch.setattr(ledger_module, "_BATCH_MAX", 1)  # so that more wait behind each
+        with opened(ledger_path) as ledger:
+            waiting = [
+                ledger.append(STREAM, lambda head: [NewEvent(str(uuid4()), turn(head.turn_id + 1, "x" * 20_000))])
+                for _ in range(200)
+            ]
+            for future in waiting:
+                future.result()
+            # Four megabytes went through it; the WAL is used anew from its beginning once it has been copied.
+            assert sqlite.wal_bytes(ledger_path) < 3_000_000
+
     def test_a_listener_that_raises_does_not_end_the_writer(self, ledger: Ledger) -> None:
         def broken() -> None:
             raise RuntimeError("the loop is closed")
