@@ -30,7 +30,6 @@ from domain.events import RetrievalMode
 from domain.fusion import Fusion
 from domain.prompts import load_prompts
 from domain.retrieval import Candidate
-from domain.time_preference import prefer
 from domain.time_range import time_range
 from service.decide import Decider
 from service.settings import ServiceSettings
@@ -137,6 +136,7 @@ class Way:
     reach: int = 0
 
 
+_SERVED = "hybrid (as served)"
 WAYS = (
     Way("lexical", "lexical"),
     Way("dense", "dense"),
@@ -144,9 +144,9 @@ WAYS = (
     Way("hybrid, min-max, nothing lent", "hybrid", Fusion(rule="min-max", lent=())),
     Way("hybrid, z-scores, nothing lent", "hybrid", Fusion(lent=())),
     Way("hybrid, min-max", "hybrid", Fusion(rule="min-max")),
-    Way("hybrid (as served)", "hybrid"),
-    Way("hybrid, time rule", "hybrid", by_time=True),
-    Way("hybrid, each with its neighbours", "hybrid", reach=1),
+    Way("hybrid, no time rule", "hybrid"),
+    Way(_SERVED, "hybrid", by_time=True),
+    Way("hybrid, each with its neighbours", "hybrid", by_time=True, reach=1),
 )
 
 
@@ -180,13 +180,14 @@ async def _measure(
             for question in talk.questions:
                 for way, search, row in zip(WAYS, searches, rows, strict=True):
                     started = time.perf_counter()
-                    found = await search.search(talk.name, question.text, _CANDIDATES, way.mode)
+                    wanted = time_range(question.text, talk.now) if way.by_time else None
+                    found = await search.search(talk.name, question.text, _CANDIDATES, way.mode, wanted)
                     row.times_ms.append((time.perf_counter() - started) * 1000)
-                    ranked = [place[item.memory.position] for item in _ordered(found.candidates, question, talk, way)]
+                    ranked = [place[item.memory.position] for item in found.candidates]
                     if way.reach:
                         ranked = _with_neighbours(ranked, talk, way.reach)
                     row.take(question, ranked)
-                    if way == Way("hybrid (as served)", "hybrid"):
+                    if way.name == _SERVED:
                         served.take(question, ranked)
                         if decide is not None and (gate_questions is None or len(asked_gate.before) < gate_questions):
                             kept = [place[item.memory.position] for item in await decide(question, found.candidates)]
@@ -198,16 +199,6 @@ async def _measure(
 
 def _said(exchange: Exchange) -> Said:
     return Said(exchange.session, exchange.ts, exchange.user, exchange.assistant)
-
-
-def _ordered(candidates: Sequence[Candidate], question: Question, talk: Talk, way: Way) -> list[Candidate]:
-    """Return candidates in the order of a way: a time that the question names counts where the way says so."""
-    if not way.by_time:
-        return list(candidates)
-    wanted = time_range(question.text, talk.now)
-    scores = prefer([item.score for item in candidates], [item.memory.ts for item in candidates], wanted)
-    order = sorted(range(len(candidates)), key=lambda at: (-scores[at], at))
-    return [candidates[at] for at in order]
 
 
 def _with_neighbours(ranked: Sequence[int], talk: Talk, reach: int) -> list[int]:
