@@ -101,6 +101,9 @@ def build_user(
         _add(snapshot, space, storage, [key for key, _ in found], [blob for _, blob in found])
     files = IndexFiles(target.users_dir, user_id, space)
     written = files.load(files.save(snapshot, storage, position, reader.hash_at(position)))
+    if not reader.belongs(user_id, position):
+        files.remove()  # erased while it was written: the folder may be there again after the erasure removed it
+        return 0
     if not np.array_equal(written.snapshot_keys, np.array(keys, np.int64)):
         raise IndexCorrupt(f"the index of {user_id!r} does not hold the memories that it was built from")
     return len(keys)
