@@ -223,7 +223,12 @@ def _gate_of(strategy: str, memory: Remembered) -> DecideGate:
 
     async def decide(question: Question, candidates: Sequence[Candidate]) -> list[Candidate]:
         kept, _ = await decider.gate(
-            question.text, candidates, keep_max=30, use_gate=True, context_tokens=settings.prompt_budget_tokens or 4096
+            question.text,
+            candidates,
+            keep_max=30,
+            mode="hybrid",
+            use_gate=True,
+            context_tokens=settings.prompt_budget_tokens or 4096,
         )
         return kept
 

@@ -22,12 +22,12 @@ from domain.decisions import (
     verdicts,
 )
 from domain.errors import UpstreamError
-from domain.events import GateDecided, JsonObject, Outcome, RerankDecided, Usage
+from domain.events import GateDecided, JsonObject, Outcome, RerankDecided, RetrievalMode, Usage
 from domain.memory import Memory
 from domain.prompts import Prompts
 from domain.rerank_scores import read_scores
 from domain.retrieval import Candidate, split
-from domain.score_gate import asks_the_same, score_rule
+from domain.score_gate import rule_for
 from domain.tokens import estimate_tokens
 from service.reranker import Reranker
 from service.settings import ServiceSettings
@@ -67,11 +67,19 @@ class Decider:
         self._settings = settings
 
     async def gate(
-        self, question: str, candidates: Sequence[Candidate], keep_max: int, *, use_gate: bool, context_tokens: int
+        self,
+        question: str,
+        candidates: Sequence[Candidate],
+        keep_max: int,
+        *,
+        mode: RetrievalMode,
+        use_gate: bool,
+        context_tokens: int,
     ) -> tuple[list[Candidate], GateDecided]:
-        """Return the candidates kept, in vector order, and the decision. ``candidates`` are in vector order.
+        """Return the candidates kept, in their given order, best first, and the decision.
 
-        ``context_tokens`` is what the chat model takes, question and answer together.
+        ``mode`` is how they were found, and so what their scores mean. ``context_tokens`` is what the chat model takes,
+        question and answer together.
         """
         strategy = self._settings.gate if use_gate else "off"
         everything = range(1, len(candidates) + 1)
@@ -86,16 +94,10 @@ class Decider:
         elif strategy == "off":
             outcome, asked = "skipped", _Asked(None, "the gate is off", None, None)
         elif strategy == "score":
-            known = {n: score for n in everything if (score := candidates[n - 1].dense_score) is not None}
-            if not known:
-                outcome, asked = "skipped", _Asked(None, "memory was searched by words: no similarities", None, None)
-            else:
-                new = [known[n] for n in known if not asks_the_same(question, candidates[n - 1].memory.user)]
-                threshold = score_rule(new or list(known.values()), self._settings.gate_score_min)
-                rule = threshold.as_event()
-                # A memory that has no vector yet cannot be told from one that fits: it stays.
-                kept = [n for n in everything if known.get(n, threshold.threshold) >= threshold.threshold]
-                reasons = {n: f"similarity {score:.4f}" for n, score in known.items()}
+            standing_out = rule_for(question, candidates, mode, self._settings.gate_score_min)
+            rule = standing_out.as_event()
+            kept = [n for n in everything if standing_out.keeps(candidates[n - 1])]
+            reasons = {n: f"{standing_out.scale} score {candidates[n - 1].score:.4f}" for n in everything}
         else:
             asked = await self._ask_gate(question, candidates, context_tokens)
             if asked.answer is None:

@@ -214,6 +214,7 @@ class Replayer:
             question.retrieval.query,
             candidates,
             knobs.gate_keep_max,
+            mode=self._variant.mode(question),
             use_gate=True,
             context_tokens=self._context_tokens,
         )

@@ -223,6 +223,7 @@ class TurnService:
             draft.request.question,
             candidates,
             knobs.gate_keep_max,
+            mode=(draft.retrieval.mode if draft.retrieval is not None else None) or "dense",
             use_gate=knobs.use_gate,
             context_tokens=self.context_tokens,
         )

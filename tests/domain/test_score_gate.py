@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.score_gate import asks_the_same, score_rule
+from domain.score_gate import asks_the_same, rule_for, score_rule
+from tests.memories import memory, ranked
 
+FUSED = (2.1, 1.9, 0.2, 0.1, 0.0, -0.1)
 SCORES = st.lists(st.floats(min_value=-1, max_value=1), min_size=1, max_size=60)
 
 
@@ -28,7 +32,38 @@ def test_one_that_stands_out_is_kept_alone() -> None:
 
 
 def test_under_the_floor_nothing_is_kept() -> None:
-    assert score_rule([0.70, 0.71], 0.75).threshold == 0.75
+    candidates = ranked([memory(1), memory(2)])
+    assert candidates[0].dense_score is not None
+    floor = candidates[0].dense_score + 0.001
+    assert not any(rule_for("?", candidates, "dense", floor).keeps(candidate) for candidate in candidates)
+    assert rule_for("?", candidates, "dense", None).keeps(candidates[0])
+
+
+@given(SCORES, st.floats(min_value=0.01, max_value=100))
+def test_neither_does_the_scale_of_fused_scores(scores: list[float], factor: float) -> None:
+    here = score_rule(scores, None, "fused")
+    there = score_rule([score * factor for score in scores], None, "fused")
+    assert there.threshold == pytest.approx(here.threshold * factor, abs=1e-6)
+
+
+def test_the_rule_is_made_of_the_scores_that_order_the_candidates() -> None:
+    candidates = [
+        replace(item, score=score) for item, score in zip(ranked([memory(n) for n in range(1, 7)]), FUSED, strict=True)
+    ]
+    rule = rule_for("?", candidates, "hybrid", None)
+    assert rule.scale == "fused"
+    assert [rule.keeps(candidate) for candidate in candidates] == [True, True, False, False, False, False]
+
+
+def test_the_question_asked_before_does_not_push_out_the_fact() -> None:
+    asked, fact = memory(1, "What is my dog called?"), memory(2, "My dog is called Rex.")
+    others = [memory(number) for number in range(3, 9)]
+    candidates = [
+        replace(item, score=score)
+        for item, score in zip(ranked([asked, fact, *others]), (9.0, 2.0, *[0.5] * 6), strict=True)
+    ]
+    assert rule_for("What is my dog called?", candidates, "hybrid", None).keeps(candidates[1])
+    assert not rule_for("And now?", candidates, "hybrid", None).keeps(candidates[1])
 
 
 @pytest.mark.parametrize(

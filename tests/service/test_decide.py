@@ -302,9 +302,10 @@ class TestStrategies:
             assert (gate.strategy, gate.outcome, gate.model) == ("score", "ok", None)
             assert [verdict.memory_id for verdict in gate.verdicts if verdict.keep] == [told[0]]
             assert gate.score_rule is not None
-            scores = [item["score"] for item in answer.memory("retrieved")["replay"]]
+            assert gate.score_rule["scale"] == "fused"
+            scores = [item["scores"]["fused"] for item in answer.memory("retrieved")["replay"]]
             assert min(scores) >= gate.score_rule["threshold"]
-            assert all("similarity" in (verdict.reason or "") for verdict in gate.verdicts)
+            assert all((verdict.reason or "").startswith("fused score ") for verdict in gate.verdicts)
             assert answer.memory("memory_status")["gate"] == {"strategy": "score", "outcome": "ok"}
             assert not upstream.calls_of("gate", "rerank")
             # A request can still ask for the rerank, and turn the gate off.
