@@ -79,7 +79,7 @@ def upstream() -> Iterator[ScriptedUpstream]:
 
 
 def test_they_are_all_here_and_small() -> None:
-    assert REVISIONS[:2] == ["0001", "0002"]
+    assert REVISIONS[:2] == ["0001", "0003"]
     assert all((FOLDER / f"ledger-{revision}.sqlite3").stat().st_size < 300_000 for revision in REVISIONS)
 
 
@@ -116,11 +116,18 @@ def test_every_event_reads_in_its_newest_shape(golden: Golden) -> None:
         searched = [payload for payload in payloads if isinstance(payload, RetrievalRecorded)]
         assert {payload.outcome for payload in searched} == {"ok", "degraded"}
         for payload in searched:
-            assert (payload.mode is not None) == (payload.outcome == "ok")
+            # A search that degraded has a mode where words alone could still answer.
+            assert payload.mode is not None or (payload.outcome == "degraded" and not payload.candidates)
             scores = [candidate.score for candidate in payload.candidates]
             assert scores == sorted(scores, reverse=True)
             assert [candidate.rank for candidate in payload.candidates] == list(range(1, len(scores) + 1))
-        assert {payload.scores for payload in payloads if isinstance(payload, RerankDecided)} == {()}
+        reranked = [payload for payload in payloads if isinstance(payload, RerankDecided)]
+        assert all(bool(payload.scores) == (payload.strategy == "endpoint") for payload in reranked)
+        if golden.revision != "0001":  # what only later schemas can say
+            assert any(payload.scores for payload in reranked)
+            assert any(turn.imported_from == "openai" and turn.prompt is None for turn in turns)
+            assert any(found.lexical_rank for payload in searched for found in payload.candidates)
+            assert any(isinstance(payload, Erased) for payload in payloads)
         summaries = [memory.summary for memory in ledger.reader.recent_turns(KITCHEN, 50)]
         assert all(summaries)
         edits = [payload for payload in payloads if isinstance(payload, MemoryEdited)]
