@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Annotated
 
@@ -46,24 +48,46 @@ def _opm(
     """Options that stand before a command."""
 
 
-app.command("explain")(explain)
-app.command("recall")(recall)
-app.command("backtest")(backtest)
-app.command("verify")(verify)
-app.command("backup")(backup)
-app.command("restore")(restore)
-app.command("forget")(forget)
-app.command("edit")(edit)
-app.command("erase")(erase)
-app.command("export")(export)
-app.command("import")(import_)
+@dataclass(frozen=True, slots=True)
+class _Command:
+    name: str
+    function: Callable[..., None]
+    in_short: str
+    """As the list of all commands has it: at most some 60 characters, or it is cut off at 80 columns."""
+    example: str
+
+
+_COMMANDS = (
+    # Ask.
+    _Command("recall", recall, "Show which memories a question finds, now or then.", 'opm recall -u ann "my cat"'),
+    _Command("explain", explain, "Tell the whole story of one answer.", "opm explain --last -u ann"),
+    _Command(
+        "backtest",
+        backtest,
+        "Replay past questions through other settings.",
+        "opm backtest -u ann --since 2026-01-01 --gate off",
+    ),
+    # Change.
+    _Command("edit", edit, "Correct the summary of a memory.", 'opm edit MEMORY_ID --summary "Ann lives in Vienna."'),
+    _Command("forget", forget, "Withdraw a memory.", 'opm forget MEMORY_ID --reason "no longer true"'),
+    _Command("erase", erase, "Erase a user. This cannot be undone.", "opm erase -u ann --dry-run"),
+    # Take along.
+    _Command("import", import_, "Bring conversations from elsewhere.", "opm import conversations.json -u ann"),
+    _Command("export", export, "Write all that is kept of a user as JSONL.", "opm export -u ann -o ann.jsonl"),
+    # Keep.
+    _Command("verify", verify, "Check that everything is as it was written.", "opm verify --since POSITION:HASH"),
+    _Command("backup", backup, "Copy the ledger, beside a running service.", "opm backup ledger-copy.sqlite3"),
+    _Command("restore", restore, "Put a backup in the ledger's place.", "opm restore ledger-copy.sqlite3"),
+)
+for _command in _COMMANDS:
+    app.command(_command.name, short_help=_command.in_short, epilog=f"Example: {_command.example}")(_command.function)
 
 
 def main() -> None:
     """Run ``opm`` and end the process: 0 done, 1 something differs or failed, 2 bad arguments or settings."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
-        app()
+        app(prog_name="opm")  # under whatever name it was started
     except InvalidInput as error:
         complain(str(error))
         sys.exit(BAD_ARGUMENTS)
