@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from domain.errors import InvalidInput, OpmError
 from service.cli.backtest import backtest
@@ -87,7 +88,14 @@ def main() -> None:
     """Run ``opm`` and end the process: 0 done, 1 something differs or failed, 2 bad arguments or settings."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
-        app(prog_name="opm")  # under whatever name it was started
+        # Named so whatever it was started as; and a bad argument is raised, to be said in one line as all else is.
+        status = app(prog_name="opm", standalone_mode=False)
+    except TyperException as error:
+        _complain_of_arguments(error)
+        sys.exit(BAD_ARGUMENTS)
+    except typer.Abort:
+        complain("stopped")
+        sys.exit(FAILED)
     except InvalidInput as error:
         complain(str(error))
         sys.exit(BAD_ARGUMENTS)
@@ -97,3 +105,15 @@ def main() -> None:
     except KeyboardInterrupt:
         complain("interrupted")
         sys.exit(FAILED)
+    sys.exit(status)
+
+
+def _complain_of_arguments(error: TyperException) -> None:
+    """Say in one line what is wrong with the arguments; without any, say what there is to be given."""
+    context = getattr(error, "ctx", None)
+    if not sys.argv[1:]:
+        typer.echo(str(context.get_help() if context is not None else error), err=True)
+        return
+    said = " ".join(error.format_message().split())
+    where = context.command_path if context is not None else "opm"
+    complain(f"{said.rstrip('.')} (see `{where} --help`)")
