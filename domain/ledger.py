@@ -48,7 +48,7 @@ _BATCH_MAX = 64
 _CHECKPOINT_BYTES = 1024 * 1024
 """Of payloads, some four times as much of WAL. Not the size of the WAL file: that stays when its content is copied."""
 _CHECKPOINT_ANYWAY_BYTES = 16 * _CHECKPOINT_BYTES
-"""So much is copied even while appends wait: somebody who appends all the time would let the WAL grow for ever."""
+"""Copying is put off while appends wait, but no longer than this: under a steady load some always do."""
 _WARN_WAL_BYTES = 256 * 1024 * 1024
 
 
@@ -203,18 +203,18 @@ class Ledger:
                     item.done.set_exception(LedgerWriteFailed(f"the writer failed ({type(error).__name__})"))
 
     def _checkpoint(self, writer: _Writer) -> None:
-        due = writer.bytes_since_checkpoint >= _CHECKPOINT_BYTES and self._queue.empty()
-        if not due and writer.bytes_since_checkpoint < _CHECKPOINT_ANYWAY_BYTES:
+        due = _CHECKPOINT_BYTES if self._queue.empty() else _CHECKPOINT_ANYWAY_BYTES
+        if writer.bytes_since_checkpoint < due:
             return
-        size = wal_bytes(self.path)
         try:
-            writer.checkpoint(truncate=size >= _WARN_WAL_BYTES)
+            copied = writer.checkpoint(truncate=wal_bytes(self.path) >= _WARN_WAL_BYTES)
         except DRIVER.Error as error:  # what was committed is safe in the WAL: the next commit tries again
             self.failures += 1
-            log.warning("ledger checkpoint failed (%s): the WAL stays at %d MiB", error, size >> 20)
+            log.warning("ledger checkpoint failed (%s): the WAL stays at %d MiB", error, wal_bytes(self.path) >> 20)
             return
-        if size >= _WARN_WAL_BYTES and wal_bytes(self.path) >= _WARN_WAL_BYTES:
-            log.warning("ledger WAL has grown to %d MiB: a long-running reader holds it", size >> 20)
+        size = wal_bytes(self.path)
+        if not copied and size >= _WARN_WAL_BYTES:
+            log.warning("ledger WAL stays at %d MiB: a long-running reader kept it from being emptied", size >> 20)
 
 
 class _Writer:
@@ -308,10 +308,11 @@ class _Writer:
         found = self._connection.execute(_STANDING, {"user_id": item.stream.user_id, "event_id": item.builds_on})
         return found.first() is not None
 
-    def checkpoint(self, *, truncate: bool) -> None:
-        """Copy the WAL into the database file, as far as readers allow."""
-        checkpoint(self._connection, truncate=truncate)
+    def checkpoint(self, *, truncate: bool) -> bool:
+        """Copy the WAL into the database file; False when readers did not allow all of it."""
+        copied = checkpoint(self._connection, truncate=truncate)
         self.bytes_since_checkpoint = 0
+        return copied
 
 
 # Built once: putting a statement together costs more than running it.

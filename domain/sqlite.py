@@ -98,12 +98,17 @@ def wal_bytes(path: Path) -> int:
     return wal.stat().st_size if wal.exists() else 0
 
 
-def checkpoint(connection: Connection, *, truncate: bool = False) -> None:
-    """Copy the WAL into the database file, as far as readers allow. Only a file's writer may call this."""
+def checkpoint(connection: Connection, *, truncate: bool = False) -> bool:
+    """Copy the WAL into the database file; False when a reader kept it from being copied whole, or emptied.
+
+    Only a file's writer may call this.
+    """
     if truncate:
-        truncate_wal(connection)
-    else:
-        _raw(connection).execute("PRAGMA wal_checkpoint(PASSIVE)").close()
+        return truncate_wal(connection)
+    cursor = _raw(connection).execute("PRAGMA wal_checkpoint(PASSIVE)")
+    busy, frames, copied = cursor.fetchone()
+    cursor.close()
+    return not busy and bool(frames == copied)
 
 
 def truncate_wal(connection: Connection) -> bool:

@@ -81,17 +81,19 @@ class LexicalIndex:
         return cls(_connect(":memory:"))
 
     @classmethod
-    def on_disk(cls, path: Path) -> LexicalIndex:
-        """Open the index in ``path``, an empty one if there is none.
+    def on_disk(cls, path: Path, *, create: bool = True) -> LexicalIndex:
+        """Open the index in ``path``, an empty one if there is none and ``create`` allows it.
 
-        Raises :class:`IndexCorrupt` for a file that is no such index or that another version made.
+        Raises :class:`IndexCorrupt` for a file that is no such index or that another version made, and
+        :class:`IndexUnavailable` for one that cannot be opened now.
         """
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if create:
+                path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise IndexUnavailable(f"{path.parent.name} cannot be made ({error.strerror})") from None
         with _told_apart(), ExitStack() as on_failure:
-            connection = _connect(str(path))
+            connection = _connect(f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}")
             on_failure.callback(connection.close)
             # A commit reaches the operating system, not the disk: what a power cut takes is read from the ledger again.
             connection.execute("PRAGMA journal_mode=WAL").close()
@@ -112,7 +114,7 @@ class LexicalIndex:
         Returns False and changes nothing when the index does not stand at ``after``: somebody else was quicker.
         Raises :class:`IndexCorrupt` when the file cannot be written to as an index.
         """
-        newest = {key_of(change.turn_position, change.facet): _words_of(change) for change in changes}
+        newest = {key_of(change.turn_position, change.facet): words_of(change) for change in changes}
         with self._lock, _told_apart(), _transaction(self._connection):
             if self._checkpoint().position != after:
                 return False
@@ -163,6 +165,14 @@ class LexicalIndex:
             chosen.append(term)
         return chosen
 
+    def content(self) -> tuple[Checkpoint, dict[int, str]]:
+        """Return how far the index has read, and all that it holds there: the words indexed, by key.
+
+        Raises :class:`IndexCorrupt` when the file cannot be read as an index.
+        """
+        with self._lock, _told_apart(), _transaction(self._connection):
+            return self._checkpoint(), dict(self._connection.execute("SELECT rowid, text FROM entries"))
+
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint(*self._connection.execute("SELECT position, anchor FROM checkpoint").fetchone())
 
@@ -176,7 +186,7 @@ class LexicalIndex:
             self._connection.close()
 
 
-def _words_of(change: FacetText) -> str | None:
+def words_of(change: FacetText) -> str | None:
     """Return what is indexed of a text: its words, and those of its date, for questions about a day or a month."""
     if change.text is None:
         return None
@@ -185,7 +195,7 @@ def _words_of(change: FacetText) -> str | None:
 
 
 def _connect(database: str) -> Any:
-    return DRIVER.connect(database, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    return DRIVER.connect(database, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, uri=True)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from projections.lexical import LexicalHit, LexicalIndex
 
 log = logging.getLogger(__name__)
 
-_NAME = "lexical.sqlite3"
+LEXICAL_NAME = "lexical.sqlite3"
 _EVENTS_PER_READ = 512
 _READS_PER_SEARCH_MAX = 4
 _OPEN_MAX = 64
@@ -62,7 +62,7 @@ class LexicalFiles:
 
     def path(self, user_id: str) -> Path:
         """Return where a user's index lies."""
-        return self._users_dir / file_name(user_id) / _NAME
+        return self._users_dir / file_name(user_id) / LEXICAL_NAME
 
     def search(self, user_id: str, query: str, count: int) -> LexicalFound:
         """Return the ``count`` memories of a user that share the most telling words with ``query``.
@@ -147,7 +147,7 @@ class LexicalFiles:
 
     def _held(self, user_id: str) -> _Open:
         held = self._open.get(user_id)
-        if held is not None and held.inode == _inode(self.path(user_id)):
+        if held is not None and held.inode == inode_of(self.path(user_id)):
             self._open.move_to_end(user_id)
             return held
         if held is not None:
@@ -164,7 +164,7 @@ class LexicalFiles:
         if read.position and not self._reader.is_anchor(user_id, read.position, read.anchor):
             index.close()
             raise IndexCorrupt("it is not of this ledger and user")
-        return _Open(index, _inode(path))
+        return _Open(index, inode_of(path))
 
     def _drop(self, user_id: str) -> None:
         """Forget an open index, and close it as soon as nobody uses it."""
@@ -175,7 +175,7 @@ class LexicalFiles:
                 held.index.close()
 
 
-def _inode(path: Path) -> int:
+def inode_of(path: Path) -> int:
     """Return what tells a file from one that took its place, 0 where there is none."""
     try:
         return path.stat().st_ino

@@ -19,6 +19,7 @@ from domain.settings import StorageSettings
 from domain.sqlite import DRIVER, in_use, open_engine
 from domain.verification import Finding, LedgerHead, verified_events
 from migrations.runner import objects_of_revision, schema_objects, schema_revision
+from projections.verify_lexical import verified_lexical
 from projections.verify_mirror import MirrorState, verified_mirror
 from projections.verify_snapshots import verified_snapshots
 
@@ -53,6 +54,7 @@ def verify_storage(settings: StorageSettings, since: LedgerHead | None = None, *
         found = verified_mirror(reader, settings.storage_dir, mirror, running=running)
         findings += islice(found, FINDINGS_MAX)
         findings += islice(verified_snapshots(reader, settings.users_dir), FINDINGS_MAX)
+        findings += islice(verified_lexical(reader, settings.users_dir), FINDINGS_MAX)
     except LedgerReadFailed as error:
         findings.append(Finding("ledger", f"{error}: mirror and indices were not checked against it"))
     finally:

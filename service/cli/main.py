@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from domain.errors import InvalidInput, OpmError
 from service.cli.backtest import backtest
@@ -46,24 +49,53 @@ def _opm(
     """Options that stand before a command."""
 
 
-app.command("explain")(explain)
-app.command("recall")(recall)
-app.command("backtest")(backtest)
-app.command("verify")(verify)
-app.command("backup")(backup)
-app.command("restore")(restore)
-app.command("forget")(forget)
-app.command("edit")(edit)
-app.command("erase")(erase)
-app.command("export")(export)
-app.command("import")(import_)
+@dataclass(frozen=True, slots=True)
+class _Command:
+    name: str
+    function: Callable[..., None]
+    in_short: str
+    """As the list of all commands has it: at most some 60 characters, or it is cut off at 80 columns."""
+    example: str
+
+
+_COMMANDS = (
+    # Ask.
+    _Command("recall", recall, "Show which memories a question finds, now or then.", 'opm recall -u ann "my cat"'),
+    _Command("explain", explain, "Tell the whole story of one answer.", "opm explain --last -u ann"),
+    _Command(
+        "backtest",
+        backtest,
+        "Replay past questions through other settings.",
+        "opm backtest -u ann --since 2026-01-01 --gate off",
+    ),
+    # Change.
+    _Command("edit", edit, "Correct the summary of a memory.", 'opm edit MEMORY_ID --summary "Ann lives in Vienna."'),
+    _Command("forget", forget, "Withdraw a memory.", 'opm forget MEMORY_ID --reason "no longer true"'),
+    _Command("erase", erase, "Erase a user. This cannot be undone.", "opm erase -u ann --dry-run"),
+    # Take along.
+    _Command("import", import_, "Bring conversations from elsewhere.", "opm import conversations.json -u ann"),
+    _Command("export", export, "Write all that is kept of a user as JSONL.", "opm export -u ann -o ann.jsonl"),
+    # Keep.
+    _Command("verify", verify, "Check that everything is as it was written.", "opm verify --since POSITION:HASH"),
+    _Command("backup", backup, "Copy the ledger, beside a running service.", "opm backup ledger-copy.sqlite3"),
+    _Command("restore", restore, "Put a backup in the ledger's place.", "opm restore ledger-copy.sqlite3"),
+)
+for _command in _COMMANDS:
+    app.command(_command.name, short_help=_command.in_short, epilog=f"Example: {_command.example}")(_command.function)
 
 
 def main() -> None:
     """Run ``opm`` and end the process: 0 done, 1 something differs or failed, 2 bad arguments or settings."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
-        app()
+        # Named so whatever it was started as; and a bad argument is raised, to be said in one line as all else is.
+        status = app(prog_name="opm", standalone_mode=False)
+    except TyperException as error:
+        _complain_of_arguments(error)
+        sys.exit(BAD_ARGUMENTS)
+    except typer.Abort:
+        complain("stopped")
+        sys.exit(FAILED)
     except InvalidInput as error:
         complain(str(error))
         sys.exit(BAD_ARGUMENTS)
@@ -73,3 +105,15 @@ def main() -> None:
     except KeyboardInterrupt:
         complain("interrupted")
         sys.exit(FAILED)
+    sys.exit(status)
+
+
+def _complain_of_arguments(error: TyperException) -> None:
+    """Say in one line what is wrong with the arguments; without any, say what there is to be given."""
+    context = getattr(error, "ctx", None)
+    if not sys.argv[1:]:
+        typer.echo(str(context.get_help() if context is not None else error), err=True)
+        return
+    said = " ".join(error.format_message().split())
+    where = context.command_path if context is not None else "opm"
+    complain(f"{said.rstrip('.')} (see `{where} --help`)")

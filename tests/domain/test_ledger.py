@@ -350,9 +350,9 @@ class TestConflictsAndFailures:
         monkeypatch.setattr(ledger_module, "_CHECKPOINT_BYTES", 200_000)
         wal_sizes: list[int] = []
 
-        def counted(connection: Connection, *, truncate: bool = False) -> None:
+        def counted(connection: Connection, *, truncate: bool = False) -> bool:
             wal_sizes.append(ledger_path.with_name("ledger.sqlite3-wal").stat().st_size)
-            sqlite.checkpoint(connection, truncate=truncate)
+            return sqlite.checkpoint(connection, truncate=truncate)
 
         monkeypatch.setattr(ledger_module, "checkpoint", counted)
         with opened(ledger_path) as ledger:
@@ -368,21 +368,59 @@ class TestConflictsAndFailures:
             # The file of the WAL is as large as ever: its size says nothing about what is still to be copied.
             assert wal_sizes[1] >= wal_sizes[0] > 250_000
 
-    def test_the_wal_is_copied_also_while_appends_always_wait(
-        self, ledger_path: Path, monkeypatch: pytest.MonkeyPatch
+    def test_the_wal_is_copied_under_a_load_that_never_pauses(
+        self, ledger_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(ledger_module, "_CHECKPOINT_BYTES", 20_000)
-        monkeypatch.setattr(ledger_module, "_CHECKPOINT_ANYWAY_BYTES", 200_000)
-        monkeypatch.setattr(ledger_module, "_BATCH_MAX", 1)  # so that more wait behind each
+        monkeypatch.setattr(ledger_module, "_CHECKPOINT_BYTES", 50_000)
+        monkeypatch.setattr(ledger_module, "_CHECKPOINT_ANYWAY_BYTES", 400_000)
+        monkeypatch.setattr(ledger_module, "_WARN_WAL_BYTES", 500_000)
+        wal = ledger_path.with_name("ledger.sqlite3-wal")
+        wal_sizes: list[int] = []
+        full = threading.Event()
+
+        def long_turn(head: StreamHead) -> list[NewEvent]:
+            return [NewEvent(str(uuid4()), turn(head.turn_id + 1, assistant="x" * 50_000))]
+
         with opened(ledger_path) as ledger:
-            waiting = [
-                ledger.append(STREAM, lambda head: [NewEvent(str(uuid4()), turn(head.turn_id + 1, "x" * 20_000))])
-                for _ in range(200)
-            ]
-            for future in waiting:
-                future.result()
-            # Four megabytes went through it; the WAL is used anew from its beginning once it has been copied.
-            assert sqlite.wal_bytes(ledger_path) < 3_000_000
+
+            def append_at_once() -> None:  # from the writer's thread: when it looks for time to copy, one waits
+                wal_sizes.append(wal.stat().st_size)
+                if len(wal_sizes) < 100:
+                    ledger.append(STREAM, long_turn)
+                else:
+                    full.set()
+
+            ledger.subscribe(append_at_once)
+            record_turn(ledger, STREAM, assistant="x" * 50_000)
+            assert full.wait(60)
+            assert ledger.reader.head_position() == 100
+        assert 400_000 < max(wal_sizes) < 2_000_000  # of more than 5 MB that were written
+        assert caplog.records == []
+
+    def test_a_reader_that_holds_a_large_wal_is_named_and_only_then(
+        self, ledger_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(ledger_module, "_CHECKPOINT_BYTES", 50_000)
+        monkeypatch.setattr(ledger_module, "_CHECKPOINT_ANYWAY_BYTES", 50_000)  # at once, whatever waits
+        monkeypatch.setattr(ledger_module, "_WARN_WAL_BYTES", 100_000)
+        monkeypatch.setattr(sqlite, "_CHECKPOINT_TIMEOUT_MS", 20)
+        with opened(ledger_path) as ledger:
+            for _ in range(5):
+                record_turn(ledger, STREAM, assistant="x" * 60_000)
+            with closing(sqlite.DRIVER.connect(ledger_path, isolation_level=None)) as reader:
+                ledger.write(lambda _: None).result()  # whatever was to be copied is copied
+                assert caplog.records == []
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM events").fetchone()
+                for _ in range(5):
+                    record_turn(ledger, STREAM, assistant="x" * 60_000)
+                ledger.write(lambda _: None).result()
+                assert "a long-running reader kept it from being emptied" in caplog.text
+                reader.execute("ROLLBACK")
+            record_turn(ledger, STREAM, assistant="x" * 60_000)
+            ledger.write(lambda _: None).result()
+            assert ledger_path.with_name("ledger.sqlite3-wal").stat().st_size < 100_000
+            assert ledger.failures == 0
 
     def test_a_listener_that_raises_does_not_end_the_writer(self, ledger: Ledger) -> None:
         def broken() -> None:

@@ -18,6 +18,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+from domain.events import MemoryEdited, MemoryForgotten
 from domain.identity import StreamId
 from domain.ledger import Ledger
 from projections.embedding_client import EmbeddingClient
@@ -27,12 +28,11 @@ from projections.settings import ProjectionSettings
 from projections.vector_cache import VectorCache
 from service.importing.exchanges import Conversation, Exchange
 from service.importing.record import record_conversation
-from service.memory_care import MemoryCare
-from tests.ledgers import START, record, summary_of
-from tests.ledgers import opened as opened_ledger
+from tests.ledgers import record, summary_of
 from tests.projections.world import opened, settings_for
 from tests.service.running import running
 from tests.upstream import Fault, ScriptedUpstream
+from tests.upstream.dialect import RERANK_MODEL
 
 MODELS = ("emb-old", "emb-new")
 TOLD = (
@@ -91,18 +91,23 @@ async def swap_model(settings: ProjectionSettings) -> None:
         ledger.close()
 
 
-def mend_and_erase(storage: Path) -> None:
-    """Correct and withdraw a memory, bring one from elsewhere, and erase a user."""
-    with opened_ledger(storage / "ledger.sqlite3") as ledger:
+def mend_import_and_erase(storage: Path) -> None:
+    """Correct and withdraw a memory, take over a conversation from elsewhere, and erase a user."""
+    with closing(sqlite3.connect(storage / "ledger.sqlite3")) as connection:
+        query = "SELECT event_id FROM events WHERE type = 'TurnRecorded' AND user_id = 'ann' ORDER BY position"
+        first, second, *_ = [row[0] for row in connection.execute(query)]
+    ledger = Ledger(storage / "ledger.sqlite3")
+    try:
         kitchen = StreamId("ann", "kitchen")
-        first, second, *_ = ledger.reader.recent_turns(kitchen, 50)
-        care = MemoryCare(ledger)
-        care.edit("ann", first.memory_id, "Miso the cat eats tuna and salmon.")
-        record(ledger, kitchen, summary_of(first.memory_id, 1, "Too late to count."), causation_id=first.memory_id)
-        care.forget("ann", second.memory_id, "asked to")
-        brought = Conversation("brought", [Exchange("Where is the spare key?", "Behind the clock.", START)])
-        record_conversation(ledger, "ann", brought, "openai", dry_run=False)
+        edited = MemoryEdited(memory_id=first, turn_id=1, summary="Miso the cat eats tuna and salmon.")
+        record(ledger, kitchen, edited, causation_id=first)
+        record(ledger, kitchen, summary_of(first, 1, "Too late to count."), causation_id=first)
+        record(ledger, kitchen, MemoryForgotten(memory_id=second, turn_id=2), causation_id=second)
+        elsewhere = Conversation("elsewhere", [Exchange("Where is the spare key?", "Under the third flowerpot.")])
+        record_conversation(ledger, "ann", elsewhere, "openai", dry_run=False)
         erase_user(ledger, storage, "bob")
+    finally:
+        ledger.close()
 
 
 async def found(settings: ProjectionSettings) -> dict[str, list[int]]:
@@ -121,11 +126,13 @@ def main() -> None:
         converse(upstream, storage)
         settings = settings_for(storage, upstream, emb_model=MODELS[1])
         asyncio.run(swap_model(settings))
-        with running(upstream, storage, emb_model=MODELS[1]) as service:
+        endpoint = {"rerank_base_url": upstream.base_url, "rerank_model": RERANK_MODEL}
+        with running(upstream, storage, emb_model=MODELS[1], **endpoint) as service:
             service.client.tell("My new bicycle is green.", "ann", "garage")
+            service.client.tell("What does Miso the cat eat on Sunday?", "ann", "garage", retrieve_k=1)
             service.client.tell("My name is Bob and I live in Hull.", "bob", "secret")
             service.settle()
-        mend_and_erase(storage)
+        mend_import_and_erase(storage)
         searched = asyncio.run(found(settings))
         with closing(sqlite3.connect(storage / "ledger.sqlite3", isolation_level=None)) as connection:
             (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
