@@ -247,6 +247,17 @@ async def test_an_index_written_while_its_user_is_erased_does_not_stay(
         assert await world.found("ann", said_by_ann(1)[0]) == []
 
 
+async def test_no_index_of_an_erased_person_is_held(storage: Path, upstream: ScriptedUpstream) -> None:
+    async with opened_world(settings_for(storage, upstream)) as world:
+        remember(world.ledger, "ann", said_by_ann(3))
+        remember(world.ledger, "bob", said_by_ann(1))
+        for user in ("ann", "bob"):
+            assert await world.found(user, said_by_ann(1)[0])
+        erase_user(world.ledger, storage, "ann")
+        assert await world.found("bob", said_by_ann(1)[0])  # somebody else's question is enough
+        assert [user for user, _ in world.index.held] == ["bob"]
+
+
 def test_what_was_activated_for_the_person_alone_is_blanked_too(storage: Path, ledger: Ledger) -> None:
     record_turn(ledger, StreamId("ann", "c"))
     record(ledger, user_stream("ann"), activated(MODEL))
