@@ -30,9 +30,9 @@ def pseudonym_of(event_id: str) -> str:
 
 def begin(ledger: Ledger, user_id: str, event_id: str) -> None:
     """Append the ``UserErased`` event, unless it stands in the ledger already."""
-    if ledger.reader.has_event(event_id):
+    if ledger.persons.has_event(event_id):
         return
-    events, conversations = ledger.reader.extent_of(user_id)
+    events, conversations = ledger.persons.extent_of(user_id)
 
     def decide(_head: StreamHead) -> list[NewEvent]:
         return [NewEvent(event_id, UserErased(events=events + 1, conversations=conversations))]

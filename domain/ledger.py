@@ -37,6 +37,7 @@ from domain.errors import (
 )
 from domain.events import Event, NewEvent, TurnRecorded
 from domain.identity import StreamId
+from domain.person_reader import PersonReader
 from domain.reader import LedgerReader
 from domain.schema import EVENTS
 from domain.sqlite import DRIVER, WriterLock, checkpoint, open_engine, wal_bytes
@@ -100,6 +101,7 @@ class Ledger:
         self._writer = open_engine(path, writer=True)
         self._readers = open_engine(path, writer=False)
         self.reader = LedgerReader(self._readers)
+        self.persons = PersonReader(self._readers)
         self._queue: queue.Queue[_Append | _Work | None] = queue.Queue(maxsize=_QUEUE_MAX)
         self._listeners: list[Callable[[], None]] = []
         self._closing = threading.Lock()

@@ -25,10 +25,9 @@ from domain.events import (
 )
 from domain.identity import SYSTEM_ID
 from domain.reader import LedgerReader
+from domain.reading import IDS_PER_READ
 from domain.schema import EVENTS
 from domain.statements import ACTIVE_MODEL, LATEST, event_of
-
-_IDS_PER_READ = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +50,8 @@ class PastReader(LedgerReader):
         """Return events by their ids; an id that no event has is missing."""
         wanted = list(dict.fromkeys(event_ids))
         found: dict[str, Event] = {}
-        for start in range(0, len(wanted), _IDS_PER_READ):
-            query = select(EVENTS).where(EVENTS.c.event_id.in_(wanted[start : start + _IDS_PER_READ]))
+        for start in range(0, len(wanted), IDS_PER_READ):
+            query = select(EVENTS).where(EVENTS.c.event_id.in_(wanted[start : start + IDS_PER_READ]))
             found |= {event.event_id: event for event in map(event_of, self._all(query))}
         return found
 
@@ -60,8 +59,8 @@ class PastReader(LedgerReader):
         """Return events by their positions; a position that the ledger has not reached is missing."""
         wanted = list(dict.fromkeys(positions))
         found: dict[int, Event] = {}
-        for start in range(0, len(wanted), _IDS_PER_READ):
-            query = select(EVENTS).where(EVENTS.c.position.in_(wanted[start : start + _IDS_PER_READ]))
+        for start in range(0, len(wanted), IDS_PER_READ):
+            query = select(EVENTS).where(EVENTS.c.position.in_(wanted[start : start + IDS_PER_READ]))
             found |= {event.position: event for event in map(event_of, self._all(query))}
         return found
 
@@ -80,9 +79,9 @@ class PastReader(LedgerReader):
         """Return the last thing that people did to these memories behind ``position``, by the memory's id."""
         wanted = list(dict.fromkeys(memory_ids))
         events: list[Event] = []
-        for start in range(0, len(wanted), _IDS_PER_READ):
+        for start in range(0, len(wanted), IDS_PER_READ):
             query = select(EVENTS).where(
-                EVENTS.c.causation_id.in_(wanted[start : start + _IDS_PER_READ]),
+                EVENTS.c.causation_id.in_(wanted[start : start + IDS_PER_READ]),
                 EVENTS.c.type.in_((MemoryEdited.type, MemoryForgotten.type)),
                 EVENTS.c.user_id == user_id,
                 EVENTS.c.position > position,
@@ -156,7 +155,7 @@ class PastReader(LedgerReader):
                     EVENTS.c.salt != "",
                 )
                 .order_by(EVENTS.c.position)
-                .limit(_IDS_PER_READ if left is None else min(left, _IDS_PER_READ))
+                .limit(IDS_PER_READ if left is None else min(left, IDS_PER_READ))
             )
             events = [event_of(row) for row in self._all(query)]
             if not events:

@@ -1,7 +1,7 @@
-"""Reads from the ledger: one method per question that the rest of the house asks.
+"""What a turn asks the ledger, and what those who follow or check it ask: one method per question.
 
-Every question about a user filters by that user in the query itself. Reads are short, since a long one would let the
-WAL grow without bound; whoever reads everything pages by position.
+What people do with their own memory is asked of :mod:`domain.person_reader`, what was at an earlier time of
+:mod:`domain.past`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,10 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Engine, Row, and_, bindparam, case, func, select, tuple_
-from sqlalchemy.exc import DatabaseError
-from sqlalchemy.sql import Select
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy import and_, bindparam, func, select, tuple_
 
 from domain.chain import GENESIS
-from domain.errors import LedgerReadFailed
 from domain.events import (
     CandidateFound,
     EmbeddingModelActivated,
@@ -32,9 +27,10 @@ from domain.events import (
     UserErased,
     decode_payload,
 )
-from domain.identity import SYSTEM_ID, StreamId
+from domain.identity import StreamId
 from domain.memory import FacetText, Memory, Scores
 from domain.neighbours import Neighbour, placed
+from domain.reading import Reader, StoredEvent, of_stream
 from domain.schema import EVENTS
 from domain.statements import (
     ACTIVE_MODEL,
@@ -45,8 +41,6 @@ from domain.statements import (
     FACETS_OF_USER,
     LATEST,
     MEMORIES,
-    MEMORIES_BEFORE,
-    MEMORY,
     NEIGHBOURS,
     POSITIONS_BESIDE,
     RECENT_TURNS,
@@ -55,30 +49,6 @@ from domain.statements import (
     facet_changes,
     memory_of,
 )
-
-_IDS_PER_READ = 500
-
-
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
-    """An event as it stands in the table: every column, the payload as its JSON text."""
-
-    position: int
-    event_id: str
-    user_id: str
-    conversation_id: str
-    version: int
-    type: str
-    schema_version: int
-    recorded_at: str
-    correlation_id: str | None
-    causation_id: str | None
-    payload: str
-    salt: str
-    identity_hash: str
-    payload_hash: str
-    prev_hash: str
-    hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +59,6 @@ class ConversationHead:
     conversation_id: str
     version: int
     hash: str
-
-
-@dataclass(frozen=True, slots=True)
-class TurnPlace:
-    """Where a turn stands: its conversation and that one's last version, its position, its number."""
-
-    stream: StreamId
-    position: int
-    turn_id: int
-    head_version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +91,8 @@ class Erasures:
     unfinished: int
 
 
-class LedgerReader:
-    """Questions to the ledger through a pool of reading connections; safe to call from any thread."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def _all(self, query: Select[Any], **values: object) -> Sequence[Row[Any]]:
-        try:
-            with self._engine.connect() as connection:
-                return connection.execute(query, values).all()
-        except DatabaseError as error:
-            raise LedgerReadFailed(f"the ledger cannot be read ({error.orig})") from None
+class LedgerReader(Reader):
+    """What a turn, the followers of the ledger and the checks of it ask."""
 
     def head(self) -> tuple[int, str]:
         """Return the last event's position (0 for an empty ledger) and hash."""
@@ -186,7 +136,10 @@ class LedgerReader:
     def stored_in_stream(self, stream: StreamId, after_version: int, limit: int) -> list[StoredEvent]:
         """Return at most ``limit`` rows of one conversation behind ``after_version``, in order."""
         query = (
-            select(EVENTS).where(_of(stream), EVENTS.c.version > after_version).order_by(EVENTS.c.version).limit(limit)
+            select(EVENTS)
+            .where(of_stream(stream), EVENTS.c.version > after_version)
+            .order_by(EVENTS.c.version)
+            .limit(limit)
         )
         return [StoredEvent(*tuple(row)) for row in self._all(query)]
 
@@ -266,107 +219,16 @@ class LedgerReader:
         rows = self._all(NEIGHBOURS, user_id=user_id, positions=list(positions), reach=reach, as_of=as_of)
         return [memory_of(row) for row in rows]
 
-    def memory(self, user_id: str, memory_id: str) -> Memory | None:
-        """Return this user's memory of an id, None where there is none or it was forgotten."""
-        rows = self._all(MEMORY, user_id=user_id, memory_id=memory_id)
-        return memory_of(rows[0]) if rows else None
-
-    def memories_before(self, user_id: str, position: int, limit: int) -> list[Memory]:
-        """Return at most ``limit`` memories of this user in front of a position, newest first."""
-        return [memory_of(row) for row in self._all(MEMORIES_BEFORE, user_id=user_id, before=position, count=limit)]
-
-    def place_of(self, user_id: str, memory_id: str) -> TurnPlace | None:
-        """Return where this user's turn of an id stands, forgotten or not; None where there is none."""
-        turn, last = EVENTS.alias("turn"), EVENTS.alias("last")
-        version = (
-            select(func.max(last.c.version))
-            .where(last.c.user_id == turn.c.user_id, last.c.conversation_id == turn.c.conversation_id)
-            .scalar_subquery()
-        )
-        query = select(
-            turn.c.position,
-            turn.c.conversation_id,
-            func.json_extract(turn.c.payload, "$.turn_id").label("turn_id"),
-            version.label("version"),
-        ).where(
-            turn.c.user_id == user_id,
-            turn.c.event_id == memory_id,
-            turn.c.type == TurnRecorded.type,
-            turn.c.salt != "",
-        )
-        rows = self._all(query)
-        if not rows:
-            return None
-        row = rows[0]
-        return TurnPlace(StreamId(user_id, row.conversation_id), row.position, row.turn_id, row.version)
-
-    def owner_of(self, memory_id: str) -> str | None:
-        """Return whose memory has this id, None where nobody's has."""
-        query = select(EVENTS.c.user_id).where(
-            EVENTS.c.event_id == memory_id, EVENTS.c.type == TurnRecorded.type, EVENTS.c.salt != ""
-        )
-        rows = self._all(query)
-        return str(rows[0].user_id) if rows else None
-
-    def has_event(self, event_id: str) -> bool:
-        """Tell whether an event of this id stands in the ledger."""
-        return bool(self._all(select(EVENTS.c.position).where(EVENTS.c.event_id == event_id)))
-
     def belongs(self, user_id: str, position: int) -> bool:
         """Tell whether the event at a position is this user's: it is not any more after an erasure."""
         query = select(EVENTS.c.position).where(EVENTS.c.position == position, EVENTS.c.user_id == user_id)
         return bool(self._all(query))
-
-    def extent_of(self, user_id: str) -> tuple[int, int]:
-        """Count the events of a user and the conversations they are in."""
-        of_user = EVENTS.c.user_id == user_id
-        named = case((EVENTS.c.conversation_id != SYSTEM_ID, EVENTS.c.conversation_id))
-        events = self._all(select(func.count()).where(of_user))[0][0]
-        conversations = self._all(select(func.count(named.distinct())).where(of_user))[0][0]
-        return int(events), int(conversations)
 
     def streams_of(self, user_id: str) -> list[StreamId]:
         """Return all conversations of a user, their own stream among them, in the order of their ids."""
         query = select(EVENTS.c.conversation_id).where(EVENTS.c.user_id == user_id).distinct()
         rows = self._all(query.order_by(EVENTS.c.conversation_id))
         return [StreamId(user_id, row.conversation_id) for row in rows]
-
-    def stored_of_user(self, user_id: str, after: int, limit: int) -> list[StoredEvent]:
-        """Return at most ``limit`` rows of one user behind position ``after``, in order, as they are stored."""
-        query = select(EVENTS).where(EVENTS.c.user_id == user_id, EVENTS.c.position > after)
-        return [StoredEvent(**row._asdict()) for row in self._all(query.order_by(EVENTS.c.position).limit(limit))]
-
-    def version_of(self, stream: StreamId) -> int:
-        """Return the last version of a conversation, 0 where it has no event."""
-        return int(self._all(select(func.coalesce(func.max(EVENTS.c.version), 0)).where(_of(stream)))[0][0])
-
-    def imported_texts(self, stream: StreamId, source: str) -> list[tuple[str, str]]:
-        """Return question and answer of each turn of a conversation that was imported from a source."""
-        query = select(
-            func.json_extract(EVENTS.c.payload, "$.user").label("user"),
-            func.json_extract(EVENTS.c.payload, "$.assistant").label("assistant"),
-        ).where(
-            _of(stream),
-            EVENTS.c.type == TurnRecorded.type,
-            func.json_extract(EVENTS.c.payload, "$.imported_from") == source,
-        )
-        return [(row.user, row.assistant) for row in self._all(query)]
-
-    def owners_of_events(self, event_ids: Sequence[str]) -> dict[str, str]:
-        """Return whose each of these events is; those that are not in the ledger are missing."""
-        found: dict[str, str] = {}
-        query = select(EVENTS.c.event_id, EVENTS.c.user_id).where(
-            EVENTS.c.event_id.in_(bindparam("ids", expanding=True))
-        )
-        for start in range(0, len(event_ids), _IDS_PER_READ):
-            rows = self._all(query, ids=list(event_ids[start : start + _IDS_PER_READ]))
-            found.update({row.event_id: row.user_id for row in rows})
-        return found
-
-    def erasures_begun(self) -> list[tuple[str, str]]:
-        """Return user and event id of each ``UserErased`` event whose user's ids still stand in the ledger."""
-        query = select(EVENTS.c.user_id, EVENTS.c.event_id).where(EVENTS.c.type == UserErased.type, EVENTS.c.salt != "")
-        return [(row.user_id, row.event_id) for row in self._all(query.order_by(EVENTS.c.position))]
 
     def positions_beside(
         self, user_id: str, positions: Sequence[int], *, as_of: int = LATEST
@@ -537,7 +399,3 @@ class LedgerReader:
 def scores_of(candidate: CandidateFound) -> Scores:
     """Return how well a candidate fitted its question."""
     return Scores(candidate.score, candidate.dense_score, candidate.lexical_score)
-
-
-def _of(stream: StreamId) -> ColumnElement[bool]:
-    return (EVENTS.c.user_id == stream.user_id) & (EVENTS.c.conversation_id == stream.conversation_id)

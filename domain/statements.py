@@ -55,7 +55,7 @@ _NEWEST_SUMMARY = func.coalesce(
 )
 _FORGOTTEN = _position_of_newest(MemoryForgotten.type, TURN.c.event_id, TURN.c.user_id).is_not(None)
 _SUMMARISED = EVENTS.alias("summarised")
-_MEMORY: Select[Any] = (
+REMEMBERED: Select[Any] = (
     select(
         TURN.c.position,
         TURN.c.event_id,
@@ -72,13 +72,14 @@ _MEMORY: Select[Any] = (
     # "+ 0" keeps the planner from walking all of a user's turns in search of a position that nearly all are below.
     .where(TURN.c.type == TurnRecorded.type, TURN.c.position + 0 <= _AS_OF, ~_FORGOTTEN)
 )
+"""Remembered turns with their newest summaries, of all users: whoever builds on it says of whom."""
 
 RECENT_TURNS: Select[Any] = (
-    _MEMORY.where(TURN.c.user_id == bindparam("user_id"), TURN.c.conversation_id == bindparam("conversation_id"))
+    REMEMBERED.where(TURN.c.user_id == bindparam("user_id"), TURN.c.conversation_id == bindparam("conversation_id"))
     .order_by(TURN.c.version.desc())
     .limit(bindparam("count"))
 )
-MEMORIES: Select[Any] = _MEMORY.where(
+MEMORIES: Select[Any] = REMEMBERED.where(
     TURN.c.user_id == bindparam("user_id"), TURN.c.position.in_(bindparam("positions", expanding=True))
 )
 _ASKED, _BESIDE, _STEP = EVENTS.alias("asked"), EVENTS.alias("beside"), EVENTS.alias("step")
@@ -101,7 +102,7 @@ def _steps(*, back: bool) -> Select[Any]:
     )
 
 
-NEIGHBOURS: Select[Any] = _MEMORY.where(
+NEIGHBOURS: Select[Any] = REMEMBERED.where(
     TURN.c.user_id == bindparam("user_id"),
     TURN.c.position.in_(
         select(_BESIDE.c.position)
@@ -111,13 +112,7 @@ NEIGHBOURS: Select[Any] = _MEMORY.where(
     ),
 ).order_by(TURN.c.position)
 """The turns at most ``reach`` before or after those at ``positions``, each in its own conversation."""
-MEMORY: Select[Any] = _MEMORY.where(TURN.c.user_id == bindparam("user_id"), TURN.c.event_id == bindparam("memory_id"))
-MEMORIES_BEFORE: Select[Any] = (
-    _MEMORY.where(TURN.c.user_id == bindparam("user_id"), TURN.c.position < bindparam("before"))
-    .order_by(TURN.c.position.desc())
-    .limit(bindparam("count"))
-)
-_REMEMBERED = (
+_BY_CONVERSATION = (
     select(
         TURN.c.conversation_id,
         func.max(TURN.c.position).label("last"),
@@ -133,14 +128,14 @@ _REMEMBERED = (
 _FIRST_TURN, _LAST_TURN = EVENTS.alias("first_turn"), EVENTS.alias("last_turn")
 CONVERSATIONS: Select[Any] = (
     select(
-        _REMEMBERED.c.conversation_id,
-        _REMEMBERED.c.turns,
+        _BY_CONVERSATION.c.conversation_id,
+        _BY_CONVERSATION.c.turns,
         func.json_extract(_LAST_TURN.c.payload, "$.ts").label("last_ts"),
         func.json_extract(_FIRST_TURN.c.payload, "$.user").label("title"),
     )
-    .join(_LAST_TURN, _LAST_TURN.c.position == _REMEMBERED.c.last)
-    .join(_FIRST_TURN, _FIRST_TURN.c.position == _REMEMBERED.c.first)
-    .order_by(_REMEMBERED.c.last.desc())
+    .join(_LAST_TURN, _LAST_TURN.c.position == _BY_CONVERSATION.c.last)
+    .join(_FIRST_TURN, _FIRST_TURN.c.position == _BY_CONVERSATION.c.first)
+    .order_by(_BY_CONVERSATION.c.last.desc())
 )
 """A user's conversations by what is remembered of them: one of which all was forgotten is not among them."""
 

@@ -20,6 +20,7 @@ from domain.errors import IndexUnavailable, InvalidInput, LedgerError
 from domain.events import MemoryEdited, SummaryRecorded, TurnRecorded
 from domain.ledger import Ledger
 from domain.memory import exchange_text
+from domain.person_reader import PersonReader
 from domain.reader import LedgerReader
 from domain.statements import FACET_TYPES
 from projections.durable import fsync_path, write_durably
@@ -62,10 +63,11 @@ class _Marker(BaseModel):
     event_id: str
 
 
-def extent_of(reader: LedgerReader, storage_dir: Path, user_id: str) -> Extent:
+def extent_of(ledger: Ledger, storage_dir: Path, user_id: str) -> Extent:
     """Count what an erasure would take away."""
-    events, conversations = reader.extent_of(user_id)
-    return Extent(events=events, conversations=conversations, files=len(Mirror(reader, storage_dir).files_of(user_id)))
+    events, conversations = ledger.persons.extent_of(user_id)
+    files = Mirror(ledger.reader, storage_dir).files_of(user_id)
+    return Extent(events=events, conversations=conversations, files=len(files))
 
 
 def erase_user(ledger: Ledger, storage_dir: Path, user_id: str) -> ErasedUser:
@@ -75,11 +77,11 @@ def erase_user(ledger: Ledger, storage_dir: Path, user_id: str) -> ErasedUser:
     be done now: the same call then goes on from there.
     """
     with _locked(storage_dir):
-        begun = [marker for marker in _begun(ledger.reader, storage_dir) if marker.user_id == user_id]
+        begun = [marker for marker in _begun(ledger.persons, storage_dir) if marker.user_id == user_id]
         if begun:
             marker = begun[0]
         else:
-            extent = extent_of(ledger.reader, storage_dir, user_id)
+            extent = extent_of(ledger, storage_dir, user_id)
             if not extent.events and not extent.files:
                 raise InvalidInput("--user", user_id, "name a user of whom something is kept; nothing of this one is")
             marker = _Marker(user_id=user_id, event_id=ledger.clock.new_id())
@@ -88,10 +90,10 @@ def erase_user(ledger: Ledger, storage_dir: Path, user_id: str) -> ErasedUser:
 
 def finish_erasures(ledger: Ledger, storage_dir: Path) -> int:
     """Finish what was interrupted; return how many erasures that were."""
-    if not any((storage_dir / _MARKERS).glob("*")) and not ledger.reader.erasures_begun():
+    if not any((storage_dir / _MARKERS).glob("*")) and not ledger.persons.erasures_begun():
         return 0
     with _locked(storage_dir):
-        begun = _begun(ledger.reader, storage_dir)
+        begun = _begun(ledger.persons, storage_dir)
         for marker in begun:
             _erase(ledger, storage_dir, marker)
         return len(begun)
@@ -114,14 +116,14 @@ def _erase(ledger: Ledger, storage_dir: Path, marker: _Marker) -> ErasedUser:
     # A follower that had read before the blanking may have opened an empty index of this user after it.
     if mirror.folder(marker.user_id).exists():
         mirror.replace_user(marker.user_id, pseudonym, marker.event_id)
-    events, _ = ledger.reader.extent_of(pseudonym)
-    since, _ = ledger.reader.extent_of(marker.user_id)
+    events, _ = ledger.persons.extent_of(pseudonym)
+    since, _ = ledger.persons.extent_of(marker.user_id)
     path.unlink()
     fsync_path(path.parent)
     return ErasedUser(pseudonym, events, files, vectors, since)
 
 
-def _begun(reader: LedgerReader, storage_dir: Path) -> list[_Marker]:
+def _begun(reader: PersonReader, storage_dir: Path) -> list[_Marker]:
     """Return the erasures that were begun and not finished, by their markers or, where one is lost, by the ledger."""
     markers: dict[str, _Marker] = {}
     for path in sorted((storage_dir / _MARKERS).glob("*.json")):

@@ -135,6 +135,7 @@ class LexicalFiles:
     def _leased(self, user_id: str) -> Iterator[LexicalIndex]:
         """Open a user's index, or take the open one, and keep it from being closed meanwhile."""
         with self._lock:
+            self._drop_removed()
             held = self._held(user_id)
             held.users += 1
         try:
@@ -147,11 +148,9 @@ class LexicalFiles:
 
     def _held(self, user_id: str) -> _Open:
         held = self._open.get(user_id)
-        if held is not None and held.inode == inode_of(self.path(user_id)):
+        if held is not None:
             self._open.move_to_end(user_id)
             return held
-        if held is not None:
-            self._drop(user_id)
         held = self._open[user_id] = self._load(user_id)
         while len(self._open) > self._open_max:
             self._drop(next(iter(self._open)))
@@ -165,6 +164,11 @@ class LexicalFiles:
             index.close()
             raise IndexCorrupt("it is not of this ledger and user")
         return _Open(index, inode_of(path))
+
+    def _drop_removed(self) -> None:
+        """Close what was removed from the disk: an erased user asks no more, and an open file keeps its bytes there."""
+        for user_id in [user_id for user_id, held in self._open.items() if held.inode != inode_of(self.path(user_id))]:
+            self._drop(user_id)
 
     def _drop(self, user_id: str) -> None:
         """Forget an open index, and close it as soon as nobody uses it."""

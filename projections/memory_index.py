@@ -24,6 +24,7 @@ from domain.errors import EmbeddingRejected, IndexCatchingUp, IndexCorrupt, Inde
 from domain.identity import SYSTEM_ID
 from domain.ledger import Ledger
 from domain.memory import FacetText
+from domain.reader import Erasures
 from projections.activation import ActiveModel
 from projections.embedder import Embedder
 from projections.embedding_client import EmbeddingClient, EmbeddingSpace, Vectors
@@ -84,6 +85,7 @@ class MemoryIndex:
         self.failing = False
         """Whether the last index that had fallen behind could not be brought up to date."""
         self._maintaining: dict[str, asyncio.Task[None]] = {}
+        self._erasures: Erasures | None = None
 
     async def search(self, user_id: str, query: str, count: int) -> Found:
         """Return the ``count`` memories of a user nearest to ``query``.
@@ -115,6 +117,7 @@ class MemoryIndex:
 
     def _prepared(self, user_id: str) -> _Prepared | None:
         """Return what a search needs, the texts to embed with its query last; None before any model was activated."""
+        self._let_go_of_erased()
         client = self._active.known(user_id)
         return (client, *self._caught_up(user_id, client.space)) if client is not None else None
 
@@ -257,6 +260,13 @@ class MemoryIndex:
             self.held.drop(key, index)  # what it was made of was erased
             index = self.held.get(key, lambda: self._load(user_id, space))
         return index
+
+    def _let_go_of_erased(self) -> None:
+        """Drop indices of users who were erased: they ask no more, and a mapped file keeps its bytes on the disk."""
+        erasures = self._ledger.reader.erasures()
+        if erasures != self._erasures:
+            self.held.drop_unless(lambda key, index: self._stands(key[0], index.position))
+            self._erasures = erasures
 
     def _opened_again(self, user_id: str, space: EmbeddingSpace, index: UserIndex) -> bool:
         """Close an index that lags behind its own file; False where the file is no further.

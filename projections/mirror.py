@@ -18,7 +18,8 @@ from itertools import chain as joined
 from pathlib import Path
 
 from domain.identity import SYSTEM_ID, StreamId, file_name
-from domain.reader import LedgerReader, StoredEvent
+from domain.reader import LedgerReader
+from domain.reading import StoredEvent
 from projections import event_file
 from projections.durable import fsync_path
 from projections.event_file import MirrorLineCorrupt, Tail

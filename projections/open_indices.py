@@ -71,6 +71,14 @@ class OpenIndices(Generic[K, V]):
                 del self._held[key]
                 self._count(key, 0)
 
+    def drop_unless(self, stands: Callable[[K, V], bool]) -> None:
+        """Let go of every index of which ``stands`` says no."""
+        with self._lock:
+            held = list(self._held.items())
+        for key, index in held:
+            if not stands(key, index):
+                self.drop(key, index)
+
     def _count(self, key: K, nbytes: int) -> None:
         self.nbytes += nbytes - self._counted.pop(key, 0)
         if nbytes:

@@ -34,7 +34,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from domain.errors import IndexUnavailable
 from domain.sqlite import checkpoint, open_engine, truncate_wal
-from projections.embedding_client import EmbeddingSpace, Vectors
+from projections.embedding_client import EmbeddingSpace
 
 log = logging.getLogger(__name__)
 
@@ -207,11 +207,6 @@ class VectorCache:
         """Let every space read the ledger from its beginning again: it is another ledger. Vectors stay."""
         with self._writer.begin() as connection:
             connection.execute(_SPACES.update().values(position=0))
-
-    def rounded(self, vectors: Vectors) -> Vectors:
-        """Return vectors as they come back from the cache, so that a fresh one and a cached one score the same."""
-        back: Vectors = vectors.astype(self._stored).astype(np.float32)
-        return back
 
     def _decode(self, space_id: int, blob: bytes | None) -> Cached:
         if blob is None:

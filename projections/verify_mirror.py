@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from domain.identity import StreamId
-from domain.reader import LedgerReader, StoredEvent
+from domain.reader import LedgerReader
+from domain.reading import StoredEvent
 from domain.verification import Finding
 from projections.event_file import line_of
 from projections.mirror import mirror_files, mirror_path

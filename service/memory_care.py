@@ -12,7 +12,7 @@ from domain.errors import InvalidInput, LedgerOverloaded, MemoryErased, UnknownM
 from domain.events import MemoryEdited, MemoryForgotten, NewEvent, Payload
 from domain.ledger import Ledger
 from domain.memory import Memory
-from domain.reader import TurnPlace
+from domain.person_reader import TurnPlace
 
 TEXT_CHARS_MAX = 8_000
 """Of a summary or a reason: several times what a model is asked for."""
@@ -59,7 +59,7 @@ class MemoryCare:
         self, user_id: str, memory_id: str, decide: Callable[[TurnPlace, Memory | None], Payload | None]
     ) -> bool:
         """Append what ``decide`` says of the memory as it stands; True when there was something to append."""
-        reader = self._ledger.reader
+        reader = self._ledger.persons
         for _ in range(_ATTEMPTS_MAX):
             place = reader.place_of(user_id, memory_id)
             if place is None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from domain.errors import UnknownMemory
 from domain.memory import Memory
-from domain.reader import LedgerReader
+from domain.person_reader import PersonReader
 from domain.statements import LATEST
 from service.api.access import user_of
 from service.api.memory_fields import timestamp
@@ -36,7 +36,7 @@ async def memories(
     before: str | None = None,
 ) -> dict[str, Any]:
     """List a user's memories, newest first; ``before`` is the id of the last one of the page in front of this."""
-    reader = request.app.state.house.ledger.reader
+    reader = request.app.state.house.ledger.persons
     found, has_more = await asyncio.to_thread(_page, reader, user_of(request, user), limit, before)
     return {"object": "list", "data": [_shown(memory) for memory in found], "has_more": has_more}
 
@@ -44,8 +44,8 @@ async def memories(
 @router.get("/memories/{memory_id}")
 async def memory(request: Request, memory_id: str, user: str | None = None) -> dict[str, Any]:
     """Show one memory."""
-    reader = request.app.state.house.ledger.reader
-    found = await asyncio.to_thread(reader.memory, user_of(request, user), memory_id)
+    persons = request.app.state.house.ledger.persons
+    found = await asyncio.to_thread(persons.memory, user_of(request, user), memory_id)
     if found is None:
         raise UnknownMemory(memory_id)
     return _shown(found)
@@ -57,7 +57,7 @@ async def edit(request: Request, memory_id: str, correction: Correction) -> dict
     ledger = request.app.state.house.ledger
     user_id = user_of(request, correction.user)
     changed = await asyncio.to_thread(MemoryCare(ledger).edit, user_id, memory_id, correction.summary)
-    found = await asyncio.to_thread(ledger.reader.memory, user_id, memory_id)
+    found = await asyncio.to_thread(ledger.persons.memory, user_id, memory_id)
     if found is None:  # forgotten or erased in between
         raise UnknownMemory(memory_id)
     return {**_shown(found), "changed": changed}
@@ -73,7 +73,7 @@ async def forget(
     return {"object": "memory.deleted", "memory_id": memory_id, "deleted": True, "changed": changed}
 
 
-def _page(reader: LedgerReader, user_id: str, limit: int, before: str | None) -> tuple[list[Memory], bool]:
+def _page(reader: PersonReader, user_id: str, limit: int, before: str | None) -> tuple[list[Memory], bool]:
     position = LATEST
     if before is not None:
         place = reader.place_of(user_id, before)

@@ -32,7 +32,7 @@ def erase(
     backups = [backup.path for backup in known_backups(settings.storage_dir)]
     with opened_ledger(settings) as ledger:
         if dry_run:
-            _say_extent(extent_of(ledger.reader, settings.storage_dir, user_id), backups, as_json)
+            _say_extent(extent_of(ledger, settings.storage_dir, user_id), backups, as_json)
             return
         if not yes:
             _confirm(user_id)

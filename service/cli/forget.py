@@ -55,7 +55,7 @@ def edit(
 def _owner(ledger: Ledger, memory_id: str, user: str | None) -> str:
     if user is not None:
         return check_id("--user", user)
-    owner = ledger.reader.owner_of(memory_id)
+    owner = ledger.persons.owner_of(memory_id)
     if owner is None:
         raise UnknownMemory(memory_id)
     return owner

@@ -17,6 +17,7 @@ from domain.errors import InvalidInput
 from domain.identity import check_id
 from domain.ledger import Ledger
 from domain.memory import Memory
+from domain.person_reader import PersonReader
 from domain.reader import LedgerReader
 from domain.settings import StorageSettings, load_settings
 from migrations.runner import migrate
@@ -55,9 +56,9 @@ def export(
     if output is not None and output.exists():
         raise InvalidInput("--output", str(output), "name a file that does not exist yet")
     with opened_ledger() as ledger:
-        if not ledger.reader.extent_of(user_id)[0]:
+        if not ledger.persons.extent_of(user_id)[0]:
             raise InvalidInput("--user", user_id, "name a user of whom something is kept")
-        lines = _event_lines(ledger.reader, user_id) if kind is Written.EVENTS else _lists(ledger.reader, user_id)
+        lines = _event_lines(ledger.persons, user_id) if kind is Written.EVENTS else _lists(ledger.reader, user_id)
         count = _write(output, lines) if output is not None else _print(lines)
     err.print(f"{count} lines", markup=False)
 
@@ -101,7 +102,7 @@ def _imported(
 ) -> tuple[Recorded, Counter[str], list[str]]:
     if kind is Format.EXPORT:
         export = read_export(user_folder(path, user_id) if path.is_dir() else path)
-        owners = set(ledger.reader.owners_of_events(export.event_ids).values())
+        owners = set(ledger.persons.owners_of_events(export.event_ids).values())
         if owners <= {user_id}:
             return record_export(ledger, user_id, export, dry_run=dry_run), export.skipped, []
         reading = as_exchanges(export)
@@ -125,7 +126,7 @@ def _record(ledger: Ledger, user_id: str, reading: Reading, *, dry_run: bool) ->
     return done
 
 
-def _event_lines(reader: LedgerReader, user_id: str) -> Iterator[str]:
+def _event_lines(reader: PersonReader, user_id: str) -> Iterator[str]:
     position = 0
     while rows := reader.stored_of_user(user_id, position, _PAGE):
         yield from map(line_of, rows)

@@ -46,8 +46,8 @@ def record_conversation(
     attempts, done = 0, Recorded()
     while True:
         # Read before the turns: whoever comes in between moves the version on, and the append is refused.
-        version = ledger.reader.version_of(stream)
-        missing = _missing(conversation.exchanges, Counter(ledger.reader.imported_texts(stream, source)))
+        version = ledger.persons.version_of(stream)
+        missing = _missing(conversation.exchanges, Counter(ledger.persons.imported_texts(stream, source)))
         if not attempts and not done.turns:
             done = Recorded(known=len(conversation.exchanges) - len(missing))
         if not missing:
@@ -69,7 +69,7 @@ def record_conversation(
 def record_export(ledger: Ledger, user_id: str, export: Export, *, dry_run: bool) -> Recorded:
     """Take over the events of an export that the ledger does not have yet."""
     done = Recorded()
-    known = ledger.reader.owners_of_events(export.event_ids)
+    known = ledger.persons.owners_of_events(export.event_ids)
     for name, events in export.conversations.items():
         missing = [event for event in events if event.event_id not in known]
         numbers: dict[str, int] = {}

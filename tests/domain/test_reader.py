@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from domain.errors import LedgerReadFailed
 from domain.events import (
@@ -19,133 +13,17 @@ from domain.events import (
     Event,
     MemoryEdited,
     MemoryForgotten,
-    Payload,
     PromptsActivated,
     SummaryRecorded,
     TurnRecorded,
 )
-from domain.identity import SYSTEM_ID, SYSTEM_STREAM, StreamId, user_stream
+from domain.identity import SYSTEM_ID, StreamId
 from domain.ledger import Ledger
-from domain.memory import FacetText, Memory, exchange_text
-from domain.reader import ConversationHead, ConversationSummary, LedgerReader, TurnPlace
+from domain.memory import FacetText
+from domain.reader import ConversationHead, ConversationSummary
 from domain.statements import LATEST
-from tests.ledgers import STREAM, activated, all_stored, new_ledger_file, opened, record, record_turn, summary_of
-
-USERS = ("ann", "Ann", "a/b", "%", "用户")
-CONVERSATIONS = ("trip", "Trip", "default")
-NOBODY = "nobody"
-P = TypeVar("P", bound=Payload)
-
-
-@dataclass
-class History:
-    """A ledger, and the same events in a list."""
-
-    reader: LedgerReader
-    events: list[Event] = field(default_factory=list)
-
-    def of(self, user_id: str, kind: type[object]) -> list[Event]:
-        return [event for event in self.events if event.user_id == user_id and isinstance(event.payload, kind)]
-
-    def about(self, turn: Event, kind: type[P], as_of: int = LATEST) -> list[tuple[int, P]]:
-        return [
-            (event.position, event.payload)
-            for event in self.events
-            if isinstance(event.payload, kind)
-            and (event.causation_id, event.user_id) == (turn.event_id, turn.user_id)
-            and event.position <= as_of
-        ]
-
-    def memory(self, turn: Event, as_of: int = LATEST) -> Memory | None:
-        """Return what is remembered of a turn, None where it was forgotten or not yet said."""
-        assert isinstance(turn.payload, TurnRecorded)
-        if turn.position > as_of or self.about(turn, MemoryForgotten, as_of):
-            return None
-        said: Sequence[tuple[int, MemoryEdited | SummaryRecorded]]
-        said = self.about(turn, MemoryEdited, as_of) or self.about(turn, SummaryRecorded, as_of)
-        return Memory(
-            memory_id=turn.event_id,
-            position=turn.position,
-            conversation_id=turn.conversation_id,
-            turn_id=turn.payload.turn_id,
-            ts=turn.payload.ts,
-            user=turn.payload.user,
-            assistant=turn.payload.assistant,
-            summary=said[-1][1].summary if said else None,
-            summary_position=said[-1][0] if said else None,
-            edited=bool(self.about(turn, MemoryEdited, as_of)),
-        )
-
-    def memories(self, turns: Sequence[Event], as_of: int = LATEST) -> list[Memory]:
-        return [memory for turn in turns if (memory := self.memory(turn, as_of)) is not None]
-
-    def found_by(self, user_id: str | None, as_of: int = LATEST) -> dict[tuple[int, str], str]:
-        """Return by which texts memories can be found: facets by the position of their turn."""
-        turns = [event for event in self.events if isinstance(event.payload, TurnRecorded)]
-        own = [turn for turn in turns if user_id in (None, turn.user_id)]
-        texts: dict[tuple[int, str], str] = {}
-        for memory in self.memories(own, as_of):
-            texts[memory.position, "exchange"] = exchange_text(memory.user, memory.assistant)
-            if memory.summary is not None:
-                texts[memory.position, "summary"] = memory.summary
-        return texts
-
-
-STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(
-            ("turn", "turn", "turn", "summary", "edit", "forget", "foreign summary", "activated", "prompts")
-        ),
-        st.sampled_from(USERS),
-        st.sampled_from(CONVERSATIONS),
-        st.integers(0, 1000),
-    ),
-    max_size=25,
-)
-
-
-@contextmanager
-def history(steps: Sequence[tuple[str, str, str, int]]) -> Iterator[History]:
-    with tempfile.TemporaryDirectory() as folder, opened(new_ledger_file(Path(folder))) as ledger:
-        made = History(ledger.reader)
-        for number, (kind, user, conversation, pick) in enumerate(steps):
-            turns = [event for event in made.events if isinstance(event.payload, TurnRecorded)]
-            own = [turn for turn in turns if turn.user_id == user]
-            stream = StreamId(user, conversation)
-            if kind == "turn":
-                made.events.append(record_turn(ledger, stream, f"q{number}", f"a{number}"))
-            elif kind == "summary" and own:
-                turn = own[pick % len(own)]
-                summary = summary_of(turn.event_id, text=f"s{number}")
-                made.events += record(ledger, turn.stream, summary, causation_id=turn.event_id)
-            elif kind in {"edit", "forget"} and own:
-                turn = own[pick % len(own)]
-                edit = MemoryEdited(memory_id=turn.event_id, turn_id=1, summary=f"e{number}")
-                forget = MemoryForgotten(memory_id=turn.event_id, turn_id=1)
-                said = edit if kind == "edit" else forget
-                made.events += record(ledger, turn.stream, said, causation_id=turn.event_id)
-            elif kind == "foreign summary" and turns:  # what must never happen, and would do no harm
-                turn = turns[pick % len(turns)]
-                summary = summary_of(turn.event_id, text=f"f{number}")
-                made.events += record(ledger, stream, summary, causation_id=turn.event_id)
-            elif kind == "activated":
-                where = SYSTEM_STREAM if pick % 2 else user_stream(user)
-                made.events += record(ledger, where, activated(f"emb-{number}"))
-            elif kind == "prompts":
-                prompts = PromptsActivated(versions={"CHAT": f"{number}"}, texts={})
-                made.events += record(ledger, SYSTEM_STREAM, prompts)
-        yield made
-
-
-def any_history(test: Callable[[History], None]) -> Callable[[], None]:
-    @settings(deadline=None, max_examples=25)
-    @given(STEPS)
-    def run(steps: Sequence[tuple[str, str, str, int]]) -> None:
-        with history(steps) as made:
-            test(made)
-
-    run.__name__, run.__doc__ = test.__name__, test.__doc__
-    return run
+from tests.domain.histories import CONVERSATIONS, NOBODY, USERS, History, any_history
+from tests.ledgers import STREAM, all_stored, opened, record, record_turn, summary_of
 
 
 @any_history
@@ -209,29 +87,6 @@ def test_the_turns_beside_others(made: History) -> None:
                 assert found == made.memories(in_order, as_of)
                 assert made.reader.neighbours(user, everywhere, reach, as_of=as_of) == found
     assert made.reader.neighbours("ann", [], 3) == []
-
-
-@any_history
-def test_memories_one_by_one_and_page_by_page(made: History) -> None:
-    every_turn = [event for event in made.events if isinstance(event.payload, TurnRecorded)]
-    for user in (*USERS, NOBODY):
-        turns = made.of(user, TurnRecorded)
-        newest_first = made.memories(turns)[::-1]
-        for before in (0, len(made.events) // 2, LATEST):
-            expected = [memory for memory in newest_first if memory.position < before]
-            assert made.reader.memories_before(user, before, 3) == expected[:3]
-        for turn in every_turn:
-            own = turn in turns
-            assert made.reader.memory(user, turn.event_id) == (made.memory(turn) if own else None)
-            place = made.reader.place_of(user, turn.event_id)
-            assert (place is not None) == own
-            if place is not None:
-                head = [event.version for event in made.events if event.stream == turn.stream][-1]
-                assert isinstance(turn.payload, TurnRecorded)
-                assert place == TurnPlace(turn.stream, turn.position, turn.payload.turn_id, head)
-    for turn in every_turn:
-        assert made.reader.owner_of(turn.event_id) == turn.user_id
-    assert made.reader.owner_of("no such") is None
 
 
 @any_history

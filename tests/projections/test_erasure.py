@@ -160,7 +160,7 @@ def test_an_erased_id_can_begin_anew_and_be_erased_again(storage: Path, ledger: 
     for _ in range(2):
         event = record_turn(ledger, StreamId("ann", "c"))
         assert (event.version, ledger.reader.count_turns("ann")) == (1, 1)
-        assert extent_of(ledger.reader, storage, "ann").events == 1
+        assert extent_of(ledger, storage, "ann").events == 1
         names.add(erase_user(ledger, storage, "ann").pseudonym)
     assert len(names) == 2
     check_chain_with_erasures(all_stored(ledger))
@@ -190,14 +190,14 @@ def test_blanking_goes_on_wherever_it_was_interrupted(
         erasure.begin(ledger, "a", "e-1")
         for _ in range(stopped_after):
             ledger.write(lambda connection: erasure._blank_batch(connection, "a", "erased:e-1")).result()
-        if ledger.reader.extent_of("a")[0]:
+        if ledger.persons.extent_of("a")[0]:
             record_turn(ledger, StreamId("a", "c"))  # somebody goes on chatting
         erasure.begin(ledger, "a", "e-1")
         erasure.blank(ledger, "a", "e-1")
         after = all_stored(ledger)
         check_chain_with_erasures(after)
-        assert ledger.reader.extent_of("a") == (0, 0)
-        assert ledger.reader.erasures_begun() == []
+        assert ledger.persons.extent_of("a") == (0, 0)
+        assert ledger.persons.erasures_begun() == []
         streams: dict[tuple[str, str], list[int]] = {}
         for row in after:
             streams.setdefault((row.user_id, row.conversation_id), []).append(row.version)
@@ -225,7 +225,7 @@ def test_a_killed_erasure_is_finished_by_the_next(storage: Path, ledger: Ledger)
         process.wait()
         process.stdout.close()
         finish_erasures(ledger, storage)
-        if ledger.reader.extent_of("ann")[0]:  # killed before it had begun
+        if ledger.persons.extent_of("ann")[0]:  # killed before it had begun
             erase_user(ledger, storage, "ann")
         assert traces(storage, ["Zanzibarquest", "Klabautermann", "秘密的花园"]) == []
         assert list((storage / "erasing").iterdir()) == []
@@ -245,6 +245,17 @@ async def test_an_index_written_while_its_user_is_erased_does_not_stay(
         await asyncio.to_thread(world.index._take_snapshot, "ann", space, index)
         assert not (storage / "users" / "ann").exists()
         assert await world.found("ann", said_by_ann(1)[0]) == []
+
+
+async def test_no_index_of_an_erased_person_is_held(storage: Path, upstream: ScriptedUpstream) -> None:
+    async with opened_world(settings_for(storage, upstream)) as world:
+        remember(world.ledger, "ann", said_by_ann(3))
+        remember(world.ledger, "bob", said_by_ann(1))
+        for user in ("ann", "bob"):
+            assert await world.found(user, said_by_ann(1)[0])
+        erase_user(world.ledger, storage, "ann")
+        assert await world.found("bob", said_by_ann(1)[0])  # somebody else's question is enough
+        assert [user for user, _ in world.index.held] == ["bob"]
 
 
 def test_what_was_activated_for_the_person_alone_is_blanked_too(storage: Path, ledger: Ledger) -> None:

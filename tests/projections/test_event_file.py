@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from domain import chain
 from domain.events import CATALOGUE
 from domain.ledger import Ledger
-from domain.reader import StoredEvent
+from domain.reading import StoredEvent
 from projections.event_file import MirrorLineCorrupt, Tail, append, event_of, line_of, read_tail, replace
 from tests.ledgers import STREAM, all_stored, check_chain, one_of_each, record, record_turn
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from domain.events import MemoryForgotten
 from domain.identity import StreamId
 from domain.ledger import Ledger
 from projections import lexical_files
+from projections.erasure import erase_user
 from projections.lexical import LexicalIndex
 from projections.lexical_files import LexicalFiles
 from projections.lexical_follower import LexicalFollower
@@ -97,6 +99,29 @@ def test_a_file_deleted_under_a_running_service_comes_back(ledger: Ledger, files
         part.unlink()
     assert found(files, "ann", "ferry") == [ferry]
     assert files.path("ann").exists()
+
+
+def test_nothing_of_an_erased_user_stays_open(ledger: Ledger, files: LexicalFiles, storage_dir: Path) -> None:
+    remember(ledger, "ann", FACTS[:1])
+    (sister,) = remember(ledger, "bob", FACTS[1:2])
+    assert found(files, "ann", "ferry")
+    assert open_below(storage_dir, files.path("ann"))
+    erase_user(ledger, storage_dir, "ann")
+    assert found(files, "bob", "violin") == [sister]  # somebody else's question is enough
+    assert not open_below(storage_dir, files.path("ann"))
+    assert not files.path("ann").parent.exists()
+
+
+def open_below(storage_dir: Path, path: Path) -> list[str]:
+    """Return what this process holds open of a file that lies, or lay, at ``path`` or was moved away from it."""
+    targets = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            targets.append(str(descriptor.readlink()))
+    users = str((storage_dir / "users").resolve())
+    return [
+        target for target in targets if target.startswith((str(path.resolve()), f"{users}/~")) and path.name in target
+    ]
 
 
 def test_a_discarded_index_is_gone_from_the_disk(ledger: Ledger, files: LexicalFiles) -> None:

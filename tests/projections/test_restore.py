@@ -24,7 +24,7 @@ from domain.errors import InvalidInput, LedgerLocked, LedgerSchemaError, OpmErro
 from domain.events import UserErased
 from domain.identity import SYSTEM_STREAM, StreamId, user_stream
 from domain.ledger import Ledger
-from domain.reader import StoredEvent
+from domain.reading import StoredEvent
 from domain.settings import StorageSettings
 from domain.sqlite import DRIVER, open_engine
 from domain.verification import LedgerHead, hash_of

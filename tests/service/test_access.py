@@ -16,6 +16,15 @@ from tests.upstream import ScriptedUpstream
 
 ANN_KEY, ANY_KEY = "opm-canary-ann", "opm-canary-any"
 COMPLETIONS = "/v1/chat/completions"
+GUARDED = (
+    "/v1/models",
+    "/v1/turns",
+    "/v1/conversations",
+    "/v1/memories",
+    "/health/llm",
+    "/health/embed",
+    "/health/rerank",
+)
 
 
 def refused(response: httpx2.Response, status: int) -> dict[str, Any]:
@@ -96,6 +105,9 @@ class TestKeys:
             http.post(COMPLETIONS, json=chat_body("Hi.", "bob"), headers=headers),
             http.get("/v1/turns", params={"user": "bob"}, headers=headers),
             http.get("/v1/conversations", params={"user": "bob"}, headers=headers),
+            http.get("/v1/memories", params={"user": "bob"}, headers=headers),
+            http.delete("/v1/memories/m1", params={"user": "bob"}, headers=headers),
+            http.patch("/v1/memories/m1", json={"user": "bob", "summary": "s"}, headers=headers),
         ):
             error = refused(response, 403)
             assert (error["param"], error["code"]) == ("user", "user_not_allowed")
@@ -113,13 +125,13 @@ class TestKeys:
         http = guarded.client.http
         guarded.settle()
         guarded.upstream.forget_calls()
-        for path in ("/v1/models", "/v1/turns", "/v1/conversations", "/health/llm", "/health/embed"):
+        for path in GUARDED:
             assert refused(http.get(path, headers=headers), 401)["code"] == "invalid_api_key"
         refused(http.post(COMPLETIONS, json=chat_body("Hi.", "ann"), headers=headers), 401)
         assert not guarded.upstream.calls, "a stranger makes no upstream work either"
 
     def test_with_a_key_the_rest_is_open_too(self, guarded: Running) -> None:
-        for path in ("/v1/models", "/v1/turns", "/v1/conversations", "/health/llm", "/health/embed"):
+        for path in GUARDED:
             assert guarded.client.http.get(path, headers=self.bearer(ANN_KEY)).status_code == 200
 
     def test_alive_is_told_to_anybody(self, guarded: Running) -> None:

@@ -26,7 +26,7 @@ def _two_people(storage: Path) -> None:
 
 def count(storage: Path, user: str) -> int:
     with opened(storage / "ledger.sqlite3") as ledger:
-        return ledger.reader.extent_of(user)[0]
+        return ledger.persons.extent_of(user)[0]
 
 
 async def mirrored(mirror: Mirror) -> None:

@@ -28,7 +28,7 @@ def test_a_memory_is_forgotten_once(opm: Opm, storage: Path, memory_id: str) -> 
         [event] = ledger.reader.events_after(2, 10)
         assert event.payload == MemoryForgotten(memory_id=memory_id, turn_id=1, reason="asked to")
         assert (event.stream, event.causation_id) == (STREAM, memory_id)
-        assert ledger.reader.memory("ann", memory_id) is None
+        assert ledger.persons.memory("ann", memory_id) is None
 
 
 def test_a_summary_is_corrected(opm: Opm, storage: Path, memory_id: str) -> None:

@@ -56,7 +56,7 @@ def memories(ledger: Ledger, user: str) -> list[tuple[Any, ...]]:
     def told(memory: Memory) -> tuple[Any, ...]:
         return memory.conversation_id, memory.turn_id, memory.ts, memory.user, memory.assistant, memory.summary
 
-    return [told(memory) for memory in ledger.reader.memories_before(user, 2**62, 100)]
+    return [told(memory) for memory in ledger.persons.memories_before(user, 2**62, 100)]
 
 
 @pytest.fixture
