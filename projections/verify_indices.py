@@ -16,6 +16,7 @@ import numpy as np
 from domain.errors import IndexCorrupt
 from domain.identity import SYSTEM_ID
 from domain.ledger import Ledger
+from domain.reader import LedgerReader
 from projections.embedding_client import EmbeddingSpace
 from projections.embedding_clients import space_of
 from projections.generation import all_users
@@ -84,21 +85,27 @@ def _of_user(
     except IndexCorrupt as error:
         yield Difference(user, "broken", str(error))
         return
-    yield from _compared(ledger, cache, user, space, manifest, index)
+    yield from compared(ledger.reader, cache, user, manifest, index)
 
 
-def _compared(
-    ledger: Ledger, cache: VectorCache, user: str, space: EmbeddingSpace, manifest: Manifest, index: UserIndex
+def compared(
+    reader: LedgerReader, cache: VectorCache | None, user: str, manifest: Manifest, index: UserIndex
 ) -> Iterator[Difference]:
-    rows, _ = rows_of(ledger.reader, user, manifest.position)
+    """Yield what differs between a snapshot and what the ledger says of its user's memories.
+
+    Without the cache it is not known which texts a model has refused, nor what vectors should be: then only those that
+    stand for nothing are told.
+    """
+    space = EmbeddingSpace(manifest.model, manifest.dimensions, manifest.passage_prefix)
+    rows, _ = rows_of(reader, user, manifest.position)
     found = dict(zip(index.snapshot_keys.tolist(), index.snapshot_codes, strict=True))
     wanted = {row.key: row for row in rows}
     refused, differing = _looked_at(cache, space, manifest.storage, rows, found)
-    missing = wanted.keys() - found.keys() - refused
+    missing = wanted.keys() - found.keys() - refused if cache is not None else set()
     surplus = found.keys() - (wanted.keys() - refused)
     if surplus or differing:
         # Withdrawn or corrected since: until the index is opened and reads on, it rightly holds what was true then.
-        then, _ = rows_of(ledger.reader, user, manifest.position, as_of=manifest.position)
+        then, _ = rows_of(reader, user, manifest.position, as_of=manifest.position)
         refused, differing_then = _looked_at(cache, space, manifest.storage, then, found)
         surplus -= {row.key for row in then} - refused
         differing &= differing_then | (found.keys() - {row.key for row in then})
@@ -111,15 +118,17 @@ def _compared(
 
 
 def _looked_at(
-    cache: VectorCache, space: EmbeddingSpace, storage: Storage, rows: Sequence[Row], found: Mapping[int, Codes]
+    cache: VectorCache | None, space: EmbeddingSpace, storage: Storage, rows: Sequence[Row], found: Mapping[int, Codes]
 ) -> tuple[set[int], set[int]]:
     """Return the keys of texts that the model refuses, and of those whose vector is not the cached one.
 
     A text that the cache does not know cannot be compared.
     """
-    space_id = cache.space_id(space)
     refused: set[int] = set()
     differing: set[int] = set()
+    if cache is None:
+        return refused, differing
+    space_id = cache.space_id(space)
     for start in range(0, len(rows), _ROWS_PER_PART):
         part = rows[start : start + _ROWS_PER_PART]
         blobs = cache.blobs(space_id, [row.text_hash for row in part])

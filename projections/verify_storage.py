@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from domain.settings import StorageSettings
 from domain.sqlite import DRIVER, in_use, open_engine
 from domain.verification import Finding, LedgerHead, verified_events
 from migrations.runner import objects_of_revision, schema_objects, schema_revision
+from projections.vector_cache import VectorCache
 from projections.verify_lexical import verified_lexical
 from projections.verify_mirror import MirrorState, verified_mirror
 from projections.verify_snapshots import verified_snapshots
@@ -53,13 +54,25 @@ def verify_storage(settings: StorageSettings, since: LedgerHead | None = None, *
         running = in_use(path)
         found = verified_mirror(reader, settings.storage_dir, mirror, running=running)
         findings += islice(found, FINDINGS_MAX)
-        findings += islice(verified_snapshots(reader, settings.users_dir), FINDINGS_MAX)
+        with _cache_of(settings) as cache:
+            findings += islice(verified_snapshots(reader, settings.users_dir, cache), FINDINGS_MAX)
         findings += islice(verified_lexical(reader, settings.users_dir), FINDINGS_MAX)
     except LedgerReadFailed as error:
         findings.append(Finding("ledger", f"{error}: mirror and indices were not checked against it"))
     finally:
         engine.dispose()
     return Verified(head, mirror, tuple(findings))
+
+
+@contextmanager
+def _cache_of(settings: StorageSettings) -> Iterator[VectorCache | None]:
+    """Open the vector cache where there is one; one that cannot be opened is no evidence, and can be made anew."""
+    path = settings.storage_dir / "vectors.sqlite3"
+    if not path.exists():
+        yield None
+        return
+    with closing(VectorCache(path, half=True)) as cache:
+        yield cache
 
 
 def head_of(path: Path) -> LedgerHead:

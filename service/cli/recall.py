@@ -13,7 +13,7 @@ from rich.text import Text
 from tqdm import tqdm
 
 from domain.clock import iso
-from domain.errors import InvalidInput
+from domain.errors import InvalidInput, SettingsError
 from domain.events import JsonObject
 from domain.settings import load_settings
 from projections.settings import ProjectionSettings
@@ -40,7 +40,7 @@ def recall(
     as_json: AsJson = False,
 ) -> None:
     """Show which memories a question finds now, or would have found then. Nothing is written to the ledger."""
-    settings = load_settings(ProjectionSettings) if embed else None
+    settings = _endpoint_settings() if embed else None
     if not query.strip():
         raise InvalidInput("QUERY", query, "give at least one visible character")
     with opened_past(settings) as reader:
@@ -83,6 +83,13 @@ def _as_json(found: Recollection) -> JsonObject:
             for item in found.found
         ],
     }
+
+
+def _endpoint_settings() -> ProjectionSettings:
+    try:
+        return load_settings(ProjectionSettings)
+    except SettingsError as error:
+        raise SettingsError(f"{error}; or search by words alone with --no-embed") from None
 
 
 def _told(found: Recollection, *, full: bool) -> Iterator[Text | Table]:

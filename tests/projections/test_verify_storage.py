@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import faiss
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given
 from hypothesis import settings as hypothesis_settings
@@ -20,6 +22,8 @@ from domain.settings import StorageSettings
 from domain.sqlite import DRIVER
 from domain.verification import LedgerHead
 from projections import user_index
+from projections.embedding_client import EmbeddingSpace
+from projections.index_files import IndexFiles, Manifest
 from projections.mirror import Mirror, mirror_files, mirror_path
 from projections.vector_follower import VectorFollower
 from projections.verify_storage import FINDINGS_MAX, Verified, head_of, verify_ledger_file, verify_storage
@@ -193,6 +197,21 @@ class TestSnapshots:
         found = [finding for finding in verify_storage(indexed).findings if finding.part == "index"]
         assert len(found) == 1
         assert what in found[0].what
+
+    def test_a_vector_that_is_missing_or_stands_for_nothing_is_named(self, indexed: StorageSettings) -> None:
+        then = Manifest.model_validate_json(self.manifest(indexed).read_bytes())
+        space = EmbeddingSpace(then.model, then.dimensions, then.passage_prefix)
+        files = IndexFiles(indexed.users_dir, "ann", space)
+        snapshot, position = files.load(then).snapshot()
+        snapshot.remove_ids(faiss.vector_to_array(snapshot.id_map)[:1])
+        snapshot.add_with_ids(np.ones((1, then.dimensions), np.float32), np.array([4_000_000], np.int64))
+        files.save(snapshot, then.storage, position, then.anchor)
+        said = [finding.what for finding in verify_storage(indexed).findings]
+        assert [what.split(" of ")[0] for what in said] == ["1 texts", "1 vectors"]
+        (indexed.storage_dir / "vectors.sqlite3").unlink()
+        # Which texts the model refused is not known any more, so nothing can be said to be missing.
+        said = [finding.what for finding in verify_storage(indexed).findings]
+        assert [what.split(" of ")[0] for what in said] == ["1 vectors"]
 
 
 def replace_in(path: Path, old: str, new: str) -> None:
