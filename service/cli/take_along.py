@@ -50,6 +50,7 @@ def export(
     kind: Annotated[
         Written, typer.Option("--format", help="Every event, or a list of messages for each conversation.")
     ] = Written.EVENTS,
+    as_json: AsJson = False,
 ) -> None:
     """Write all that is kept of a user as JSONL: every event as it stands in the ledger, one on each line."""
     user_id = check_id("--user", user)
@@ -60,7 +61,10 @@ def export(
             raise InvalidInput("--user", user_id, "name a user of whom something is kept")
         lines = _event_lines(ledger.persons, user_id) if kind is Written.EVENTS else _lists(ledger.reader, user_id)
         count = _write(output, lines) if output is not None else _print(lines)
-    err.print(f"{count} lines", markup=False)
+    if as_json and output is not None:
+        print_json({"path": str(output), "format": kind, "lines": count})
+    else:
+        err.print(f"{count} lines", markup=False)
 
 
 def import_(

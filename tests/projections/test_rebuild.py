@@ -194,9 +194,10 @@ def kill_after(answered: int, env: dict[str, str], upstream: ScriptedUpstream) -
     with started(env) as process:
         upstream.wait_for("embed", 1 + answered + 2, timeout=60)
         process.kill()
+    # Both must be seen to be broken off before anything is let go, or it would be answered to nobody.
+    upstream.wait_for("embed", 1 + answered + 2, ended=True)
     upstream.heal()
     upstream.release()
-    upstream.wait_for("embed", 1 + answered + 2, ended=True)
 
 
 def test_killed_at_several_points_it_goes_on_and_embeds_nothing_twice(

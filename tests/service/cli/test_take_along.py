@@ -86,6 +86,12 @@ def test_an_export_goes_to_standard_output_and_never_over_a_file(opm: Opm, expor
     assert opm("export", "--user", "nobody").status == 2
 
 
+def test_an_export_into_a_file_can_be_told_to_a_program(opm: Opm, exported: Path, tmp_path: Path) -> None:
+    told = opm("export", "--user", STREAM.user_id, "-o", str(tmp_path / "again.jsonl"), "--json")
+    lines = len(exported.read_text().split("\n")) - 1
+    assert json.loads(told.out) == {"path": str(tmp_path / "again.jsonl"), "format": "events", "lines": lines}
+
+
 def test_an_export_comes_into_another_ledger_with_ids_corrections_and_withdrawals(
     opm: Opm, exported: Path, ledger_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
