@@ -163,6 +163,10 @@ class MemoryIndex:
             self.notice = self._active.notice(space)
         return space
 
+    def notice_of(self, space: EmbeddingSpace) -> str | None:
+        """Return what a person should be told of a search in this space, None where it is the configured model's."""
+        return self._active.notice(space)
+
     async def check_endpoint(self) -> None:
         """See at the start whether the active model answers and is still the one memory was indexed with.
 

@@ -35,7 +35,8 @@ class Searched:
     """Candidates, best first, and how they were found. Times in milliseconds.
 
     ``mode`` is how memory was searched in the end: another than was asked for where ``trouble`` says why. ``fusion`` is
-    None where nothing was fused, ``space`` where the vectors were not asked.
+    None where nothing was fused, ``space`` where the vectors were not asked; ``notice`` is told where that space is not
+    the configured model's.
     """
 
     candidates: list[Candidate]
@@ -43,6 +44,7 @@ class Searched:
     trouble: Trouble | None
     fusion: Fusion | None
     space: EmbeddingSpace | None
+    notice: str | None
     position: int
     embed_ms: float
     search_ms: float
@@ -105,16 +107,12 @@ class MemorySearch:
             trouble=trouble or lexical_trouble,
             fusion=ranked.fusion,
             space=dense.space if dense is not None else None,
+            notice=self._index.notice_of(dense.space) if dense is not None else None,
             position=dense.position if dense is not None else lexical.position if lexical is not None else 0,
             embed_ms=dense.embed_ms if dense is not None else 0.0,
             search_ms=dense.search_ms if dense is not None else 0.0,
             lexical_ms=lexical_ms,
         )
-
-    @property
-    def notice(self) -> str | None:
-        """What the operator is told where memory is searched with another model than the configured one."""
-        return self._index.notice
 
     async def close(self) -> None:
         """Stop what runs in the background."""

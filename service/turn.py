@@ -166,6 +166,7 @@ class TurnService:
                     request.stream.user_id, request.question, wanted, knobs.retrieval, wanted_time
                 )
                 trouble = found.trouble
+                draft.notice = found.notice
         except (EmbeddingError, IndexUnavailable) as error:
             trouble = error
         finally:
@@ -309,5 +310,5 @@ class TurnService:
             retrieval=draft.retrieval,
             gate=draft.gate,
             rerank=draft.rerank,
-            notice=self._memory.notice,
+            notice=draft.notice,
         )

@@ -76,6 +76,7 @@ class Draft:
     began: float
     window: list[Memory] = field(default_factory=list)
     retrieval: RetrievalRecorded | None = None
+    notice: str | None = None
     gate: GateDecided | None = None
     rerank: RerankDecided | None = None
     prompt: BuiltPrompt | None = None
