@@ -106,6 +106,7 @@ class TestKeys:
             http.get("/v1/turns", params={"user": "bob"}, headers=headers),
             http.get("/v1/conversations", params={"user": "bob"}, headers=headers),
             http.get("/v1/memories", params={"user": "bob"}, headers=headers),
+            http.get("/v1/memories/m1", params={"user": "bob"}, headers=headers),
             http.delete("/v1/memories/m1", params={"user": "bob"}, headers=headers),
             http.patch("/v1/memories/m1", json={"user": "bob", "summary": "s"}, headers=headers),
         ):
@@ -128,6 +129,9 @@ class TestKeys:
         for path in GUARDED:
             assert refused(http.get(path, headers=headers), 401)["code"] == "invalid_api_key"
         refused(http.post(COMPLETIONS, json=chat_body("Hi.", "ann"), headers=headers), 401)
+        refused(http.get("/v1/memories/m1", headers=headers), 401)
+        refused(http.delete("/v1/memories/m1", headers=headers), 401)
+        refused(http.patch("/v1/memories/m1", json={"summary": "s"}, headers=headers), 401)
         assert not guarded.upstream.calls, "a stranger makes no upstream work either"
 
     def test_with_a_key_the_rest_is_open_too(self, guarded: Running) -> None:

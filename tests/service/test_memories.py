@@ -143,6 +143,7 @@ def test_an_unknown_memory_is_a_404_and_so_is_somebody_elses(service: Running, u
     [other] = service.tell_all([VIOLIN], someone())
     for asked in (memory_id, other):
         for answer in (
+            service.client.http.get(f"/v1/memories/{asked}", params={"user": user}),
             service.client.http.delete(f"/v1/memories/{asked}", params={"user": user}),
             service.client.http.patch(f"/v1/memories/{asked}", json={"user": user, "summary": "Mine."}),
         ):
