@@ -109,6 +109,10 @@ class LedgerReader(Reader):
         rows = self._all(select(EVENTS.c.salt).where(EVENTS.c.type == UserErased.type))
         return Erasures(begun=len(rows), unfinished=sum(row.salt != "" for row in rows))
 
+    def erasure_ids(self) -> set[str]:
+        """Return the ids of the events by which people were erased."""
+        return {row.event_id for row in self._all(select(EVENTS.c.event_id).where(EVENTS.c.type == UserErased.type))}
+
     def hash_at(self, position: int) -> str:
         """Return the hash of the event at ``position``; the genesis hash for 0, where the ledger has no event yet."""
         rows = self._all(select(EVENTS.c.hash).where(EVENTS.c.position == position))

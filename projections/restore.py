@@ -18,8 +18,9 @@ from pathlib import Path
 
 from domain.clock import Clock
 from domain.errors import InvalidInput, LedgerLocked, LedgerReadFailed, LedgerSchemaError, OpmError
+from domain.reader import LedgerReader
 from domain.settings import StorageSettings
-from domain.sqlite import DRIVER, WriterLock
+from domain.sqlite import DRIVER, WriterLock, open_engine
 from domain.verification import GENESIS_HEAD, LedgerHead
 from migrations.runner import schema_revision
 from projections.backups import Backup, remember_backup
@@ -41,10 +42,14 @@ class RestoreRefused(OpmError):
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """The head of the restored ledger, and the folder into which what was there before was put, if anything was."""
+    """The head of the restored ledger, and the folder into which what was there before was put, if anything was.
+
+    ``erasures_undone`` counts the people who had been erased from the ledger that was there, and are in this one again.
+    """
 
     head: LedgerHead
     put_aside: Path | None
+    erasures_undone: int
 
 
 def restore_backup(settings: StorageSettings, backup: Path, clock: Clock | None = None) -> Restored:
@@ -93,7 +98,8 @@ def _restore(settings: StorageSettings, make: Callable[[Path], LedgerHead], cloc
                 _remove(new)
                 head = make(new)
                 _fold(new)
-                return Restored(head, _put_in_place(settings, new, clock))
+                undone = len(_erasures(path) - _erasures(new))
+                return Restored(head, _put_in_place(settings, new, clock), undone)
             finally:
                 _remove(new)
     except OSError as error:
@@ -172,6 +178,19 @@ def _head_if_any(path: Path) -> LedgerHead:
         return head_of(path)
     except (LedgerSchemaError, LedgerReadFailed):
         return GENESIS_HEAD
+
+
+def _erasures(path: Path) -> set[str]:
+    """Return the events by which people were erased from a ledger; none where there is no ledger that can be read."""
+    if not path.exists():
+        return set()
+    engine = open_engine(path, writer=False)
+    try:
+        return LedgerReader(engine).erasure_ids()
+    except LedgerReadFailed:
+        return set()
+    finally:
+        engine.dispose()
 
 
 def _remove(new: Path) -> None:

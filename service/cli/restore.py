@@ -53,8 +53,15 @@ def restore(
         raise typer.Exit(FAILED) from None
     aside = str(restored.put_aside) if restored.put_aside is not None else None
     if json:
-        print_json({"restored": True, "head": str(restored.head), "put_aside": aside})
+        undone = restored.erasures_undone
+        print_json({"restored": True, "head": str(restored.head), "put_aside": aside, "erasures_undone": undone})
         return
     out.print(f"restored: {restored.head.position} events, head {restored.head}", markup=False)
     if aside is not None:
         out.print(f"what was there before: {aside}", markup=False)
+    if restored.erasures_undone:
+        out.print(
+            f"erasures undone: {restored.erasures_undone}. Who was erased after this copy was made is in it again: "
+            "erase them once more",
+            markup=False,
+        )

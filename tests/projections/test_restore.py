@@ -29,6 +29,7 @@ from domain.settings import StorageSettings
 from domain.sqlite import DRIVER, open_engine
 from domain.verification import LedgerHead, hash_of
 from projections.backups import known_backups
+from projections.erasure import erase_user
 from projections.event_file import line_of
 from projections.ledger_copy import back_up
 from projections.mirror import Mirror, mirror_path
@@ -118,6 +119,17 @@ class TestFromABackup:
         aside = restore_backup(kept, tmp_path / "copy.sqlite3", NOW).put_aside
         assert [known.path for known in known_backups(kept.storage_dir)] == [made.path, str(aside)]
         assert known_backups(kept.storage_dir)[1].hash == made.hash
+
+    def test_who_was_erased_after_the_copy_is_counted(self, kept: StorageSettings, tmp_path: Path) -> None:
+        copy = tmp_path / "copy.sqlite3"
+        back_up(kept, copy)
+        assert restore_backup(kept, copy).erasures_undone == 0
+        with opened(kept.ledger_path) as ledger:
+            erase_user(ledger, kept.storage_dir, "ann")
+        after = tmp_path / "after.sqlite3"
+        back_up(kept, after)
+        assert restore_backup(kept, after).erasures_undone == 0
+        assert restore_backup(kept, copy).erasures_undone == 1
 
     def test_into_an_empty_place(self, kept: StorageSettings, tmp_path: Path) -> None:
         back_up(kept, tmp_path / "copy.sqlite3")
