@@ -47,7 +47,8 @@ def draw_history(where: str, answer: AnswerSnapshot, page: PageState, words: Wor
         return
     replayed = sum(item.neighbor_of is None for item in used.replay)
     label = words("history_used", replayed=replayed, summaries=len(used.summary_only))
-    with st.expander(label, icon=":material/history:"):
+    # The key, and that the server is told, keep it open while the page is drawn anew around it.
+    with st.expander(label, icon=":material/history:", key=f"history_{where}", on_change="rerun"):
         if status is not None and status.time_range is not None:
             st.caption(f":material/calendar_month: {_named_time(status.time_range, words)}")
         _draw_memories(used, where, page, words, clock)

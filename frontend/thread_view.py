@@ -83,9 +83,11 @@ def _draw_exchange(exchange: Exchange, page: PageState, words: Words, clock: Loc
         if answer.text:
             st.markdown(model_markdown(answer.text))
         _draw_ending(exchange, answer, page, words)
+        # An exchange that is read again from the ledger keeps its place, and what was opened there.
+        where = answer.turn.memory_id if answer.turn is not None else exchange.key
         if answer.turn is not None and answer.state in ("done", "stopped"):
-            draw_memory_actions(page, exchange.key, answer.turn.memory_id, words)
-        draw_history(exchange.key, answer, page, words, clock)
+            draw_memory_actions(page, where, answer.turn.memory_id, words)
+        draw_history(where, answer, page, words, clock)
 
 
 def _follow(page: PageState, live: LiveAnswer, words: Words) -> None:

@@ -33,6 +33,17 @@ CHROMIUM_ARGS = (
     "--no-first-run",
     "--disable-quic",
 )
+# Ten frames, since what a click sets moving does not move at once. What moves for ever is a sign of work going on.
+UNTIL_NOTHING_MOVES = """() => new Promise(resolve => {
+    let stillFrames = 0;
+    const look = () => {
+        const moves = document.getAnimations().some(
+            it => it.playState === 'running' && it.effect.getComputedTiming().endTime !== Infinity);
+        stillFrames = moves ? 0 : stillFrames + 1;
+        if (stillFrames < 10) requestAnimationFrame(look); else resolve();
+    };
+    look();
+})"""
 # For a page that hangs; a small model behind it, on a busy machine, may take most of it.
 PATIENCE_S = 120.0
 
@@ -111,6 +122,11 @@ class ChatBrowser:
     def button(self, name: str) -> Locator:
         """A button by the words on it."""
         return self.page.get_by_role("button", name=name)
+
+    def unfold(self, header: Locator) -> None:
+        """Click the header of what is folded up, and wait until it has stopped moving: a click meanwhile would miss."""
+        header.click()
+        self.page.evaluate(UNTIL_NOTHING_MOVES)
 
     def ask(self, text: str) -> None:
         """Type a message and send it."""
