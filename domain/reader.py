@@ -38,12 +38,14 @@ from domain.statements import (
     CONVERSATIONS,
     FACET_TYPES,
     FACETS,
+    FACETS_AT,
     FACETS_OF_USER,
     LATEST,
     MEMORIES,
     NEIGHBOURS,
     POSITIONS_BESIDE,
     RECENT_TURNS,
+    STANDING,
     TURN,
     event_of,
     facet_changes,
@@ -89,6 +91,19 @@ class Erasures:
 
     begun: int
     unfinished: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What whoever holds something made of a user's events has to look at again, each by the position of its event.
+
+    ``facets_at`` is that of the newest event that changes by which texts this user's memories are found,
+    ``activated_at`` that of the activation of their embedding model; 0 where there is none.
+    """
+
+    facets_at: int
+    activated_at: int
+    erasures: Erasures
 
 
 class LedgerReader(Reader):
@@ -340,6 +355,15 @@ class LedgerReader(Reader):
             changes += facet_changes(row)
         return changes, (rows[-1].position if rows else after)
 
+    def facets_at(self, user_id: str) -> int:
+        """Return the position of the newest event that :meth:`facet_texts` has of this user, 0 where it has none."""
+        return int(self._all(FACETS_AT, user_id=user_id)[0].facets_at)
+
+    def standing(self, user_id: str) -> Standing:
+        """Return how far this user's memory and what it depends on have gone, in one look."""
+        row = self._all(STANDING, user_id=user_id)[0]
+        return Standing(row.facets_at, row.activated_at, Erasures(row.begun, row.unfinished))
+
     def count_facets(self, user_id: str | None, after: int = 0) -> int:
         """Count the events behind ``after`` that change by which texts memories are found, of one user or of all."""
         return self._count(FACET_TYPES, user_id, after)
@@ -382,6 +406,12 @@ class LedgerReader(Reader):
     def active_embedding_model(self, user_id: str) -> EmbeddingModelActivated | None:
         """Return what was activated last for this user or for everybody, None when nothing ever was."""
         rows = self._all(ACTIVE_MODEL, user_id=user_id)
+        payload = event_of(rows[0]).payload if rows else None
+        return payload if isinstance(payload, EmbeddingModelActivated) else None
+
+    def activation_at(self, position: int) -> EmbeddingModelActivated | None:
+        """Return what the event at a position activated, None where it is no such event."""
+        rows = self._all(select(EVENTS).where(EVENTS.c.position == position))
         payload = event_of(rows[0]).payload if rows else None
         return payload if isinstance(payload, EmbeddingModelActivated) else None
 

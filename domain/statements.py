@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, get_args
 
 from pydantic_core import from_json
-from sqlalchemy import BindParameter, Row, and_, bindparam, case, func, or_, select, true
+from sqlalchemy import BindParameter, Row, and_, bindparam, case, func, literal_column, or_, select, true
 from sqlalchemy.sql import ColumnElement, Select
 from sqlalchemy.sql.selectable import ScalarSelect
 
@@ -26,6 +26,7 @@ from domain.events import (
     Payload,
     SummaryRecorded,
     TurnRecorded,
+    UserErased,
     decode_payload,
 )
 from domain.identity import SYSTEM_ID
@@ -236,6 +237,35 @@ ACTIVE_MODEL: Select[Any] = (
     )
     .order_by(EVENTS.c.position.desc())
     .limit(1)
+)
+
+
+def _newest_of(event_type: str, user: ColumnElement[Any]) -> ScalarSelect[Any]:
+    """Select the position of a user's newest event of a type, 0 where there is none."""
+    query = select(func.coalesce(func.max(EVENTS.c.position), 0))
+    return query.where(EVENTS.c.user_id == user, EVENTS.c.type == _text(event_type)).scalar_subquery()
+
+
+def _erasures(count: ColumnElement[int]) -> ScalarSelect[Any]:
+    return select(count).where(EVENTS.c.type == _text(UserErased.type)).scalar_subquery()
+
+
+def _text(constant: str) -> ColumnElement[str]:
+    # Not as a parameter: with ten of them, giving them takes longer than the question.
+    return literal_column(f"'{constant}'")
+
+
+_USER: BindParameter[str] = bindparam("user_id")
+# One question per type: of several at once SQLite walks all events instead of taking the last of each.
+_FACETS_AT = func.max(*(_newest_of(event_type, _USER) for event_type in FACET_TYPES))
+FACETS_AT: Select[Any] = select(_FACETS_AT.label("facets_at"))
+STANDING: Select[Any] = select(
+    _FACETS_AT.label("facets_at"),
+    func.max(*(_newest_of(EmbeddingModelActivated.type, user) for user in (_USER, _text(SYSTEM_ID)))).label(
+        "activated_at"
+    ),
+    _erasures(func.count()).label("begun"),
+    _erasures(func.coalesce(func.sum(case((EVENTS.c.salt != "", 1), else_=0)), 0)).label("unfinished"),
 )
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 from domain.events import Facet
 
 FACETS: tuple[Facet, ...] = ("exchange", "summary")
-_FACETS_MAX = 4
+FACETS_MAX = 4
 
 
 def key_of(turn_position: int, facet: Facet) -> int:
     """Return the key of a memory's facet."""
-    return turn_position * _FACETS_MAX + FACETS.index(facet)
+    return turn_position * FACETS_MAX + FACETS.index(facet)
 
 
 def facet_of(key: int) -> tuple[int, Facet]:
     """Return the position of a memory's turn, and the facet, that a key stands for."""
-    position, facet = divmod(key, _FACETS_MAX)
+    position, facet = divmod(key, FACETS_MAX)
     return position, FACETS[facet]

@@ -14,14 +14,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json, to_json
 
 from domain.errors import IndexCorrupt, IndexUnavailable
 from domain.events import Facet
 from domain.memory import FacetText
 from domain.sqlite import DRIVER
 from projections import words
-from projections.keys import FACETS, facet_of, key_of
+from projections.keys import FACETS_MAX, facet_of, key_of
 
 _FORMAT = 1
 _POSTINGS_MAX = 4000
@@ -36,16 +38,22 @@ _SCHEMA = (
     # With its own copy of the texts: without one, SQLite goes on counting what was withdrawn in a text's mean length.
     f"CREATE VIRTUAL TABLE entries USING fts5(text, tokenize='{words.TOKENIZER}')",
 )
-_COUNT = "SELECT count(*) FROM (SELECT 1 FROM entries WHERE entries MATCH ? LIMIT ?)"
-_SEARCH = """
-SELECT rowid, score FROM (
-  SELECT rowid, bm25(entries) AS score FROM entries WHERE entries MATCH ? ORDER BY rowid DESC LIMIT ?
-) ORDER BY score, rowid LIMIT ?
+# What a search asks comes back as one row each: between two rows the driver gives way to other threads, and a search of
+# some hundred rows beside a busy event loop would wait for it as often.
+_COUNTS = """
+SELECT json_group_array((SELECT count(*) FROM (SELECT 1 FROM entries WHERE entries MATCH asked.value LIMIT ?)))
+FROM (SELECT value FROM json_each(?) ORDER BY key) AS asked
 """
+_SEARCH = f"""
+SELECT json_group_array(json_array(key, score)) FROM (
+  SELECT rowid AS key, min(score) AS score FROM (
+    SELECT rowid, bm25(entries) AS score FROM entries WHERE entries MATCH ? ORDER BY rowid DESC LIMIT ?
+  ) GROUP BY rowid / {FACETS_MAX} ORDER BY score, rowid LIMIT ?
+)
+"""  # noqa: S608 - the only value put in is the constant of the keys
 
 
-@dataclass(frozen=True, slots=True)
-class LexicalHit:
+class LexicalHit(NamedTuple):
     """A memory found: the position of its turn, its best facet's BM25 (higher is better), and which facet that was."""
 
     turn_position: int
@@ -136,26 +144,15 @@ class LexicalIndex:
             chosen = self._telling(words.terms(query))
             if not chosen:
                 return []
-            found = self._connection.execute(
-                _SEARCH,
-                (
-                    " OR ".join(term.as_fts5() for term in chosen),
-                    # Only a lone word that is everywhere reaches this bound: then the newest texts speak for all.
-                    _POSTINGS_MAX,
-                    count * len(FACETS),
-                ),
-            ).fetchall()
-        best: dict[int, LexicalHit] = {}
-        for key, score in found:
-            position, facet = facet_of(key)
-            best.setdefault(position, LexicalHit(position, -score, facet))
-        return list(best.values())[:count]
+            # Only a lone word that is everywhere reaches the bound: then the newest texts speak for all.
+            asked = (" OR ".join(term.as_fts5() for term in chosen), _POSTINGS_MAX, count)
+            found = from_json(self._connection.execute(_SEARCH, asked).fetchone()[0])
+        return [LexicalHit(position, -score, facet) for key, score in found for position, facet in (facet_of(key),)]
 
     def _telling(self, asked: Sequence[words.Term]) -> list[words.Term]:
         """Return the rarest terms whose texts are few enough together, and at least one that occurs at all."""
-        texts = {
-            term: self._connection.execute(_COUNT, (term.as_fts5(), _POSTINGS_MAX + 1)).fetchone()[0] for term in asked
-        }
+        counted = (_POSTINGS_MAX + 1, to_json([term.as_fts5() for term in asked]).decode())
+        texts = dict(zip(asked, from_json(self._connection.execute(_COUNTS, counted).fetchone()[0]), strict=True))
         chosen: list[words.Term] = []
         room = _POSTINGS_MAX
         for term in sorted(filter(texts.__getitem__, asked), key=texts.__getitem__):

@@ -72,8 +72,10 @@ class LexicalFiles:
         """
 
         def searched(index: LexicalIndex) -> LexicalFound:
+            facets_at = self._reader.facets_at(user_id)
             for _ in range(_READS_PER_SEARCH_MAX):
-                if not self._take_in(user_id, index):
+                position = index.checkpoint().position
+                if facets_at <= position or not self._take_in(user_id, index):
                     return LexicalFound(index.search(query, count), index.checkpoint().position)
             raise IndexCatchingUp("the words of this user's memories are being indexed: try again in a moment")
 

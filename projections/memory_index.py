@@ -117,9 +117,15 @@ class MemoryIndex:
 
     def _prepared(self, user_id: str) -> _Prepared | None:
         """Return what a search needs, the texts to embed with its query last; None before any model was activated."""
-        self._let_go_of_erased()
-        client = self._active.known(user_id)
-        return (client, *self._caught_up(user_id, client.space)) if client is not None else None
+        standing = self._ledger.reader.standing(user_id)
+        self._let_go_of_erased(standing.erasures)
+        client = self._active.activated_at(standing.activated_at)
+        if client is None:
+            return None
+        index = self.held.get_held((user_id, client.space))
+        if index is not None and 0 < standing.facets_at <= index.position:
+            return client, index, []
+        return client, *self._caught_up(user_id, client.space)
 
     def _searched(
         self, user_id: str, prepared: _Prepared, vectors: Vectors, count: int
@@ -265,9 +271,8 @@ class MemoryIndex:
             index = self.held.get(key, lambda: self._load(user_id, space))
         return index
 
-    def _let_go_of_erased(self) -> None:
+    def _let_go_of_erased(self, erasures: Erasures) -> None:
         """Drop indices of users who were erased: they ask no more, and a mapped file keeps its bytes on the disk."""
-        erasures = self._ledger.reader.erasures()
         if erasures != self._erasures:
             self.held.drop_unless(lambda key, index: self._stands(key[0], index.position))
             self._erasures = erasures

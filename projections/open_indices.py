@@ -64,6 +64,15 @@ class OpenIndices(Generic[K, V]):
                 self._count(oldest, 0)
             return index
 
+    def get_held(self, key: K) -> V | None:
+        """Return the index held under ``key``, None where there is none."""
+        with self._lock:
+            index = self._held.get(key)
+            if index is not None:
+                self._held.move_to_end(key)
+                self._count(key, index.nbytes + _OVERHEAD_BYTES)
+            return index
+
     def drop(self, key: K, index: V) -> None:
         """Let go of this very index, if it is the one that is held."""
         with self._lock:

@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # faiss: threads of its own under
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import faiss
 import numpy as np
@@ -41,8 +41,7 @@ _ROUNDING = 1e-5
 """More than two ways of adding up the same 65,536 products of unit vectors in float32 can differ in practice."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """A memory found: the position of its turn, its best facet's cosine similarity, and which facet that was."""
 
     turn_position: int
