@@ -87,6 +87,7 @@ async def embed_texts(
 ) -> Embedded:
     """Embed what is missing of the events behind ``after``, of one user or of all.
 
+    ``concurrency`` is how many requests the embedder lets be under way at once; as many batches more wait or are stored.
     Raises :class:`EmbeddingUnavailable` when the endpoint stays away and :class:`EmbeddingMisfit` when it is not the
     right one; what was embedded until then is kept.
     """
@@ -122,7 +123,8 @@ class _Run:
         self._cache = cache
         self._embedder = embedder
         self._batch = batch
-        self._free = asyncio.Semaphore(concurrency)
+        # Twice as many as requests: while the vectors of some are stored, the next are under way.
+        self._free = asyncio.Semaphore(2 * concurrency)
         self._moves_position = moves_position
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None

@@ -22,7 +22,10 @@ _CONTROL_TEXT = "hello"
 
 
 class Embedder:
-    """Texts of one space to vectors. ``batch`` bounds the texts of one request, ``timeout_s`` its time."""
+    """Texts of one space to vectors.
+
+    ``batch`` bounds the texts of one request, ``timeout_s`` its time, ``concurrency`` the requests under way at once.
+    """
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class Embedder:
         *,
         batch: int,
         timeout_s: float,
+        concurrency: int = 1,
     ) -> None:
         self.space = space
         self.space_id = cache.space_id(space)
@@ -39,6 +43,7 @@ class Embedder:
         self._cache = cache
         self._batch = batch
         self._timeout_s = timeout_s
+        self._under_way = asyncio.Semaphore(concurrency)
 
     async def embed_missing(self, texts: Sequence[str]) -> int:
         """Embed what the cache does not know yet; return how many texts that were.
@@ -78,7 +83,8 @@ class Embedder:
 
     async def request(self, prefixed: Sequence[str]) -> Vectors:
         """Embed texts that carry their prefixes; raise :class:`EmbeddingMisfit` for vectors of another length."""
-        vectors = await self._client.embed(prefixed, timeout_s=self._timeout_s)
+        async with self._under_way:
+            vectors = await self._client.embed(prefixed, timeout_s=self._timeout_s)
         if vectors.shape[1] != self.space.dimensions:
             raise EmbeddingMisfit(
                 f"{self.space.model} now gives vectors of {vectors.shape[1]} numbers, the index holds "

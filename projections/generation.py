@@ -133,7 +133,14 @@ class _Generation:
         self._settings = settings
         self._space = space
         self._user_id = user_id
-        self._embedder = Embedder(client, cache, space, batch=settings.emb_batch, timeout_s=_TIMEOUT_S)
+        self._embedder = Embedder(
+            client,
+            cache,
+            space,
+            batch=settings.emb_batch,
+            timeout_s=_TIMEOUT_S,
+            concurrency=settings.emb_concurrency,
+        )
         self.embedded = Embedded(0, 0)
         self.vectors: dict[str, int] = {}
         """How many each user's index has."""

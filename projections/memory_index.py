@@ -206,7 +206,12 @@ class MemoryIndex:
         client = self._active.clients.of_space(space)
         if client not in self._embedders:
             self._embedders[client] = Embedder(
-                client, self._cache, space, batch=self._settings.emb_batch, timeout_s=_MAINTENANCE_TIMEOUT_S
+                client,
+                self._cache,
+                space,
+                batch=self._settings.emb_batch,
+                timeout_s=_MAINTENANCE_TIMEOUT_S,
+                concurrency=self._settings.emb_concurrency,
             )
         return self._embedders[client]
 
