@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from domain.events import Facet
 
@@ -47,8 +48,7 @@ class Scores:
     lexical: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class FacetText:
+class FacetText(NamedTuple):
     """A text by which a memory can be found from an event on, or, with ``text`` None, can no longer be found.
 
     ``turn_position`` names the memory, ``position`` the event that said the text or withdrew it. ``said_at`` is when an
