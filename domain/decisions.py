@@ -11,10 +11,11 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from domain.events import JsonObject, Verdict
-from domain.memory import Memory
+from domain.memory import Memory, day
 from domain.reasoning import storable, visible
 from domain.retrieval import Candidate
 
@@ -62,20 +63,31 @@ def fitting_notes(memories: Sequence[Memory], budget_tokens: int, count: Callabl
 
 
 def gate_messages(
-    system: str, question: str, memories: Sequence[Memory], note_chars_max: int = NOTE_CHARS_MAX
+    system: str, question: str, asked_at: datetime, memories: Sequence[Memory], note_chars_max: int = NOTE_CHARS_MAX
 ) -> list[Message]:
     """Return the messages that ask the gate."""
-    asked = f"Question:\n{question}\n\nCandidates:\n{candidate_lines(memories, note_chars_max)}"
+    notes = candidate_lines(memories, note_chars_max)
+    asked = f"{_asked(question, asked_at)}\n\nCandidates:\n{notes}"
     return [{"role": "system", "content": system}, {"role": "user", "content": asked}]
 
 
 def rerank_messages(
-    system: str, question: str, memories: Sequence[Memory], count: int, note_chars_max: int = NOTE_CHARS_MAX
+    system: str,
+    question: str,
+    asked_at: datetime,
+    memories: Sequence[Memory],
+    count: int,
+    note_chars_max: int = NOTE_CHARS_MAX,
 ) -> list[Message]:
     """Return the messages that ask the rerank for the best ``count``."""
     notes = candidate_lines(memories, note_chars_max)
-    asked = f"Question:\n{question}\n\nName the best {count}.\n\nNotes:\n{notes}"
+    asked = f"{_asked(question, asked_at)}\n\nName the best {count}.\n\nNotes:\n{notes}"
     return [{"role": "system", "content": system}, {"role": "user", "content": asked}]
+
+
+def _asked(question: str, asked_at: datetime) -> str:
+    # The day belongs to the question: the candidates carry dates, and "last week" is none without it.
+    return f"Question, asked on {day(asked_at)}:\n{question}"
 
 
 def gate_format(count: int, *, reasons: bool) -> JsonObject:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from domain.events import Facet
 
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -61,6 +63,11 @@ class FacetText(NamedTuple):
     facet: Facet
     text: str | None
     said_at: datetime | None = None
+
+
+def day(moment: datetime) -> str:
+    """Return a date as models are told it: ``2026-11-24, a Tuesday``."""
+    return f"{moment:%Y-%m-%d}, a {_WEEKDAYS[moment.weekday()]}"
 
 
 def exchange_text(user: str, assistant: str) -> str:

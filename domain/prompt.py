@@ -1,9 +1,10 @@
 """The messages sent to the chat model, in a named layout, within a token budget. Pure.
 
-Layout ``system-replay-window-2``: one system message (several chat templates take no other, and only in first place)
-with the chat prompt, the client's own system text and the notes; then the replayed exchanges, each in a block with the
-turns beside it, and the recent window as alternating user and assistant turns; last the question. Every memory carries
-its date, so that "yesterday" in it can be understood. (Layout 1 had no neighbours, and no dates in the window.)
+Layout ``system-replay-window-3``: one system message (several chat templates take no other, and only in first place)
+with the chat prompt, the day of the question, the client's own system text and the notes; then the replayed exchanges,
+each in a block with the turns beside it, and the recent window as alternating user and assistant turns; last the
+question. Every memory carries its date, so that "yesterday" in it can be understood, and the day of the question says
+how long ago that was. (Layout 2 did not name that day; layout 1 had no neighbours, and no dates in the window.)
 
 The system text and the question are always there. Then the window is filled from its newest turn without a gap, the
 replay from its best memory, the notes from their best, and last come the neighbours, those of the best memory first. An
@@ -14,18 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from domain.chain import canonical, digest
 from domain.events import LeftOut, PromptPart
-from domain.memory import Memory
+from domain.memory import Memory, day
 from domain.neighbours import Neighbour, blocks
 
 Message = dict[str, str]
 CountTokens = Callable[[str], int]
 
-LAYOUT = "system-replay-window-2"
+LAYOUT = "system-replay-window-3"
+SECOND_LAYOUT = "system-replay-window-2"
 FIRST_LAYOUT = "system-replay-window-1"
-LAYOUTS = (FIRST_LAYOUT, LAYOUT)
+LAYOUTS = (FIRST_LAYOUT, SECOND_LAYOUT, LAYOUT)
 """A prompt is made in the newest; the older ones can be made again."""
 _MESSAGE_OVERHEAD_TOKENS = 8
 """What a chat template adds around a message: role, start and end marks; 4 to 6 in the common ones."""
@@ -73,6 +76,7 @@ def build_prompt(
     notes: Sequence[Memory],
     neighbours: Sequence[Neighbour] = (),
     question: str,
+    asked_at: datetime,
     budget_tokens: int,
     count: CountTokens,
 ) -> BuiltPrompt:
@@ -81,7 +85,7 @@ def build_prompt(
     ``window`` is oldest first, the others best first; ``count`` gives the tokens of a text. The result's ``tokens``
     exceeds ``budget_tokens`` only when the system text and the question alone do.
     """
-    fixed = _fixed(system, client_system)
+    fixed = _fixed(system, client_system, asked_at)
     room = _Room(budget_tokens, 2 * _MESSAGE_OVERHEAD_TOKENS + count(fixed) + count(question))
 
     kept_window: list[Memory] = []
@@ -121,6 +125,7 @@ def build_prompt(
         notes=needed,
         neighbours=kept_neighbours,
         question=question,
+        asked_at=asked_at,
     )
     left_out = tuple(item for item in room.left_out if item.memory_id not in came_along)
     return BuiltPrompt(messages, kept_window, kept_replay, needed, kept_neighbours, left_out, room.tokens)
@@ -135,10 +140,12 @@ def laid_out(
     notes: Sequence[Memory],
     neighbours: Sequence[Neighbour],
     question: str,
+    asked_at: datetime,
     layout: str = LAYOUT,
 ) -> list[Message]:
     """Return the messages of a prompt whose parts are settled, in one of :data:`LAYOUTS`."""
-    messages = [{"role": "system", "content": _with_notes(_fixed(system, client_system), notes)}]
+    fixed = _fixed(system, client_system, asked_at if layout == LAYOUT else None)
+    messages = [{"role": "system", "content": _with_notes(fixed, notes)}]
     if layout == FIRST_LAYOUT:
         for memory in sorted(replay, key=lambda memory: memory.position):
             messages += _exchange(f"[{memory.ts:%Y-%m-%d}] {memory.user}", memory.assistant)
@@ -164,18 +171,20 @@ def texts_to_count(
     replay: Sequence[Memory],
     notes: Sequence[Memory],
     question: str,
+    asked_at: datetime,
 ) -> list[str]:
     """Return the texts whose tokens :func:`build_prompt` will ask for, so that they can be counted ahead.
 
     Neighbours are known too late for that, and are estimated.
     """
-    texts = [_fixed(system, client_system), question, _HEADING]
+    texts = [_fixed(system, client_system, asked_at), question, _HEADING]
     texts += [text for memory in (*window, *replay) for text in (_dated(memory), memory.assistant)]
     return texts + [f"{_note(memory)}\n" for memory in notes]
 
 
-def _fixed(system: str, client_system: str) -> str:
-    return "\n\n".join(part for part in (system.strip(), client_system.strip()) if part)
+def _fixed(system: str, client_system: str, asked_at: datetime | None) -> str:
+    today = f"Today is {day(asked_at)}." if asked_at is not None else ""
+    return "\n\n".join(part for part in (system.strip(), today, client_system.strip()) if part)
 
 
 def _note(memory: Memory) -> str:

@@ -79,7 +79,7 @@ def prompt_again(turn: TurnRecorded, system: str | None, memories: Mapping[str, 
     if report is None:
         return PromptAgain([], "not_possible", "the turn was imported: no prompt was ever made for it")
     if report.layout not in LAYOUTS:
-        known = " and ".join(map(repr, LAYOUTS))
+        known = ", ".join(map(repr, LAYOUTS))
         return PromptAgain(
             [], "not_possible", f"it was laid out as {report.layout!r}, and this version knows {known} only"
         )
@@ -104,6 +104,7 @@ def prompt_again(turn: TurnRecorded, system: str | None, memories: Mapping[str, 
         notes=notes,
         neighbours=placed(neighbours, replay),
         question=turn.user,
+        asked_at=turn.ts,
     )
     if report.messages_hash is None:
         return PromptAgain(messages, "unproven", _NO_HASH)

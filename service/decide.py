@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from domain.decisions import (
     Answer,
@@ -72,6 +73,7 @@ class Decider:
         candidates: Sequence[Candidate],
         keep_max: int,
         *,
+        asked_at: datetime,
         mode: RetrievalMode,
         use_gate: bool,
         context_tokens: int,
@@ -99,7 +101,7 @@ class Decider:
             kept = [n for n in everything if standing_out.keeps(candidates[n - 1])]
             reasons = {n: f"{standing_out.scale} score {candidates[n - 1].score:.4f}" for n in everything}
         else:
-            asked = await self._ask_gate(question, candidates, context_tokens)
+            asked = await self._ask_gate(question, asked_at, candidates, context_tokens)
             if asked.answer is None:
                 outcome = "fallback"
             else:
@@ -123,7 +125,14 @@ class Decider:
         return [candidates[verdict.n - 1] for verdict in decided if verdict.keep], event
 
     async def rerank(
-        self, question: str, kept: Sequence[Candidate], retrieve_k: int, *, use_rerank: bool, context_tokens: int
+        self,
+        question: str,
+        kept: Sequence[Candidate],
+        retrieve_k: int,
+        *,
+        asked_at: datetime,
+        use_rerank: bool,
+        context_tokens: int,
     ) -> tuple[list[Candidate], list[Candidate], RerankDecided]:
         """Return the memories to replay and those shown as summaries, each best first, and the decision."""
         started = time.perf_counter()
@@ -142,7 +151,7 @@ class Decider:
                 model, asked = self._reranker.model, await self._ask_endpoint(self._reranker, question, kept)
             else:
                 model = self._chat.model
-                asked = await self._ask_rerank(question, kept, retrieve_k, context_tokens)
+                asked = await self._ask_rerank(question, asked_at, kept, retrieve_k, context_tokens)
             outcome = "ok" if asked.answer is not None else "fallback"
             named = asked.answer.numbers if asked.answer is not None else ()
         order = [kept[n - 1] for n in full_order(named, len(kept))]
@@ -165,14 +174,16 @@ class Decider:
         )
         return replay, notes, event
 
-    async def _ask_gate(self, question: str, candidates: Sequence[Candidate], context_tokens: int) -> _Asked:
+    async def _ask_gate(
+        self, question: str, asked_at: datetime, candidates: Sequence[Candidate], context_tokens: int
+    ) -> _Asked:
         reasons = self._settings.gate_reasons
         per_candidate = _TOKENS_PER_NUMBER + (_TOKENS_PER_REASON if reasons else 0)
         answer_tokens = _TOKENS_BASE + per_candidate * len(candidates)
         system = self._prompts.gate.text
         memories, chars = _shown(system, question, candidates, context_tokens - answer_tokens)
         return await self._ask(
-            gate_messages(system, question, memories, chars),
+            gate_messages(system, question, asked_at, memories, chars),
             gate_format(len(memories), reasons=reasons),
             key="keep",
             count=len(memories),
@@ -181,13 +192,13 @@ class Decider:
         )
 
     async def _ask_rerank(
-        self, question: str, kept: Sequence[Candidate], retrieve_k: int, context_tokens: int
+        self, question: str, asked_at: datetime, kept: Sequence[Candidate], retrieve_k: int, context_tokens: int
     ) -> _Asked:
         answer_tokens = _TOKENS_BASE + _TOKENS_PER_NUMBER * retrieve_k
         system = self._prompts.rerank.text
         memories, chars = _shown(system, question, kept, context_tokens - answer_tokens)
         return await self._ask(
-            rerank_messages(system, question, memories, retrieve_k, chars),
+            rerank_messages(system, question, asked_at, memories, retrieve_k, chars),
             rerank_format(len(memories), retrieve_k),
             key="top",
             count=len(memories),

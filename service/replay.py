@@ -214,6 +214,7 @@ class Replayer:
             question.retrieval.query,
             candidates,
             knobs.gate_keep_max,
+            asked_at=question.turn.ts,
             mode=self._variant.mode(question),
             use_gate=True,
             context_tokens=self._context_tokens,
@@ -243,6 +244,7 @@ class Replayer:
             question.retrieval.query,
             kept,
             knobs.retrieve_k,
+            asked_at=question.turn.ts,
             use_rerank=then.strategy != "none",
             context_tokens=self._context_tokens,
         )

@@ -214,6 +214,7 @@ class TurnService:
             replay=memories_found[: knobs.retrieve_k],
             notes=memories_found,
             question=request.question,
+            asked_at=draft.ts,
         )
         self.tokens.prefetch(texts, self._budget(request))
         return candidates
@@ -224,6 +225,7 @@ class TurnService:
             draft.request.question,
             candidates,
             knobs.gate_keep_max,
+            asked_at=draft.ts,
             mode=(draft.retrieval.mode if draft.retrieval is not None else None) or "dense",
             use_gate=knobs.use_gate,
             context_tokens=self.context_tokens,
@@ -237,6 +239,7 @@ class TurnService:
             draft.request.question,
             kept,
             knobs.retrieve_k,
+            asked_at=draft.ts,
             use_rerank=bool(self.effective(knobs).use_rerank),
             context_tokens=self.context_tokens,
         )
@@ -272,6 +275,7 @@ class TurnService:
             notes=[candidate.memory for candidate in notes],
             neighbours=neighbours,
             question=draft.request.question,
+            asked_at=draft.ts,
             budget_tokens=budget,
             count=counting,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,7 @@ from domain.decisions import (
 from domain.memory import Memory
 from tests.memories import memory, ranked, some_memories
 
+TUESDAY = datetime(2026, 11, 24, 9, tzinfo=UTC)
 NUMBERS = st.lists(st.integers(-5, 30), max_size=20)
 
 
@@ -136,10 +138,10 @@ def test_a_note_that_breaks_lines_or_is_long_stays_one_short_line() -> None:
 
 def test_the_questions_hold_system_question_and_lines() -> None:
     memories = [memory(1, "My dog is Bruno."), memory(2, summary="The dog is Bruno.")]
-    for messages in (gate_messages("S", "Who?", memories), rerank_messages("S", "Who?", memories, 1)):
+    for messages in (gate_messages("S", "Who?", TUESDAY, memories), rerank_messages("S", "Who?", TUESDAY, memories, 1)):
         assert messages[0] == {"role": "system", "content": "S"}
         assert messages[1]["role"] == "user"
-        assert "Who?" in messages[1]["content"]
+        assert messages[1]["content"].startswith("Question, asked on 2026-11-24, a Tuesday:\nWho?\n")
         assert messages[1]["content"].endswith(candidate_lines(memories))
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from domain.memory import Memory
 from domain.neighbours import Neighbour, neighbours_of
-from domain.prompt import FIRST_LAYOUT, BuiltPrompt, build_prompt, laid_out, texts_to_count
+from domain.prompt import FIRST_LAYOUT, SECOND_LAYOUT, BuiltPrompt, build_prompt, laid_out, texts_to_count
+from tests.ledgers import START
 from tests.memories import memory, some_memories
 
 
@@ -25,6 +26,7 @@ def build(**given: Any) -> BuiltPrompt:
         "replay": [],
         "notes": [],
         "question": "Who?",
+        "asked_at": START,
         "budget_tokens": 10_000,
         "count": count,
     }
@@ -188,6 +190,7 @@ def test_the_first_layout_can_still_be_made_again() -> None:
         notes=[memory(1, summary="First.")],
         neighbours=[],
         question="Who?",
+        asked_at=START,
     )
     assert [message["content"] for message in messages] == [
         f"Be kind.\n\nWhat you remember:\n- ({memory(1).ts:%Y-%m-%d}) First.",
@@ -199,6 +202,15 @@ def test_the_first_layout_can_still_be_made_again() -> None:
         "(no text)",
         "Who?",
     ]
+
+
+def test_the_day_of_the_question_is_told_since_the_third_layout() -> None:
+    given_texts: Any = {"system": "Be kind.", "client_system": "Speak French.", "question": "Who?", "asked_at": START}
+    nothing: Any = {"window": [], "replay": [], "notes": [], "neighbours": []}
+    assert laid_out(**given_texts, **nothing)[0]["content"] == (
+        "Be kind.\n\nToday is 2026-01-02, a Friday.\n\nSpeak French."
+    )
+    assert laid_out(**given_texts, **nothing, layout=SECOND_LAYOUT)[0]["content"] == "Be kind.\n\nSpeak French."
 
 
 def test_notes_stand_in_the_system_message_one_line_each() -> None:
@@ -222,6 +234,12 @@ def test_the_texts_to_count_are_those_it_will_ask_for(
 
     build(window=window, replay=replay, notes=notes, count=noting)
     ahead = texts_to_count(
-        system="Be kind.", client_system="", window=window, replay=replay, notes=notes, question="Who?"
+        system="Be kind.",
+        client_system="",
+        window=window,
+        replay=replay,
+        notes=notes,
+        question="Who?",
+        asked_at=START,
     )
     assert sorted(asked) == sorted(ahead)

@@ -36,6 +36,7 @@ def built_of(window: list[Memory], replay: list[Memory], notes: list[Memory], cl
         replay=replay,
         notes=notes,
         question="Who?",
+        asked_at=turn(1, "Who?").ts,
         budget_tokens=220,
         count=lambda text: len(text.split()) + 1,
     )

@@ -42,6 +42,7 @@ _CHINESE_STOP = re.compile(
 )
 _TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|[\u3400-\u9fff]+")
 _CANDIDATE = re.compile(r"^\s*\[(\d+)\]\s*(?:\([^)]*\)\s*)?(.*)$")
+_ASKED_ON = re.compile(r"^Question, asked on .*:$")
 _SENTENCE = re.compile(r"[^.!?。！？\n]+[.!?。！？]?")
 
 
@@ -71,8 +72,9 @@ class ChatRequest:
 
     @property
     def question(self) -> str:
-        """The last user message without its candidate lines."""
-        return "\n".join(line for line in self.user.splitlines() if not _CANDIDATE.match(line)).strip()
+        """The last user message without its candidate lines, and without the day on which it was asked."""
+        said = (line for line in self.user.splitlines() if not _CANDIDATE.match(line) and not _ASKED_ON.match(line))
+        return "\n".join(said).strip()
 
 
 @dataclass(frozen=True)
