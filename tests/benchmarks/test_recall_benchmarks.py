@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from benchmarks import locomo, longmemeval, ranks
+from benchmarks.key_sets import KEY_SETS, KeySet
+from benchmarks.remembered import Said, remembered
+from domain.fusion import Fusion
 from tests.upstream import ScriptedUpstream
 
 
 @pytest.fixture(autouse=True)
-def _endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
+def endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ScriptedUpstream]:
     monkeypatch.chdir(tmp_path)
     with ScriptedUpstream(dims=64, embedding_models=("emb",)) as upstream:
         monkeypatch.setenv("EMB_BASE_URL", upstream.base_url)
@@ -84,6 +91,55 @@ def test_locomo(tmp_path: Path, capsys: pytest.CaptureFixture[str], unit: str) -
     served = next(line for line in told.splitlines() if line.startswith("hybrid (as served)"))
     assert served.split()[3:6] == ["1.000"] * 3, "all is among the first five of four lines"
     assert "evidence 1.000 among" in told
+
+
+def test_locomo_with_the_gate_of_the_chat_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, endpoint: ScriptedUpstream
+) -> None:
+    monkeypatch.setenv("LLM_BASE_URL", endpoint.base_url)
+    monkeypatch.setenv("LLM_MODEL", endpoint.chat_model)
+    locomo.main(["--data", str(written(tmp_path, LOCOMO)), "--gate", "llm", "--limit", "1"])
+    told = capsys.readouterr().out
+    assert len(endpoint.calls_of("gate")) == 1
+    assert "gate llm, 1 questions (1 ok)" in told
+    assert "s a call" in told
+
+
+def test_locomo_by_key_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str], endpoint: ScriptedUpstream) -> None:
+    path = str(written(tmp_path, LOCOMO))
+    locomo.main(["--data", path, "--unit", "pair", "--keys"])
+    told = capsys.readouterr().out
+    recalls = {line[:40].strip(): line[40:].split()[0] for line in told.splitlines() if line.startswith("dense, ")}
+    # Half of the evidence is what somebody replied, which lies outside a memory that is found by its questions only.
+    assert recalls == {
+        "dense, user": "1.000",
+        "dense, assistant": "0.750",
+        "dense, exchange": "1.000",
+        "dense, user or assistant": "1.000",
+        "dense, exchange or user": "1.000",
+        "dense, exchange or assistant": "1.000",
+    }
+    endpoint.forget_calls()
+    locomo.main(["--data", path, "--unit", "line", "--keys"])
+    told = capsys.readouterr().out
+    assert "dense, exchange" in told
+    assert "dense, user" not in told, "where nobody replies, it would be the same"
+
+
+def test_a_key_set_gives_each_index_its_texts(tmp_path: Path) -> None:
+    said = [Said("c", datetime(2023, 5, 8, tzinfo=UTC), "I adopted a heron.", "A bird!")]
+    environment = {name: os.environ[name] for name in ("EMB_BASE_URL", "EMB_MODEL")}
+
+    async def found_by(key_set: KeySet, question: str) -> list[str | None]:
+        async with remembered(tmp_path / key_set.name, environment, key_set=key_set) as memory:
+            await memory.record("ann", said)
+            found = await memory.search(Fusion()).search("ann", question, 5, "lexical")
+            return [candidate.memory.assistant for candidate in found.candidates]
+
+    by_name = {key_set.name: key_set for key_set in KEY_SETS}
+    for name, by_user, by_assistant in (("user", 1, 0), ("assistant", 0, 1), ("user or assistant", 1, 1)):
+        assert len(asyncio.run(found_by(by_name[name], "heron"))) == by_user
+        assert len(asyncio.run(found_by(by_name[name], "bird"))) == by_assistant
 
 
 def test_locomo_in_lines_and_pairs(tmp_path: Path) -> None:
