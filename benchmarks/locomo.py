@@ -1,12 +1,14 @@
 """How much of the evidence memory finds for LoCoMo's questions, by category, ways of searching and gate.
 
     python -m benchmarks.locomo --data locomo10.json --unit line --gate score
+    python -m benchmarks.locomo --data locomo10.json --unit pair --keys
+    python -m benchmarks.locomo --data locomo10.json --unit pair --answer --limit 40
 
 Each conversation is recorded as one user's history through the ledger, each session as a conversation of its own date,
 with a line of the dialogue per turn (``--unit line``) or two (``pair``), and searched through the service's own path.
-No model is called but the embedding model. Adversarial questions (category 5) and those without evidence are left out.
-The data is not part of this project: its authors publish it under CC BY-NC 4.0, and every measurement is given the path
-of a copy.
+No model is called but the embedding model, unless ``--gate llm`` or ``--answer`` asks for one (LLM_BASE_URL,
+LLM_MODEL). Adversarial questions (category 5) and those without evidence are left out. The data is not part of this
+project: its authors publish it under CC BY-NC 4.0, and every measurement is given the path of a copy.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks import answered
 from benchmarks.gated import Gate, Gated
 from benchmarks.key_sets import EXCHANGE, KEY_SETS
 from benchmarks.ranks import recall, reciprocal_rank
@@ -63,6 +66,7 @@ class Question:
     text: str
     category: int
     evidence: frozenset[int]
+    answer: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ def _talk(sample: Mapping[str, Any], lines_per_turn: int) -> Talk:
         named = re.findall(r"D\d+:\d+", " ".join(item["evidence"]))
         evidence = frozenset(place[name] for name in named if name in place)
         if item["category"] != ADVERSARIAL and evidence:
-            questions.append(Question(item["question"], item["category"], evidence))
+            answer = str(item.get("answer", ""))
+            questions.append(Question(item["question"], item["category"], evidence, answer))
     return Talk(sample["sample_id"], tuple(exchanges), tuple(questions), max(exchange.ts for exchange in exchanges))
 
 
@@ -166,14 +171,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--gate", choices=["score", "llm"], help="show the evidence before and after the gate too")
     parser.add_argument("--keys", action="store_true", help="compare the texts by which a memory is found instead")
     parser.add_argument("--limit", type=int, help="a sample of so many questions, spread over the categories")
+    answered.add_options(parser)
     given = parser.parse_args(arguments)
     talks = sampled(read_talks(given.data, lines_per_turn=1 if given.unit == "line" else 2), given.limit)
-    with tempfile.TemporaryDirectory() as folder, embedding_endpoint() as environment:
+    with tempfile.TemporaryDirectory() as folder:
         storage = given.storage or Path(folder)
-        if given.keys:
-            asyncio.run(_measure_keys(talks, storage, environment))
-        else:
-            asyncio.run(_measure(talks, storage, environment, given.gate))
+        if given.answer:
+            histories = {talk.name: [_said(exchange) for exchange in talk.exchanges] for talk in talks}
+            answered.measure(given, storage, histories, [one for talk in talks for one in _asked(talk)])
+            return
+        with embedding_endpoint() as environment:
+            if given.keys:
+                asyncio.run(_measure_keys(talks, storage, environment))
+            else:
+                asyncio.run(_measure(talks, storage, environment, given.gate))
 
 
 async def _measure(talks: Sequence[Talk], storage: Path, environment: Mapping[str, str], strategy: str | None) -> None:
@@ -241,6 +252,15 @@ async def _measure_keys(talks: Sequence[Talk], storage: Path, environment: Mappi
 
 def _note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def _asked(talk: Talk) -> list[answered.Asked]:
+    day = talk.now.date()
+    return [
+        answered.Asked(talk.name, question.text, question.answer, CATEGORIES[question.category], day)
+        for question in talk.questions
+        if question.answer
+    ]
 
 
 def _said(exchange: Exchange) -> Said:

@@ -117,15 +117,28 @@ async def remembered(
             keyed.dispose()
 
 
+def embedding_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return those variables that say where and by which model texts are embedded."""
+    return {name: environment[name] for name in _EMBEDDED if name in environment}
+
+
 @contextmanager
 def embedding_endpoint() -> Iterator[dict[str, str]]:
     """Return the settings of the endpoint that the environment names, or run the embedded model for the time being."""
-    given = {name: os.environ[name] for name in _EMBEDDED if name in os.environ}
+    given = embedding_settings(os.environ)
     if "EMB_BASE_URL" in given:
         yield given
         return
+    with embedded_models(["embeddings"]) as announced:
+        yield announced
+
+
+@contextmanager
+def embedded_models(wanted: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Run embedded models (``chat``, ``embeddings`` or both) and return the settings of a service that uses them."""
+    only = ["--only", wanted[0]] if len(wanted) == 1 else []
     process = subprocess.Popen(
-        [sys.executable, "-m", "service.local_models", "--only", "embeddings", "--port", "0"],
+        [sys.executable, "-m", "service.local_models", "--port", "0", *only],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -139,7 +152,7 @@ def embedding_endpoint() -> Iterator[dict[str, str]]:
             name, _, value = line.strip().partition("=")
             announced[name] = value
         else:
-            raise SystemExit("the embedded model did not start")
+            raise SystemExit("the embedded models did not start")
         yield announced
     finally:
         process.terminate()
