@@ -78,6 +78,11 @@ class Talk:
     questions: tuple[Question, ...]
     now: datetime
 
+    @property
+    def speakers(self) -> list[str]:
+        """The names of who speaks first in an exchange, in the order in which they first do."""
+        return list(dict.fromkeys(exchange.user.partition(":")[0] for exchange in self.exchanges))
+
 
 def read_talks(path: Path, *, lines_per_turn: int = 2) -> list[Talk]:
     """Read a LoCoMo file, with so many lines of the dialogue as one exchange."""
@@ -177,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         storage = given.storage or Path(folder)
         if given.answer:
-            histories = {talk.name: [_said(exchange) for exchange in talk.exchanges] for talk in talks}
+            histories = {talk.name: [as_said(exchange) for exchange in talk.exchanges] for talk in talks}
             answered.measure(given, storage, histories, [one for talk in talks for one in _asked(talk)])
             return
         with embedding_endpoint() as environment:
@@ -194,7 +199,7 @@ async def _measure(talks: Sequence[Talk], storage: Path, environment: Mapping[st
     async with remembered(storage, environment) as memory:
         gate = Gate(strategy, memory.settings) if strategy is not None else None
         for talk in talks:
-            positions = await memory.record(talk.name, [_said(exchange) for exchange in talk.exchanges])
+            positions = await memory.record(talk.name, [as_said(exchange) for exchange in talk.exchanges])
             place = {position: at for at, position in enumerate(positions)}
             served = by_talk[talk.name] = Row(talk.name)
             searches = [memory.search(way.fusion) for way in WAYS]
@@ -232,7 +237,7 @@ async def _measure_keys(talks: Sequence[Talk], storage: Path, environment: Mappi
         async with remembered(folder, environment, key_set=key_set, vectors=storage / "vectors.sqlite3") as memory:
             search = memory.search(AS_SERVED)
             for talk in talks:
-                positions = await memory.record(talk.name, [_said(exchange) for exchange in talk.exchanges])
+                positions = await memory.record(talk.name, [as_said(exchange) for exchange in talk.exchanges])
                 place = {position: at for at, position in enumerate(positions)}
                 for question in talk.questions:
                     for mode, row in zip(modes, by_mode, strict=True):
@@ -263,7 +268,8 @@ def _asked(talk: Talk) -> list[answered.Asked]:
     ]
 
 
-def _said(exchange: Exchange) -> Said:
+def as_said(exchange: Exchange) -> Said:
+    """Return an exchange as it is recorded: a session is a conversation."""
     return Said(exchange.session, exchange.ts, exchange.user, exchange.assistant)
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from benchmarks import locomo, longmemeval, ranks
+from benchmarks import locomo, longmemeval, ranks, score_gate
 from benchmarks.key_sets import KEY_SETS, KeySet
 from benchmarks.remembered import Said, remembered
 from domain.fusion import Fusion
 from tests.benchmarks.data import LOCOMO, LONGMEMEVAL, written
+from tests.memories import memory, ranked
 from tests.upstream import ScriptedUpstream
 
 
@@ -75,9 +78,9 @@ def test_a_key_set_gives_each_index_its_texts(tmp_path: Path) -> None:
     environment = {name: os.environ[name] for name in ("EMB_BASE_URL", "EMB_MODEL")}
 
     async def found_by(key_set: KeySet, question: str) -> list[str | None]:
-        async with remembered(tmp_path / key_set.name, environment, key_set=key_set) as memory:
-            await memory.record("ann", said)
-            found = await memory.search(Fusion()).search("ann", question, 5, "lexical")
+        async with remembered(tmp_path / key_set.name, environment, key_set=key_set) as recorded:
+            await recorded.record("ann", said)
+            found = await recorded.search(Fusion()).search("ann", question, 5, "lexical")
             return [candidate.memory.assistant for candidate in found.candidates]
 
     by_name = {key_set.name: key_set for key_set in KEY_SETS}
@@ -120,3 +123,26 @@ def test_figures() -> None:
     assert ranks.ndcg([3, 1, 5], evidence, 10) == pytest.approx(1)
     assert 0 < ranks.ndcg(ranked, evidence, 10) < 1
     assert ranks.without_repeats([2, 1, 2]) == [2, 1]
+
+
+def test_score_gate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [talk] = LOCOMO
+    renamed = json.loads(json.dumps(talk).replace("Ann", "Cleo").replace("Bob", "Dan").replace("talk-1", "talk-2"))
+    score_gate.main(["--data", str(written(tmp_path, [talk, renamed]))])
+    told = capsys.readouterr().out
+    for mode in score_gate.MODES:
+        assert f"== {mode} ==" in told
+    rows = [line.split() for line in told.splitlines() if line.startswith(("English", "Chinese", "talk-"))]
+    assert len(rows) == 4 * len(score_gate.MODES)
+    assert all(float(row[-1]) > 0 for row in rows), "something is kept, the more so the better the model"
+    assert "best cosine                             of others, renamed" in told
+
+
+def test_the_floor_of_a_sign_costs_at_most_the_evidence_it_may() -> None:
+    def decided(cosine: float) -> score_gate.Decided:
+        candidate = replace(ranked([memory(1)])[0], dense_score=cosine)
+        return score_gate.Decided((candidate,), (True,), (True,), answerable=True)
+
+    hundred = [decided(at / 100) for at in range(100)]
+    assert score_gate.floor_for(score_gate.SIGNS["best cosine"], hundred) == 0.02
+    assert score_gate.floor_for(score_gate.SIGNS["best cosine"], hundred[:10]) == 0
