@@ -15,111 +15,27 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import re
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from benchmarks import answered
 from benchmarks.gated import Gate, Gated
 from benchmarks.key_sets import EXCHANGE, KEY_SETS
+from benchmarks.locomo_data import CATEGORIES, Question, Talk, as_said, read_talks, sampled
 from benchmarks.ranks import recall, reciprocal_rank
-from benchmarks.remembered import Said, embedding_endpoint, remembered
-from benchmarks.sample import spread
+from benchmarks.remembered import embedding_endpoint, remembered
 from domain.events import RetrievalMode
 from domain.fusion import Fusion
 from domain.time_range import time_range
 
-ADVERSARIAL = 5
-CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop"}
 _KS = (5, 10, 20)
 _CANDIDATES = 60
 """``candidate_n`` of the service."""
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One or two lines of a session; ``number`` counts within the session, from 1."""
-
-    session: str
-    number: int
-    ts: datetime
-    user: str
-    assistant: str
-
-    @property
-    def text(self) -> str:
-        return f"{self.user}\n{self.assistant}"
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question and the places, in its conversation's list of exchanges, of what answers it."""
-
-    text: str
-    category: int
-    evidence: frozenset[int]
-    answer: str = ""
-
-
-@dataclass(frozen=True)
-class Talk:
-    """One conversation of the data set; its questions are asked at ``now``, after its last session."""
-
-    name: str
-    exchanges: tuple[Exchange, ...]
-    questions: tuple[Question, ...]
-    now: datetime
-
-    @property
-    def speakers(self) -> list[str]:
-        """The names of who speaks first in an exchange, in the order in which they first do."""
-        return list(dict.fromkeys(exchange.user.partition(":")[0] for exchange in self.exchanges))
-
-
-def read_talks(path: Path, *, lines_per_turn: int = 2) -> list[Talk]:
-    """Read a LoCoMo file, with so many lines of the dialogue as one exchange."""
-    return [_talk(sample, lines_per_turn) for sample in json.loads(path.read_text(encoding="utf-8"))]
-
-
-def sampled(talks: Sequence[Talk], limit: int | None) -> list[Talk]:
-    """Return the talks with a sample of their questions, spread over the categories, without those left with none."""
-    asked = [(talk, question) for talk in talks for question in talk.questions]
-    chosen: dict[str, list[Question]] = {}
-    for talk, question in spread(asked, limit, lambda pair: pair[1].category):
-        chosen.setdefault(talk.name, []).append(question)
-    return [replace(talk, questions=tuple(chosen[talk.name])) for talk in talks if talk.name in chosen]
-
-
-def _talk(sample: Mapping[str, Any], lines_per_turn: int) -> Talk:
-    conversation = sample["conversation"]
-    exchanges: list[Exchange] = []
-    place: dict[str, int] = {}
-    for session, lines in conversation.items():
-        if not isinstance(lines, list):
-            continue
-        ts = datetime.strptime(conversation[f"{session}_date_time"], "%I:%M %p on %d %B, %Y").replace(tzinfo=UTC)
-        for at in range(0, len(lines), lines_per_turn):
-            pair = lines[at : at + lines_per_turn]
-            place |= {line["dia_id"]: len(exchanges) for line in pair}
-            said = [f"{line['speaker']}: {line['text']}" for line in pair]
-            exchanges.append(Exchange(session, at // lines_per_turn + 1, ts, said[0], "\n".join(said[1:])))
-    questions = []
-    for item in sample["qa"]:
-        # Some evidence fields hold several ids in one string.
-        named = re.findall(r"D\d+:\d+", " ".join(item["evidence"]))
-        evidence = frozenset(place[name] for name in named if name in place)
-        if item["category"] != ADVERSARIAL and evidence:
-            answer = str(item.get("answer", ""))
-            questions.append(Question(item["question"], item["category"], evidence, answer))
-    return Talk(sample["sample_id"], tuple(exchanges), tuple(questions), max(exchange.ts for exchange in exchanges))
 
 
 @dataclass
@@ -217,7 +133,7 @@ async def _measure(talks: Sequence[Talk], storage: Path, environment: Mapping[st
                         served.take(question, ranked)
                         if gate is not None:
                             kept, decision = await gate.decide(question.text, found.candidates, found.mode)
-                            gated.take(question.evidence, ranked, [place[i.memory.position] for i in kept], decision)
+                            gated.take(question.evidence, ranked, [place[it.memory.position] for it in kept], decision)
                             _note(f"gate: {len(gated.kept)} questions, {len(kept)} kept")
         if gate is not None:
             await gate.close()
@@ -266,11 +182,6 @@ def _asked(talk: Talk) -> list[answered.Asked]:
         for question in talk.questions
         if question.answer
     ]
-
-
-def as_said(exchange: Exchange) -> Said:
-    """Return an exchange as it is recorded: a session is a conversation."""
-    return Said(exchange.session, exchange.ts, exchange.user, exchange.assistant)
 
 
 def _with_neighbours(ranked: Sequence[int], talk: Talk, reach: int) -> list[int]:

@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.gate_set import CHINESE, CHINESE_UNANSWERABLE, ENGLISH, ENGLISH_UNANSWERABLE, Fact
 from benchmarks.gate_threshold import auc
-from benchmarks.locomo import Talk, as_said, read_talks
+from benchmarks.locomo_data import Talk, as_said, read_talks
 from benchmarks.remembered import Remembered, Said, embedding_endpoint, remembered
 from domain.events import RetrievalMode
 from domain.fusion import Fusion

@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks import locomo, longmemeval, ranks, score_gate
 from benchmarks.key_sets import KEY_SETS, KeySet
+from benchmarks.locomo_data import read_talks
 from benchmarks.remembered import Said, remembered
 from domain.fusion import Fusion
 from tests.benchmarks.data import LOCOMO, LONGMEMEVAL, written
@@ -91,7 +92,7 @@ def test_a_key_set_gives_each_index_its_texts(tmp_path: Path) -> None:
 
 def test_locomo_in_lines_and_pairs(tmp_path: Path) -> None:
     path = written(tmp_path, LOCOMO)
-    [lines], [pairs] = locomo.read_talks(path, lines_per_turn=1), locomo.read_talks(path)
+    [lines], [pairs] = read_talks(path, lines_per_turn=1), read_talks(path)
     assert [exchange.text.strip() for exchange in lines.exchanges][:2] == [
         "Ann: I adopted a heron.",
         "Bob: What does it eat?",
