@@ -30,6 +30,7 @@ class Gate:
     """The service's gate with a strategy. ``llm`` needs LLM_BASE_URL and LLM_MODEL in the environment."""
 
     def __init__(self, strategy: str, own: ProjectionSettings) -> None:
+        self.strategy = strategy
         needs = {name.lower(): os.environ.get(name, nobody) for name, nobody in _NOBODY.items() if strategy != "llm"}
         settings = ServiceSettings(**{**own.model_dump(), **needs, "gate": strategy})
         self._chat = ChatClient(settings)

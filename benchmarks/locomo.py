@@ -134,7 +134,7 @@ async def _measure(talks: Sequence[Talk], storage: Path, environment: Mapping[st
                         if gate is not None:
                             kept, decision = await gate.decide(question.text, found.candidates, found.mode)
                             gated.take(question.evidence, ranked, [place[it.memory.position] for it in kept], decision)
-                            _note(f"gate: {len(gated.kept)} questions, {len(kept)} kept")
+                            _note(gated.tell(gate.strategy).replace("\n", "; "))
         if gate is not None:
             await gate.close()
     _print(rows, list(by_talk.values()))
