@@ -7,7 +7,7 @@ background work and leaves it undone: no summaries are written meanwhile, and me
 service's clock is today's; a system message says on which day the question is asked.
 
 Settings are the service's own environment variables. Where no endpoint is configured, the embedded models answer, with
-the settings that `make run` gives them.
+the settings that `make run` gives them; as a judge, a model of that size is not to be believed (``--judge-model``).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,12 +129,13 @@ def measure(
 
 def table(answered: Sequence[Answered]) -> str:
     """Return the figures of at least one answer: accuracy by category, tokens, seconds, and what went wrong."""
-    lines = [f"\n{'':24}{'questions':>10}{'correct':>10}{'accuracy':>10}"]
+    lines = [f"\n{'':24}{'questions':>10}{'correct':>10}{'accuracy':>10}{'words F1':>10}"]
     categories = list(dict.fromkeys(one.asked.category for one in answered))
     for category in (*sorted(categories), None):
         of_it = [one for one in answered if category in {None, one.asked.category}]
         correct = sum(one.correct is True for one in of_it)
-        lines.append(f"{category or 'all':24}{len(of_it):>10}{correct:>10}{correct / len(of_it):>10.3f}")
+        alike = statistics.fmean(words_f1(one.text, one.asked.gold) for one in of_it)
+        lines.append(f"{category or 'all':24}{len(of_it):>10}{correct:>10}{correct / len(of_it):>10.3f}{alike:>10.3f}")
     prompt = statistics.fmean(sum(usage.prompt_tokens for usage in one.usages) for one in answered)
     said = statistics.fmean(sum(usage.completion_tokens for usage in one.usages) for one in answered)
     calls = statistics.fmean(len(one.usages) for one in answered)
@@ -146,6 +148,13 @@ def table(answered: Sequence[Answered]) -> str:
         f"no verdict (counted as not correct): {sum(one.correct is None for one in answered)}",
     ]
     return "\n".join(lines)
+
+
+def words_f1(answer: str, gold: str) -> float:
+    """Return the F1 (0 to 1) of an answer's words, without articles and order, much as LoCoMo's authors score."""
+    said, right = Counter(_words(answer)), Counter(_words(gold))
+    shared = (said & right).total()
+    return 2 * shared / (said.total() + right.total()) if shared else 0.0
 
 
 class Judge:
@@ -264,6 +273,10 @@ def _usages(reader: LedgerReader, correlation_id: str) -> tuple[Usage, ...]:
     counted = (GateDecided, RerankDecided, TurnRecorded)
     payloads = [event.payload for event in reader.events_of_answer(correlation_id)]
     return tuple(payload.usage for payload in payloads if isinstance(payload, counted) and payload.usage is not None)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.findall(r"\w+", text.casefold()) if word not in {"a", "an", "the"}]
 
 
 def _short(text: str) -> str:

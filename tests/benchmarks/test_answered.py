@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import locomo, longmemeval
+from benchmarks import answered, locomo, longmemeval
 from domain.reader import LedgerReader
 from domain.sqlite import open_engine
 from tests.benchmarks.data import LOCOMO, LONGMEMEVAL, written
@@ -48,7 +48,15 @@ def upstream(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Script
 def accuracies(told: str) -> dict[str, list[str]]:
     """Return the table's rows by category: questions, correct, accuracy."""
     rows = [line for line in told.splitlines() if re.search(r"\d\.\d{3}$", line)]
-    return {row[:24].strip(): row[24:].split() for row in rows}
+    return {row[:24].strip(): row[24:].split()[:3] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "f1"),
+    [("A heron.", "the heron", 1), ("It was a heron", "heron", 0.5), ("Fish", "heron", 0), ("", "heron", 0)],
+)
+def test_words_in_common(answer: str, gold: str, f1: float) -> None:
+    assert answered.words_f1(answer, gold) == pytest.approx(f1)
 
 
 def test_locomo_answered_and_judged_by_another_model(
