@@ -22,5 +22,5 @@ def spread(items: Sequence[T], limit: int | None, kind: Callable[[T], Hashable])
     smallest_first = sorted(of_kind.values(), key=len)
     for done, places in enumerate(smallest_first):
         wanted = min(len(places), (limit - len(chosen)) // (len(smallest_first) - done))
-        chosen += [places[at * len(places) // wanted] for at in range(wanted)]
+        chosen += [places[(2 * at + 1) * len(places) // (2 * wanted)] for at in range(wanted)]
     return [items[at] for at in sorted(chosen)]
