@@ -3,6 +3,10 @@
 A memory is found by its best match over its texts. The product indexes two: the exchange and, once it is written, its
 summary (``domain.events.Facet``). Here a ledger's reader, the one source of texts of both indices, gives other texts in
 their place; everything behind it, from embedding to ranking, is the product's. At most two, since that many have names.
+
+On five LoCoMo conversations, two lines to a turn, the exchange alone is enough: hybrid recall at 10 is 0.825, with the
+user's side beside it 0.830, with the assistant's 0.820, by the two sides apart 0.819, by one side alone 0.67 or 0.62.
+By vectors alone it is the best of them at 5, 10 and 20.
 """
 
 from __future__ import annotations
