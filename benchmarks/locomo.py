@@ -1,107 +1,41 @@
 """How much of the evidence memory finds for LoCoMo's questions, by category, ways of searching and gate.
 
     python -m benchmarks.locomo --data locomo10.json --unit line --gate score
+    python -m benchmarks.locomo --data locomo10.json --unit pair --keys
+    python -m benchmarks.locomo --data locomo10.json --unit pair --answer --limit 40
 
 Each conversation is recorded as one user's history through the ledger, each session as a conversation of its own date,
 with a line of the dialogue per turn (``--unit line``) or two (``pair``), and searched through the service's own path.
-No model is called but the embedding model. Adversarial questions (category 5) and those without evidence are left out.
-The data is not part of this project: its authors publish it under CC BY-NC 4.0, and every measurement is given the path
-of a copy.
+No model is called but the embedding model, unless ``--gate llm`` or ``--answer`` asks for one (LLM_BASE_URL,
+LLM_MODEL). Adversarial questions (category 5) and those without evidence are left out. The data is not part of this
+project: its authors publish it under CC BY-NC 4.0, and every measurement is given the path of a copy.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import re
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from benchmarks import answered
+from benchmarks.gated import Gate, Gated
+from benchmarks.key_sets import EXCHANGE, KEY_SETS
+from benchmarks.locomo_data import CATEGORIES, Question, Talk, as_said, read_talks, sampled
 from benchmarks.ranks import recall, reciprocal_rank
-from benchmarks.remembered import Remembered, Said, embedding_endpoint, remembered
+from benchmarks.remembered import embedding_endpoint, remembered
 from domain.events import RetrievalMode
 from domain.fusion import Fusion
-from domain.prompts import load_prompts
-from domain.retrieval import Candidate
 from domain.time_range import time_range
-from service.decide import Decider
-from service.settings import ServiceSettings
-from service.upstream import ChatClient
 
-ADVERSARIAL = 5
-CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop"}
 _KS = (5, 10, 20)
 _CANDIDATES = 60
 """``candidate_n`` of the service."""
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One or two lines of a session; ``number`` counts within the session, from 1."""
-
-    session: str
-    number: int
-    ts: datetime
-    user: str
-    assistant: str
-
-    @property
-    def text(self) -> str:
-        return f"{self.user}\n{self.assistant}"
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question and the places, in its conversation's list of exchanges, of what answers it."""
-
-    text: str
-    category: int
-    evidence: frozenset[int]
-
-
-@dataclass(frozen=True)
-class Talk:
-    """One conversation of the data set; its questions are asked at ``now``, after its last session."""
-
-    name: str
-    exchanges: tuple[Exchange, ...]
-    questions: tuple[Question, ...]
-    now: datetime
-
-
-def read_talks(path: Path, *, lines_per_turn: int = 2) -> list[Talk]:
-    """Read a LoCoMo file, with so many lines of the dialogue as one exchange."""
-    return [_talk(sample, lines_per_turn) for sample in json.loads(path.read_text(encoding="utf-8"))]
-
-
-def _talk(sample: Mapping[str, Any], lines_per_turn: int) -> Talk:
-    conversation = sample["conversation"]
-    exchanges: list[Exchange] = []
-    place: dict[str, int] = {}
-    for session, lines in conversation.items():
-        if not isinstance(lines, list):
-            continue
-        ts = datetime.strptime(conversation[f"{session}_date_time"], "%I:%M %p on %d %B, %Y").replace(tzinfo=UTC)
-        for at in range(0, len(lines), lines_per_turn):
-            pair = lines[at : at + lines_per_turn]
-            place |= {line["dia_id"]: len(exchanges) for line in pair}
-            said = [f"{line['speaker']}: {line['text']}" for line in pair]
-            exchanges.append(Exchange(session, at // lines_per_turn + 1, ts, said[0], "\n".join(said[1:])))
-    questions = []
-    for item in sample["qa"]:
-        # Some evidence fields hold several ids in one string.
-        named = re.findall(r"D\d+:\d+", " ".join(item["evidence"]))
-        evidence = frozenset(place[name] for name in named if name in place)
-        if item["category"] != ADVERSARIAL and evidence:
-            questions.append(Question(item["question"], item["category"], evidence))
-    return Talk(sample["sample_id"], tuple(exchanges), tuple(questions), max(exchange.ts for exchange in exchanges))
 
 
 @dataclass
@@ -156,24 +90,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--unit", choices=["line", "pair"], default="line", help="lines of the dialogue in a turn")
     parser.add_argument("--storage", type=Path, help="keep the ledger and its vectors here (default: thrown away)")
     parser.add_argument("--gate", choices=["score", "llm"], help="show the evidence before and after the gate too")
-    parser.add_argument("--gate-questions", type=int, help="ask the gate about so many questions only")
+    parser.add_argument("--keys", action="store_true", help="compare the texts by which a memory is found instead")
+    parser.add_argument("--limit", type=int, help="a sample of so many questions, spread over the categories")
+    answered.add_options(parser)
     given = parser.parse_args(arguments)
-    talks = read_talks(given.data, lines_per_turn=1 if given.unit == "line" else 2)
-    with tempfile.TemporaryDirectory() as folder, embedding_endpoint() as environment:
+    talks = sampled(read_talks(given.data, lines_per_turn=1 if given.unit == "line" else 2), given.limit)
+    with tempfile.TemporaryDirectory() as folder:
         storage = given.storage or Path(folder)
-        asyncio.run(_measure(talks, storage, environment, given.gate, given.gate_questions))
+        if given.answer:
+            histories = {talk.name: [as_said(exchange) for exchange in talk.exchanges] for talk in talks}
+            answered.measure(given, storage, histories, [one for talk in talks for one in _asked(talk)])
+            return
+        with embedding_endpoint() as environment:
+            if given.keys:
+                asyncio.run(_measure_keys(talks, storage, environment))
+            else:
+                asyncio.run(_measure(talks, storage, environment, given.gate))
 
 
-async def _measure(
-    talks: Sequence[Talk], storage: Path, environment: Mapping[str, str], gate: str | None, gate_questions: int | None
-) -> None:
+async def _measure(talks: Sequence[Talk], storage: Path, environment: Mapping[str, str], strategy: str | None) -> None:
     rows = [Row(way.name) for way in WAYS]
     by_talk: dict[str, Row] = {}
-    asked_gate = _AskedGate()
+    gated = Gated()
     async with remembered(storage, environment) as memory:
-        decide = _gate_of(gate, memory) if gate is not None else None
+        gate = Gate(strategy, memory.settings) if strategy is not None else None
         for talk in talks:
-            positions = await memory.record(talk.name, [_said(exchange) for exchange in talk.exchanges])
+            positions = await memory.record(talk.name, [as_said(exchange) for exchange in talk.exchanges])
             place = {position: at for at, position in enumerate(positions)}
             served = by_talk[talk.name] = Row(talk.name)
             searches = [memory.search(way.fusion) for way in WAYS]
@@ -189,16 +131,57 @@ async def _measure(
                     row.take(question, ranked)
                     if way.name == _SERVED:
                         served.take(question, ranked)
-                        if decide is not None and (gate_questions is None or len(asked_gate.before) < gate_questions):
-                            kept = [place[item.memory.position] for item in await decide(question, found.candidates)]
-                            asked_gate.take(question, ranked, kept)
+                        if gate is not None:
+                            kept, decision = await gate.decide(question.text, found.candidates, found.mode)
+                            gated.take(question.evidence, ranked, [place[it.memory.position] for it in kept], decision)
+                            _note(gated.tell(gate.strategy).replace("\n", "; "))
+        if gate is not None:
+            await gate.close()
     _print(rows, list(by_talk.values()))
-    if gate is not None:
-        asked_gate.print(gate)
+    if strategy is not None:
+        print(f"\n{gated.tell(strategy)}")
 
 
-def _said(exchange: Exchange) -> Said:
-    return Said(exchange.session, exchange.ts, exchange.user, exchange.assistant)
+async def _measure_keys(talks: Sequence[Talk], storage: Path, environment: Mapping[str, str]) -> None:
+    """Search by each key set that the data has texts for, in a ledger of its own beside a shared cache of vectors."""
+    replied = any(exchange.assistant for talk in talks for exchange in talk.exchanges)
+    rows: list[Row] = []
+    for key_set in KEY_SETS if replied else (EXCHANGE,):
+        modes: tuple[RetrievalMode, ...] = ("dense", "hybrid")
+        by_mode = [Row(f"{mode}, {key_set.name}") for mode in modes]
+        folder = storage / f"keys {key_set.name}"
+        async with remembered(folder, environment, key_set=key_set, vectors=storage / "vectors.sqlite3") as memory:
+            search = memory.search(AS_SERVED)
+            for talk in talks:
+                positions = await memory.record(talk.name, [as_said(exchange) for exchange in talk.exchanges])
+                place = {position: at for at, position in enumerate(positions)}
+                for question in talk.questions:
+                    for mode, row in zip(modes, by_mode, strict=True):
+                        started = time.perf_counter()
+                        wanted = time_range(question.text, talk.now)
+                        found = await search.search(talk.name, question.text, _CANDIDATES, mode, wanted)
+                        row.times_ms.append((time.perf_counter() - started) * 1000)
+                        row.take(question, [place[item.memory.position] for item in found.candidates])
+                _note(f"{key_set.name}: {talk.name}")
+        rows += by_mode
+    rows.sort(key=lambda row: row.name.partition(",")[0])
+    _print_rows(rows)
+    print("\nThe data has no summaries, and no chat model was asked for any: the product would index them too.")
+    if not replied:
+        print("With a line in a turn nobody replies, and the user's text is the whole exchange: see --unit pair.")
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _asked(talk: Talk) -> list[answered.Asked]:
+    day = talk.now.date()
+    return [
+        answered.Asked(talk.name, question.text, question.answer, CATEGORIES[question.category], day)
+        for question in talk.questions
+        if question.answer
+    ]
 
 
 def _with_neighbours(ranked: Sequence[int], talk: Talk, reach: int) -> list[int]:
@@ -211,70 +194,27 @@ def _with_neighbours(ranked: Sequence[int], talk: Talk, reach: int) -> list[int]
     return list(shown)
 
 
-DecideGate = Callable[[Question, Sequence[Candidate]], Any]
-
-
-def _gate_of(strategy: str, memory: Remembered) -> DecideGate:
-    """Return the service's own gate with a strategy. ``llm`` needs LLM_BASE_URL and LLM_MODEL in the environment."""
-    own = memory.settings.model_dump()
-    needs = {"llm_base_url": "http://127.0.0.1:1/v1", "llm_model": "none"} if strategy == "score" else {}
-    settings = ServiceSettings(**{**own, **needs, "gate": strategy})
-    decider = Decider(ChatClient(settings), load_prompts(None), settings)
-
-    async def decide(question: Question, candidates: Sequence[Candidate]) -> list[Candidate]:
-        kept, _ = await decider.gate(
-            question.text,
-            candidates,
-            keep_max=30,
-            mode="hybrid",
-            use_gate=True,
-            context_tokens=settings.prompt_budget_tokens or 4096,
-        )
-        return kept
-
-    return decide
-
-
-@dataclass
-class _AskedGate:
-    """What was there before the gate and after it, for each question: evidence, and how many memories."""
-
-    before: list[float] = field(default_factory=list)
-    after: list[float] = field(default_factory=list)
-    first: list[float] = field(default_factory=list)
-    kept: list[int] = field(default_factory=list)
-
-    def take(self, question: Question, ranked: Sequence[int], kept: Sequence[int]) -> None:
-        self.before.append(recall(ranked, question.evidence, len(ranked)))
-        self.after.append(recall(kept, question.evidence, len(kept)))
-        self.first.append(recall(ranked, question.evidence, max(len(kept), 1)))
-        self.kept.append(len(kept))
-
-    def print(self, strategy: str) -> None:
-        before, after, first = (statistics.fmean(values) for values in (self.before, self.after, self.first))
-        print(
-            f"\ngate {strategy}, {len(self.before)} questions: evidence {before:.3f} among {_CANDIDATES} candidates, "
-            f"{after:.3f} kept ({after / before:.0%} of it) in {statistics.fmean(self.kept):.1f} memories; "
-            f"as many from the top hold {first:.3f}"
-        )
-
-
 def _print(rows: Sequence[Row], by_talk: Sequence[Row]) -> None:
-    def line(name: str, row: Row) -> str:
-        cells = [f"{value:6.3f}" for value in row.mean()]
-        for category in CATEGORIES:
-            asked = any(of == category for of, _ in row.figures)
-            cells.append(f"{row.mean(category)[1]:11.3f}" if asked else " " * 11)
-        return f"{name:40} {' '.join(cells)}"
+    _print_rows(rows)
+    print("\nas served, by conversation")
+    for row in by_talk:
+        print(_line(row))
 
+
+def _print_rows(rows: Sequence[Row]) -> None:
     heading = [f"{f'@{k}':>6}" for k in _KS] + ["   MRR"] + [f"{name:>11}" for name in CATEGORIES.values()]
     print(f"{len(rows[0].figures)} questions; recall at k, mean reciprocal rank, and recall at 10 by category\n")
     print(f"{'':40} {' '.join(heading)}   ms p50")
     for row in rows:
-        print(f"{line(row.name, row)} {statistics.median(row.times_ms):8.1f}")
-    print("\nas served, by conversation")
-    for row in by_talk:
-        print(line(row.name, row))
+        print(f"{_line(row)} {statistics.median(row.times_ms):8.1f}")
+
+
+def _line(row: Row) -> str:
+    cells = [f"{value:6.3f}" for value in row.mean()]
+    for category in CATEGORIES:
+        asked = any(of == category for of, _ in row.figures)
+        cells.append(f"{row.mean(category)[1]:11.3f}" if asked else " " * 11)
+    return f"{row.name:40} {' '.join(cells)}"
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """How much of the evidence memory finds for LongMemEval's questions, by session and by turn.
 
-    python -m benchmarks.longmemeval --data longmemeval_s.json --questions 50
+    python -m benchmarks.longmemeval --data longmemeval_s.json --limit 50
+    python -m benchmarks.longmemeval --data longmemeval_s.json --answer --limit 50
 
 Each question has a history of its own: it is recorded as one user's, a session as a conversation of its own date, a
 user's message with the answer to it as a turn, and searched through the service's own path. No model is called but the
-embedding model. Evidence are the sessions that the data names, and the turns that it marks with ``has_answer``;
-questions about what was never said (``_abs``) and those without evidence are left out. The data (Wu et al. 2024,
-arXiv 2410.10813) is not part of this project.
+embedding model, unless ``--answer`` asks for one. Evidence are the sessions that the data names, and the turns that it
+marks with ``has_answer``; questions about what was never said (``_abs``) and those without evidence are left out. The
+data (Wu et al. 2024, arXiv 2410.10813) is not part of this project.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks import answered
 from benchmarks.ranks import ndcg, recall_all, recall_any, without_repeats
 from benchmarks.remembered import Said, embedding_endpoint, remembered
+from benchmarks.sample import spread
 from domain.events import RetrievalMode
 from domain.fusion import Fusion
 
@@ -55,12 +58,16 @@ class Item:
     session_of: tuple[int, ...]
     sessions: frozenset[int]
     evidence: frozenset[int]
+    kind: str
+    answer: str
+    asked_at: datetime
 
 
 def read_items(path: Path) -> list[Item]:
     """Read a LongMemEval file, without the questions that have no evidence."""
-    items = (_item(entry) for entry in json.loads(path.read_text(encoding="utf-8")))
-    return [item for item in items if item.sessions and not item.name.endswith(_ABSTAIN)]
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    items = (_item(entry) for entry in entries if not entry["question_id"].endswith(_ABSTAIN))
+    return [item for item in items if item.sessions]
 
 
 def _item(entry: Mapping[str, Any]) -> Item:
@@ -71,7 +78,7 @@ def _item(entry: Mapping[str, Any]) -> Item:
     for number, (name, date, session) in enumerate(
         zip(names, entry["haystack_dates"], entry["haystack_sessions"], strict=True)
     ):
-        ts = datetime.strptime(date, "%Y/%m/%d (%a) %H:%M").replace(tzinfo=UTC)
+        ts = _moment(date)
         for user, assistant, marked in _exchanges(session):
             if marked:
                 evidence.add(len(turns))
@@ -85,7 +92,14 @@ def _item(entry: Mapping[str, Any]) -> Item:
         tuple(session_of),
         frozenset(named & set(session_of)),
         frozenset(evidence),
+        entry["question_type"],
+        str(entry["answer"]),
+        _moment(entry["question_date"]),
     )
+
+
+def _moment(text: str) -> datetime:
+    return datetime.strptime(text, "%Y/%m/%d (%a) %H:%M").replace(tzinfo=UTC)
 
 
 def _exchanges(session: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, bool]]:
@@ -115,14 +129,22 @@ class Row:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.longmemeval")
     parser.add_argument("--data", type=Path, required=True, help="a LongMemEval JSON file")
-    parser.add_argument("--questions", type=int, help="the first so many only; each has a whole history to embed")
+    parser.add_argument("--limit", type=int, help="a sample of so many; each has a whole history to embed")
     parser.add_argument("--storage", type=Path, help="keep the ledger and its vectors here (default: thrown away)")
+    answered.add_options(parser)
     given = parser.parse_args(arguments)
-    items = read_items(given.data)[: given.questions]
+    items = spread(read_items(given.data), given.limit, lambda item: item.kind)
     if not items:
         parser.error(f"--data = {given.data.name}: no question in it has evidence")
-    with tempfile.TemporaryDirectory() as folder, embedding_endpoint() as environment:
-        rows = asyncio.run(_measure(items, given.storage or Path(folder), environment))
+    with tempfile.TemporaryDirectory() as folder:
+        storage = given.storage or Path(folder)
+        if given.answer:
+            answered.measure(
+                given, storage, {item.name: item.turns for item in items}, [_asked(item) for item in items]
+            )
+            return
+        with embedding_endpoint() as environment:
+            rows = asyncio.run(_measure(items, storage, environment))
     for level, chosen in (("session", "by_session"), ("turn", "by_turn")):
         asked = len(getattr(rows[0], chosen))
         print(f"\nby {level}, {asked} questions")
@@ -130,6 +152,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for row in rows:
             means = [statistics.fmean(column) for column in zip(*getattr(row, chosen), strict=True)]
             print(f"{row.name:24}", *(f"{mean:8.3f}" for mean in means), f"{statistics.median(row.times_ms):8.1f}")
+
+
+def _asked(item: Item) -> answered.Asked:
+    return answered.Asked(item.name, item.question, item.answer, item.kind, item.asked_at.date())
 
 
 async def _measure(items: Sequence[Item], storage: Path, environment: Mapping[str, str]) -> list[Row]:

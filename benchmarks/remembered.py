@@ -16,10 +16,13 @@ from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
-from domain.events import Event, NewEvent, TurnRecorded
+from benchmarks.key_sets import KeyedReader, KeySet
+from domain.events import Event, NewEvent, SummaryRecorded, TurnRecorded
 from domain.fusion import Fusion
 from domain.identity import StreamId
 from domain.ledger import Ledger, StreamHead
+from domain.sqlite import open_engine
+from domain.statements import LATEST
 from migrations.runner import migrate
 from projections.embedding_client import EmbeddingClient
 from projections.lexical_files import LexicalFiles
@@ -35,12 +38,13 @@ _EMBEDDED = ("OPENAI_API_KEY", "EMB_BASE_URL", "EMB_MODEL", "EMBEDDING_DIMS")
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A turn to record: in which conversation, when, and what both sides said."""
+    """A turn to record: in which conversation, when, what both sides said, and its summary where there is one."""
 
     conversation_id: str
     ts: datetime
     user: str
     assistant: str
+    summary: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,22 +73,23 @@ class Remembered:
                 _append(self.ledger, StreamId(user_id, conversation_id), turns)
         await self.index.maintain(user_id)
         self.words.catch_up(user_id)
-        return self._positions(user_id)
-
-    def _positions(self, user_id: str) -> list[int]:
-        positions: list[int] = []
-        after = 0
-        while True:
-            changes, read_to = self.ledger.reader.facet_texts(user_id, after, 1000)
-            if read_to == after:
-                return positions
-            positions += [change.turn_position for change in changes if change.facet == "exchange"]
-            after = read_to
+        newest_first = self.ledger.persons.memories_before(user_id, LATEST, len(said))
+        return [memory.position for memory in reversed(newest_first)]
 
 
 @asynccontextmanager
-async def remembered(storage_dir: Path, environment: Mapping[str, str]) -> AsyncIterator[Remembered]:
-    """Open a storage folder, making it where there is none."""
+async def remembered(
+    storage_dir: Path,
+    environment: Mapping[str, str],
+    *,
+    key_set: KeySet | None = None,
+    vectors: Path | None = None,
+) -> AsyncIterator[Remembered]:
+    """Open a storage folder, making it where there is none.
+
+    With a ``key_set`` its texts are indexed instead of the product's own; the folder is then of no other use.
+    ``vectors`` is a cache of vectors to share with other folders.
+    """
     await asyncio.to_thread(storage_dir.mkdir, parents=True, exist_ok=True)
     settings = ProjectionSettings(
         storage_dir=storage_dir,
@@ -93,7 +98,10 @@ async def remembered(storage_dir: Path, environment: Mapping[str, str]) -> Async
     )
     migrate(settings.ledger_path)
     ledger = Ledger(settings.ledger_path)
-    cache = VectorCache(settings.vector_cache_path, half=settings.index_storage == "fp16")
+    keyed = open_engine(settings.ledger_path, writer=False) if key_set is not None else None
+    if keyed is not None and key_set is not None:
+        ledger.reader = KeyedReader(keyed, key_set)
+    cache = VectorCache(vectors or settings.vector_cache_path, half=settings.index_storage == "fp16")
     client = EmbeddingClient(settings)
     index = MemoryIndex(ledger, client, cache, settings)
     words = LexicalFiles(ledger.reader, settings.users_dir)
@@ -105,17 +113,32 @@ async def remembered(storage_dir: Path, environment: Mapping[str, str]) -> Async
         words.close()
         ledger.close()
         cache.close()
+        if keyed is not None:
+            keyed.dispose()
+
+
+def embedding_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return those variables that say where and by which model texts are embedded."""
+    return {name: environment[name] for name in _EMBEDDED if name in environment}
 
 
 @contextmanager
 def embedding_endpoint() -> Iterator[dict[str, str]]:
     """Return the settings of the endpoint that the environment names, or run the embedded model for the time being."""
-    given = {name: os.environ[name] for name in _EMBEDDED if name in os.environ}
+    given = embedding_settings(os.environ)
     if "EMB_BASE_URL" in given:
         yield given
         return
+    with embedded_models(["embeddings"]) as announced:
+        yield announced
+
+
+@contextmanager
+def embedded_models(wanted: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Run embedded models (``chat``, ``embeddings`` or both) and return the settings of a service that uses them."""
+    only = ["--only", wanted[0]] if len(wanted) == 1 else []
     process = subprocess.Popen(
-        [sys.executable, "-m", "service.local_models", "--only", "embeddings", "--port", "0"],
+        [sys.executable, "-m", "service.local_models", "--port", "0", *only],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -129,7 +152,7 @@ def embedding_endpoint() -> Iterator[dict[str, str]]:
             name, _, value = line.strip().partition("=")
             announced[name] = value
         else:
-            raise SystemExit("the embedded model did not start")
+            raise SystemExit("the embedded models did not start")
         yield announced
     finally:
         process.terminate()
@@ -137,13 +160,33 @@ def embedding_endpoint() -> Iterator[dict[str, str]]:
         process.stdout.close()
 
 
-def _append(ledger: Ledger, stream: StreamId, said: Sequence[Said]) -> tuple[Event, ...]:
-    def decide(head: StreamHead) -> list[NewEvent]:
+def _append(ledger: Ledger, stream: StreamId, said: Sequence[Said]) -> None:
+    def turns(head: StreamHead) -> list[NewEvent]:
         return [
             NewEvent(str(uuid4()), _turn(turn_id, turn)) for turn_id, turn in enumerate(said, start=head.turn_id + 1)
         ]
 
-    return ledger.append(stream, decide).result()
+    events = ledger.append(stream, turns).result()
+    summaries = [
+        NewEvent(str(uuid4()), _summary(event, turn.summary), causation_id=event.event_id)
+        for event, turn in zip(events, said, strict=True)
+        if turn.summary is not None
+    ]
+    if summaries:
+        ledger.append(stream, lambda _head: summaries).result()
+
+
+def _summary(event: Event, summary: str) -> SummaryRecorded:
+    assert isinstance(event.payload, TurnRecorded)
+    return SummaryRecorded(
+        memory_id=event.event_id,
+        turn_id=event.payload.turn_id,
+        summary=summary,
+        model="imported",
+        prompt_version="imported",
+        usage=None,
+        attempts=1,
+    )
 
 
 def _turn(turn_id: int, said: Said) -> TurnRecorded:

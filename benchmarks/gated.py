@@ -1,0 +1,112 @@
+"""What a gate costs: how much of the evidence it keeps, in how many memories, how well it tells them apart, how fast.
+
+The decision is the service's own (:mod:`service.decide`), made with its prompts and settings.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.ranks import recall
+from domain.events import GateDecided, RetrievalMode
+from domain.prompts import load_prompts
+from domain.retrieval import Candidate
+from projections.settings import ProjectionSettings
+from service.decide import Decider
+from service.knobs import Knobs
+from service.settings import ServiceSettings
+from service.turn import DEFAULT_CONTEXT_TOKENS
+from service.upstream import ChatClient
+
+_NOBODY = {"LLM_BASE_URL": "http://127.0.0.1:1/v1", "LLM_MODEL": "none"}
+"""What the settings want to be told and a gate by scores never asks."""
+
+
+class Gate:
+    """The service's gate with a strategy. ``llm`` needs LLM_BASE_URL and LLM_MODEL in the environment."""
+
+    def __init__(self, strategy: str, own: ProjectionSettings) -> None:
+        self.strategy = strategy
+        needs = {name.lower(): os.environ.get(name, nobody) for name, nobody in _NOBODY.items() if strategy != "llm"}
+        settings = ServiceSettings(**{**own.model_dump(), **needs, "gate": strategy})
+        self._chat = ChatClient(settings)
+        self._decider = Decider(self._chat, load_prompts(None), settings)
+        self._context_tokens = settings.prompt_budget_tokens or DEFAULT_CONTEXT_TOKENS
+
+    async def decide(
+        self, question: str, candidates: Sequence[Candidate], mode: RetrievalMode
+    ) -> tuple[list[Candidate], GateDecided]:
+        """Return the candidates kept and the decision, made as in a turn that turns no knob."""
+        return await self._decider.gate(
+            question,
+            candidates,
+            keep_max=Knobs().gate_keep_max,
+            mode=mode,
+            use_gate=True,
+            context_tokens=self._context_tokens,
+        )
+
+    async def close(self) -> None:
+        await self._chat.close()
+
+
+@dataclass
+class Gated:
+    """What was there before the gate and after it, question by question. Times in milliseconds."""
+
+    before: list[float] = field(default_factory=list)
+    after: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
+    times_ms: list[float] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    evidence_kept: int = 0
+    evidence_found: int = 0
+    others_dropped: int = 0
+    others_found: int = 0
+
+    def take(
+        self, evidence: Collection[int], ranked: Sequence[int], kept: Sequence[int], decision: GateDecided
+    ) -> None:
+        """Take in a question: places of its evidence, of what was found, best first, and of what was kept of it."""
+        found = set(ranked) & set(evidence)
+        self.before.append(recall(ranked, evidence, len(ranked)))
+        self.after.append(recall(kept, evidence, len(kept)))
+        self.first.append(recall(ranked, evidence, max(len(kept), 1)))
+        self.kept.append(len(kept))
+        self.times_ms.append(decision.latency_ms)
+        self.outcomes[decision.outcome] += 1
+        self.evidence_found += len(found)
+        self.evidence_kept += len(found & set(kept))
+        self.others_found += len(ranked) - len(found)
+        self.others_dropped += len(ranked) - len(found) - len(set(kept) - found)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean of the shares of evidence kept and of other candidates dropped, all decisions pooled."""
+        shares = [
+            right / all_of_them
+            for right, all_of_them in (
+                (self.evidence_kept, self.evidence_found),
+                (self.others_dropped, self.others_found),
+            )
+            if all_of_them
+        ]
+        return statistics.fmean(shares)
+
+    def tell(self, strategy: str) -> str:
+        """Return the figures in words."""
+        before, after, first = (statistics.fmean(values) for values in (self.before, self.after, self.first))
+        share = f" ({after / before:.0%} of it)" if before else ""
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.outcomes.items()))
+        return (
+            f"gate {strategy}, {len(self.before)} questions ({outcomes}): evidence {before:.3f} among the candidates, "
+            f"{after:.3f} kept{share} in {statistics.fmean(self.kept):.1f} memories; as many from the top hold "
+            f"{first:.3f}\nbalanced accuracy {self.balanced_accuracy:.3f}; "
+            f"{statistics.median(self.times_ms) / 1000:.3f} s a call (median), "
+            f"{statistics.fmean(self.times_ms) / 1000:.3f} s (mean)"
+        )
