@@ -10,6 +10,7 @@ import statistics
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from benchmarks.ranks import recall
 from domain.events import GateDecided, RetrievalMode
@@ -38,13 +39,14 @@ class Gate:
         self._context_tokens = settings.prompt_budget_tokens or DEFAULT_CONTEXT_TOKENS
 
     async def decide(
-        self, question: str, candidates: Sequence[Candidate], mode: RetrievalMode
+        self, question: str, asked_at: datetime, candidates: Sequence[Candidate], mode: RetrievalMode
     ) -> tuple[list[Candidate], GateDecided]:
         """Return the candidates kept and the decision, made as in a turn that turns no knob."""
         return await self._decider.gate(
             question,
             candidates,
             keep_max=Knobs().gate_keep_max,
+            asked_at=asked_at,
             mode=mode,
             use_gate=True,
             context_tokens=self._context_tokens,

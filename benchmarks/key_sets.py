@@ -12,7 +12,7 @@ By vectors alone it is the best of them at 5, 10 and 20.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
@@ -73,7 +73,7 @@ class KeyedReader(LedgerReader):
             own = [change for change in changes if change.user_id == owner]
             memories = self.memories(owner, [change.turn_position for change in own], as_of=as_of)
             keyed += [
-                replace(change, facet=facet, text=said)
+                change._replace(facet=facet, text=said)
                 for change in own
                 for facet, said in _named(self._texts, memories[change.turn_position])
             ]

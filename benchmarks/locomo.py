@@ -132,7 +132,7 @@ async def _measure(talks: Sequence[Talk], storage: Path, environment: Mapping[st
                     if way.name == _SERVED:
                         served.take(question, ranked)
                         if gate is not None:
-                            kept, decision = await gate.decide(question.text, found.candidates, found.mode)
+                            kept, decision = await gate.decide(question.text, talk.now, found.candidates, found.mode)
                             gated.take(question.evidence, ranked, [place[it.memory.position] for it in kept], decision)
                             _note(gated.tell(gate.strategy).replace("\n", "; "))
         if gate is not None:

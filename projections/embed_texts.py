@@ -87,7 +87,7 @@ async def embed_texts(
 ) -> Embedded:
     """Embed what is missing of the events behind ``after``, of one user or of all.
 
-    ``concurrency`` is how many requests the embedder lets be under way at once; as many batches more wait or are stored.
+    ``concurrency`` requests are under way at once; as many batches more wait or are stored.
     Raises :class:`EmbeddingUnavailable` when the endpoint stays away and :class:`EmbeddingMisfit` when it is not the
     right one; what was embedded until then is kept.
     """

@@ -129,7 +129,7 @@ class EmbeddingClient:
         if self._ask_dims:
             body["dimensions"] = self._dims_wanted
         try:
-            # Sent and read as plain JSON: checking the library's models on both ways costs more than the rest of a call.
+            # As plain JSON both ways: checking the library's models costs more than the rest of a call.
             response = await self._client.post(
                 "/embeddings", cast_to=httpx2.Response, body=body, options={"timeout": timeout_s}
             )
