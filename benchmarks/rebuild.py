@@ -28,8 +28,8 @@ from openai import AsyncOpenAI
 from benchmarks.history import make_history
 from domain.ledger import Ledger
 from domain.sqlite import DRIVER
-from projections.embedding_client import EmbeddingSpace
-from projections.vector_cache import VectorCache, text_hash
+from projections.embedding.cache import VectorCache, text_hash
+from projections.embedding.client import EmbeddingSpace
 from tests.processes import ROOT
 from tests.upstream import EMBEDDING_MODEL
 

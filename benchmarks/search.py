@@ -18,10 +18,10 @@ from typing import Any, get_args
 import faiss
 import numpy as np
 
-from projections.embedding_client import EmbeddingSpace, Vectors
-from projections.index_files import IndexFiles
+from projections.embedding.client import EmbeddingSpace, Vectors
 from projections.keys import FACETS, key_of
-from projections.user_index import Storage, UserIndex
+from projections.vectors.files import IndexFiles
+from projections.vectors.user_index import Storage, UserIndex
 
 TIMES_MAX = 1.5
 ADDED_MS_MAX = 1.0

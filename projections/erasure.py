@@ -24,9 +24,9 @@ from domain.person_reader import PersonReader
 from domain.reader import LedgerReader
 from domain.statements import FACET_TYPES
 from projections.durable import fsync_path, write_durably
-from projections.embedding_clients import PROBE_TEXT
-from projections.mirror import Mirror
-from projections.vector_cache import VectorCache, text_hash
+from projections.embedding.cache import VectorCache, text_hash
+from projections.embedding.clients import PROBE_TEXT
+from projections.mirror.mirror import Mirror
 
 _MARKERS = "erasing"
 _EVENTS_PER_READ = 1000

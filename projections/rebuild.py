@@ -1,7 +1,7 @@
 """``python -m projections.rebuild``: what an operator does with memory's indices, beside a running service or without.
 
 Without a further word it builds the indices of the configured embedding model and makes that the active one, to be run
-after an embedding-model swap (see :mod:`projections.generation`). Other words tell what that would cost, compare the
+after an embedding-model swap (see :mod:`projections.generations`). Other words tell what that would cost, compare the
 indices with the ledger, or drop what is out of use. Results go to standard output (``--json``: one JSON document),
 everything else to standard error. Exit status: 0 done, 1 something differs or failed, 2 bad arguments.
 """
@@ -24,14 +24,14 @@ from domain.identity import check_id
 from domain.ledger import Ledger
 from domain.settings import load_settings
 from migrations.runner import migrate
-from projections.embedding_client import EmbeddingClient
-from projections.embedding_clients import recordable_url
-from projections.generation import Rebuilt, only_one, rebuild
-from projections.prune import Pruned, prune
-from projections.rebuild_plan import Plan, plan
+from projections.embedding.cache import VectorCache
+from projections.embedding.client import EmbeddingClient
+from projections.embedding.clients import recordable_url
+from projections.generations.generation import Rebuilt, only_one, rebuild
+from projections.generations.plan import Plan, plan
+from projections.generations.prune import Pruned, prune
 from projections.settings import ProjectionSettings, http_url
-from projections.vector_cache import VectorCache
-from projections.verify_indices import Difference, verify_indices
+from projections.verification.indices import Difference, verify_indices
 
 __all__ = ["BAD_ARGUMENTS", "DONE", "FAILED", "main", "rebuild"]
 

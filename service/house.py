@@ -15,16 +15,16 @@ from domain.identity import SYSTEM_STREAM
 from domain.ledger import Ledger
 from domain.prompts import Prompts, load_prompts
 from migrations.runner import migrate
-from projections.embedding_client import EmbeddingClient
+from projections.embedding.cache import VectorCache
+from projections.embedding.client import EmbeddingClient
 from projections.erasure import finish_erasures
 from projections.follower import Follower
-from projections.lexical_files import LexicalFiles
-from projections.lexical_follower import LexicalFollower
-from projections.memory_index import MemoryIndex
-from projections.memory_search import MemorySearch
-from projections.mirror import Mirror
-from projections.vector_cache import VectorCache
-from projections.vector_follower import VectorFollower
+from projections.mirror.mirror import Mirror
+from projections.search.memory_search import MemorySearch
+from projections.vectors.follower import VectorFollower
+from projections.vectors.memory_index import MemoryIndex
+from projections.words.files import LexicalFiles
+from projections.words.follower import LexicalFollower
 from service.background import follow_alone
 from service.reranker import Reranker
 from service.settings import ServiceSettings

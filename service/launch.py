@@ -21,8 +21,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from domain.errors import SettingsError
 from domain.prompts import load_prompts
 from domain.settings import load_settings
+from service.launching.supervisor import LaunchError, ProgramEnded, StopAsked, Supervisor, supervising
 from service.settings import ServiceSettings
-from service.supervisor import LaunchError, ProgramEnded, StopAsked, Supervisor, supervising
 
 HOST = "127.0.0.1"
 ENV_FILE = ".env"

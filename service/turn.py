@@ -28,7 +28,7 @@ from domain.prompt import LAYOUT, build_prompt, messages_hash, texts_to_count
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window
 from domain.time_range import time_range
-from projections.memory_search import MemorySearch, Searched
+from projections.search.memory_search import MemorySearch, Searched
 from service.decide import Decider
 from service.knobs import Knobs
 from service.reranker import Reranker

@@ -22,13 +22,13 @@ from domain.settings import StorageSettings
 from domain.sqlite import DRIVER
 from domain.verification import LedgerHead, parse_head
 from migrations.runner import migrate, objects_of_revision, schema_objects, schema_revision
-from projections.embedding_client import EmbeddingClient
-from projections.generation import rebuild
-from projections.mirror import Mirror
-from projections.restore import restore_backup, restore_from_mirror
-from projections.vector_cache import VectorCache
-from projections.vector_follower import VectorFollower
-from projections.verify_storage import verify_ledger_file, verify_storage
+from projections.copies.restore import restore_backup, restore_from_mirror
+from projections.embedding.cache import VectorCache
+from projections.embedding.client import EmbeddingClient
+from projections.generations.generation import rebuild
+from projections.mirror.mirror import Mirror
+from projections.vectors.follower import VectorFollower
+from projections.verification.storage import verify_ledger_file, verify_storage
 from tests.golden.make import ASKED, EXPECTED_COUNT, MODELS
 from tests.ledgers import ROOT, STREAM, opened, record_turn
 from tests.projections.world import opened as world_opened

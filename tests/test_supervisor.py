@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from service.supervisor import NotReady, ProgramEnded, supervising
+from service.launching.supervisor import NotReady, ProgramEnded, supervising
 
 
 def python(code: str) -> list[str]:
@@ -61,7 +61,7 @@ def test_its_environment_is_laid_over_ours() -> None:
 
 
 def test_a_program_deaf_to_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from service import tether
+    from service.launching import tether
 
     with supervising() as supervisor:
         child = supervisor.start("The model", STUBBORN, {}, stdout=subprocess.PIPE)

@@ -17,13 +17,13 @@ from domain.errors import InvalidInput
 from domain.events import JsonObject, RetrievalMode
 from domain.past import PastReader
 from domain.settings import load_settings
-from service.backtest import Backtest, Period, run_backtest
-from service.backtest_page import page_of, summary_lines
-from service.backtest_report import report_of
 from service.cli import moments
 from service.cli.shell import FAILED, AsJson, User, complain, opened_past, out, print_json, wide
 from service.cli.texts import one_line
-from service.replay import Variant
+from service.past.backtest import Backtest, Period, run_backtest
+from service.past.backtest_page import page_of, summary_lines
+from service.past.backtest_report import report_of
+from service.past.replay import Variant
 from service.settings import ServiceSettings
 
 _QUESTIONS_SHOWN = 50

@@ -10,7 +10,7 @@ from domain.errors import InvalidInput
 from domain.past import PastReader
 from service.cli.shell import FAILED, AsJson, opened_past, out, print_json, wide
 from service.cli.story import prompt_parts, told
-from service.explain import find_answer, story_of
+from service.past.explain import find_answer, story_of
 
 
 def explain(

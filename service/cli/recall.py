@@ -20,9 +20,9 @@ from projections.settings import ProjectionSettings
 from service.cli import moments
 from service.cli.shell import AsJson, User, opened_past, out, print_json, wide
 from service.cli.texts import one_line, scored
-from service.explain import change_json, memory_json
-from service.recall import Recollection
-from service.recall import recall as recollect
+from service.past.explain import change_json, memory_json
+from service.past.recall import Recollection
+from service.past.recall import recall as recollect
 
 _COUNT_MAX = 1000
 

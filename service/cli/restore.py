@@ -11,8 +11,8 @@ import typer
 from domain.errors import InvalidInput
 from domain.settings import StorageSettings, load_settings
 from domain.verification import parse_head
-from projections.mirror_ledger import MirrorIncomplete
-from projections.restore import restore_backup, restore_from_mirror
+from projections.copies.restore import restore_backup, restore_from_mirror
+from projections.mirror.as_ledger import MirrorIncomplete
 from service.cli.shell import FAILED, AsJson, complain, finding_line, out, print_json
 
 

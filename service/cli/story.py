@@ -14,7 +14,7 @@ from domain.events import JsonObject, Usage
 from domain.memory import Memory
 from service.cli.shell import out
 from service.cli.texts import cut_lines, one_line, safe, scored
-from service.explain import CandidateStory, Story, type_of
+from service.past.explain import CandidateStory, Story, type_of
 
 _LINES = 8
 _BAR_CELLS = 40

@@ -22,7 +22,7 @@ from domain.reader import LedgerReader
 from domain.settings import StorageSettings, load_settings
 from migrations.runner import migrate
 from projections.durable import replace_durably
-from projections.event_file import line_of
+from projections.mirror.event_file import line_of
 from service.cli.shell import AsJson, User, err, opened_ledger, out, print_json
 from service.importing.chatgpt import read_chatgpt
 from service.importing.exchanges import Reading

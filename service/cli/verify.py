@@ -10,7 +10,7 @@ import typer
 from domain.errors import InvalidInput
 from domain.settings import StorageSettings, load_settings
 from domain.verification import parse_head
-from projections.verify_storage import head_of, verify_storage
+from projections.verification.storage import head_of, verify_storage
 from service.cli.shell import FAILED, AsJson, finding_line, out, print_json
 
 

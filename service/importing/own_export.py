@@ -24,7 +24,7 @@ from domain.events import (
     TurnRecorded,
     decode_payload,
 )
-from projections.event_file import MirrorLineCorrupt, event_of
+from projections.mirror.event_file import MirrorLineCorrupt, event_of
 from service.importing.exchanges import Conversation, Exchange, Reading, conversation_id, text_of
 
 SOURCE = "export"

@@ -17,9 +17,9 @@ from typing import Protocol
 
 import httpx2
 
+from service.launching.tether import start_tethered, stop
 from service.local_models.catalogue import ChatModel
 from service.local_models.errors import SourceFailed
-from service.tether import start_tethered, stop
 
 CHUNK_BYTES = 1 << 20
 # An unreachable hub costs these seconds, then the next source is tried; a stalled transfer is taken up again.

@@ -21,11 +21,11 @@ from pathlib import Path
 from domain.events import MemoryEdited, MemoryForgotten
 from domain.identity import StreamId
 from domain.ledger import Ledger
-from projections.embedding_client import EmbeddingClient
+from projections.embedding.cache import VectorCache
+from projections.embedding.client import EmbeddingClient
 from projections.erasure import erase_user
-from projections.generation import rebuild
+from projections.generations.generation import rebuild
 from projections.settings import ProjectionSettings
-from projections.vector_cache import VectorCache
 from service.importing.exchanges import Conversation, Exchange
 from service.importing.record import record_conversation
 from tests.ledgers import record, summary_of

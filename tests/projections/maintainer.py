@@ -9,9 +9,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-from projections import user_index
 from projections.settings import ProjectionSettings
-from projections.vector_follower import VectorFollower
+from projections.vectors import user_index
+from projections.vectors.follower import VectorFollower
 from tests.projections.world import MODEL, opened
 
 

@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from projections.mirror import Mirror
+from projections.mirror.mirror import Mirror
 from tests.ledgers import opened
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from projections.backups import Backup, BackupsUnreadable, known_backups, remember_backup
+from projections.copies.backups import Backup, BackupsUnreadable, known_backups, remember_backup
 
 MADE_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

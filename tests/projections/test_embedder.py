@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from domain.errors import EmbeddingMisfit, EmbeddingUnavailable
-from projections.embedder import Embedder
-from projections.vector_cache import VectorCache, text_hash
+from projections.embedding.cache import VectorCache, text_hash
+from projections.embedding.embedder import Embedder
 from tests.projections.world import opened, settings_for
 from tests.upstream import Fault, ScriptedUpstream
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from domain.errors import EmbeddingError, EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailable
-from projections.embedding_client import EmbeddingClient
+from projections.embedding.client import EmbeddingClient
 from projections.settings import ProjectionSettings
 from tests.projections.world import settings_for
 from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream

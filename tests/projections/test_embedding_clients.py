@@ -10,8 +10,8 @@ import pytest
 from domain.errors import EmbeddingMisfit, EmbeddingModelMismatch, EmbeddingUnavailable
 from domain.events import EmbeddingModelActivated
 from domain.identity import SYSTEM_STREAM
-from projections.embedding_clients import recordable_url
-from projections.vector_follower import VectorFollower
+from projections.embedding.clients import recordable_url
+from projections.vectors.follower import VectorFollower
 from tests.ledgers import record
 from tests.projections.world import FACTS, MODEL, OTHER_MODEL, World, opened, remember, settings_for
 from tests.upstream import Fault, ScriptedUpstream

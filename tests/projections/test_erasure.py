@@ -21,11 +21,11 @@ from domain.identity import StreamId, user_stream
 from domain.ledger import Ledger
 from domain.verification import is_blanked
 from migrations.runner import migrate
-from projections import event_file
 from projections.erasure import erase_user, extent_of, finish_erasures
-from projections.generation import rebuild
-from projections.lexical_files import LexicalFiles
-from projections.mirror import Mirror
+from projections.generations.generation import rebuild
+from projections.mirror import event_file
+from projections.mirror.mirror import Mirror
+from projections.words.files import LexicalFiles
 from tests.byte_search import traces
 from tests.ledgers import activated, all_stored, check_chain_with_erasures, opened, record, record_turn
 from tests.processes import ROOT

@@ -15,7 +15,7 @@ from domain import chain
 from domain.events import CATALOGUE
 from domain.ledger import Ledger
 from domain.reading import StoredEvent
-from projections.event_file import MirrorLineCorrupt, Tail, append, event_of, line_of, read_tail, replace
+from projections.mirror.event_file import MirrorLineCorrupt, Tail, append, event_of, line_of, read_tail, replace
 from tests.ledgers import STREAM, all_stored, check_chain, one_of_each, record, record_turn
 
 KEYS = st.text().filter(lambda key: key != "event")

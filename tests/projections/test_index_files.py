@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from projections.generation import rebuild
-from projections.index_files import IndexFiles
+from projections.generations.generation import rebuild
+from projections.vectors.files import IndexFiles
 from tests.ledgers import new_ledger_file
 from tests.projections.world import FACTS, World, many, opened, remember, settings_for
 from tests.upstream import ScriptedUpstream

@@ -15,8 +15,8 @@ from domain.errors import InvalidInput, LedgerSchemaError
 from domain.ledger import Ledger
 from domain.settings import StorageSettings
 from domain.sqlite import DRIVER
-from projections.backups import known_backups
-from projections.ledger_copy import BackupFailed, back_up
+from projections.copies.backups import known_backups
+from projections.copies.ledger_copy import BackupFailed, back_up
 from tests.ledgers import ROOT, STREAM, all_stored, check_chain, one_of_each, opened, record, record_turn
 
 

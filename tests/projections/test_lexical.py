@@ -14,8 +14,8 @@ from domain.errors import IndexCorrupt, IndexUnavailable
 from domain.events import Facet
 from domain.memory import FacetText
 from domain.sqlite import DRIVER
-from projections import lexical
-from projections.lexical import Checkpoint, LexicalIndex
+from projections.words import index as lexical
+from projections.words.index import Checkpoint, LexicalIndex
 
 
 def said(position: int, text: str | None, *, facet: Facet = "exchange", turn: int | None = None) -> FacetText:

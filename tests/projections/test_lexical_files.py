@@ -13,11 +13,11 @@ from domain.errors import IndexCatchingUp, IndexUnavailable
 from domain.events import MemoryForgotten
 from domain.identity import StreamId
 from domain.ledger import Ledger
-from projections import lexical_files
 from projections.erasure import erase_user
-from projections.lexical import LexicalIndex
-from projections.lexical_files import LexicalFiles
-from projections.lexical_follower import LexicalFollower
+from projections.words import files as lexical_files
+from projections.words.files import LexicalFiles
+from projections.words.follower import LexicalFollower
+from projections.words.index import LexicalIndex
 from tests.ledgers import record
 from tests.projections.world import FACTS, many, remember
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-import projections.memory_index
+import projections.vectors.memory_index
 from domain.errors import EmbeddingMisfit, EmbeddingUnavailable, IndexCatchingUp
 from domain.events import EmbeddingModelActivated
-from projections.activation import ActiveModel
-from projections.embedding_client import Vectors
-from projections.generation import rebuild
-from projections.index_files import IndexFiles
-from projections.memory_index import MemoryIndex
-from projections.user_index import UserIndex
-from projections.vector_follower import VectorFollower
+from projections.embedding.activation import ActiveModel
+from projections.embedding.client import Vectors
+from projections.generations.generation import rebuild
+from projections.vectors.files import IndexFiles
+from projections.vectors.follower import VectorFollower
+from projections.vectors.memory_index import MemoryIndex
+from projections.vectors.user_index import UserIndex
 from tests.ledgers import ROOT, until
 from tests.projections.world import FACTS, OTHER_MODEL, World, many, opened, remember, settings_for
 from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream
@@ -153,7 +153,7 @@ class TestThrownAway:
     async def test_the_same_searches_give_the_same_results(
         self, storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, cache_too: bool
     ) -> None:
-        monkeypatch.setattr("projections.user_index._CHANGES_MIN", 16)
+        monkeypatch.setattr("projections.vectors.user_index._CHANGES_MIN", 16)
         settings = settings_for(storage, upstream)
         async with opened(settings) as world:
             for start in range(0, 60, 7):
@@ -247,9 +247,9 @@ class TestLargeIndices:
     async def test_a_coarse_look_is_made_in_the_background_and_finds_the_same(
         self, storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("projections.user_index._CHANGES_MIN", 16)
-        monkeypatch.setattr("projections.user_index._COARSE_WIDENING", 2)
-        monkeypatch.setattr("projections.memory_index._AFTER_A_TURN_S", 0.0)
+        monkeypatch.setattr("projections.vectors.user_index._CHANGES_MIN", 16)
+        monkeypatch.setattr("projections.vectors.user_index._COARSE_WIDENING", 2)
+        monkeypatch.setattr("projections.vectors.memory_index._AFTER_A_TURN_S", 0.0)
         async with opened(settings_for(storage, upstream)) as world:
             remember(world.ledger, "ann", many(60))
             await follow(world)
@@ -260,7 +260,7 @@ class TestLargeIndices:
             )
             alone = index.nbytes
             assert not index.wants_coarse_look()
-            monkeypatch.setattr("projections.user_index._COARSE_ROWS_MIN", 100)
+            monkeypatch.setattr("projections.vectors.user_index._COARSE_ROWS_MIN", 100)
             assert index.wants_coarse_look()
             assert await world.found("ann", QUESTION) == expected
             await asyncio.gather(*world.index._maintaining.values())
@@ -352,8 +352,8 @@ async def test_too_far_behind_to_wait_for_is_said_and_then_caught_up(
     async with opened(settings_for(storage, upstream)) as world:
         positions = remember(world.ledger, "ann", many(60))
         await follow(world)
-    monkeypatch.setattr(projections.memory_index, "_EVENTS_PER_READ", 16)
-    monkeypatch.setattr(projections.memory_index, "_EVENTS_PER_SEARCH_MAX", 64)
+    monkeypatch.setattr(projections.vectors.memory_index, "_EVENTS_PER_READ", 16)
+    monkeypatch.setattr(projections.vectors.memory_index, "_EVENTS_PER_SEARCH_MAX", 64)
     async with opened(settings_for(storage, upstream)) as world:
         with pytest.raises(IndexCatchingUp):
             await world.found("ann", QUESTION)

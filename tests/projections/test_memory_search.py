@@ -11,11 +11,11 @@ import pytest
 from domain.errors import EmbeddingUnavailable, IndexCatchingUp
 from domain.events import RetrievalMode
 from domain.fusion import Fusion
-from projections import lexical_files
-from projections.lexical_files import LexicalFiles
-from projections.memory_search import MemorySearch, Searched
-from projections.past_memory import PastMemory
-from projections.past_vectors import PastVectors
+from projections.search.memory_search import MemorySearch, Searched
+from projections.search.past_memory import PastMemory
+from projections.search.past_vectors import PastVectors
+from projections.words import files as lexical_files
+from projections.words.files import LexicalFiles
 from tests.ledgers import until
 from tests.projections.world import FACTS, World, many, opened, remember, settings_for
 from tests.upstream import Fault, ScriptedUpstream

@@ -19,11 +19,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from domain.identity import SYSTEM_STREAM, StreamId, user_stream
 from domain.ledger import Ledger
-from projections import event_file
-from projections import mirror as mirror_module
-from projections.event_file import event_of
 from projections.follower import Follower
-from projections.mirror import Mirror
+from projections.mirror import event_file
+from projections.mirror import mirror as mirror_module
+from projections.mirror.event_file import event_of
+from projections.mirror.mirror import Mirror
 from tests.ledgers import (
     ROOT,
     STREAM,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projections.embedding_client import Vectors
-from projections.nearest import CoarseLook, nearest_rows
+from projections.embedding.client import Vectors
+from projections.vectors.nearest import CoarseLook, nearest_rows
 
 DIMENSIONS = 32
 ROUNDING = 1e-5

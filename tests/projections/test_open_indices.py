@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.open_indices import _OVERHEAD_BYTES, OpenIndices
+from projections.vectors.open_indices import _OVERHEAD_BYTES, OpenIndices
 
 
 class Growing:

@@ -9,7 +9,7 @@ import pytest
 
 from domain.errors import EmbeddingMisfit, InvalidInput
 from domain.events import RetrievalMode
-from projections.past_memory import PastMemory
+from projections.search.past_memory import PastMemory
 from tests.projections.test_past_vectors import change, past_of
 from tests.projections.world import opened, remember, settings_for
 from tests.upstream import ScriptedUpstream

@@ -8,9 +8,9 @@ from uuid import uuid4
 from domain.events import MemoryEdited, MemoryForgotten, NewEvent
 from domain.identity import StreamId
 from domain.ledger import Ledger
-from projections.embedding_client import EmbeddingSpace
-from projections.past_vectors import PastVectors
-from projections.user_index import Hit
+from projections.embedding.client import EmbeddingSpace
+from projections.search.past_vectors import PastVectors
+from projections.vectors.user_index import Hit
 from tests.projections.world import MODEL, World, many, opened, remember, settings_for
 from tests.upstream import ScriptedUpstream
 

@@ -6,9 +6,9 @@ from contextlib import closing
 from pathlib import Path
 
 from domain.ledger import Ledger
-from projections.lexical import LexicalHit
-from projections.lexical_files import LexicalFiles
-from projections.past_words import PastWords
+from projections.words.files import LexicalFiles
+from projections.words.index import LexicalHit
+from projections.words.past import PastWords
 from tests.projections.test_past_vectors import change
 from tests.projections.world import many, remember
 

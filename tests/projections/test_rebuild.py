@@ -15,17 +15,17 @@ from typing import Any
 
 import pytest
 
-import projections.build_processes
-import projections.embed_texts
-import projections.generation
+import projections.embedding.texts
+import projections.generations.generation
+import projections.generations.processes
 from domain.errors import IndexCorrupt
 from domain.events import UserErased
 from domain.identity import user_stream
 from domain.sqlite import DRIVER
-from projections.embed_texts import Embedded
-from projections.generation import rebuild
+from projections.embedding.texts import Embedded
+from projections.generations.generation import rebuild
 from projections.rebuild import BAD_ARGUMENTS, DONE, FAILED, main
-from projections.vector_follower import VectorFollower
+from projections.vectors.follower import VectorFollower
 from tests.ledgers import ROOT
 from tests.ledgers import opened as opened_ledger
 from tests.ledgers import record as record_event
@@ -129,7 +129,7 @@ class TestExitStatus:
     ) -> None:
         record(storage, upstream, {"ann": list(FACTS)})
         before = found(storage, upstream, "ann", MODEL)
-        monkeypatch.setattr(projections.embed_texts, "_ATTEMPTS", 2)
+        monkeypatch.setattr(projections.embedding.texts, "_ATTEMPTS", 2)
         upstream.fail("embed", Fault(), Fault())
         upstream.fail_always("embed", Fault(status=503))
         assert main([]) == FAILED
@@ -251,7 +251,7 @@ def test_it_waits_as_long_as_the_endpoint_asks(
     storage: Path, upstream: ScriptedUpstream, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record(storage, upstream, {"ann": list(FACTS)})
-    monkeypatch.setattr(projections.embed_texts, "_ASKED_MAX_S", 0.25)
+    monkeypatch.setattr(projections.embedding.texts, "_ASKED_MAX_S", 0.25)
     upstream.fail("embed", Fault(), Fault(status=429, retry_after="86400"), Fault(status=503, retry_after="0"))
     assert main([]) == DONE
     assert "limits the rate of requests (429); next try in 0.2 s" in caplog.text
@@ -315,7 +315,7 @@ def test_processes_build_the_same_files(
     shutil.rmtree(storage / "users")
     forget_vectors(storage, upstream)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    monkeypatch.setattr(projections.generation, "_EVENTS_FOR_PROCESSES", 1)
+    monkeypatch.setattr(projections.generations.generation, "_EVENTS_FOR_PROCESSES", 1)
     assert main([]) == DONE
     assert manifests(storage) == first
     assert len(first) == 5
@@ -325,8 +325,8 @@ async def test_a_process_that_dies_is_said_and_nothing_is_activated(
     storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    monkeypatch.setattr(projections.generation, "_EVENTS_FOR_PROCESSES", 1)
-    monkeypatch.setattr(projections.build_processes, "__name__", "projections.no_such_module")
+    monkeypatch.setattr(projections.generations.generation, "_EVENTS_FOR_PROCESSES", 1)
+    monkeypatch.setattr(projections.generations.processes, "__name__", "projections.no_such_module")
     async with opened(settings_for(storage, upstream)) as world:
         for user_id in ("ann", "bob"):
             remember(world.ledger, user_id, FACTS)
@@ -350,7 +350,7 @@ def forget_vectors(storage: Path, upstream: ScriptedUpstream) -> None:
 def test_an_index_grown_by_a_service_has_the_same_vectors_as_one_built_at_once(
     storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.user_index._CHANGES_MIN", 8)
+    monkeypatch.setattr("projections.vectors.user_index._CHANGES_MIN", 8)
     monkeypatch.setenv("EMB_MODEL", MODEL)
     record(storage, upstream, {"ann": many(30)})
     grown = manifests(storage)
@@ -433,7 +433,7 @@ async def test_what_is_said_between_the_last_call_and_the_index_is_not_lost(
     storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The new generation catches up with it before it is switched in."""
-    embed = projections.embed_texts.embed_texts
+    embed = projections.embedding.texts.embed_texts
     said: list[int] = []
 
     async with swapped(storage, upstream) as world:
@@ -445,7 +445,7 @@ async def test_what_is_said_between_the_last_call_and_the_index_is_not_lost(
                 said.extend(remember(world.ledger, "new user", [f"Ferry {len(said)} leaves at night."]))
             return done
 
-        monkeypatch.setattr(projections.generation, "embed_texts", then_somebody_speaks)
+        monkeypatch.setattr(projections.generations.generation, "embed_texts", then_somebody_speaks)
         done = await rebuild(world.ledger, world.client, world.cache, world.settings, user_id=None)
         assert (done.users, done.vectors) == (2, 2 * (len(FACTS) + 2))
         upstream.forget_calls()

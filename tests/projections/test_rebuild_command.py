@@ -15,11 +15,11 @@ import pytest
 from domain.events import MemoryEdited, MemoryForgotten
 from domain.identity import StreamId
 from domain.ledger import Ledger
-from projections.embedding_client import Vectors
-from projections.index_files import IndexFiles
+from projections.embedding.cache import text_hash
+from projections.embedding.client import Vectors
 from projections.rebuild import BAD_ARGUMENTS, DONE, FAILED, main
-from projections.user_index import UserIndex
-from projections.vector_cache import text_hash
+from projections.vectors.files import IndexFiles
+from projections.vectors.user_index import UserIndex
 from tests.ledgers import opened as opened_ledger
 from tests.ledgers import record as record_event
 from tests.projections.test_index_files import empty, flip_a_bit, lose, manifest_garbage, truncate

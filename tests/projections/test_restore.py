@@ -28,15 +28,15 @@ from domain.reading import StoredEvent
 from domain.settings import StorageSettings
 from domain.sqlite import DRIVER, open_engine
 from domain.verification import LedgerHead, hash_of
-from projections.backups import known_backups
+from projections.copies.backups import known_backups
+from projections.copies.ledger_copy import back_up
+from projections.copies.restore import RestoreRefused, restore_backup, restore_from_mirror
 from projections.erasure import erase_user
-from projections.event_file import line_of
-from projections.ledger_copy import back_up
-from projections.mirror import Mirror, mirror_path
-from projections.mirror_ledger import MirrorIncomplete
-from projections.restore import RestoreRefused, restore_backup, restore_from_mirror
-from projections.vector_follower import VectorFollower
-from projections.verify_storage import head_of, verify_storage
+from projections.mirror.as_ledger import MirrorIncomplete
+from projections.mirror.event_file import line_of
+from projections.mirror.mirror import Mirror, mirror_path
+from projections.vectors.follower import VectorFollower
+from projections.verification.storage import head_of, verify_storage
 from tests.ledgers import ROOT, STREAM, all_stored, one_of_each, opened, record, record_turn
 from tests.projections.world import FACTS, remember, settings_for
 from tests.projections.world import opened as world_opened

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from projections.erasure import erase_user
-from projections.index_files import IndexFiles, Manifest
-from projections.user_build import Target, build_user
+from projections.generations.user_build import Target, build_user
+from projections.vectors.files import IndexFiles, Manifest
 from tests.projections.world import FACTS, opened, remember, settings_for
 from tests.upstream import ScriptedUpstream
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from domain.events import Facet
-from projections import user_index
-from projections.embedding_client import EmbeddingSpace, Vectors
-from projections.index_files import IndexFiles
+from projections.embedding.client import EmbeddingSpace, Vectors
 from projections.keys import key_of
-from projections.user_index import Hit, Storage, UserIndex
+from projections.vectors import user_index
+from projections.vectors.files import IndexFiles
+from projections.vectors.user_index import Hit, Storage, UserIndex
 from tests.projections.index_hammer import Hammer
 
 DIMENSIONS = 16

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from projections.embedding_client import EmbeddingSpace
-from projections.vector_cache import VectorCache, text_hash
+from projections.embedding.cache import VectorCache, text_hash
+from projections.embedding.client import EmbeddingSpace
 from tests.ledgers import ROOT
 
 SPACE = EmbeddingSpace("m", 8, "")
@@ -109,8 +109,8 @@ _OTHER_PROCESS = """
 import sys
 from pathlib import Path
 import numpy as np
-from projections.embedding_client import EmbeddingSpace
-from projections.vector_cache import VectorCache, text_hash
+from projections.embedding.client import EmbeddingSpace
+from projections.embedding.cache import VectorCache, text_hash
 cache = VectorCache(Path(sys.argv[1]), half=True)
 space_id = cache.space_id(EmbeddingSpace("m", 8, ""))
 for number in range(60):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from domain.errors import EmbeddingUnavailable
-from projections.generation import rebuild
-from projections.vector_follower import VectorFollower
+from projections.generations.generation import rebuild
+from projections.vectors.follower import VectorFollower
 from tests.projections.world import FACTS, OTHER_MODEL, World, opened, remember, settings_for
 from tests.upstream import Fault, ScriptedUpstream
 

@@ -12,8 +12,8 @@ from domain.events import MemoryForgotten
 from domain.ledger import Ledger
 from domain.settings import StorageSettings
 from domain.sqlite import DRIVER
-from projections.lexical_files import LexicalFiles
-from projections.verify_storage import verify_storage
+from projections.verification.storage import verify_storage
+from projections.words.files import LexicalFiles
 from tests.ledgers import STREAM, opened, record, record_turn, summary_of
 
 

@@ -21,12 +21,12 @@ from domain.ledger import Ledger
 from domain.settings import StorageSettings
 from domain.sqlite import DRIVER
 from domain.verification import LedgerHead
-from projections import user_index
-from projections.embedding_client import EmbeddingSpace
-from projections.index_files import IndexFiles, Manifest
-from projections.mirror import Mirror, mirror_files, mirror_path
-from projections.vector_follower import VectorFollower
-from projections.verify_storage import FINDINGS_MAX, Verified, head_of, verify_ledger_file, verify_storage
+from projections.embedding.client import EmbeddingSpace
+from projections.mirror.mirror import Mirror, mirror_files, mirror_path
+from projections.vectors import user_index
+from projections.vectors.files import IndexFiles, Manifest
+from projections.vectors.follower import VectorFollower
+from projections.verification.storage import FINDINGS_MAX, Verified, head_of, verify_ledger_file, verify_storage
 from tests.ledgers import STREAM, activated, all_stored, one_of_each, opened, record, record_turn
 from tests.projections.world import many, remember, settings_for
 from tests.projections.world import opened as world_opened

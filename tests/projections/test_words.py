@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections import words
-from projections.words import Term, indexed, terms
+from projections.words import analysis
+from projections.words.analysis import Term, indexed, terms
 
 UNSPACED = st.text(st.sampled_from("我喜欢猫狗日本語ひらカタナー한국어々〇𠀀"), min_size=1, max_size=12)
 
@@ -51,4 +51,4 @@ def test_a_question_without_end_is_taken_by_its_beginning(query: str) -> None:
 
 
 def test_stop_words_are_as_a_question_is_split() -> None:
-    assert all(terms(f"{word} zebra") == [Term("zebra")] for word in words._STOP_WORDS)
+    assert all(terms(f"{word} zebra") == [Term("zebra")] for word in analysis._STOP_WORDS)

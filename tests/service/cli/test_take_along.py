@@ -13,7 +13,7 @@ from domain.identity import StreamId, user_stream
 from domain.ledger import Ledger
 from domain.memory import Memory
 from migrations.runner import migrate
-from projections.event_file import event_of
+from projections.mirror.event_file import event_of
 from tests.ledgers import (
     activated,
     all_stored,

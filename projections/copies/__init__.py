@@ -1,0 +1,1 @@
+"""Backups of the ledger, and how one is put back."""

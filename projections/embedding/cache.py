@@ -1,0 +1,285 @@
+"""Vectors by model and text: what has been embedded once is never embedded again.
+
+One SQLite file for all users and generations. A text is known by its SHA-256, so the cache holds no text. Its content
+can be computed again, so its commits need not wait for the disk. A row without a vector marks a text that the model
+refuses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import (
+    Column,
+    Engine,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Row,
+    Table,
+    Text,
+    UniqueConstraint,
+    delete,
+    func,
+    insert,
+    select,
+)
+from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+from domain.errors import IndexUnavailable
+from domain.sqlite import checkpoint, open_engine, truncate_wal
+from projections.embedding.client import EmbeddingSpace
+
+log = logging.getLogger(__name__)
+
+_METADATA = MetaData()
+_SPACES = Table(
+    "spaces",
+    _METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("dimensions", Integer, nullable=False),
+    Column("passage_prefix", Text, nullable=False),
+    Column("position", Integer, nullable=False, default=0),
+    UniqueConstraint("model", "dimensions", "passage_prefix"),
+)
+_VECTORS = Table(
+    "vectors",
+    _METADATA,
+    Column("space_id", Integer, primary_key=True),
+    Column("text_hash", LargeBinary, primary_key=True),
+    Column("vector", LargeBinary),
+    sqlite_with_rowid=False,
+)
+_LOOKUP_MAX = 500
+_PAGE_BYTES = 16_384
+"""Vectors of 1024 half-precision numbers spill over a default page, which doubles the file."""
+_PAGES_PER_RELEASE = 256
+_CHECKPOINT_BYTES = 8 * 1024 * 1024
+
+
+def _opened(path: Path) -> Engine:
+    """Open the cache for writing; one that is no database is put aside, since all in it can be embedded again."""
+    for attempt in range(2):
+        engine = open_engine(path, writer=True, durable=False, page_bytes=_PAGE_BYTES, shrinks=True)
+        try:
+            with engine.begin() as connection:
+                _METADATA.create_all(connection)
+        except DatabaseError as error:
+            engine.dispose()
+            if attempt or isinstance(error, OperationalError):
+                raise IndexUnavailable(f"{path.name} cannot be opened ({error.orig})") from None
+            log.warning("%s is broken (%s): it is put aside, and vectors are embedded again", path.name, error.orig)
+            for part in ("", "-wal", "-shm"):
+                broken = path.with_name(path.name + part)
+                if broken.exists():
+                    broken.replace(path.with_name(f"{path.name}.broken{part}"))
+        else:
+            return engine
+    raise AssertionError("unreachable: the second attempt returns or raises")
+
+
+Cached = np.ndarray[tuple[int], np.dtype[np.float32]] | None
+
+
+def text_hash(text: str) -> bytes:
+    """Return the 32 bytes by which a text is known."""
+    return hashlib.sha256(text.encode("utf-8")).digest()
+
+
+class VectorCache:
+    """The cache in ``path``; ``half`` stores fp16 instead of fp32. Safe to call from any thread."""
+
+    def __init__(self, path: Path, *, half: bool) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.half = half
+        self._stored = np.dtype(np.float16 if half else np.float32)
+        self._writer = _opened(path)
+        self._readers = open_engine(path, writer=False)
+        self._path = path
+        self._bytes_since_checkpoint = 0
+        self._dimensions_of: dict[int, int] = {}
+
+    def close(self) -> None:
+        self._readers.dispose()
+        self._writer.dispose()
+
+    def space_id(self, space: EmbeddingSpace) -> int:
+        """Return the number under which vectors of ``space`` are kept."""
+        query = select(_SPACES.c.id).where(
+            _SPACES.c.model == space.model,
+            _SPACES.c.dimensions == space.dimensions,
+            _SPACES.c.passage_prefix == space.passage_prefix,
+        )
+        with self._readers.connect() as connection:
+            known = connection.execute(query).scalar_one_or_none()
+        if known is not None:
+            return int(known)
+        with self._writer.begin() as connection:
+            connection.execute(
+                upsert(_SPACES)
+                .values(
+                    model=space.model,
+                    dimensions=space.dimensions,
+                    passage_prefix=space.passage_prefix,
+                    position=0,
+                )
+                .on_conflict_do_nothing()
+            )
+            return int(connection.execute(query).scalar_one())
+
+    def get(self, space_id: int, hashes: Sequence[bytes]) -> dict[bytes, Cached]:
+        """Return what is known: float32 of shape (dimensions,), or None for a text that the model refuses."""
+        return {key: self._decode(space_id, blob) for key, blob in self.blobs(space_id, hashes).items()}
+
+    def blobs(self, space_id: int, hashes: Sequence[bytes]) -> dict[bytes, bytes | None]:
+        """Return what :meth:`get` does, the vectors as they are stored: fp16 or fp32, little-endian."""
+        return {row.text_hash: row.vector for row in self._rows("SELECT text_hash, vector", space_id, hashes)}
+
+    def known(self, space_id: int, hashes: Sequence[bytes]) -> set[bytes]:
+        """Return which texts are known, those that the model refuses included."""
+        return {row.text_hash for row in self._rows("SELECT text_hash", space_id, hashes)}
+
+    def _rows(self, select_: str, space_id: int, hashes: Sequence[bytes]) -> Iterator[Row[Any]]:
+        # Plain SQL, since a rebuild looks up two million texts and expanding the list each time took as long as finding
+        # them. In the order of the key, neighbours are found on the page just read.
+        wanted = sorted(set(hashes))
+        with self._readers.connect() as connection:
+            for start in range(0, len(wanted), _LOOKUP_MAX):
+                part = wanted[start : start + _LOOKUP_MAX]
+                marks = ",".join("?" * len(part))
+                query = f"{select_} FROM vectors WHERE space_id = ? AND text_hash IN ({marks})"
+                yield from connection.exec_driver_sql(query, (space_id, *part)).all()
+
+    def put(self, space_id: int, vectors: Mapping[bytes, Cached], *, position: int | None = None) -> None:
+        """Keep vectors, and in the same transaction the ledger position up to which all texts are now embedded."""
+        rows: list[dict[str, Any]] = [
+            {
+                "space_id": space_id,
+                "text_hash": key,
+                "vector": None if vector is None else vector.astype(self._stored).tobytes(),
+            }
+            for key, vector in vectors.items()
+        ]
+        with self._writer.begin() as connection:
+            if rows:
+                connection.execute(insert(_VECTORS).prefix_with("OR REPLACE"), rows)
+            if position is not None:
+                connection.execute(
+                    _SPACES.update()
+                    .where(_SPACES.c.id == space_id, _SPACES.c.position < position)
+                    .values(position=position)
+                )
+        self._bytes_since_checkpoint += sum(len(row["vector"] or b"") for row in rows)
+
+    def hashes(self) -> set[bytes]:
+        """Return the hashes of all texts that are known in any space."""
+        with self._readers.connect() as connection:
+            return set(connection.execute(select(_VECTORS.c.text_hash).distinct()).scalars())
+
+    def remove(self, hashes: Collection[bytes]) -> int:
+        """Remove the vectors of texts in every space; return how many that were."""
+        removed = 0
+        wanted = sorted(hashes)
+        for start in range(0, len(wanted), _LOOKUP_MAX):
+            with self._writer.begin() as connection:
+                part = delete(_VECTORS).where(_VECTORS.c.text_hash.in_(wanted[start : start + _LOOKUP_MAX]))
+                removed += connection.execute(part).rowcount
+        return removed
+
+    def scrub(self) -> bool:
+        """Leave nothing of what was removed in the file and its WAL; False when readers kept that from happening."""
+        with self._writer.connect() as connection:
+            return truncate_wal(connection)
+
+    def position(self, space_id: int) -> int:
+        """Return the ledger position up to which every text has been embedded."""
+        with self._readers.connect() as connection:
+            return int(connection.execute(select(_SPACES.c.position).where(_SPACES.c.id == space_id)).scalar_one())
+
+    def forget_positions(self) -> None:
+        """Let every space read the ledger from its beginning again: it is another ledger. Vectors stay."""
+        with self._writer.begin() as connection:
+            connection.execute(_SPACES.update().values(position=0))
+
+    def _decode(self, space_id: int, blob: bytes | None) -> Cached:
+        if blob is None:
+            return None
+        dtype = np.float16 if len(blob) == 2 * self._dimensions(space_id) else np.float32
+        return np.frombuffer(blob, dtype=dtype).astype(np.float32)
+
+    def _dimensions(self, space_id: int) -> int:
+        if space_id not in self._dimensions_of:
+            with self._readers.connect() as connection:
+                rows = connection.execute(select(_SPACES.c.id, _SPACES.c.dimensions)).all()
+            self._dimensions_of = {row.id: row.dimensions for row in rows}
+        return self._dimensions_of[space_id]
+
+    def spaces(self) -> list[tuple[int, EmbeddingSpace]]:
+        """Return every space that vectors were ever kept of, with its number, the oldest first."""
+        with self._readers.connect() as connection:
+            rows = connection.execute(select(_SPACES).order_by(_SPACES.c.id)).all()
+        return [(row.id, EmbeddingSpace(row.model, row.dimensions, row.passage_prefix)) for row in rows]
+
+    def hashes_after(self, space_id: int, key: bytes, limit: int) -> list[tuple[bytes, int]]:
+        """Return at most ``limit`` hashes of texts behind ``key``, in order, and the bytes of each one's vector."""
+        query = (
+            select(_VECTORS.c.text_hash, func.coalesce(func.length(_VECTORS.c.vector), 0))
+            .where(_VECTORS.c.space_id == space_id, _VECTORS.c.text_hash > key)
+            .order_by(_VECTORS.c.text_hash)
+            .limit(limit)
+        )
+        with self._readers.connect() as connection:
+            return [(row[0], row[1]) for row in connection.execute(query).all()]
+
+    def size(self, space_id: int) -> tuple[int, int]:
+        """Return how many vectors of a space are kept, and their bytes."""
+        query = select(func.count(_VECTORS.c.vector), func.coalesce(func.sum(func.length(_VECTORS.c.vector)), 0))
+        with self._readers.connect() as connection:
+            row = connection.execute(query.where(_VECTORS.c.space_id == space_id)).one()
+        return int(row[0]), int(row[1])
+
+    def forget(self, space_id: int, hashes: Sequence[bytes]) -> None:
+        """Delete the vectors of some texts. They are embedded again where one of them comes back."""
+        with self._writer.begin() as connection:
+            for start in range(0, len(hashes), _LOOKUP_MAX):
+                part = list(hashes[start : start + _LOOKUP_MAX])
+                connection.execute(
+                    delete(_VECTORS).where(_VECTORS.c.space_id == space_id, _VECTORS.c.text_hash.in_(part))
+                )
+
+    def begin_again(self, space_id: int) -> None:
+        """Take back the position of a space: nothing of it counts as embedded any more.
+
+        Its number stays, since a running service may know it.
+        """
+        with self._writer.begin() as connection:
+            connection.execute(_SPACES.update().where(_SPACES.c.id == space_id).values(position=0))
+
+    def release(self) -> None:
+        """Give the pages of deleted vectors back to the file system, in small steps that let others write between.
+
+        A file that was made before this was prepared for keeps them and fills them with new vectors.
+        """
+        with self._writer.connect() as connection:
+            raw = connection.connection.driver_connection
+            assert raw is not None
+            while True:
+                before = raw.execute("PRAGMA freelist_count").fetchone()[0]
+                raw.execute(f"PRAGMA incremental_vacuum({_PAGES_PER_RELEASE})").fetchall()
+                if raw.execute("PRAGMA freelist_count").fetchone()[0] >= before:
+                    break
+            checkpoint(connection, truncate=True)
+
+    def checkpoint(self) -> None:
+        """Copy the WAL into the database file where enough has gathered. For the background: it waits for the disk."""
+        if self._bytes_since_checkpoint >= _CHECKPOINT_BYTES:
+            with self._writer.connect() as connection:
+                checkpoint(connection)
+            self._bytes_since_checkpoint = 0

@@ -1,0 +1,1 @@
+"""Indices built anew beside the live ones: planned, built, checked, made active, and pruned."""

@@ -1,0 +1,1 @@
+"""The ledger once more, as JSONL files per conversation, and the way back."""

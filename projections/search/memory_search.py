@@ -1,0 +1,146 @@
+"""The one door through which the service searches memory: by meaning, by words, or by both.
+
+Both indices are asked at once, the words while the question is being embedded. What they propose is fused (see
+:mod:`domain.fusion`), and only then are the best memories read from the ledger. Where one index cannot be searched, the
+other one's ranking stands, and the result says so: a turn is never answered with nothing because one of them is ill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from dataclasses import dataclass
+
+from domain.errors import EmbeddingError, IndexCatchingUp, IndexUnavailable
+from domain.events import RetrievalMode
+from domain.fusion import Fusion
+from domain.reader import LedgerReader
+from domain.retrieval import Candidate
+from domain.time_range import TimeRange
+from projections.embedding.client import EmbeddingSpace
+from projections.follower import safe_message
+from projections.search.ranking import ByVectors, ranking
+from projections.vectors.memory_index import Found, MemoryIndex
+from projections.words.files import LexicalFiles, LexicalFound
+
+log = logging.getLogger(__name__)
+
+Trouble = EmbeddingError | IndexUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """Candidates, best first, and how they were found. Times in milliseconds.
+
+    ``mode`` is how memory was searched in the end: another than was asked for where ``trouble`` says why. ``fusion`` is
+    None where nothing was fused, ``space`` where the vectors were not asked; ``notice`` is told where that space is not
+    the configured model's.
+    """
+
+    candidates: list[Candidate]
+    mode: RetrievalMode
+    trouble: Trouble | None
+    fusion: Fusion | None
+    space: EmbeddingSpace | None
+    notice: str | None
+    position: int
+    embed_ms: float
+    search_ms: float
+    lexical_ms: float
+
+
+class MemorySearch:
+    """Searches users' memories through both indices. To be used from one event loop."""
+
+    def __init__(
+        self, reader: LedgerReader, index: MemoryIndex, words: LexicalFiles, fusion: Fusion | None = None
+    ) -> None:
+        self._reader = reader
+        self._index = index
+        self._words = words
+        self._fusion = fusion or Fusion()
+        self._catching_up: dict[str, asyncio.Task[None]] = {}
+        self._closing = threading.Event()
+
+    async def search(
+        self, user_id: str, query: str, count: int, mode: RetrievalMode, wanted: TimeRange | None = None
+    ) -> Searched:
+        """Return the ``count`` memories of a user that fit ``query`` best, and ``wanted``, the time that it names.
+
+        Raises an :class:`EmbeddingError` or :class:`IndexUnavailable` where neither index can be searched.
+        """
+        depth = max(self._fusion.depth, count) if mode == "hybrid" else count
+        by_words = asyncio.create_task(self._by_words(user_id, query, depth)) if mode != "dense" else None
+        dense: Found | None = None
+        trouble: Trouble | None = None
+        try:
+            if mode != "lexical":
+                dense = await self._index.search(user_id, query, depth)
+        except (EmbeddingError, IndexUnavailable) as error:
+            trouble = error
+        finally:
+            # Waited for in any case: a thread cannot be called back.
+            lexical, lexical_ms, lexical_trouble = await by_words if by_words is not None else (None, 0.0, None)
+        behind = dense is not None and lexical is not None and lexical.position < dense.position
+        if behind or (trouble is not None and mode == "dense"):
+            # Also where a memory came in meanwhile: both must speak of the same, or the past could not be asked again.
+            lexical, lexical_ms, lexical_trouble = await self._by_words(user_id, query, depth)
+        if dense is None and lexical is None:
+            found = trouble or lexical_trouble
+            assert found is not None
+            raise found
+        ranked = await asyncio.to_thread(
+            ranking,
+            self._reader,
+            user_id,
+            ByVectors(dense.hits, dense.cosines) if dense is not None else None,
+            lexical.hits if lexical is not None else None,
+            self._fusion,
+            count,
+            wanted=wanted,
+        )
+        return Searched(
+            candidates=ranked.candidates,
+            mode="hybrid" if ranked.fusion is not None else "dense" if dense is not None else "lexical",
+            trouble=trouble or lexical_trouble,
+            fusion=ranked.fusion,
+            space=dense.space if dense is not None else None,
+            notice=self._index.notice_of(dense.space) if dense is not None else None,
+            position=dense.position if dense is not None else lexical.position if lexical is not None else 0,
+            embed_ms=dense.embed_ms if dense is not None else 0.0,
+            search_ms=dense.search_ms if dense is not None else 0.0,
+            lexical_ms=lexical_ms,
+        )
+
+    async def close(self) -> None:
+        """Stop what runs in the background."""
+        self._closing.set()
+        await asyncio.gather(*self._catching_up.values(), return_exceptions=True)
+
+    async def _by_words(
+        self, user_id: str, query: str, count: int
+    ) -> tuple[LexicalFound | None, float, IndexUnavailable | None]:
+        """Return what the words found and how long it took, or why they could not be searched."""
+        started = time.perf_counter()
+        try:
+            found = await asyncio.to_thread(self._words.search, user_id, query, count)
+        except IndexUnavailable as error:
+            if isinstance(error, IndexCatchingUp):
+                self._catch_up_later(user_id)
+            return None, 0.0, error
+        return found, (time.perf_counter() - started) * 1000, None
+
+    def _catch_up_later(self, user_id: str) -> None:
+        """Bring a user's words up to the ledger in the background, once per user at a time."""
+        if user_id not in self._catching_up:
+            task = asyncio.get_running_loop().create_task(self._caught_up(user_id))
+            self._catching_up[user_id] = task
+            task.add_done_callback(lambda _task: self._catching_up.pop(user_id, None))
+
+    async def _caught_up(self, user_id: str) -> None:
+        try:
+            await asyncio.to_thread(self._words.catch_up, user_id, stop=self._closing.is_set)
+        except Exception as error:  # noqa: BLE001 - the outermost loop of a background task: logged, tried again when asked
+            log.warning("a lexical index could not be brought up to date: %s", safe_message(error))

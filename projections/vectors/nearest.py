@@ -1,0 +1,156 @@
+"""The nearest rows of a FAISS index, exactly: read whole, or by a coarse look that proves that it missed nothing.
+
+A search reads every vector, so its time is that of reading memory. The coarse look reads half: a row ``x`` is kept in
+eight bits a number as ``c`` with ``x = m + a * c + r``, where ``m`` and ``a`` are the middle and the step of each
+dimension, the same for all rows; of a query ``q`` it takes ``a * q = b * p + t`` with ``p`` in eight bits too. Then
+
+    x.q  =  m.q  +  b (c.p)  +  c.t  +  r.q
+
+The first term is the same for every row, the second is what FAISS computes from whole numbers, and the others are at
+most ``|c| |t|`` and ``|r| |q|`` (Cauchy-Schwarz). So no row that the look leaves out can score higher than the last one
+it returns plus the largest of those: where the wanted rows, scored exactly, lie above that, they are the nearest.
+
+FAISS's Python classes are generated and have attributes that no type knows, hence ``Any``.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # faiss: threads of its own under ours cost 4 to 6 times the time
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from projections.embedding.client import Vectors
+
+Rows = npt.NDArray[np.int64]
+
+_ROWS_FOR_TWO_THREADS = 20_000
+_THREADS = ThreadPoolExecutor(thread_name_prefix="index-search")
+_CHUNK_ROWS = 1024
+_STEPS = 127
+_IN_VAIN_MAX = 8
+_EPSILON = 2.0**-24
+"""Largest relative error of one float32 operation."""
+
+
+def nearest_rows(stored: Any, query: Vectors, wanted: int) -> tuple[Vectors, Rows]:
+    """Return the products and rows of the ``wanted`` nearest, best first; a large index is searched by two threads."""
+    total: int = stored.ntotal
+    if total < _ROWS_FOR_TWO_THREADS or (os.cpu_count() or 1) < 2:
+        products, rows = stored.search(query[np.newaxis, :], wanted)
+        return products[0], rows[0]
+
+    def searched(first: int, end: int) -> tuple[Vectors, Rows]:
+        parameters: Any = faiss.SearchParameters  # its keyword arguments are added at run time
+        part = parameters(sel=faiss.IDSelectorRange(first, end))
+        products, rows = stored.search(query[np.newaxis, :], min(wanted, end - first), params=part)
+        return products[0], rows[0]
+
+    middle = total // 2
+    later = _THREADS.submit(searched, middle, total)
+    halves = (searched(0, middle), later.result())
+    products = np.concatenate([half[0] for half in halves])
+    rows = np.concatenate([half[1] for half in halves])
+    best = np.argsort(-products, kind="stable")[:wanted]
+    return products[best], rows[best]
+
+
+class CoarseLook:
+    """Eight-bit codes of all rows of ``stored``, a flat or fp16 FAISS index that has some and never changes.
+
+    They are derived, so they are kept in memory only: ``nbytes`` of it, a byte for each number of each vector.
+    ``in_vain`` counts looks that proved nothing, as whoever looked tells. Where all vectors crowd in one corner, their
+    scores differ by less than what eight bits may miss, and each such look costs its time on top; so it is
+    ``worthwhile`` only while half of them prove enough. Counts that threads get wrong by one do no harm.
+    """
+
+    def __init__(self, stored: Any) -> None:
+        total, dimensions = stored.ntotal, stored.d
+        low, high = np.full(dimensions, np.inf, np.float32), np.full(dimensions, -np.inf, np.float32)
+        for rows in _chunks(stored):
+            np.minimum(low, rows.min(axis=0), out=low)
+            np.maximum(high, rows.max(axis=0), out=high)
+        self._middle = (low + high) / 2
+        # A dimension that never changes has no width, and any step serves.
+        self._step = np.where(high > low, (high - low) / (2 * _STEPS), 1).astype(np.float32)
+        self._stored = stored
+        codes = np.empty((total, dimensions), np.uint8)
+        residual = length = width = code = 0.0
+        at = 0
+        for rows in _chunks(stored):
+            steps = np.clip(np.rint((rows - self._middle) / self._step), -_STEPS, _STEPS)
+            codes[at : at + len(rows)] = steps + (_STEPS + 1)
+            at += len(rows)
+            code = max(code, _longest(steps))
+            steps *= self._step
+            length, width = max(length, _longest(rows)), max(width, _longest(steps))
+            rows -= self._middle
+            rows -= steps
+            residual = max(residual, _longest(rows))
+        # The float32 operations above and those of a search, each off by at most an epsilon's part of what it yields.
+        rounding = (dimensions + 16) * _EPSILON * (length + width + float(np.linalg.norm(self._middle)))
+        self._residual_max, self._code_max = residual + rounding, code
+        self._index: Any = faiss.IndexScalarQuantizer(
+            dimensions, faiss.ScalarQuantizer.QT_8bit_direct_signed, faiss.METRIC_INNER_PRODUCT
+        )
+        self._index.add_sa_codes(codes)
+        self.nbytes = codes.nbytes
+        self.in_vain = 0
+        self._looks = 0
+
+    @property
+    def worthwhile(self) -> bool:
+        return self.in_vain < _IN_VAIN_MAX or self.in_vain < self._looks // 2
+
+    def nearest(self, query: Vectors, wanted: int, looked_at: int) -> tuple[Rows, float]:
+        """Return the best ``wanted`` of the ``looked_at`` rows that seem nearest, and a score no other row exceeds.
+
+        The score is -inf where there is no other row.
+        """
+        total = self._stored.ntotal
+        seeming, floor = self._seeming(query, min(looked_at, total))
+        if wanted >= len(seeming):
+            return seeming, floor
+        # FAISS multiplies them as they are stored, in a tenth of the time of decoding them first.
+        codes = faiss.rev_swig_ptr(self._stored.codes.data(), total * self._stored.code_size).reshape(total, -1)
+        some = _empty_like(self._stored)
+        some.add_sa_codes(codes[seeming])
+        products, best = some.search(query[np.newaxis, :], wanted)
+        return seeming[best[0]], max(floor, float(products[0, -1]))
+
+    def _seeming(self, query: Vectors, count: int) -> tuple[Rows, float]:
+        scaled = query.astype(np.float64) * self._step
+        step = float(np.abs(scaled).max()) / _STEPS or 1.0
+        # FAISS cuts a query for such codes down to eight bits by itself, so it has to be given one that fits.
+        steps = np.rint(scaled / step)
+        self._looks += 1
+        products, rows = nearest_rows(self._index, steps.astype(np.float32), count)
+        if count == self._stored.ntotal:
+            return rows, -np.inf
+        missed = self._residual_max * float(np.linalg.norm(query))
+        missed += self._code_max * float(np.linalg.norm(scaled - step * steps))
+        floor = step * float(products[-1]) + float(np.dot(self._middle.astype(np.float64), query))
+        return rows, floor + missed
+
+
+def _empty_like(stored: Any) -> Any:
+    """Return an index that stores vectors in the same way, without any."""
+    if isinstance(stored, faiss.IndexFlat):
+        return faiss.IndexFlatIP(stored.d)
+    return faiss.IndexScalarQuantizer(stored.d, stored.sq.qtype, faiss.METRIC_INNER_PRODUCT)
+
+
+def _chunks(stored: Any) -> Any:
+    """Yield all rows in order, float32 of shape (some, dimensions)."""
+    for first in range(0, stored.ntotal, _CHUNK_ROWS):
+        yield stored.reconstruct_n(first, min(_CHUNK_ROWS, stored.ntotal - first))
+
+
+def _longest(rows: Vectors) -> float:
+    return float(np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64).max()))

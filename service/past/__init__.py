@@ -1,0 +1,1 @@
+"""Answers of the past: explained, searched for again, and put through other settings."""
