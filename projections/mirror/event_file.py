@@ -63,8 +63,8 @@ def event_of(line: str) -> StoredEvent:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise MirrorLineCorrupt(f"not a line of the mirror ({len(line)} characters): delete the file") from None
     # Of a blanked event the salt is gone too: that nothing but its envelope is left is all that can be checked.
-    blanked = is_blanked(stored) and stand_in == stored.recorded_at
-    if not blanked and stored.payload_hash != chain.payload_hash(stored.salt, stored.payload):
+    intact = is_blanked(stored) or stored.payload_hash == chain.payload_hash(stored.salt, stored.payload)
+    if not intact or stand_in != stored.recorded_at:
         raise MirrorLineCorrupt(f"event {shown(columns.get('event_id'))} was changed in the mirror: delete the file")
     return stored
 

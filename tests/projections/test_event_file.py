@@ -80,6 +80,12 @@ class TestLines:
         assert json.loads(line_of(row))["ts"] == row.recorded_at
         assert event_of(line_of(row)) == row
 
+    def test_that_time_too_cannot_be_changed(self) -> None:
+        fields = json.loads(line_of(stored({"summary": "s"})))
+        for changed in ({**fields, "ts": "2026-01-02T03:04:06Z"}, {k: v for k, v in fields.items() if k != "ts"}):
+            with pytest.raises(MirrorLineCorrupt, match="was changed in the mirror"):
+                event_of(json.dumps(changed))
+
     @settings(deadline=None, max_examples=100)
     @given(st.dictionaries(KEYS | st.just("ts"), JSON, max_size=5))
     def test_any_payload_comes_back(self, payload: dict[str, object]) -> None:
