@@ -55,10 +55,10 @@ def event_of(line: str) -> StoredEvent:
         fields = json.loads(line)
         columns = fields.pop("event")
         stored = StoredEvent(**columns, payload=chain.canonical(fields))
-        if stored.payload_hash == chain.payload_hash(stored.salt, stored.payload):
+        if "ts" in fields and stored.payload_hash == chain.payload_hash(stored.salt, stored.payload):
             return stored
         # The time of recording stands in for a ``ts`` that the payload does not have; the hash tells which it is.
-        stand_in = fields.pop("ts", None)
+        stand_in = fields.pop("ts")
         stored = StoredEvent(**columns, payload=chain.canonical(fields))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise MirrorLineCorrupt(f"not a line of the mirror ({len(line)} characters): delete the file") from None
