@@ -24,6 +24,8 @@ _BUSY_TIMEOUT_MS = 60_000
 _CHECKPOINT_TIMEOUT_MS = 10_000
 """How long emptying the WAL waits for readers. Whoever appends waits for it."""
 _READERS_MAX = 16
+_MAPPED_BYTES = 64 * 1024 * 1024
+"""Of a file read without copying, by each connection: it counts as memory of the process, though it can be taken back."""
 _LOCK_PATIENCE_S = 0.5
 
 
@@ -80,7 +82,7 @@ def open_engine(
             cursor.execute("PRAGMA query_only=ON")
         # The writer checkpoints by itself between batches: an automatic checkpoint would run inside somebody's commit.
         cursor.execute("PRAGMA wal_autocheckpoint=0")
-        cursor.execute("PRAGMA mmap_size=268435456")
+        cursor.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
         cursor.close()
 
     if writer:

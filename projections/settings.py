@@ -47,7 +47,7 @@ class ProjectionSettings(StorageSettings):
     emb_concurrency: int = Field(default=4, ge=1, le=256, description="embedding requests of a rebuild at once")
     index_storage: Literal["fp16", "fp32"] = Field(default="fp16", description="how a number of a vector is stored")
     index_cache_mb: int = Field(
-        default=2048, ge=1, description="memory for users' indices; least recently used go first"
+        default=512, ge=1, description="memory for users' indices; least recently used go first"
     )
 
     @property

@@ -29,6 +29,8 @@ _FORMAT = 1
 _POSTINGS_MAX = 4000
 """Texts that a search scores, at some 0.5 µs each."""
 _BUSY_TIMEOUT_S = 10.0
+_PAGE_CACHE_KIB = 512
+"""A quarter of SQLite's default: many users' files are open at once, and the system caches their pages, too."""
 _PRIMARY_CODE = 0xFF
 _NOT_THE_FILE = frozenset({5, 6, 7, 8, 13, 14})
 """SQLite's codes for a file that is busy, locked, read-only or cannot be opened, a full disk and no memory left."""
@@ -107,6 +109,7 @@ class LexicalIndex:
             connection.execute("PRAGMA journal_mode=WAL").close()
             connection.execute("PRAGMA synchronous=NORMAL").close()
             connection.execute("PRAGMA wal_autocheckpoint=0").close()
+            connection.execute(f"PRAGMA cache_size=-{_PAGE_CACHE_KIB}").close()
             index = cls(connection)
             on_failure.pop_all()
         return index

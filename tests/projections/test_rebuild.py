@@ -8,8 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -186,13 +187,25 @@ def started(env: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def kept_vectors(env: dict[str, str]) -> int:
+    """Return how many vectors the cache holds."""
+    path = Path(env["STORAGE_DIR"]) / "vectors.sqlite3"
+    with closing(DRIVER.connect(path)) as cache:
+        return int(cache.execute("SELECT count(*) FROM vectors").fetchone()[0])
+
+
 def kill_after(answered: int, env: dict[str, str], upstream: ScriptedUpstream) -> None:
     """Kill a rebuild when so many of its requests are answered and stored, and two more are under way."""
     upstream.forget_calls()
+    before = kept_vectors(env)
     upstream.fail("embed", Fault(), *[Fault()] * answered)
     upstream.fail_always("embed", Fault(hang_s=UNTIL_RELEASED))
     with started(env) as process:
         upstream.wait_for("embed", 1 + answered + 2, timeout=60)
+        # Vectors are stored while the next requests are under way.
+        deadline = time.monotonic() + 60
+        while kept_vectors(env) < before + 4 * answered and time.monotonic() < deadline:
+            time.sleep(0.01)
         process.kill()
     # Both must be seen to be broken off before anything is let go, or it would be answered to nobody.
     upstream.wait_for("embed", 1 + answered + 2, ended=True)
