@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.score_gate import asks_the_same, rule_for, score_rule
+from domain.score_gate import SPREAD_MIN, asks_the_same, rule_for, score_rule
 from tests.memories import memory, ranked
 
 FUSED = (2.1, 1.9, 0.2, 0.1, 0.0, -0.1)
@@ -53,6 +53,13 @@ def test_the_rule_is_made_of_the_scores_that_order_the_candidates() -> None:
     rule = rule_for("?", candidates, "hybrid", None)
     assert rule.scale == "fused"
     assert [rule.keeps(candidate) for candidate in candidates] == [True, True, False, False, False, False]
+
+
+@given(SCORES)
+def test_a_short_list_found_by_words_alone_is_kept_whole(scores: list[float]) -> None:
+    rule = score_rule(scores, None, "bm25")
+    kept = [score for score in scores if score >= rule.threshold]
+    assert (kept == scores) if len(scores) < SPREAD_MIN else (max(scores) in kept)
 
 
 def test_the_question_asked_before_does_not_push_out_the_fact() -> None:
