@@ -25,7 +25,7 @@ _CHECKPOINT_TIMEOUT_MS = 10_000
 """How long emptying the WAL waits for readers. Whoever appends waits for it."""
 _READERS_MAX = 16
 _MAPPED_BYTES = 64 * 1024 * 1024
-"""Of a file, read by each connection without copying it. The process is said to hold it, though it can be taken back."""
+"""Read by each connection without copying: counted as memory of the process, though it can be taken back."""
 _LOCK_PATIENCE_S = 0.5
 
 
