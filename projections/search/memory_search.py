@@ -18,7 +18,7 @@ from domain.events import RetrievalMode
 from domain.fusion import Fusion
 from domain.reader import LedgerReader
 from domain.retrieval import Candidate
-from domain.time_range import TimeRange
+from domain.times.time_range import TimeRange
 from projections.embedding.client import EmbeddingSpace
 from projections.follower import safe_message
 from projections.search.ranking import ByVectors, ranking

@@ -13,7 +13,7 @@ from domain.events import RetrievalMode
 from domain.fusion import Fusion
 from domain.reader import LedgerReader
 from domain.retrieval import Candidate
-from domain.time_range import TimeRange
+from domain.times.time_range import TimeRange
 from projections.embedding.client import EmbeddingSpace
 from projections.search.past_vectors import PastVectors
 from projections.search.ranking import ByVectors, ranking

@@ -13,8 +13,8 @@ from domain.memory import Memory
 from domain.reader import LedgerReader
 from domain.retrieval import Candidate
 from domain.statements import LATEST
-from domain.time_preference import prefer
-from domain.time_range import TimeRange
+from domain.times.preference import prefer
+from domain.times.time_range import TimeRange
 from projections.vectors.user_index import Hit
 from projections.words.index import LexicalHit
 
@@ -62,7 +62,7 @@ def ranking(
 ) -> Ranking:
     """Return the ``count`` best of what was found, as their memories stood ``as_of`` a position; None was not asked.
 
-    ``wanted`` is the time that the question names: memories of that time gain (see :mod:`domain.time_preference`).
+    ``wanted`` is the time that the question names: memories of that time gain (see :mod:`domain.times.preference`).
     """
     by_vectors = _places(dense.hits) if dense is not None else {}
     by_words = _places(lexical) if lexical is not None else {}

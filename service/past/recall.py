@@ -18,7 +18,7 @@ from domain.errors import EmbeddingError
 from domain.events import EmbeddingModelActivated, RetrievalMode
 from domain.past import Change, PastReader
 from domain.retrieval import Candidate
-from domain.time_range import TimeRange, time_range
+from domain.times.time_range import TimeRange, time_range
 from projections.embedding.cache import VectorCache
 from projections.embedding.client import EmbeddingClient, EmbeddingSpace
 from projections.search.past_memory import PastMemory

@@ -24,7 +24,7 @@ from domain.past import PastReader
 from domain.prompt_again import memory_from
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window, split
-from domain.time_range import time_range
+from domain.times.time_range import time_range
 from projections.search.past_memory import PastMemory
 from service.decide import Decider
 from service.knobs import Knobs

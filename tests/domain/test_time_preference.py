@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.time_preference import EDGE, MARGIN_MAX, MARGIN_MIN, SHARE, nearness, prefer
-from domain.time_range import TimeRange
+from domain.times.preference import EDGE, MARGIN_MAX, MARGIN_MIN, SHARE, nearness, prefer
+from domain.times.time_range import TimeRange
 
 MAY = TimeRange(datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC), "in May")
 A_DAY = TimeRange(datetime(2026, 5, 7, tzinfo=UTC), datetime(2026, 5, 8, tzinfo=UTC), "on 7 May")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from domain.time_range import QUESTION_CHARS_MAX, TIMES_MAX, TimeRange, time_range
+from domain.times.time_range import QUESTION_CHARS_MAX, TIMES_MAX, TimeRange, time_range
 
 NOW = datetime(2026, 11, 24, 10, 30, tzinfo=UTC)
 """A Tuesday."""

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from domain.fusion import Fusion
 from domain.ledger import Ledger
-from domain.time_range import TimeRange
+from domain.times.time_range import TimeRange
 from projections.search.ranking import ranking
 from projections.words.index import LexicalHit
 from tests.ledgers import START, STREAM, record_turn

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-from domain.calendar_spans import (
+from domain.times.spans import (
     DAY,
     WEEK,
     Span,
@@ -29,7 +29,7 @@ from domain.calendar_spans import (
     weekend_of,
     year_of,
 )
-from domain.time_words import Moment, Reading, Rule
+from domain.times.words import Moment, Reading, Rule
 
 _DIGITS = "零一二三四五六七八九"
 _WEEKDAYS = "一二三四五六日"

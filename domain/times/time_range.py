@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
-from domain import time_chinese, time_english
 from domain.clock import iso
 from domain.events import JsonObject
-from domain.time_words import Moment, Named, read_all
+from domain.times import chinese, english
+from domain.times.words import Moment, Named, read_all
 
 QUESTION_CHARS_MAX = 500
 TIMES_MAX = 8
@@ -50,16 +50,16 @@ def time_range(question: str, now: datetime) -> TimeRange | None:
     """
     if len(question) > QUESTION_CHARS_MAX:
         return None
-    english = time_english.HINT.search(question) is not None
-    chinese = time_chinese.HINT.search(question) is not None
-    if not (english or chinese):
+    in_english = english.HINT.search(question) is not None
+    in_chinese = chinese.HINT.search(question) is not None
+    if not (in_english or in_chinese):
         return None
     moment = Moment(
         now,
-        looks_back=bool(time_english.LOOKS_BACK.search(question) or time_chinese.LOOKS_BACK.search(question)),
-        looks_ahead=bool(time_english.LOOKS_AHEAD.search(question) or time_chinese.LOOKS_AHEAD.search(question)),
+        looks_back=bool(english.LOOKS_BACK.search(question) or chinese.LOOKS_BACK.search(question)),
+        looks_ahead=bool(english.LOOKS_AHEAD.search(question) or chinese.LOOKS_AHEAD.search(question)),
     )
-    rules = (*(time_english.RULES if english else ()), *(time_chinese.RULES if chinese else ()))
+    rules = (*(english.RULES if in_english else ()), *(chinese.RULES if in_chinese else ()))
     named = list(islice(read_all(question, rules, moment), TIMES_MAX + 1))
     if len(named) > TIMES_MAX:
         return None

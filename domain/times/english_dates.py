@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-from domain.calendar_spans import Span, date_begun, day_of, month_of
+from domain.times.spans import Span, date_begun, day_of, month_of
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 

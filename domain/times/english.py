@@ -8,7 +8,18 @@ from __future__ import annotations
 
 import re
 
-from domain.calendar_spans import (
+from domain.times.english_dates import (
+    DATE,
+    MONTH,
+    MONTH_WRITTEN_OUT,
+    YEAR,
+    is_surely_a_date,
+    month_in,
+    month_number,
+    read_date,
+    year_in,
+)
+from domain.times.spans import (
     DAY,
     SATURDAY,
     WEEK,
@@ -29,18 +40,7 @@ from domain.calendar_spans import (
     weekend_of,
     year_of,
 )
-from domain.english_dates import (
-    DATE,
-    MONTH,
-    MONTH_WRITTEN_OUT,
-    YEAR,
-    is_surely_a_date,
-    month_in,
-    month_number,
-    read_date,
-    year_in,
-)
-from domain.time_words import Moment, Reading, Rule
+from domain.times.words import Moment, Reading, Rule
 
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")

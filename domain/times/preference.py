@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from domain.time_range import TimeRange
+from domain.times.time_range import TimeRange
 
 SHARE = 0.5
 EDGE = 0.5

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from domain.calendar_spans import Span
+from domain.times.spans import Span
 
 
 @dataclass(frozen=True, slots=True)
