@@ -117,12 +117,14 @@ class CoarseLook:
         seeming, floor = self._seeming(query, min(looked_at, total))
         if wanted >= len(seeming):
             return seeming, floor
-        # FAISS multiplies them as they are stored, in a tenth of the time of decoding them first.
-        codes = faiss.rev_swig_ptr(self._stored.codes.data(), total * self._stored.code_size).reshape(total, -1)
-        some = _empty_like(self._stored)
-        some.add_sa_codes(codes[seeming])
-        products, best = some.search(query[np.newaxis, :], wanted)
-        return seeming[best[0]], max(floor, float(products[0, -1]))
+        # Marked where they lie: to gather them first takes ten times as long as to score them.
+        marks = np.zeros(total, np.bool_)
+        marks[seeming] = True
+        marked: Any = faiss.IDSelectorBitmap  # its arguments are made fit at run time, as those of the parameters
+        parameters: Any = faiss.SearchParameters
+        only = parameters(sel=marked(np.packbits(marks, bitorder="little")))
+        products, rows = self._stored.search(query[np.newaxis, :], wanted, params=only)
+        return rows[0], max(floor, float(products[0, -1]))
 
     def _seeming(self, query: Vectors, count: int) -> tuple[Rows, float]:
         scaled = query.astype(np.float64) * self._step
@@ -137,13 +139,6 @@ class CoarseLook:
         missed += self._code_max * float(np.linalg.norm(scaled - step * steps))
         floor = step * float(products[-1]) + float(np.dot(self._middle.astype(np.float64), query))
         return rows, floor + missed
-
-
-def _empty_like(stored: Any) -> Any:
-    """Return an index that stores vectors in the same way, without any."""
-    if isinstance(stored, faiss.IndexFlat):
-        return faiss.IndexFlatIP(stored.d)
-    return faiss.IndexScalarQuantizer(stored.d, stored.sq.qtype, faiss.METRIC_INNER_PRODUCT)
 
 
 def _chunks(stored: Any) -> Any:
