@@ -57,11 +57,11 @@ class Run:
 def main() -> None:
     """Measure and print; end with status 1 where a limit is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rebuild", description=__doc__)
-    parser.add_argument("--memories", type=int, default=20_000)
-    parser.add_argument("--users", type=int, default=20)
+    parser.add_argument("--memories", type=int, default=100_000)
+    parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--dims", type=int, default=384)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--embed-memories", type=int, default=2000, help="memories of the run from an endpoint")
+    parser.add_argument("--embed-memories", type=int, default=8000, help="memories of the run from an endpoint")
     parser.add_argument("--embed-ms", type=float, default=50.0, help="what the endpoint takes for a request")
     parser.add_argument("--storage", type=Path, help="make the histories here once and keep them")
     given = parser.parse_args()
