@@ -29,7 +29,7 @@ def module_upstream() -> Any:
 
 @pytest.fixture(scope="module")
 def service_settings() -> dict[str, object]:
-    return {"openai_api_key": CANARY_KEY, "request_bytes_max": 100_000, "emb_timeout_s": 0.5, "summary_attempts": 1}
+    return {"openai_api_key": CANARY_KEY, "request_bytes_max": 100_000, "emb_timeout_s": 2.0, "summary_attempts": 1}
 
 
 def openai_error(service: Running, response: httpx2.Response, status: int) -> dict[str, Any]:

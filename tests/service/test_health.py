@@ -14,7 +14,7 @@ from tests.upstream import Fault, Kind
 
 @pytest.fixture(scope="module")
 def service_settings() -> dict[str, object]:
-    return {"emb_timeout_s": 0.5, "openai_api_key": "sk-hidden"}
+    return {"emb_timeout_s": 5.0, "openai_api_key": "sk-hidden"}
 
 
 def test_all_is_well(service: Running) -> None:

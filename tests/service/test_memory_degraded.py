@@ -19,7 +19,7 @@ QUESTION = "What is the name of my dog?"
 
 @pytest.fixture(scope="module")
 def service_settings() -> dict[str, object]:
-    return {"emb_timeout_s": 0.5}
+    return {"emb_timeout_s": 2.0}
 
 
 @contextmanager

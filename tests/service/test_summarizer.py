@@ -17,7 +17,7 @@ DOG = "My dog is called Bruno."
 
 @pytest.fixture(scope="module")
 def service_settings() -> dict[str, object]:
-    return {"summary_attempts": 2, "summary_timeout_s": 0.5}
+    return {"summary_attempts": 2, "summary_timeout_s": 2.0}
 
 
 def test_it_is_made_of_the_exchange_and_caused_by_its_turn(service: Running, user: str) -> None:
