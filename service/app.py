@@ -22,7 +22,7 @@ from service.settings import ServiceSettings
 log = logging.getLogger(__name__)
 
 _ALLOCATIONS_PER_COLLECTION = 10_000
-"""A turn makes some ten thousand objects and keeps few: looked through every 700, as by default, they cost 2 ms."""
+"""A turn makes some ten thousand objects and keeps few: to look through every 700, the default, takes a millisecond."""
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
