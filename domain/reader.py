@@ -10,8 +10,9 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import and_, bindparam, func, select, tuple_
+from sqlalchemy import Row, and_, bindparam, func, select, tuple_
 
 from domain.chain import GENESIS
 from domain.events import (
@@ -405,15 +406,11 @@ class LedgerReader(Reader):
 
     def active_embedding_model(self, user_id: str) -> EmbeddingModelActivated | None:
         """Return what was activated last for this user or for everybody, None when nothing ever was."""
-        rows = self._all(ACTIVE_MODEL, user_id=user_id)
-        payload = event_of(rows[0]).payload if rows else None
-        return payload if isinstance(payload, EmbeddingModelActivated) else None
+        return _activation(self._all(ACTIVE_MODEL, user_id=user_id))
 
     def activation_at(self, position: int) -> EmbeddingModelActivated | None:
         """Return what the event at a position activated, None where it is no such event."""
-        rows = self._all(select(EVENTS).where(EVENTS.c.position == position))
-        payload = event_of(rows[0]).payload if rows else None
-        return payload if isinstance(payload, EmbeddingModelActivated) else None
+        return _activation(self._all(select(EVENTS).where(EVENTS.c.position == position)))
 
     def active_prompts(self) -> PromptsActivated | None:
         """Return the prompts activated last, None when none ever were."""
@@ -433,3 +430,8 @@ class LedgerReader(Reader):
 def scores_of(candidate: CandidateFound) -> Scores:
     """Return how well a candidate fitted its question."""
     return Scores(candidate.score, candidate.dense_score, candidate.lexical_score)
+
+
+def _activation(rows: Sequence[Row[Any]]) -> EmbeddingModelActivated | None:
+    payload = event_of(rows[0]).payload if rows else None
+    return payload if isinstance(payload, EmbeddingModelActivated) else None

@@ -122,6 +122,7 @@ class MemoryIndex:
         client = self._active.activated_at(standing.activated_at)
         if client is None:
             return None
+        # An index of somebody erased is gone by now, so a held one that has read the newest event is whole.
         index = self.held.get_held((user_id, client.space))
         if index is not None and 0 < standing.facets_at <= index.position:
             return client, index, []

@@ -51,17 +51,13 @@ class OpenIndices(Generic[K, V]):
 
         Two threads may load the same one at the same time; both get the one that was first.
         """
-        with self._lock:
-            index = self._held.get(key)
-        if index is None:
-            index = load()
+        index = self.get_held(key)
+        if index is not None:
+            return index
+        index = load()
         with self._lock:
             index = self._held.setdefault(key, index)
-            self._held.move_to_end(key)
-            self._count(key, index.nbytes + _OVERHEAD_BYTES)
-            while self.nbytes > self._bytes_max and len(self._held) > 1:
-                oldest, _ = self._held.popitem(last=False)
-                self._count(oldest, 0)
+            self._used(key, index)
             return index
 
     def get_held(self, key: K) -> V | None:
@@ -69,8 +65,7 @@ class OpenIndices(Generic[K, V]):
         with self._lock:
             index = self._held.get(key)
             if index is not None:
-                self._held.move_to_end(key)
-                self._count(key, index.nbytes + _OVERHEAD_BYTES)
+                self._used(key, index)
             return index
 
     def drop(self, key: K, index: V) -> None:
@@ -87,6 +82,14 @@ class OpenIndices(Generic[K, V]):
         for key, index in held:
             if not stands(key, index):
                 self.drop(key, index)
+
+    def _used(self, key: K, index: V) -> None:
+        """Take a held index's size anew, and make room where it has grown."""
+        self._held.move_to_end(key)
+        self._count(key, index.nbytes + _OVERHEAD_BYTES)
+        while self.nbytes > self._bytes_max and len(self._held) > 1:
+            oldest, _ = self._held.popitem(last=False)
+            self._count(oldest, 0)
 
     def _count(self, key: K, nbytes: int) -> None:
         self.nbytes += nbytes - self._counted.pop(key, 0)
