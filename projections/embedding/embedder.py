@@ -43,6 +43,7 @@ class Embedder:
         self._cache = cache
         self._batch = batch
         self._timeout_s = timeout_s
+        self.concurrency = concurrency
         self._under_way = asyncio.Semaphore(concurrency)
 
     async def embed_missing(self, texts: Sequence[str]) -> int:

@@ -83,15 +83,14 @@ async def embed_texts(
     user_id: str | None,
     after: int,
     batch: int,
-    concurrency: int,
 ) -> Embedded:
     """Embed what is missing of the events behind ``after``, of one user or of all.
 
-    ``concurrency`` requests are under way at once; as many batches more wait or are stored.
+    As many requests are under way at once as the embedder allows; as many batches more wait or are stored.
     Raises :class:`EmbeddingUnavailable` when the endpoint stays away and :class:`EmbeddingMisfit` when it is not the
     right one; what was embedded until then is kept.
     """
-    run = _Run(cache, embedder, batch, concurrency, moves_position=user_id is None)
+    run = _Run(cache, embedder, batch, moves_position=user_id is None)
     done = Embedded(0, after)
     total = await asyncio.to_thread(ledger.reader.count_facets, user_id, after)
     try:
@@ -116,15 +115,13 @@ async def embed_texts(
 class _Run:
     """Requests under way, and how far everything is done. Batches are numbered in the order they are filled."""
 
-    def __init__(
-        self, cache: VectorCache, embedder: Embedder, batch: int, concurrency: int, *, moves_position: bool
-    ) -> None:
+    def __init__(self, cache: VectorCache, embedder: Embedder, batch: int, *, moves_position: bool) -> None:
         self.embedded = 0
         self._cache = cache
         self._embedder = embedder
         self._batch = batch
         # Twice as many as requests: while the vectors of some are stored, the next are under way.
-        self._free = asyncio.Semaphore(2 * concurrency)
+        self._free = asyncio.Semaphore(2 * embedder.concurrency)
         self._moves_position = moves_position
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None

@@ -165,7 +165,6 @@ class _Generation:
             user_id=user_id,
             after=after,
             batch=self._settings.emb_batch,
-            concurrency=self._settings.emb_concurrency,
         )
         self.embedded.texts += done.texts
         self.embedded.position = max(self.embedded.position, done.position)
