@@ -64,3 +64,13 @@ def test_what_is_dropped_is_loaded_again_and_another_stays() -> None:
     open_indices.drop("ann", first)
     assert (len(open_indices), open_indices.nbytes) == (0, 0)
     assert open_indices.get("ann", lambda: Growing(1)) is not first
+
+
+def test_one_that_has_grown_makes_room_whoever_asks_for_it() -> None:
+    open_indices: OpenIndices[str, Growing] = OpenIndices(20_000)
+    grows = open_indices.get("ann", lambda: Growing(1000))
+    open_indices.get("bob", lambda: Growing(1000))
+    grows.nbytes = 18_000
+    assert open_indices.get_held("ann") is grows
+    assert list(open_indices) == ["ann"]
+    assert open_indices.get_held("bob") is None
