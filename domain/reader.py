@@ -31,6 +31,7 @@ from domain.events import (
 from domain.identity import StreamId
 from domain.memory import FacetText, Memory, Scores
 from domain.neighbours import Neighbour, placed
+from domain.prepared import as_list
 from domain.reading import Reader, StoredEvent, of_stream
 from domain.schema import EVENTS
 from domain.statements import (
@@ -46,6 +47,7 @@ from domain.statements import (
     NEIGHBOURS,
     POSITIONS_BESIDE,
     RECENT_TURNS,
+    RECENT_TURNS_BEFORE,
     STANDING,
     TURN,
     event_of,
@@ -210,12 +212,16 @@ class LedgerReader(Reader):
         """
         if limit == 0:
             return []
-        query = RECENT_TURNS
-        if before_turn is not None:
-            query = query.where(func.json_extract(TURN.c.payload, "$.turn_id") < before_turn)
-        rows = self._all(
-            query, user_id=stream.user_id, conversation_id=stream.conversation_id, count=limit, as_of=as_of
-        )
+        asked: dict[str, object] = {
+            "user_id": stream.user_id,
+            "conversation_id": stream.conversation_id,
+            "count": limit,
+            "as_of": as_of,
+        }
+        if before_turn is None:
+            rows = self._run(RECENT_TURNS, **asked)
+        else:
+            rows = self._run(RECENT_TURNS_BEFORE, **asked, before_turn=before_turn)
         return [memory_of(row) for row in reversed(rows)]
 
     def memories(self, user_id: str, positions: Sequence[int], *, as_of: int = LATEST) -> dict[int, Memory]:
@@ -225,7 +231,7 @@ class LedgerReader(Reader):
         """
         if not positions:
             return {}
-        rows = self._all(MEMORIES, user_id=user_id, positions=list(positions), as_of=as_of)
+        rows = self._run(MEMORIES, user_id=user_id, positions=as_list(positions), as_of=as_of)
         return {row.position: memory_of(row) for row in rows}
 
     def neighbours(self, user_id: str, positions: Sequence[int], reach: int, *, as_of: int = LATEST) -> list[Memory]:
@@ -236,7 +242,7 @@ class LedgerReader(Reader):
         """
         if not positions or reach == 0:
             return []
-        rows = self._all(NEIGHBOURS, user_id=user_id, positions=list(positions), reach=reach, as_of=as_of)
+        rows = self._run(NEIGHBOURS, user_id=user_id, positions=as_list(positions), reach=reach, as_of=as_of)
         return [memory_of(row) for row in rows]
 
     def belongs(self, user_id: str, position: int) -> bool:
@@ -259,7 +265,7 @@ class LedgerReader(Reader):
         """
         if not positions:
             return {}
-        rows = self._all(POSITIONS_BESIDE, positions=list(positions), as_of=as_of)
+        rows = self._run(POSITIONS_BESIDE, positions=as_list(positions), as_of=as_of)
         return {
             row[0]: tuple(
                 tuple(position for position in row[at : at + 2] if position is not None)
@@ -349,20 +355,20 @@ class LedgerReader(Reader):
         """
         changes: list[FacetText] = []
         if user_id is None:
-            rows = self._all(FACETS, after=after, count=limit, as_of=as_of)
+            rows = self._run(FACETS, after=after, count=limit, as_of=as_of)
         else:
-            rows = self._all(FACETS_OF_USER, after=after, count=limit, user_id=user_id, as_of=as_of)
+            rows = self._run(FACETS_OF_USER, after=after, count=limit, user_id=user_id, as_of=as_of)
         for row in rows:
             changes += facet_changes(row)
         return changes, (rows[-1].position if rows else after)
 
     def facets_at(self, user_id: str) -> int:
         """Return the position of the newest event that :meth:`facet_texts` has of this user, 0 where it has none."""
-        return int(self._all(FACETS_AT, user_id=user_id)[0].facets_at)
+        return int(self._run(FACETS_AT, user_id=user_id)[0].facets_at)
 
     def standing(self, user_id: str) -> Standing:
         """Return how far this user's memory and what it depends on have gone, in one look."""
-        row = self._all(STANDING, user_id=user_id)[0]
+        row = self._run(STANDING, user_id=user_id)[0]
         return Standing(row.facets_at, row.activated_at, Erasures(row.begun, row.unfinished))
 
     def count_facets(self, user_id: str | None, after: int = 0) -> int:
@@ -423,7 +429,7 @@ class LedgerReader(Reader):
         """Return this user's conversations of which a turn is remembered, the one used last first."""
         return [
             ConversationSummary(row.conversation_id, row.turns, datetime.fromisoformat(row.last_ts), row.title)
-            for row in self._all(CONVERSATIONS, user_id=user_id, count=limit, as_of=LATEST)
+            for row in self._run(CONVERSATIONS, user_id=user_id, count=limit, as_of=LATEST)
         ]
 
 

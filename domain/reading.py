@@ -17,7 +17,9 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from domain.errors import LedgerReadFailed
 from domain.identity import StreamId
+from domain.prepared import Prepared
 from domain.schema import EVENTS
+from domain.sqlite import DRIVER
 
 IDS_PER_READ = 500
 """Values given to one statement: of more, the statement itself would grow large."""
@@ -57,6 +59,18 @@ class Reader:
                 return connection.execute(query, values).all()
         except DatabaseError as error:
             raise LedgerReadFailed(f"the ledger cannot be read ({error.orig})") from None
+
+    def _run(self, statement: Prepared, **values: object) -> list[Any]:
+        """Return the rows of a prepared statement."""
+        try:
+            connection = self._engine.raw_connection()
+            try:
+                return statement.rows(connection.driver_connection, values)
+            finally:
+                connection.close()
+        except (DatabaseError, DRIVER.DatabaseError) as error:
+            said = error.orig if isinstance(error, DatabaseError) else error
+            raise LedgerReadFailed(f"the ledger cannot be read ({said})") from None
 
 
 def of_stream(stream: StreamId) -> ColumnElement[bool]:

@@ -59,6 +59,7 @@ def open_engine(
         poolclass=pool.QueuePool,
         pool_size=1 if writer else _READERS_MAX,
         max_overflow=0,
+        pool_use_lifo=True,  # the connection used last has its statements and its pages at hand
         # A reader's statements each see one snapshot; a transaction around each would be two more round trips.
         pool_reset_on_return="rollback" if writer else None,
         connect_args={"check_same_thread": False, "timeout": _BUSY_TIMEOUT_MS / 1000},

@@ -31,6 +31,7 @@ from domain.events import (
 )
 from domain.identity import SYSTEM_ID
 from domain.memory import FacetText, Memory, exchange_text
+from domain.prepared import Prepared, each_of
 from domain.schema import EVENTS
 
 TURN = EVENTS.alias("turn")
@@ -38,6 +39,11 @@ TURN = EVENTS.alias("turn")
 LATEST = 2**62
 """``as_of`` for the memory of today. A question can also be asked as of an earlier position of the ledger."""
 _AS_OF: BindParameter[int] = bindparam("as_of", LATEST)
+
+
+def _text(constant: str) -> ColumnElement[str]:
+    # Not as a parameter: with ten of them, giving them takes longer than the question.
+    return literal_column(f"'{constant}'")
 
 
 def _position_of_newest(event_type: str, memory: ColumnElement[Any], user: ColumnElement[Any]) -> ScalarSelect[Any]:
@@ -56,33 +62,49 @@ _NEWEST_SUMMARY = func.coalesce(
 )
 _FORGOTTEN = _position_of_newest(MemoryForgotten.type, TURN.c.event_id, TURN.c.user_id).is_not(None)
 _SUMMARISED = EVENTS.alias("summarised")
-REMEMBERED: Select[Any] = (
-    select(
-        TURN.c.position,
-        TURN.c.event_id,
-        TURN.c.conversation_id,
-        TURN.c.schema_version,
-        TURN.c.payload,
-        _SUMMARISED.c.schema_version.label("summary_version"),
-        _SUMMARISED.c.payload.label("summary"),
-        _SUMMARISED.c.type.label("summary_type"),
-        _SUMMARISED.c.position.label("summary_position"),
+
+
+def _remembered(event_type: ColumnElement[str]) -> Select[Any]:
+    """Select remembered turns with their newest summaries; ``event_type`` is how the type of ``TURN`` is looked at."""
+    return (
+        select(
+            TURN.c.position,
+            TURN.c.event_id,
+            TURN.c.conversation_id,
+            TURN.c.schema_version,
+            TURN.c.payload,
+            _SUMMARISED.c.schema_version.label("summary_version"),
+            _SUMMARISED.c.payload.label("summary"),
+            _SUMMARISED.c.type.label("summary_type"),
+            _SUMMARISED.c.position.label("summary_position"),
+        )
+        .select_from(TURN)
+        .outerjoin(_SUMMARISED, _SUMMARISED.c.position == _NEWEST_SUMMARY)
+        # "+ 0" keeps the planner from walking all of a user's turns in search of a position that nearly all are below.
+        .where(event_type == TurnRecorded.type, TURN.c.position + 0 <= _AS_OF, ~_FORGOTTEN)
     )
-    .select_from(TURN)
-    .outerjoin(_SUMMARISED, _SUMMARISED.c.position == _NEWEST_SUMMARY)
-    # "+ 0" keeps the planner from walking all of a user's turns in search of a position that nearly all are below.
-    .where(TURN.c.type == TurnRecorded.type, TURN.c.position + 0 <= _AS_OF, ~_FORGOTTEN)
-)
+
+
+REMEMBERED: Select[Any] = _remembered(TURN.c.type)
 """Remembered turns with their newest summaries, of all users: whoever builds on it says of whom."""
 
-RECENT_TURNS: Select[Any] = (
+
+def _remembered_at(positions: Select[Any]) -> Select[Any]:
+    """Select a user's remembered turns at ``positions``: || '' keeps the planner from an index on the way to them."""
+    of_user = TURN.c.user_id.concat("") == bindparam("user_id")
+    return _remembered(TURN.c.type.concat("")).where(of_user, TURN.c.position.in_(positions))
+
+
+_RECENT_TURNS = (
     REMEMBERED.where(TURN.c.user_id == bindparam("user_id"), TURN.c.conversation_id == bindparam("conversation_id"))
     .order_by(TURN.c.version.desc())
     .limit(bindparam("count"))
 )
-MEMORIES: Select[Any] = REMEMBERED.where(
-    TURN.c.user_id == bindparam("user_id"), TURN.c.position.in_(bindparam("positions", expanding=True))
+RECENT_TURNS = Prepared(_RECENT_TURNS)
+RECENT_TURNS_BEFORE = Prepared(
+    _RECENT_TURNS.where(func.json_extract(TURN.c.payload, "$.turn_id") < bindparam("before_turn"))
 )
+MEMORIES = Prepared(_remembered_at(each_of("positions")))
 _ASKED, _BESIDE, _STEP = EVENTS.alias("asked"), EVENTS.alias("beside"), EVENTS.alias("step")
 
 
@@ -103,15 +125,14 @@ def _steps(*, back: bool) -> Select[Any]:
     )
 
 
-NEIGHBOURS: Select[Any] = REMEMBERED.where(
-    TURN.c.user_id == bindparam("user_id"),
-    TURN.c.position.in_(
+NEIGHBOURS = Prepared(
+    _remembered_at(
         select(_BESIDE.c.position)
         .select_from(_ASKED.join(_BESIDE, or_(*(_BESIDE.c.position.in_(_steps(back=back)) for back in (True, False)))))
         # Not by its user too, or SQLite walks all events of that user; whose turns they are is asked above.
-        .where(_ASKED.c.position.in_(bindparam("positions", expanding=True)))
-    ),
-).order_by(TURN.c.position)
+        .where(_ASKED.c.position.in_(each_of("positions")))
+    ).order_by(TURN.c.position)
+)
 """The turns at most ``reach`` before or after those at ``positions``, each in its own conversation."""
 _BY_CONVERSATION = (
     select(
@@ -127,7 +148,7 @@ _BY_CONVERSATION = (
     .subquery()
 )
 _FIRST_TURN, _LAST_TURN = EVENTS.alias("first_turn"), EVENTS.alias("last_turn")
-CONVERSATIONS: Select[Any] = (
+CONVERSATIONS = Prepared(
     select(
         _BY_CONVERSATION.c.conversation_id,
         _BY_CONVERSATION.c.turns,
@@ -164,15 +185,17 @@ def _turn_at(distance: int) -> ScalarSelect[Any]:
     )
 
 
-POSITIONS_BESIDE: Select[Any] = select(
-    TURN.c.position,
-    TURN.c.user_id,
-    *(
-        _turn_at(distance * way).label(f"beside_{distance}_{'after' if way > 0 else 'before'}")
-        for distance in range(1, BESIDE_REACH + 1)
-        for way in (-1, 1)
-    ),
-).where(TURN.c.position.in_(bindparam("positions", expanding=True)))
+POSITIONS_BESIDE = Prepared(
+    select(
+        TURN.c.position,
+        TURN.c.user_id,
+        *(
+            _turn_at(distance * way).label(f"beside_{distance}_{'after' if way > 0 else 'before'}")
+            for distance in range(1, BESIDE_REACH + 1)
+            for way in (-1, 1)
+        ),
+    ).where(TURN.c.position.in_(each_of("positions")))
+)
 """Of turns, the positions of the turns before and after them in their conversations, those next to them first.
 
 Whose turns they are is for the reader to check: asked for a user too, SQLite walks all events of that user.
@@ -189,7 +212,10 @@ def _facets(whose: ColumnElement[bool], event_type: ColumnElement[str]) -> Selec
     of complete rows of all that follows, and reading a million memories would take hours.
     """
     following = select(_KEYS.c.position).where(
-        whose, event_type.in_(FACET_TYPES), _KEYS.c.position > bindparam("after"), _KEYS.c.position <= _AS_OF
+        whose,
+        event_type.in_(map(_text, FACET_TYPES)),
+        _KEYS.c.position > bindparam("after"),
+        _KEYS.c.position <= _AS_OF,
     )
     page = following.order_by(_KEYS.c.position).limit(bindparam("count")).subquery("page")
     return (
@@ -226,8 +252,8 @@ _COMPLETED: Select[Any] = select(
     ).label("superseded"),
 )
 # Of all users, the rows are walked as they lie: || '' keeps the planner from an index by type, which is not in order.
-FACETS: Select[Any] = _facets(true(), _KEYS.c.type.concat(""))
-FACETS_OF_USER: Select[Any] = _facets(_KEYS.c.user_id == bindparam("user_id"), _KEYS.c.type)
+FACETS = Prepared(_facets(true(), _KEYS.c.type.concat("")))
+FACETS_OF_USER = Prepared(_facets(_KEYS.c.user_id == bindparam("user_id"), _KEYS.c.type))
 ACTIVE_MODEL: Select[Any] = (
     select(EVENTS)
     .where(
@@ -250,22 +276,19 @@ def _erasures(count: ColumnElement[int]) -> ScalarSelect[Any]:
     return select(count).where(EVENTS.c.type == _text(UserErased.type)).scalar_subquery()
 
 
-def _text(constant: str) -> ColumnElement[str]:
-    # Not as a parameter: with ten of them, giving them takes longer than the question.
-    return literal_column(f"'{constant}'")
-
-
 _USER: BindParameter[str] = bindparam("user_id")
 # One question per type: of several at once SQLite walks all events instead of taking the last of each.
 _FACETS_AT = func.max(*(_newest_of(event_type, _USER) for event_type in FACET_TYPES))
-FACETS_AT: Select[Any] = select(_FACETS_AT.label("facets_at"))
-STANDING: Select[Any] = select(
-    _FACETS_AT.label("facets_at"),
-    func.max(*(_newest_of(EmbeddingModelActivated.type, user) for user in (_USER, _text(SYSTEM_ID)))).label(
-        "activated_at"
-    ),
-    _erasures(func.count()).label("begun"),
-    _erasures(func.coalesce(func.sum(case((EVENTS.c.salt != "", 1), else_=0)), 0)).label("unfinished"),
+FACETS_AT = Prepared(select(_FACETS_AT.label("facets_at")))
+STANDING = Prepared(
+    select(
+        _FACETS_AT.label("facets_at"),
+        func.max(*(_newest_of(EmbeddingModelActivated.type, user) for user in (_USER, _text(SYSTEM_ID)))).label(
+            "activated_at"
+        ),
+        _erasures(func.count()).label("begun"),
+        _erasures(func.coalesce(func.sum(case((EVENTS.c.salt != "", 1), else_=0)), 0)).label("unfinished"),
+    )
 )
 
 
