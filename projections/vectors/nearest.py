@@ -2,13 +2,16 @@
 
 A search reads every vector, so its time is that of reading memory. The coarse look reads half: a row ``x`` is kept in
 eight bits a number as ``c`` with ``x = m + a * c + r``, where ``m`` and ``a`` are the middle and the step of each
-dimension, the same for all rows; of a query ``q`` it takes ``a * q = b * p + t`` with ``p`` in eight bits too. Then
+dimension, the same for all rows. Then for a query ``q``
 
-    x.q  =  m.q  +  b (c.p)  +  c.t  +  r.q
+    x.q  =  m.q  +  c.(a * q)  +  r.q
 
-The first term is the same for every row, the second is what FAISS computes from whole numbers, and the others are at
-most ``|c| |t|`` and ``|r| |q|`` (Cauchy-Schwarz). So no row that the look leaves out can score higher than the last one
-it returns plus the largest of those: where the wanted rows, scored exactly, lie above that, they are the nearest.
+The first term is the same for every row, the second is what FAISS computes from the codes, and the last is at most
+``|r| |q|`` (Cauchy-Schwarz). So no row that the look leaves out can score higher than the last one it returns plus the
+largest of those: where the wanted rows, scored exactly, lie above that, they are the nearest.
+
+FAISS has a faster product that cuts the query down to eight bits as well. What that misses is as much again, so that
+three times as many rows would have to be scored exactly, each from another place of the memory.
 
 FAISS's Python classes are generated and have attributes that no type knows, hence ``Any``.
 """
@@ -37,28 +40,35 @@ _STEPS = 127
 _IN_VAIN_MAX = 8
 _EPSILON = 2.0**-24
 """Largest relative error of one float32 operation."""
+_DECODED_WRONG = 4 * 256 * _EPSILON
+"""As much as FAISS may be off where it reads a code: a few operations on numbers of up to 256."""
 
 
 def nearest_rows(stored: Any, query: Vectors, wanted: int) -> tuple[Vectors, Rows]:
     """Return the products and rows of the ``wanted`` nearest, best first; a large index is searched by two threads."""
+    parts = _searched_in_parts(stored, query, wanted, wanted)
+    products = np.concatenate([part[0] for part in parts])
+    rows = np.concatenate([part[1] for part in parts])
+    best = np.argsort(-products, kind="stable")[:wanted]
+    return products[best], rows[best]
+
+
+def _searched_in_parts(stored: Any, query: Vectors, wanted: int, wanted_of_half: int) -> list[tuple[Vectors, Rows]]:
+    """Return products and rows of the ``wanted`` nearest, or of so many of each half where two threads search."""
     total: int = stored.ntotal
     if total < _ROWS_FOR_TWO_THREADS or (os.cpu_count() or 1) < 2:
         products, rows = stored.search(query[np.newaxis, :], wanted)
-        return products[0], rows[0]
+        return [(products[0], rows[0])]
 
     def searched(first: int, end: int) -> tuple[Vectors, Rows]:
         parameters: Any = faiss.SearchParameters  # its keyword arguments are added at run time
         part = parameters(sel=faiss.IDSelectorRange(first, end))
-        products, rows = stored.search(query[np.newaxis, :], min(wanted, end - first), params=part)
+        products, rows = stored.search(query[np.newaxis, :], min(wanted_of_half, end - first), params=part)
         return products[0], rows[0]
 
     middle = total // 2
     later = _THREADS.submit(searched, middle, total)
-    halves = (searched(0, middle), later.result())
-    products = np.concatenate([half[0] for half in halves])
-    rows = np.concatenate([half[1] for half in halves])
-    best = np.argsort(-products, kind="stable")[:wanted]
-    return products[best], rows[best]
+    return [searched(0, middle), later.result()]
 
 
 class CoarseLook:
@@ -81,13 +91,12 @@ class CoarseLook:
         self._step = np.where(high > low, (high - low) / (2 * _STEPS), 1).astype(np.float32)
         self._stored = stored
         codes = np.empty((total, dimensions), np.uint8)
-        residual = length = width = code = 0.0
+        residual = length = width = 0.0
         at = 0
         for rows in _chunks(stored):
             steps = np.clip(np.rint((rows - self._middle) / self._step), -_STEPS, _STEPS)
             codes[at : at + len(rows)] = steps + (_STEPS + 1)
             at += len(rows)
-            code = max(code, _longest(steps))
             steps *= self._step
             length, width = max(length, _longest(rows)), max(width, _longest(steps))
             rows -= self._middle
@@ -95,11 +104,8 @@ class CoarseLook:
             residual = max(residual, _longest(rows))
         # The float32 operations above and those of a search, each off by at most an epsilon's part of what it yields.
         rounding = (dimensions + 16) * _EPSILON * (length + width + float(np.linalg.norm(self._middle)))
-        self._residual_max, self._code_max = residual + rounding, code
-        self._index: Any = faiss.IndexScalarQuantizer(
-            dimensions, faiss.ScalarQuantizer.QT_8bit_direct_signed, faiss.METRIC_INNER_PRODUCT
-        )
-        self._index.add_sa_codes(codes)
+        self._residual_max = residual + rounding
+        self._index = _codes_index(codes)
         self.nbytes = codes.nbytes
         self.in_vain = 0
         self._looks = 0
@@ -127,18 +133,31 @@ class CoarseLook:
         return rows[0], max(floor, float(products[0, -1]))
 
     def _seeming(self, query: Vectors, count: int) -> tuple[Rows, float]:
-        scaled = query.astype(np.float64) * self._step
-        step = float(np.abs(scaled).max()) / _STEPS or 1.0
-        # FAISS cuts a query for such codes down to eight bits by itself, so it has to be given one that fits.
-        steps = np.rint(scaled / step)
         self._looks += 1
-        products, rows = nearest_rows(self._index, steps.astype(np.float32), count)
+        scaled = self._step * query
+        parts = _searched_in_parts(self._index, scaled, count, -(-count // 2))
+        products = np.concatenate([part[0] for part in parts])
+        rows = np.concatenate([part[1] for part in parts])
+        best = np.argsort(-products, kind="stable")[:count]
         if count == self._stored.ntotal:
-            return rows, -np.inf
-        missed = self._residual_max * float(np.linalg.norm(query))
-        missed += self._code_max * float(np.linalg.norm(scaled - step * steps))
-        floor = step * float(products[-1]) + float(np.dot(self._middle.astype(np.float64), query))
-        return rows, floor + missed
+            return rows[best], -np.inf
+        # In no part is there a better row than its last, and what is cut off here is not better than what is not.
+        last = max(float(products[best[-1]]), *(float(part[0][-1]) for part in parts))
+        length = float(np.linalg.norm(query))
+        missed = self._residual_max * length + _DECODED_WRONG * float(np.abs(scaled).sum())
+        return rows[best], last + missed + float(np.dot(self._middle.astype(np.float64), query))
+
+
+def _codes_index(codes: npt.NDArray[np.uint8]) -> Any:
+    """Return a FAISS index over codes, uint8 of shape (rows, dimensions), of which each stands for itself less 128."""
+    index: Any = faiss.IndexScalarQuantizer(
+        codes.shape[1], faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT
+    )
+    # It reads a code as low + width * (code + 1/2) / 255.
+    faiss.copy_array_to_vector(np.array([-_STEPS - 1.5, 255], np.float32), index.sq.trained)
+    index.is_trained = True
+    index.add_sa_codes(codes)
+    return index
 
 
 def _chunks(stored: Any) -> Any:

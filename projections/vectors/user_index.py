@@ -35,8 +35,10 @@ _CHANGES_MIN = 256
 _CHANGES_MAX = 1024
 _COARSE_ROWS_MIN = 20_000
 """Fewer are read in a millisecond or two, and a coarse look could save half of that."""
-_COARSE_WIDENING = 8
-"""How many times the wanted rows a coarse look returns: random unit vectors of 1024 numbers need some six."""
+_COARSE_WIDENING = 4
+"""How many times the wanted rows a coarse look returns: random unit vectors of 1024 numbers need some three."""
+_COARSE_SHARE_MAX = 1 / 8
+"""Of all rows: to score more of them where they lie would take as long as to read all in a row."""
 _ROUNDING = 1e-5
 """More than two ways of adding up the same 65,536 products of unit vectors in float32 can differ in practice."""
 
@@ -313,7 +315,7 @@ def _looks(state: _State, query: Vectors, count: int) -> Iterator[tuple[Vectors,
     coarse = state.coarse
     wanted = depth + len(state.replaced)
     looked_at = _COARSE_WIDENING * wanted
-    if coarse is not None and coarse.worthwhile and looked_at < total // _COARSE_WIDENING:
+    if coarse is not None and coarse.worthwhile and looked_at < _COARSE_SHARE_MAX * total:
         rows, floor = coarse.nearest(query, wanted, looked_at)
         yield _scored(state, stored, query, rows, floor)
         coarse.in_vain += 1

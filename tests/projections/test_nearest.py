@@ -93,8 +93,8 @@ def test_a_look_at_unrelated_vectors_proves_enough() -> None:
     assert found.tolist() == nearest.tolist()
 
 
-def test_a_query_is_cut_down_before_faiss_does_it() -> None:
-    """FAISS takes the digits behind the point off a query for such codes: one below 1 would find nothing at all."""
+def test_a_query_of_small_numbers_is_not_cut_to_nothing() -> None:
+    """With codes that FAISS multiplies as whole numbers it takes the digits behind the point off a query too."""
     rows = unit(np.random.default_rng(1).standard_normal((50, DIMENSIONS)).astype(np.float32))
     found, floor = CoarseLook(stored_rows(rows, "fp32")).nearest(rows[11], 3, 3)
     assert found[0] == 11
