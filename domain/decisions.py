@@ -41,7 +41,7 @@ class Answer:
 def candidate_lines(memories: Sequence[Memory], note_chars_max: int = NOTE_CHARS_MAX) -> str:
     """Return one line per memory, ``[n] (date) summary``; without a summary, the start of the exchange."""
     return "\n".join(
-        f"[{n}] ({memory.ts:%Y-%m-%d}) {_note(memory, note_chars_max)}" for n, memory in enumerate(memories, start=1)
+        f"[{n}] ({memory.date}) {_note(memory, note_chars_max)}" for n, memory in enumerate(memories, start=1)
     )
 
 

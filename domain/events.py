@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from domain.chain import canonical
 from domain.errors import UnknownEvent
 from domain.identity import StreamId
 
@@ -373,7 +375,7 @@ BLANK = "{}"
 """The payload's text, and with it an empty salt, after an erasure."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NewEvent:
     """An event to be appended: its envelope is completed by the ledger."""
 
@@ -381,6 +383,11 @@ class NewEvent:
     payload: Payload
     correlation_id: str | None = None
     causation_id: str | None = None
+
+    @cached_property
+    def payload_json(self) -> str:
+        """The payload as it will be stored. Asked for ahead, it costs the append nothing."""
+        return canonical(self.payload.model_dump(mode="json"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, bindparam, func, insert, select
-from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 
 from domain import chain
 from domain.clock import Clock, iso
@@ -38,9 +38,18 @@ from domain.errors import (
 from domain.events import Event, NewEvent, TurnRecorded
 from domain.identity import StreamId
 from domain.person_reader import PersonReader
+from domain.prepared import Prepared
 from domain.reader import LedgerReader
 from domain.schema import EVENTS
-from domain.sqlite import DRIVER, WriterLock, checkpoint, open_engine, wal_bytes
+from domain.sqlite import (
+    DATABASE_ERRORS,
+    DRIVER,
+    WriterLock,
+    checkpoint,
+    open_engine,
+    said_by_driver,
+    wal_bytes,
+)
 
 log = logging.getLogger(__name__)
 
@@ -108,9 +117,10 @@ class Ledger:
         self._closed = False
         try:
             writer = _Writer(self._writer, self.clock)
-        except DatabaseError as error:
+        except DATABASE_ERRORS as error:
             self._lock.release()
-            raise LedgerSchemaError(f"{path.name} cannot be opened as a ledger ({error.orig})") from None
+            said = said_by_driver(error)
+            raise LedgerSchemaError(f"{path.name} cannot be opened as a ledger ({said})") from None
         self._thread = threading.Thread(target=self._write_forever, args=(writer,), name="ledger-writer", daemon=True)
         self._thread.start()
 
@@ -225,6 +235,7 @@ class _Writer:
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self._clock = clock
         self._connection = engine.connect()
+        self._raw: Any = self._connection.connection.driver_connection
         self.bytes_since_checkpoint = 0
 
     def close(self) -> None:
@@ -242,9 +253,8 @@ class _Writer:
         try:
             with self._connection.begin() if item.transaction else contextlib.nullcontext():
                 answer = item.work(self._connection)
-        except (DatabaseError, DRIVER.Error) as error:
-            said = error.orig if isinstance(error, DatabaseError) else error
-            item.done.set_exception(LedgerWriteFailed(f"the ledger could not be changed ({said})"))
+        except DATABASE_ERRORS as error:
+            item.done.set_exception(LedgerWriteFailed(f"the ledger could not be changed ({said_by_driver(error)})"))
         except Exception as error:  # noqa: BLE001 - handed to the caller whose work it is
             item.done.set_exception(error)
         else:
@@ -256,14 +266,15 @@ class _Writer:
         try:
             with self._connection.begin():
                 answers = self._append_all(batch)
-        except IntegrityError as error:
+        except (IntegrityError, DRIVER.IntegrityError) as error:
             if len(batch) > 1:  # one append is at fault, and the others must not suffer for it
                 for item in batch:
                     self._commit([item])
                 return
-            answers = [LedgerWriteFailed(f"the event was refused ({error.orig})")]
-        except DatabaseError as error:
-            failure = LedgerWriteFailed(f"the ledger could not be written ({error.orig}): nothing was recorded")
+            answers = [LedgerWriteFailed(f"the event was refused ({said_by_driver(error)})")]
+        except DATABASE_ERRORS as error:
+            said = said_by_driver(error)
+            failure = LedgerWriteFailed(f"the ledger could not be written ({said}): nothing was recorded")
             answers = [failure] * len(batch)
         for item, answer in zip(batch, answers, strict=True):
             if isinstance(answer, Exception):
@@ -273,8 +284,8 @@ class _Writer:
 
     def _append_all(self, batch: Sequence[_Append]) -> list[tuple[Event, ...] | Exception]:
         """Decide every append of a batch on top of the one before it, and insert all rows at once."""
-        last = self._connection.execute(_LEDGER_HEAD).one_or_none()
-        position, prev_hash = (last.position, last.hash) if last is not None else (0, chain.GENESIS)
+        last = _LEDGER_HEAD.rows(self._raw, {})
+        position, prev_hash = last[0] if last else (0, chain.GENESIS)
         recorded_at = self._clock.now()
         heads: dict[StreamId, StreamHead] = {}
         rows: list[dict[str, Any]] = []
@@ -293,22 +304,21 @@ class _Writer:
                 position, prev_hash = position + len(events), new_rows[-1]["hash"]
                 heads[item.stream] = _moved(head, events)
         if rows:
-            self._connection.execute(_INSERT, rows)
+            _INSERT.execute_many(self._raw, rows)
             self.bytes_since_checkpoint += sum(len(row["payload"]) for row in rows)
         return answers
 
     def _stream_head(self, stream: StreamId) -> StreamHead:
-        row = self._connection.execute(
-            _STREAM_HEAD, {"user_id": stream.user_id, "conversation_id": stream.conversation_id}
-        ).one()
+        asked = {"user_id": stream.user_id, "conversation_id": stream.conversation_id}
+        row = _STREAM_HEAD.rows(self._raw, asked)[0]
         return StreamHead(version=row.version or 0, turn_id=row.turn_id or 0)
 
     def _stands(self, item: _Append) -> bool:
         """Tell whether what an append builds on, if anything, still is an event of its user."""
         if item.builds_on is None:
             return True
-        found = self._connection.execute(_STANDING, {"user_id": item.stream.user_id, "event_id": item.builds_on})
-        return found.first() is not None
+        asked = {"user_id": item.stream.user_id, "event_id": item.builds_on}
+        return bool(_STANDING.rows(self._raw, asked))
 
     def checkpoint(self, *, truncate: bool) -> bool:
         """Copy the WAL into the database file; False when readers did not allow all of it."""
@@ -317,21 +327,24 @@ class _Writer:
         return copied
 
 
-# Built once: putting a statement together costs more than running it.
 _OF_STREAM = (EVENTS.c.user_id == bindparam("user_id")) & (EVENTS.c.conversation_id == bindparam("conversation_id"))
-_INSERT = insert(EVENTS)
-_LEDGER_HEAD = select(EVENTS.c.position, EVENTS.c.hash).order_by(EVENTS.c.position.desc()).limit(1)
-_STANDING = select(EVENTS.c.position).where(
-    EVENTS.c.event_id == bindparam("event_id"), EVENTS.c.user_id == bindparam("user_id")
+_INSERT = Prepared(insert(EVENTS))
+_LEDGER_HEAD = Prepared(select(EVENTS.c.position, EVENTS.c.hash).order_by(EVENTS.c.position.desc()).limit(1))
+_STANDING = Prepared(
+    select(EVENTS.c.position).where(
+        EVENTS.c.event_id == bindparam("event_id"), EVENTS.c.user_id == bindparam("user_id")
+    )
 )
-_STREAM_HEAD = select(
-    select(func.max(EVENTS.c.version)).where(_OF_STREAM).scalar_subquery().label("version"),
-    select(func.json_extract(EVENTS.c.payload, "$.turn_id"))
-    .where(_OF_STREAM, EVENTS.c.type == TurnRecorded.type)
-    .order_by(EVENTS.c.version.desc())
-    .limit(1)
-    .scalar_subquery()
-    .label("turn_id"),
+_STREAM_HEAD = Prepared(
+    select(
+        select(func.max(EVENTS.c.version)).where(_OF_STREAM).scalar_subquery().label("version"),
+        select(func.json_extract(EVENTS.c.payload, "$.turn_id"))
+        .where(_OF_STREAM, EVENTS.c.type == TurnRecorded.type)
+        .order_by(EVENTS.c.version.desc())
+        .limit(1)
+        .scalar_subquery()
+        .label("turn_id"),
+    )
 )
 
 
@@ -368,7 +381,7 @@ def _chained(
             causation_id=new.causation_id,
             payload=new.payload,
         )
-        row = _row(event, prev_hash)
+        row = _row(event, new.payload_json, prev_hash)
         prev_hash = row["hash"]
         events.append(event)
         rows.append(row)
@@ -380,8 +393,7 @@ def _moved(head: StreamHead, events: Sequence[Event]) -> StreamHead:
     return StreamHead(version=events[-1].version, turn_id=turns[-1] if turns else head.turn_id)
 
 
-def _row(event: Event, prev_hash: str) -> dict[str, Any]:
-    payload = chain.canonical(event.payload.model_dump(mode="json"))
+def _row(event: Event, payload: str, prev_hash: str) -> dict[str, Any]:
     salt = chain.new_salt()
     row: dict[str, Any] = {
         "position": event.position,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import NamedTuple
 
 from domain.events import Facet
@@ -11,7 +12,7 @@ from domain.events import Facet
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Memory:
     """One turn as it is remembered.
 
@@ -32,7 +33,12 @@ class Memory:
     summary_position: int | None = None
     edited: bool = False
 
-    @property
+    @cached_property
+    def date(self) -> str:
+        """The date of the memory, as every text that shows one has it: ``2026-11-24``."""
+        return self.ts.date().isoformat()
+
+    @cached_property
     def note(self) -> str:
         """The memory on one line: its summary, or the exchange itself while it has none."""
         return " ".join((self.summary or f"{self.user} — {self.assistant}").split())

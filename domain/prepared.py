@@ -8,7 +8,7 @@ smallest question costs half a millisecond, and a tenth of it by the driver alon
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -33,6 +33,10 @@ class Prepared:
     def execute(self, connection: Any, values: Mapping[str, object]) -> Any:
         """Run the statement on a connection of the driver; returns the driver's cursor."""
         return connection.execute(self.sql, {**self._constants, **values})
+
+    def execute_many(self, connection: Any, rows: Sequence[Mapping[str, object]]) -> None:
+        """Run the statement once for each of ``rows``, which give all that it takes."""
+        connection.executemany(self.sql, rows).close()
 
     def rows(self, connection: Any, values: Mapping[str, object]) -> list[Any]:
         """Return all rows of a ``SELECT``, each with its columns as attributes."""

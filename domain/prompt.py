@@ -148,7 +148,7 @@ def laid_out(
     messages = [{"role": "system", "content": _with_notes(fixed, notes)}]
     if layout == FIRST_LAYOUT:
         for memory in sorted(replay, key=lambda memory: memory.position):
-            messages += _exchange(f"[{memory.ts:%Y-%m-%d}] {memory.user}", memory.assistant)
+            messages += _exchange(f"[{memory.date}] {memory.user}", memory.assistant)
         for turn in window:
             messages += _exchange(turn.user, turn.assistant)
     else:
@@ -188,11 +188,11 @@ def _fixed(system: str, client_system: str, asked_at: datetime | None) -> str:
 
 
 def _note(memory: Memory) -> str:
-    return f"- ({memory.ts:%Y-%m-%d}) {memory.note}"
+    return f"- ({memory.date}) {memory.note}"
 
 
 def _dated(memory: Memory) -> str:
-    return f"[{memory.ts:%Y-%m-%d}] {memory.user or _NO_TEXT}"
+    return f"[{memory.date}] {memory.user or _NO_TEXT}"
 
 
 def _with_notes(fixed: str, notes: Sequence[Memory]) -> str:

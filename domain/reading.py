@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine, Row
-from sqlalchemy.exc import DatabaseError
 from sqlalchemy.sql import Select
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -19,7 +18,7 @@ from domain.errors import LedgerReadFailed
 from domain.identity import StreamId
 from domain.prepared import Prepared
 from domain.schema import EVENTS
-from domain.sqlite import DRIVER
+from domain.sqlite import DATABASE_ERRORS, said_by_driver
 
 IDS_PER_READ = 500
 """Values given to one statement: of more, the statement itself would grow large."""
@@ -57,8 +56,8 @@ class Reader:
         try:
             with self._engine.connect() as connection:
                 return connection.execute(query, values).all()
-        except DatabaseError as error:
-            raise LedgerReadFailed(f"the ledger cannot be read ({error.orig})") from None
+        except DATABASE_ERRORS as error:
+            raise LedgerReadFailed(f"the ledger cannot be read ({said_by_driver(error)})") from None
 
     def _run(self, statement: Prepared, **values: object) -> list[Any]:
         """Return the rows of a prepared statement."""
@@ -68,9 +67,8 @@ class Reader:
                 return statement.rows(connection.driver_connection, values)
             finally:
                 connection.close()
-        except (DatabaseError, DRIVER.DatabaseError) as error:
-            said = error.orig if isinstance(error, DatabaseError) else error
-            raise LedgerReadFailed(f"the ledger cannot be read ({said})") from None
+        except DATABASE_ERRORS as error:
+            raise LedgerReadFailed(f"the ledger cannot be read ({said_by_driver(error)})") from None
 
 
 def of_stream(stream: StreamId) -> ColumnElement[bool]:

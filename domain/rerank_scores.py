@@ -27,7 +27,7 @@ def rerank_request(model: str, question: str, memories: Sequence[Memory]) -> Jso
     return {
         "model": model,
         "query": question[:QUESTION_CHARS_MAX],
-        "documents": [f"({memory.ts:%Y-%m-%d}) {memory.note[:NOTE_CHARS_MAX]}" for memory in memories],
+        "documents": [f"({memory.date}) {memory.note[:NOTE_CHARS_MAX]}" for memory in memories],
         "top_n": len(memories),
     }
 

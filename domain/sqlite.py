@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import IO, Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, pool
+from sqlalchemy.exc import DatabaseError
 
 from domain.errors import LedgerLocked
 
@@ -39,6 +40,8 @@ def _newest_driver() -> ModuleType:
 
 
 DRIVER = _newest_driver()
+DATABASE_ERRORS = (DatabaseError, DRIVER.Error)
+"""What goes wrong with a file: as SQLAlchemy says it, and as the driver does where it is asked itself."""
 SHARES_WRITING = DRIVER.sqlite_version_info >= SAFE_WAL_VERSION
 
 
@@ -93,6 +96,11 @@ def open_engine(
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+def said_by_driver(error: BaseException) -> BaseException:
+    """Return the driver's own error of one of :data:`DATABASE_ERRORS`."""
+    return error.orig or error if isinstance(error, DatabaseError) else error
 
 
 def wal_bytes(path: Path) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -40,6 +41,8 @@ from service.upstream import ChatClient, Delta
 log = logging.getLogger(__name__)
 
 _BY = {"lexical": "words", "dense": "meaning"}
+_UNDER_WAY_S = 0.001
+"""By then a question to an endpoint has left, and nothing is to be done but to wait."""
 DEFAULT_CONTEXT_TOKENS = 4096
 """What a model takes when nobody says: the smallest context that self-hosted chat models commonly run with."""
 
@@ -47,6 +50,25 @@ DEFAULT_CONTEXT_TOKENS = 4096
 def context_tokens(max_model_len: int | None, settings: ServiceSettings) -> int:
     """Return what a chat model takes in all, question and answer together, as far as anybody knows."""
     return max_model_len or settings.prompt_budget_tokens or DEFAULT_CONTEXT_TOKENS
+
+
+@asynccontextmanager
+async def _meanwhile(work: Callable[[], None]) -> AsyncIterator[None]:
+    """Do ``work`` while the block waits for an endpoint: a moment after it began, and not at all where it ends before.
+
+    It is for what would be done later anyway, and must hold its own where it has been done already.
+    """
+
+    async def later() -> None:
+        await asyncio.sleep(_UNDER_WAY_S)
+        work()
+
+    task = asyncio.create_task(later())
+    try:
+        yield
+    finally:
+        if not task.cancel():
+            task.result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +121,11 @@ class TurnService:
         draft = Draft(request, f"chatcmpl-{clock.new_id().replace('-', '')}", clock.now(), time.perf_counter())
         try:
             candidates = await self._retrieve(draft)
-            kept = await self._gate(draft, candidates)
-            replay, notes = await self._rerank(draft, kept)
+            async with _meanwhile(lambda: self._prepare(draft, candidates)):
+                kept = await self._gate(draft, candidates)
+            async with _meanwhile(lambda: self._prepare(draft, candidates)):
+                replay, notes = await self._rerank(draft, kept)
+            self._count_ahead(draft, candidates)
             neighbours = await self._read_neighbours(draft, replay)
             messages = self._build_prompt(draft, replay, notes, neighbours)
             started = time.perf_counter()
@@ -109,6 +134,7 @@ class TurnService:
                     if "first_token" not in draft.timings_ms:
                         draft.mark("first_token", started)
                         yield self._started(draft, replay, notes)
+                        self._recorder.prepare(draft)
                     draft.text += delta.text
                     draft.finish_reason = delta.finish_reason or draft.finish_reason
                     draft.usage = delta.usage or draft.usage
@@ -206,18 +232,30 @@ class TurnService:
             search_ms=round(found.search_ms, 3),
             lexical_ms=round(found.lexical_ms, 3),
         )
-        memories_found = [candidate.memory for candidate in candidates]
+        return candidates
+
+    def _prepare(self, draft: Draft, candidates: list[Candidate]) -> None:
+        """Do what the prompt and the record of the turn will need, as far as it is known by now."""
+        self._count_ahead(draft, candidates)
+        self._recorder.prepare(draft)
+
+    def _count_ahead(self, draft: Draft, candidates: list[Candidate]) -> None:
+        """Count the tokens of what may come into the prompt, once in a turn; exact counts are fetched if need be."""
+        if draft.counted_ahead:
+            return
+        draft.counted_ahead = True
+        request = draft.request
+        memories = [candidate.memory for candidate in candidates]
         texts = texts_to_count(
             system=self._prompts.chat.text,
             client_system=request.client_system,
             window=draft.window,
-            replay=memories_found[: knobs.retrieve_k],
-            notes=memories_found,
+            replay=memories[: request.knobs.retrieve_k],
+            notes=memories,
             question=request.question,
             asked_at=draft.ts,
         )
         self.tokens.prefetch(texts, self._budget(request))
-        return candidates
 
     async def _gate(self, draft: Draft, candidates: list[Candidate]) -> list[Candidate]:
         knobs = draft.request.knobs

@@ -85,6 +85,9 @@ class Draft:
     finish_reason: str = ""
     usage: Usage | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
+    counted_ahead: bool = False
+    decided: list[NewEvent] = field(default_factory=list)
+    """The events of what was decided, as far as :meth:`TurnRecorder.prepare` has made them."""
 
     def mark(self, name: str, since: float) -> None:
         self.timings_ms[name] = round((time.perf_counter() - since) * 1000, 3)
@@ -154,19 +157,28 @@ class TurnRecorder:
             }
             await self.failed(draft, said[reason], reason, _INTERRUPTED_STATUS[reason])
 
+    def prepare(self, draft: Draft) -> None:
+        """Make the events of what was decided so far, each caused by the one before it, and write them out.
+
+        Whoever waits for an endpoint does well to have this done meanwhile: the append would do it otherwise.
+        """
+        decided = [payload for payload in (draft.retrieval, draft.gate, draft.rerank) if payload is not None]
+        for payload in decided[len(draft.decided) :]:
+            event = self._event(draft, payload)
+            # Made now and kept with the event.
+            assert event.payload_json
+            draft.decided.append(event)
+
+    def _event(self, draft: Draft, payload: Payload) -> NewEvent:
+        cause = draft.decided[-1].event_id if draft.decided else None
+        return NewEvent(self._ledger.clock.new_id(), payload, draft.correlation_id, cause)
+
     async def _append(self, draft: Draft, last: LastEvent) -> tuple[Event, ...]:
-        """Append what was decided and how the turn ended, in one commit; each event caused by the one before it."""
-        clock = self._ledger.clock
-        decided = [event for event in (draft.retrieval, draft.gate, draft.rerank) if event is not None]
-        ids = [clock.new_id() for _ in range(len(decided) + 1)]
+        """Append what was decided and how the turn ended, in one commit."""
+        self.prepare(draft)
 
         def decide(head: StreamHead) -> list[NewEvent]:
-            payloads: list[Payload] = [*decided, last(head)]
-            causes = [None, *ids]
-            return [
-                NewEvent(event_id, payload, draft.correlation_id, cause)
-                for event_id, payload, cause in zip(ids, payloads, causes, strict=False)
-            ]
+            return [*draft.decided, self._event(draft, last(head))]
 
         # Once handed over it is written, whether or not anybody still waits for it.
         append = self._ledger.append(draft.request.stream, decide, builds_on=_any_memory(draft))

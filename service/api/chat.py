@@ -92,6 +92,8 @@ async def _begin(turn: Turn) -> Started:
 async def _whole_answer(turn: Turn) -> dict[str, Any]:
     try:
         started = await _begin(turn)
+        # Before the answer is complete, while the endpoint still writes.
+        memory_fields = _memory_fields(started)
         text, reasoning = "", ""
         async for part in turn:
             if isinstance(part, Delta):
@@ -109,7 +111,7 @@ async def _whole_answer(turn: Turn) -> dict[str, Any]:
         **_head(started, "chat.completion"),
         "choices": [{"index": 0, "message": message, "finish_reason": finished.turn.finish_reason, "logprobs": None}],
         "usage": usage.model_dump() if usage is not None else None,
-        **_memory_fields(started),
+        **memory_fields,
         "turn": _turn_field(finished),
     }
 

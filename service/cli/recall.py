@@ -115,7 +115,7 @@ def _told(found: Recollection, *, full: bool) -> Iterator[Text | Table]:
             f"{candidate.score:.3f}",
             *((scored(candidate.dense_score, candidate.dense_rank),) if found.space is not None else ()),
             scored(candidate.lexical_score, candidate.lexical_rank),
-            f"{memory.ts:%Y-%m-%d}",
+            memory.date,
             Text(f"{one_line(memory.conversation_id, None if full else 16)} {memory.turn_id}"),
             Text(f"{item.since.what} at {item.since.position}" if item.since is not None else "", "yellow"),
             Text(one_line(memory.note), no_wrap=not full, overflow="fold" if full else "ellipsis"),

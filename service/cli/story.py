@@ -92,7 +92,7 @@ def _window(story: Story, full: bool) -> Iterator[Text]:
     named = story.turn.window if story.turn is not None else story.retrieval.window if story.retrieval else ()
     yield _heading(f"Window: {_count(len(named), 'turn')} of this conversation")
     for memory in story.window:
-        yield Text(f"  {memory.turn_id:>3}  {memory.ts:%Y-%m-%d}  {_exchange(memory, None if full else _room(22))}")
+        yield Text(f"  {memory.turn_id:>3}  {memory.date}  {_exchange(memory, None if full else _room(22))}")
 
 
 def _candidates(story: Story, full: bool) -> Iterator[Text | Table]:
@@ -139,7 +139,7 @@ def _candidate_table(candidates: Sequence[CandidateStory], full: bool) -> Table:
         rerank = "" if item.place is None else str(item.place)
         if item.rerank_score is not None:
             rerank += f" ({item.rerank_score:.3f})"
-        note = f"{item.memory.ts:%Y-%m-%d} {item.memory.note}" if item.memory is not None else "(not in the ledger)"
+        note = f"{item.memory.date} {item.memory.note}" if item.memory is not None else "(not in the ledger)"
         memory = Text(one_line(note), no_wrap=not full, overflow="fold" if full else "ellipsis")
         if item.since is not None:
             memory = Text.assemble((f"[since {item.since.what}] ", "yellow"), memory)
@@ -186,7 +186,7 @@ def _came_in(story: Story, full: bool) -> Iterator[Text]:
                 continue
             room = None if full else _room(26)
             text = one_line(memory.note, room) if name == "summary" else _exchange(memory, room)
-            yield Text(f"  {name:<10}{memory.ts:%Y-%m-%d}  {text}")
+            yield Text(f"  {name:<10}{memory.date}  {text}")
     if not (turn.replayed or turn.summarised or turn.neighbours):
         yield Text("  nothing of persistent memory")
     for item in turn.prompt.left_out:
