@@ -3,8 +3,8 @@
 The new ledger is complete and proved before anything is touched, and comes into its place by one rename: whenever the
 machine stops, there is the old ledger or the new one. Nothing is destroyed. The present ledger, whole or damaged, and
 the projections that belong to it are put aside into one folder, which is itself a storage that can be opened. What is
-left, the cache of vectors, is told that it has read nothing yet of this ledger; everything else grows back at the next
-start. While a restore runs no service can start, and none may be running.
+left, the cache of vectors, is told that it has read nothing yet of this ledger; the mirror is written anew, and all
+else grows back at the next start. While a restore runs no service can start, and none may be running.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from projections.copies.backups import Backup, remember_backup
 from projections.durable import fsync_path, replace_durably
 from projections.embedding.cache import VectorCache
 from projections.mirror.as_ledger import ledger_from_mirror
+from projections.mirror.mirror import Mirror
 from projections.verification.storage import head_of, verify_ledger_file
 
 _BESIDE = ("", "-wal", "-shm", "-journal")
@@ -86,6 +87,18 @@ def restore_from_mirror(
     Raises :class:`MirrorIncomplete` when they do not give a whole one, :class:`LedgerLocked` as above.
     """
     return _restore(settings, lambda new: ledger_from_mirror(settings.storage_dir, new, since), clock or Clock())
+
+
+def mirror_restored(settings: StorageSettings) -> None:
+    """Write the mirror of a restored ledger, so that there are two copies of it again before any service starts.
+
+    Raises :class:`OSError` where the files cannot be written; the next start makes them whole in any case.
+    """
+    engine = open_engine(settings.ledger_path, writer=False)
+    try:
+        Mirror(LedgerReader(engine), settings.storage_dir).complete()
+    finally:
+        engine.dispose()
 
 
 def _restore(settings: StorageSettings, make: Callable[[Path], LedgerHead], clock: Clock) -> Restored:

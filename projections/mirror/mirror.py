@@ -114,6 +114,12 @@ class Mirror:
         moved, self._position = position > self._position, position
         return moved
 
+    def complete(self) -> None:
+        """Bring every conversation's file up to the ledger; for a command, where nothing follows."""
+        after, more = None, True
+        while more:
+            after, more = self._reconcile(after)
+
     def _reconcile(self, after: StreamId | None) -> tuple[StreamId | None, bool]:
         """Complete a page of conversations behind ``after``; return the last one and whether there may be more."""
         with self._locked():

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from domain.errors import InvalidInput
+from domain.errors import InvalidInput, LedgerReadFailed
 from domain.settings import StorageSettings, load_settings
 from domain.verification import parse_head
-from projections.copies.restore import restore_backup, restore_from_mirror
+from projections.copies.restore import mirror_restored, restore_backup, restore_from_mirror
 from projections.mirror.as_ledger import MirrorIncomplete
 from service.cli.shell import FAILED, AsJson, complain, finding_line, out, print_json
 
@@ -30,8 +30,8 @@ def restore(
 ) -> None:
     """Put the ledger of a backup, or of the mirror, in the place of the present one. Stop the service first.
 
-    The present ledger and what was derived from it are kept in a folder before-restore-TIME in STORAGE_DIR. Memory,
-    files and lists grow back at the next start.
+    The present ledger and what was derived from it are kept in a folder before-restore-TIME in STORAGE_DIR. The JSONL
+    files are written anew; the indices grow back at the next start.
     """
     if (path is None) != from_mirror:
         raise InvalidInput("PATH", str(path) if path else "(none)", "give either a backup or --from-mirror")
@@ -51,6 +51,11 @@ def restore(
                 out.print(finding_line(finding), markup=False)
         complain(str(error))
         raise typer.Exit(FAILED) from None
+    try:
+        mirror_restored(settings)
+    except (OSError, LedgerReadFailed) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        complain(f"the JSONL files cannot be written ({why}): the next start makes them whole")
     aside = str(restored.put_aside) if restored.put_aside is not None else None
     if json:
         undone = restored.erasures_undone

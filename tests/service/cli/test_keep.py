@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from contextlib import closing
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from domain.sqlite import DRIVER
+from projections.mirror.mirror import Mirror
 from service.cli.shell import BAD_ARGUMENTS, DONE, FAILED
 from tests.ledgers import STREAM, all_stored, new_ledger_file, opened, record_turn
 from tests.service.cli.conftest import Opm
@@ -122,8 +124,21 @@ class TestBackupAndRestore:
         restored = json.loads(ran.out)
         assert (restored["restored"], restored["head"]) == (True, head)
         assert opm("verify", "--head").out.strip() == head
+        assert opm("verify").status == DONE, "the files of the mirror are there again"
         with opened(Path(restored["put_aside"]) / "ledger.sqlite3") as ledger:
             assert ledger.reader.head_position() == 4
+
+    def test_files_that_cannot_be_written_are_left_to_the_next_start(
+        self, opm: Opm, told: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(_mirror: Mirror) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        assert opm("backup", str(shelf / "copy.sqlite3")).status == DONE
+        monkeypatch.setattr(Mirror, "complete", full)
+        ran = opm("restore", str(shelf / "copy.sqlite3"), "--json")
+        assert (ran.status, json.loads(ran.out)["restored"]) == (DONE, True)
+        assert "No space left on device" in ran.err
 
     def test_a_backup_is_not_written_over(self, opm: Opm, told: Path, shelf: Path) -> None:
         for arguments, status in (([], DONE), ([], BAD_ARGUMENTS), (["--force", "--json"], DONE)):
@@ -184,6 +199,7 @@ def test_a_service_is_verified_and_backed_up_while_it_runs_and_restored_when_it_
         assert opm("verify").status == DONE
         assert opm("restore", "--from-mirror").status == DONE
         assert opm("verify", "--head").out == head
+        assert opm("verify").status == DONE
         assert opm("restore", str(shelf / "copy.sqlite3")).status == DONE
         with running(upstream, storage) as service:
             service.settle()
