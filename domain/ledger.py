@@ -36,6 +36,7 @@ from domain.errors import (
     VersionConflict,
 )
 from domain.events import Event, NewEvent, TurnRecorded
+from domain.history_reader import HistoryReader
 from domain.identity import StreamId
 from domain.person_reader import PersonReader
 from domain.prepared import Prepared
@@ -111,6 +112,7 @@ class Ledger:
         self._readers = open_engine(path, writer=False)
         self.reader = LedgerReader(self._readers)
         self.persons = PersonReader(self._readers)
+        self.history = HistoryReader(self._readers)
         self._queue: queue.Queue[_Append | _Work | None] = queue.Queue(maxsize=_QUEUE_MAX)
         self._listeners: list[Callable[[], None]] = []
         self._closing = threading.Lock()

@@ -1,43 +1,36 @@
 """What a turn asks the ledger, and what those who follow or check it ask: one method per question.
 
-What people do with their own memory is asked of :mod:`domain.person_reader`, what was at an earlier time of
-:mod:`domain.past`.
+What people do with their own memory is asked of :mod:`domain.person_reader`, what they are shown again of their
+conversations of :mod:`domain.history_reader`, what was at an earlier time of :mod:`domain.past`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, and_, bindparam, func, select, tuple_
+from sqlalchemy import Row, and_, func, select, tuple_
 
 from domain.chain import GENESIS
 from domain.events import (
-    CandidateFound,
     EmbeddingModelActivated,
     Event,
     MemoryEdited,
     MemoryForgotten,
     PromptsActivated,
-    RetrievalRecorded,
     SummaryRecorded,
     TurnRecorded,
     UserErased,
-    decode_payload,
 )
 from domain.identity import StreamId
-from domain.memory import FacetText, Memory, Scores
-from domain.neighbours import Neighbour, placed
+from domain.memory import FacetText, Memory
 from domain.prepared import as_list
 from domain.reading import Reader, StoredEvent, of_stream
 from domain.schema import EVENTS
 from domain.statements import (
     ACTIVE_MODEL,
     BESIDE_REACH,
-    CONVERSATIONS,
     FACET_TYPES,
     FACETS,
     FACETS_AT,
@@ -49,7 +42,6 @@ from domain.statements import (
     RECENT_TURNS,
     RECENT_TURNS_BEFORE,
     STANDING,
-    TURN,
     event_of,
     facet_changes,
     memory_of,
@@ -64,28 +56,6 @@ class ConversationHead:
     conversation_id: str
     version: int
     hash: str
-
-
-@dataclass(frozen=True, slots=True)
-class ConversationSummary:
-    """A conversation as a list shows it: how many turns, when the last one was, how it began."""
-
-    conversation_id: str
-    turns: int
-    last_ts: datetime
-    title: str
-
-
-@dataclass(frozen=True, slots=True)
-class MemoriesUsed:
-    """The memories an answer was given with how well they fitted its question, each best first.
-
-    ``neighbours`` came along with the replayed ones.
-    """
-
-    replayed: list[tuple[Memory, Scores]]
-    summarised: list[tuple[Memory, Scores]]
-    neighbours: list[Neighbour] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,76 +245,6 @@ class LedgerReader(Reader):
             if row.user_id == user_id
         }
 
-    def memories_used(self, user_id: str, turn_positions: Sequence[int]) -> dict[int, MemoriesUsed]:
-        """Return which memories this user's turns at the given positions were answered with, by position."""
-        retrieval = EVENTS.alias("retrieval")
-        query = (
-            select(
-                TURN.c.position,
-                TURN.c.schema_version,
-                TURN.c.payload,
-                retrieval.c.payload.label("retrieval"),
-                retrieval.c.schema_version.label("retrieval_version"),
-            )
-            .join(
-                retrieval,
-                and_(
-                    retrieval.c.correlation_id == TURN.c.correlation_id,
-                    retrieval.c.type == RetrievalRecorded.type,
-                    retrieval.c.user_id == TURN.c.user_id,
-                ),
-            )
-            .where(
-                TURN.c.user_id == user_id,
-                TURN.c.type == TurnRecorded.type,
-                TURN.c.position.in_(bindparam("positions", expanding=True)),
-            )
-        )
-        found: dict[int, tuple[TurnRecorded, dict[str, CandidateFound]]] = {}
-        for row in self._all(query, positions=list(turn_positions)):
-            turn = decode_payload(TurnRecorded.type, row.schema_version, json.loads(row.payload))
-            asked = decode_payload(RetrievalRecorded.type, row.retrieval_version, json.loads(row.retrieval))
-            assert isinstance(turn, TurnRecorded)
-            assert isinstance(asked, RetrievalRecorded)
-            found[row.position] = (turn, {candidate.memory_id: candidate for candidate in asked.candidates})
-        positions = {
-            known[memory_id].turn_position
-            for turn, known in found.values()
-            for memory_id in (*turn.replayed, *turn.summarised)
-            if memory_id in known
-        }
-        came_along = {memory_id for turn, _ in found.values() for memory_id in turn.neighbours}
-        positions |= self._positions(user_id, came_along)
-        memories = self.memories(user_id, sorted(positions))
-        by_id = {memory.memory_id: memory for memory in memories.values()}
-
-        def used(ids: Sequence[str], known: Mapping[str, CandidateFound]) -> list[tuple[Memory, Scores]]:
-            candidates = [known[memory_id] for memory_id in ids if memory_id in known]
-            return [
-                (memories[candidate.turn_position], scores_of(candidate))
-                for candidate in candidates
-                if candidate.turn_position in memories
-            ]
-
-        def beside(turn: TurnRecorded) -> list[Neighbour]:
-            shown, replayed = (
-                [by_id[memory_id] for memory_id in ids if memory_id in by_id]
-                for ids in (turn.neighbours, turn.replayed)
-            )
-            return placed(shown, replayed)
-
-        return {
-            position: MemoriesUsed(used(turn.replayed, known), used(turn.summarised, known), beside(turn))
-            for position, (turn, known) in found.items()
-        }
-
-    def _positions(self, user_id: str, memory_ids: Collection[str]) -> set[int]:
-        """Return where this user's events with the given ids stand."""
-        if not memory_ids:
-            return set()
-        query = select(EVENTS.c.position).where(EVENTS.c.user_id == user_id, EVENTS.c.event_id.in_(memory_ids))
-        return {row.position for row in self._all(query)}
-
     def facet_texts(
         self, user_id: str | None, after: int, limit: int, *, as_of: int = LATEST
     ) -> tuple[list[FacetText], int]:
@@ -424,18 +324,6 @@ class LedgerReader(Reader):
         rows = self._all(query)
         payload = event_of(rows[0]).payload if rows else None
         return payload if isinstance(payload, PromptsActivated) else None
-
-    def conversations(self, user_id: str, limit: int) -> list[ConversationSummary]:
-        """Return this user's conversations of which a turn is remembered, the one used last first."""
-        return [
-            ConversationSummary(row.conversation_id, row.turns, datetime.fromisoformat(row.last_ts), row.title)
-            for row in self._run(CONVERSATIONS, user_id=user_id, count=limit, as_of=LATEST)
-        ]
-
-
-def scores_of(candidate: CandidateFound) -> Scores:
-    """Return how well a candidate fitted its question."""
-    return Scores(candidate.score, candidate.dense_score, candidate.lexical_score)
 
 
 def _activation(rows: Sequence[Row[Any]]) -> EmbeddingModelActivated | None:

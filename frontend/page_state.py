@@ -157,6 +157,7 @@ def _from_ledger(conversation_id: str, turn: StoredTurn) -> Exchange:
         state="done",
         text=turn.assistant,
         retrieved=turn.retrieved,
+        memory_status=turn.memory_status,
         turn=TurnRef(conversation_id=conversation_id, turn_id=turn.turn_id, memory_id=turn.memory_id),
         finish_reason=turn.finish_reason,
     )

@@ -94,7 +94,7 @@ class TurnRef(_Wire):
 
 
 class StoredTurn(_Wire):
-    """One exchange of the past. A service that tells which history was used sends it as `retrieved`."""
+    """One exchange of the past, with the history that was used for it and how memory worked then."""
 
     turn_id: int
     memory_id: str
@@ -103,6 +103,7 @@ class StoredTurn(_Wire):
     assistant: str
     finish_reason: str | None = None
     retrieved: Retrieved | None = None
+    memory_status: MemoryStatus | None = None
 
 
 class MemoryInfo(_Wire):

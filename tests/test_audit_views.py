@@ -199,7 +199,7 @@ def test_conversations(ledger: Ledger) -> None:
             "SELECT conversation_id, count(*) AS turns FROM memories WHERE user_id = ? AND NOT forgotten GROUP BY 1",
             user,
         )
-        known = {talk.conversation_id: talk.turns for talk in ledger.reader.conversations(user, 100)}
+        known = {talk.conversation_id: talk.turns for talk in ledger.history.conversations(user, 100)}
         assert {row["conversation_id"]: row["turns"] for row in remembered} == known
 
 
@@ -347,7 +347,7 @@ def test_memory_uses(ledger: Ledger) -> None:
     found = rows(ledger, "SELECT * FROM memory_uses ORDER BY answer_position, role, place")
     assert found == expected
     for event, _, _ in said(ledger, TurnRecorded):
-        for used in ledger.reader.memories_used(event.user_id, [event.position]).values():
+        for used in ledger.history.answered_with(event.user_id, [event.position]).values():
             shown = {
                 "replayed": [(memory.memory_id, scores.fused) for memory, scores in used.replayed],
                 "summary_only": [(memory.memory_id, scores.fused) for memory, scores in used.summarised],

@@ -11,12 +11,11 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
 from domain.errors import InvalidInput
-from domain.events import RetrievalMode
 from domain.retrieval import Candidate
 from service.api.access import key_owner, user_of
 from service.api.connection import ClientGone, EventStream, while_connected
 from service.api.errors import body_of, log_error
-from service.api.memory_fields import Scored, retrieved
+from service.api.memory_fields import Scored, memory_status, retrieved
 from service.api.openai_types import ChatCompletionRequest
 from service.knobs import Knobs
 from service.turn import Started, TurnService
@@ -26,12 +25,6 @@ from service.upstream import Delta
 router = APIRouter(prefix="/v1")
 
 _CLIENT_CLOSED_REQUEST = 499
-_SEARCHED: dict[RetrievalMode | None, str] = {
-    None: "Answered without long-term memory",
-    "lexical": "Long-term memory was searched by words only",
-    "dense": "Long-term memory was searched by meaning only",
-}
-"""What is said of a turn whose memory could not be searched as it should, by how it was searched instead."""
 
 Turn = AsyncGenerator[Started | Delta | Finished, None]
 
@@ -167,21 +160,9 @@ def _turn_field(finished: Finished) -> dict[str, Any]:
 
 
 def _memory_fields(started: Started) -> dict[str, Any]:
-    retrieval = started.retrieval
-    notice = started.notice
-    if retrieval.outcome == "degraded":
-        notice = f"{_SEARCHED[retrieval.mode]}: {retrieval.degraded_reason}"
     return {
         "retrieved": retrieved(map(_scored, started.replay), map(_scored, started.notes), started.neighbours),
-        "memory_status": {
-            "retrieval": retrieval.outcome,
-            "mode": retrieval.mode,
-            "gate": {"strategy": started.gate.strategy, "outcome": started.gate.outcome},
-            "rerank": {"strategy": started.rerank.strategy, "outcome": started.rerank.outcome},
-            "code": retrieval.degraded_code,
-            "notice": notice,
-            "time_range": retrieval.time_range,
-        },
+        "memory_status": memory_status(started.retrieval, started.gate, started.rerank, started.notice),
     }
 
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
+from domain.history_reader import AnswerMemory
 from domain.identity import DEFAULT_CONVERSATION, StreamId, check_id
-from domain.reader import MemoriesUsed
 from service.api.access import user_of
-from service.api.memory_fields import retrieved, timestamp
+from service.api.memory_fields import memory_status, retrieved, timestamp
 
 router = APIRouter(prefix="/v1")
 
@@ -24,8 +24,8 @@ async def conversations(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
     """List a user's conversations, the one used last first."""
-    reader = request.app.state.house.ledger.reader
-    found = await asyncio.to_thread(reader.conversations, user_of(request, user), limit)
+    history = request.app.state.house.ledger.history
+    found = await asyncio.to_thread(history.conversations, user_of(request, user), limit)
     data = [
         {
             "conversation_id": conversation.conversation_id,
@@ -46,11 +46,12 @@ async def turns(
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     before_turn: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
 ) -> dict[str, Any]:
-    """List the newest turns of a conversation, oldest first, each with the memories it was answered with."""
+    """List the newest turns of a conversation, oldest first, each with the memories it was given and how they came."""
     stream = StreamId(user_of(request, user), check_id("conversation_id", conversation_id))
-    reader = request.app.state.house.ledger.reader
-    found = await asyncio.to_thread(reader.recent_turns, stream, limit, before_turn)
-    used = await asyncio.to_thread(reader.memories_used, stream.user_id, [turn.position for turn in found])
+    ledger = request.app.state.house.ledger
+    found = await asyncio.to_thread(ledger.reader.recent_turns, stream, limit, before_turn)
+    positions = [turn.position for turn in found]
+    given = await asyncio.to_thread(ledger.history.answered_with, stream.user_id, positions)
     data = [
         {
             "turn_id": turn.turn_id,
@@ -60,13 +61,17 @@ async def turns(
             "assistant": turn.assistant,
             "finish_reason": turn.finish_reason,
             "summary": turn.summary,
-            "retrieved": _retrieved(used.get(turn.position)),
+            **_memory_fields(given.get(turn.position)),
         }
         for turn in found
     ]
     return {"object": "list", "data": data}
 
 
-def _retrieved(used: MemoriesUsed | None) -> dict[str, Any]:
-    # Nothing but an import writes a turn without a retrieval beside it.
-    return retrieved(used.replayed, used.summarised, used.neighbours) if used is not None else retrieved((), ())
+def _memory_fields(given: AnswerMemory | None) -> dict[str, Any]:
+    if given is None:  # nothing but an import writes a turn without its decisions beside it
+        return {"retrieved": retrieved((), ()), "memory_status": None}
+    return {
+        "retrieved": retrieved(given.replayed, given.summarised, given.neighbours),
+        "memory_status": memory_status(given.retrieval, given.gate, given.rerank),
+    }

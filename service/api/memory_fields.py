@@ -6,10 +6,17 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from domain.events import GateDecided, RerankDecided, RetrievalMode, RetrievalRecorded
 from domain.memory import Memory, Scores
 from domain.neighbours import Neighbour
 
 Scored = tuple[Memory, Scores]
+_SEARCHED: dict[RetrievalMode | None, str] = {
+    None: "Answered without long-term memory",
+    "lexical": "Long-term memory was searched by words only",
+    "dense": "Long-term memory was searched by meaning only",
+}
+"""What is said of a turn whose memory could not be searched as it should, by how it was searched instead."""
 
 
 def timestamp(moment: datetime) -> str:
@@ -34,6 +41,23 @@ def retrieved(
     return {
         "replay": replay,
         "summary_only": [{**_found(memory, scores), "summary": memory.note} for memory, scores in summarised],
+    }
+
+
+def memory_status(
+    retrieval: RetrievalRecorded, gate: GateDecided, rerank: RerankDecided, notice: str | None = None
+) -> dict[str, Any]:
+    """Return the ``memory_status`` field: how memory was searched and judged; ``notice`` is for where all went well."""
+    if retrieval.outcome == "degraded":
+        notice = f"{_SEARCHED[retrieval.mode]}: {retrieval.degraded_reason}"
+    return {
+        "retrieval": retrieval.outcome,
+        "mode": retrieval.mode,
+        "gate": {"strategy": gate.strategy, "outcome": gate.outcome},
+        "rerank": {"strategy": rerank.strategy, "outcome": rerank.outcome},
+        "code": retrieval.degraded_code,
+        "notice": notice,
+        "time_range": retrieval.time_range,
     }
 
 

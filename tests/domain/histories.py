@@ -21,6 +21,7 @@ from domain.events import (
     SummaryRecorded,
     TurnRecorded,
 )
+from domain.history_reader import HistoryReader
 from domain.identity import SYSTEM_STREAM, StreamId, user_stream
 from domain.memory import Memory, exchange_text
 from domain.person_reader import PersonReader
@@ -40,6 +41,7 @@ class History:
 
     reader: LedgerReader
     persons: PersonReader
+    history: HistoryReader
     events: list[Event] = field(default_factory=list)
 
     def of(self, user_id: str, kind: type[object]) -> list[Event]:
@@ -105,7 +107,7 @@ STEPS = st.lists(
 @contextmanager
 def history(steps: Sequence[tuple[str, str, str, int]]) -> Iterator[History]:
     with tempfile.TemporaryDirectory() as folder, opened(new_ledger_file(Path(folder))) as ledger:
-        made = History(ledger.reader, ledger.persons)
+        made = History(ledger.reader, ledger.persons, ledger.history)
         for number, (kind, user, conversation, pick) in enumerate(steps):
             turns = [event for event in made.events if isinstance(event.payload, TurnRecorded)]
             own = [turn for turn in turns if turn.user_id == user]

@@ -17,10 +17,11 @@ from domain.events import (
     SummaryRecorded,
     TurnRecorded,
 )
+from domain.history_reader import ConversationSummary
 from domain.identity import SYSTEM_ID, StreamId
 from domain.ledger import Ledger
 from domain.memory import FacetText
-from domain.reader import ConversationHead, ConversationSummary
+from domain.reader import ConversationHead
 from domain.statements import LATEST
 from tests.domain.histories import CONVERSATIONS, NOBODY, USERS, History, any_history
 from tests.ledgers import STREAM, all_stored, opened, record, record_turn, summary_of
@@ -171,8 +172,8 @@ def test_conversations_of_a_user_and_of_no_other(made: History) -> None:
             assert isinstance(first, TurnRecorded)
             assert isinstance(last, TurnRecorded)
             expected.append(ConversationSummary(conversation, len(turns), last.ts, first.user))
-        assert made.reader.conversations(user, 100) == expected
-        assert made.reader.conversations(user, 1) == expected[:1]
+        assert made.history.conversations(user, 100) == expected
+        assert made.history.conversations(user, 1) == expected[:1]
 
 
 @any_history
@@ -200,7 +201,7 @@ def test_the_events_of_one_answer(made: History) -> None:
 def test_a_question_with_quotes_finds_nothing(ledger: Ledger) -> None:
     record_turn(ledger, STREAM)
     for user in ("' OR '1'='1", "ann' --", "%", "_nn"):
-        assert ledger.reader.conversations(user, 10) == []
+        assert ledger.history.conversations(user, 10) == []
         assert ledger.reader.memories(user, [1]) == {}
         assert ledger.reader.recent_turns(StreamId(user, "trip"), 10) == []
 

@@ -96,15 +96,7 @@ class ScriptedBackend:
     async def _stream(self, body: dict[str, Any]) -> AsyncIterator[str]:
         user, conversation_id = body["user"], body["metadata"]["conversation_id"]
         question = body["messages"][-1]["content"]
-        memory_status = {
-            "retrieval": "degraded" if self.notice else "ok",
-            "gate": {"strategy": "llm", "outcome": "ok"},
-            "rerank": {"outcome": "ok"},
-            "code": self.notice_code,
-            "notice": self.notice,
-            "time_range": self.time_range,
-        }
-        yield _chunk({"role": "assistant"}, retrieved=self.retrieved, memory_status=memory_status)
+        yield _chunk({"role": "assistant"}, retrieved=self.retrieved, memory_status=self._memory_status())
         for number, piece in enumerate(self.pieces):
             if number == self.break_after:
                 error = {
@@ -134,6 +126,16 @@ class ScriptedBackend:
         }
         yield _chunk({}, finish_reason="stop", turn=turn)
         yield "data: [DONE]\n\n"
+
+    def _memory_status(self) -> dict[str, Any]:
+        return {
+            "retrieval": "degraded" if self.notice else "ok",
+            "gate": {"strategy": "llm", "outcome": "ok"},
+            "rerank": {"outcome": "ok"},
+            "code": self.notice_code,
+            "notice": self.notice,
+            "time_range": self.time_range,
+        }
 
     def _models(self) -> dict[str, Any]:
         return {"object": "list", "data": [{"id": MODEL, "object": "model", "knobs": self.knobs}]}
@@ -166,6 +168,7 @@ class ScriptedBackend:
                 "assistant": turn.assistant,
                 "finish_reason": turn.finish_reason,
                 "retrieved": self.retrieved,
+                "memory_status": self._memory_status(),
             }
             for turn in self.turns.get((user, conversation_id), [])[-limit:]
         ]

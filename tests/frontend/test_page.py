@@ -246,9 +246,11 @@ def test_a_time_that_was_named_is_told(open_page: OpenPage, backend: ScriptedBac
         "start": "2025-11-03T00:00:00.000000Z",
         "end": "2025-11-10T00:00:00.000000Z",
     }
-    page = send(open_page(lang=language), "Where did we eat last week?")
-    (history,) = page.main.expander
-    assert any(told in str(caption.value) for caption in history.caption)
+    page = send(open_page(lang=language, user="ada"), "Where did we eat last week?")
+    again = open_page(lang=language, user="ada", conversation=page.query_params["conversation"])
+    for read in (page, again):
+        (history,) = read.main.expander
+        assert any(told in str(caption.value) for caption in history.caption)
 
 
 def test_an_answer_from_no_memory_says_so(open_page: OpenPage) -> None:

@@ -46,6 +46,19 @@ def test_how_a_turn_ended_is_told(service: Running, user: str) -> None:
     assert row["finish_reason"] == "length"
 
 
+def test_how_memory_worked_is_told_again(service: Running, user: str) -> None:
+    service.tell_all(["We ate in Lisbon.", "My cat is called Miso."], user)
+    told = [service.client.tell("Where did we eat last week?", user, "one")]
+    service.upstream.fail_always("embed", Fault(status=500))
+    told.append(service.client.tell("And who is Miso?", user, "one"))
+    service.upstream.heal("embed")
+    rows = service.client.get("/v1/turns", user=user, conversation_id="one").json()["data"]
+    assert [row["memory_status"] for row in rows] == [answer.memory("memory_status") for answer in told]
+    assert [row["retrieved"] for row in rows] == [answer.memory("retrieved") for answer in told]
+    assert rows[0]["memory_status"]["time_range"]["phrase"] == "last week"
+    assert rows[1]["memory_status"]["notice"].startswith("Long-term memory was searched by words only: ")
+
+
 def test_a_turn_that_failed_is_not_listed(service: Running, user: str) -> None:
     service.upstream.fail("answer", Fault(status=500))
     assert service.client.ask("Hello.", user, "one").status == 502

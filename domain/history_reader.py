@@ -1,0 +1,128 @@
+"""What a person is shown again of their conversations: the list of them, and with what each answer was given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import cast
+
+from sqlalchemy import bindparam, select
+
+from domain.events import (
+    CandidateFound,
+    GateDecided,
+    Payload,
+    RerankDecided,
+    RetrievalRecorded,
+    TurnRecorded,
+    decode_payload,
+)
+from domain.memory import Memory, Scores
+from domain.neighbours import Neighbour, placed
+from domain.prepared import as_list
+from domain.reading import Reader
+from domain.schema import EVENTS
+from domain.statements import CONVERSATIONS, LATEST, MEMORIES, TURN, memory_of
+
+_PART = EVENTS.alias("part")
+_PARTS = (TurnRecorded.type, RetrievalRecorded.type, GateDecided.type, RerankDecided.type)
+_PARTS_OF_TURNS = (
+    select(TURN.c.position, _PART.c.type, _PART.c.schema_version, _PART.c.payload)
+    .join(_PART, (_PART.c.correlation_id == TURN.c.correlation_id) & (_PART.c.user_id == TURN.c.user_id))
+    .where(
+        TURN.c.user_id == bindparam("user_id"),
+        TURN.c.type == TurnRecorded.type,
+        TURN.c.position.in_(bindparam("positions", expanding=True)),
+        _PART.c.type.in_(_PARTS),
+    )
+)
+_POSITIONS = select(EVENTS.c.position).where(
+    EVENTS.c.user_id == bindparam("user_id"), EVENTS.c.event_id.in_(bindparam("ids", expanding=True))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationSummary:
+    """A conversation as a list shows it: how many turns, when the last one was, how it began."""
+
+    conversation_id: str
+    turns: int
+    last_ts: datetime
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerMemory:
+    """The memories an answer was given with, how well they fitted its question, each best first, and the decisions.
+
+    ``neighbours`` came along with the replayed ones.
+    """
+
+    retrieval: RetrievalRecorded
+    gate: GateDecided
+    rerank: RerankDecided
+    replayed: list[tuple[Memory, Scores]]
+    summarised: list[tuple[Memory, Scores]]
+    neighbours: list[Neighbour] = field(default_factory=list)
+
+
+class HistoryReader(Reader):
+    """What has been said, for the person who said it."""
+
+    def conversations(self, user_id: str, limit: int) -> list[ConversationSummary]:
+        """Return this user's conversations of which a turn is remembered, the one used last first."""
+        return [
+            ConversationSummary(row.conversation_id, row.turns, datetime.fromisoformat(row.last_ts), row.title)
+            for row in self._run(CONVERSATIONS, user_id=user_id, count=limit, as_of=LATEST)
+        ]
+
+    def answered_with(self, user_id: str, turn_positions: Sequence[int]) -> dict[int, AnswerMemory]:
+        """Return by position what this user's turns were answered with; an imported turn was not answered here.
+
+        A memory that was forgotten since is missing.
+        """
+        parts: dict[int, dict[str, Payload]] = {}
+        for row in self._all(_PARTS_OF_TURNS, user_id=user_id, positions=list(turn_positions)):
+            payload = decode_payload(row.type, row.schema_version, json.loads(row.payload))
+            parts.setdefault(row.position, {})[row.type] = payload
+        whole = {position: found for position, found in parts.items() if len(found) == len(_PARTS)}
+        memories = self._memories_of(user_id, whole.values())
+        return {position: _answer_memory(found, memories) for position, found in whole.items()}
+
+    def _memories_of(self, user_id: str, answers: Collection[Mapping[str, Payload]]) -> dict[str, Memory]:
+        """Return by their ids all memories that went into the prompts of some answers."""
+        ids: set[str] = set()
+        for parts in answers:
+            turn = cast(TurnRecorded, parts[TurnRecorded.type])
+            ids.update(turn.replayed, turn.summarised, turn.neighbours)
+        if not ids:
+            return {}
+        positions = [row.position for row in self._all(_POSITIONS, user_id=user_id, ids=list(ids))]
+        rows = self._run(MEMORIES, user_id=user_id, positions=as_list(positions), as_of=LATEST)
+        return {row.event_id: memory_of(row) for row in rows}
+
+
+def scores_of(candidate: CandidateFound) -> Scores:
+    """Return how well a candidate fitted its question."""
+    return Scores(candidate.score, candidate.dense_score, candidate.lexical_score)
+
+
+def _answer_memory(parts: Mapping[str, Payload], memories: Mapping[str, Memory]) -> AnswerMemory:
+    turn = cast(TurnRecorded, parts[TurnRecorded.type])
+    retrieval = cast(RetrievalRecorded, parts[RetrievalRecorded.type])
+    found = {candidate.memory_id: candidate for candidate in retrieval.candidates}
+
+    def scored(ids: Sequence[str]) -> list[tuple[Memory, Scores]]:
+        return [(memories[one], scores_of(found[one])) for one in ids if one in memories and one in found]
+
+    beside, replayed = ([memories[one] for one in ids if one in memories] for ids in (turn.neighbours, turn.replayed))
+    return AnswerMemory(
+        retrieval,
+        cast(GateDecided, parts[GateDecided.type]),
+        cast(RerankDecided, parts[RerankDecided.type]),
+        scored(turn.replayed),
+        scored(turn.summarised),
+        placed(beside, replayed),
+    )
