@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -19,7 +19,6 @@ from tenacity.wait import wait_base, wait_random
 
 from domain.errors import EmbeddingUnavailable
 from domain.ledger import Ledger
-from domain.memory import FacetText
 from projections.embedding.cache import VectorCache, text_hash
 from projections.embedding.embedder import Embedder
 from projections.progress import Progress
@@ -84,11 +83,8 @@ async def embed_texts(
     user_id: str | None,
     after: int,
     batch: int,
-    on_read: Callable[[Sequence[FacetText]], object] = lambda _changes: None,
 ) -> Embedded:
     """Embed what is missing of the events behind ``after``, of one user or of all.
-
-    ``on_read`` is given all that these events say, in their order.
 
     As many requests are under way at once as the embedder allows; as many batches more wait or are stored.
     Raises :class:`EmbeddingUnavailable` when the endpoint stays away and :class:`EmbeddingMisfit` when it is not the
@@ -106,7 +102,6 @@ async def embed_texts(
                 if position == done.position:
                     break
                 done.position = position
-                on_read(changes)
                 done.users.update(change.user_id for change in changes)
                 await run.take([change.text for change in changes if change.text is not None], position)
                 progress.advance(len(changes))

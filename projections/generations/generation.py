@@ -24,7 +24,6 @@ from domain.errors import EmbeddingMisfit, IndexCorrupt, RebuildRunning
 from domain.events import NewEvent
 from domain.identity import SYSTEM_STREAM, user_stream
 from domain.ledger import Ledger
-from domain.memory import FacetText
 from domain.reader import LedgerReader
 from projections.embedding.activation import activation, keep_probe, probed
 from projections.embedding.cache import VectorCache, text_hash
@@ -33,7 +32,7 @@ from projections.embedding.clients import PROBE_TEXT, same_direction
 from projections.embedding.embedder import Embedder
 from projections.embedding.texts import Embedded, embed_texts, retried
 from projections.generations.processes import Build, build_processes
-from projections.generations.user_build import Rows, Target, VectorsMissing, build_user
+from projections.generations.user_build import Target, VectorsMissing, build_user
 from projections.progress import Progress
 from projections.settings import ProjectionSettings
 
@@ -145,14 +144,10 @@ class _Generation:
         self.embedded = Embedded(0, 0)
         self.vectors: dict[str, int] = {}
         """How many each user's index has."""
-        self._read: dict[str, Rows] | None = None
-        """What was read of each user from the first event on, where that is not too much to be kept."""
 
     async def build(self) -> None:
         """Build all indices, and again those of users who said something meanwhile."""
         after = self._cache.position(self._embedder.space_id) if self._user_id is None else 0
-        if not after and not self._is_large():
-            self._read = {}
         await self._embed(self._user_id, after)
         users = list(all_users(self._ledger.reader)) if self._user_id is None else [self._user_id]
         await self._build(users)
@@ -170,19 +165,10 @@ class _Generation:
             user_id=user_id,
             after=after,
             batch=self._settings.emb_batch,
-            on_read=self._keep,
         )
         self.embedded.texts += done.texts
         self.embedded.position = max(self.embedded.position, done.position)
         return done.users
-
-    def _keep(self, changes: Sequence[FacetText]) -> None:
-        if self._read is not None:
-            for change in changes:
-                self._read.setdefault(change.user_id, Rows()).take(change)
-
-    def _is_large(self) -> bool:
-        return self._ledger.reader.count_facets(self._user_id) >= _EVENTS_FOR_PROCESSES
 
     async def _build(self, users: Sequence[str]) -> None:
         waiting = iter(users)
@@ -201,7 +187,7 @@ class _Generation:
         """Start what builds: processes where there is enough to do for them, else threads of this one."""
         target = Target(self._settings.users_dir, self._space, self._settings.index_storage)
         processes = min(os.cpu_count() or 1, _PROCESSES_MAX, users)
-        if processes > 1 and self._is_large():
+        if processes > 1 and self._ledger.reader.count_facets(self._user_id) >= _EVENTS_FOR_PROCESSES:
             paths = (self._settings.ledger_path, self._settings.vector_cache_path)
             async with build_processes(processes, *paths, target) as builders:
                 yield builders
@@ -210,9 +196,8 @@ class _Generation:
         with ThreadPoolExecutor(_THREADS, "builder") as pool:
 
             async def in_thread(user: str, upto: int) -> int:
-                read = self._read.get(user) if self._read is not None else None
                 return await loop.run_in_executor(
-                    pool, build_user, self._ledger.reader, self._cache, target, user, upto, read
+                    pool, build_user, self._ledger.reader, self._cache, target, user, upto
                 )
 
             yield [in_thread] * _THREADS

@@ -1,8 +1,7 @@
 """Builds one user's index of a generation from the ledger and the vector cache, writes it and reads it back.
 
 Vectors go from the cache into the file as they are stored, so nothing is rounded twice and the same ledger gives the
-same bytes. Only positions, keys and hashes of all texts are held at once; texts and vectors pass by in parts. Who has
-read the texts a moment ago, to embed them, need not have them read again (:class:`Rows`).
+same bytes. Only positions, keys and hashes of all texts are held at once; texts and vectors pass by in parts.
 """
 
 from __future__ import annotations
@@ -50,41 +49,27 @@ class VectorsMissing(Exception):
     """The cache does not know all texts of a user: they are to be embedded first."""
 
 
-class Rows:
-    """By what a user's memories are found, after all changes that were taken in."""
-
-    def __init__(self) -> None:
-        self._newest: dict[int, Row | None] = {}
-
-    def take(self, change: FacetText) -> None:
-        """Take in what an event says; in the order of the ledger."""
-        key, digest = key_of(change.turn_position, change.facet), hash_of(change)
-        self._newest[key] = Row(change.position, key, digest) if digest is not None else None
-
-    def ordered(self) -> list[Row]:
-        """Return the rows in the order of the ledger."""
-        rows = [row for row in self._newest.values() if row is not None]
-        rows.sort(key=lambda row: (row.position, row.key))
-        return rows
-
-
 def rows_of(reader: LedgerReader, user_id: str, upto: int, *, as_of: int = LATEST) -> tuple[list[Row], int]:
     """Return what a user's memories are found by after the event at ``upto``, in the order of the ledger.
 
     With it comes the position of the last event that was taken in, 0 when there is none. What was withdrawn since is
     left out too, unless ``as_of`` asks for what was known at that position.
     """
-    rows = Rows()
+    newest: dict[int, Row | None] = {}
     reached = 0
     for changes, position in _pages(reader, user_id, as_of):
         for change in changes:
             if change.position <= upto:
-                rows.take(change)
+                key = key_of(change.turn_position, change.facet)
+                digest = hash_of(change)
+                newest[key] = Row(change.position, key, digest) if digest is not None else None
                 reached = change.position
         if position > upto:
             break
         reached = position
-    return rows.ordered(), reached
+    rows = [row for row in newest.values() if row is not None]
+    rows.sort(key=lambda row: (row.position, row.key))
+    return rows, reached
 
 
 def build_user(
@@ -93,18 +78,12 @@ def build_user(
     target: Target,
     user_id: str,
     upto: int,
-    read: Rows | None = None,
 ) -> int:
     """Write a user's index as of ``upto`` beside the live one, and check it; return how many vectors it has.
 
-    ``read`` are the rows up to ``upto`` where somebody has just read them. Raises :class:`VectorsMissing`, and
-    :class:`IndexCorrupt` when what was written is not what should have been.
+    Raises :class:`VectorsMissing`, and :class:`IndexCorrupt` when what was written is not what should have been.
     """
-    position = reader.facets_at(user_id)
-    if read is not None and position <= upto:
-        rows = read.ordered()
-    else:
-        rows, position = rows_of(reader, user_id, upto)
+    rows, position = rows_of(reader, user_id, upto)
     if not position:
         return 0  # nothing was said before, or the user was erased meanwhile
     space, storage = target.space, target.storage

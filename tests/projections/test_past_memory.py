@@ -10,8 +10,8 @@ import pytest
 from domain.errors import EmbeddingMisfit, InvalidInput
 from domain.events import RetrievalMode
 from projections.search.past_memory import PastMemory
-from tests.projections.test_past_vectors import past_of
-from tests.projections.world import change, opened, remember, settings_for
+from tests.projections.test_past_vectors import change, past_of
+from tests.projections.world import opened, remember, settings_for
 from tests.upstream import ScriptedUpstream
 
 QUERY = "violin in Vienna"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import uuid4
 
+from domain.events import MemoryEdited, MemoryForgotten, NewEvent
+from domain.identity import StreamId
+from domain.ledger import Ledger
 from projections.embedding.client import EmbeddingSpace
 from projections.search.past_vectors import PastVectors
 from projections.vectors.user_index import Hit
-from tests.projections.world import MODEL, World, change, many, opened, remember, settings_for
+from tests.projections.world import MODEL, World, many, opened, remember, settings_for
 from tests.upstream import ScriptedUpstream
 
 SPACE = EmbeddingSpace(MODEL, 64, "")
@@ -21,6 +25,18 @@ def past_of(world: World, user: str = "ann") -> PastVectors:
 async def found_at(world: World, past: PastVectors, position: int) -> list[Hit]:
     await past.advance(position)
     return list((await past.search(QUERY, 7, timeout_s=5)).hits)
+
+
+def change(ledger: Ledger, turn_position: int, summary: str | None) -> int:
+    """Correct or withdraw a memory; return the position at which that happened."""
+    memory_id = ledger.reader.events_after(turn_position - 1, 1)[0].event_id
+    payload = (
+        MemoryForgotten(memory_id=memory_id, turn_id=1)
+        if summary is None
+        else MemoryEdited(memory_id=memory_id, turn_id=1, summary=summary)
+    )
+    event = NewEvent(str(uuid4()), payload, None, memory_id)
+    return ledger.append(StreamId("ann", "chat"), lambda _head: [event]).result()[0].position
 
 
 async def test_at_the_head_it_is_what_the_service_searches(storage: Path, upstream: ScriptedUpstream) -> None:

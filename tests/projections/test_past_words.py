@@ -9,7 +9,8 @@ from domain.ledger import Ledger
 from projections.words.files import LexicalFiles
 from projections.words.index import LexicalHit
 from projections.words.past import PastWords
-from tests.projections.world import change, many, remember
+from tests.projections.test_past_vectors import change
+from tests.projections.world import many, remember
 
 QUERY = "violin in Vienna, shelf 3"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from domain.events import MemoryEdited, MemoryForgotten, NewEvent
+from domain.events import NewEvent
 from domain.identity import StreamId
 from domain.ledger import Ledger, StreamHead
 from projections.embedding.cache import VectorCache
@@ -76,18 +76,6 @@ def remember(ledger: Ledger, user_id: str, said: Sequence[str], *, summarised: b
     recorded = ledger.append(StreamId(user_id, "chat"), decide).result()
     positions = {event.event_id: event.position for event in recorded}
     return [positions[memory_id] for memory_id in ids]
-
-
-def change(ledger: Ledger, turn_position: int, summary: str | None) -> int:
-    """Correct or withdraw a memory; return the position at which that happened."""
-    memory_id = ledger.reader.events_after(turn_position - 1, 1)[0].event_id
-    payload = (
-        MemoryForgotten(memory_id=memory_id, turn_id=1)
-        if summary is None
-        else MemoryEdited(memory_id=memory_id, turn_id=1, summary=summary)
-    )
-    event = NewEvent(str(uuid4()), payload, None, memory_id)
-    return ledger.append(StreamId("ann", "chat"), lambda _head: [event]).result()[0].position
 
 
 FACTS = (
