@@ -386,8 +386,12 @@ class NewEvent:
 
     @cached_property
     def payload_json(self) -> str:
-        """The payload as it will be stored. Asked for ahead, it costs the append nothing."""
+        """The payload as it will be stored."""
         return canonical(self.payload.model_dump(mode="json"))
+
+    def write_out(self) -> None:
+        """Make :attr:`payload_json` now, so that the append need not."""
+        _ = self.payload_json
 
 
 @dataclass(frozen=True, slots=True)

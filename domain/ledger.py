@@ -237,11 +237,14 @@ class _Writer:
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self._clock = clock
         self._connection = engine.connect()
-        self._raw: Any = self._connection.connection.driver_connection
         self.bytes_since_checkpoint = 0
 
     def close(self) -> None:
         self._connection.close()
+
+    @property
+    def _raw(self) -> Any:  # the DBAPI has no types of its own
+        return self._connection.connection.driver_connection
 
     def write(self, batch: Sequence[_Append | _Work]) -> None:
         """Commit a batch and answer its callers."""

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import bindparam, column, func, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql import ClauseElement, Select
+from sqlalchemy.sql.compiler import SQLCompiler
 
 _DIALECT = sqlite.dialect(paramstyle="named")
 
@@ -24,15 +25,13 @@ class Prepared:
 
     def __init__(self, statement: ClauseElement) -> None:
         compiled = statement.compile(dialect=_DIALECT)
+        assert isinstance(compiled, SQLCompiler)
         self.sql = str(compiled)
-        self._constants: dict[str, Any] = dict(compiled.params)
+        # Whatever has to be given with a run is left out, so that the driver complains where it is not.
+        self._constants = {name: value for name, value in compiled.params.items() if not compiled.binds[name].required}
         names = [str(each.key) for each in statement.selected_columns] if isinstance(statement, Select) else []
         columns = {name: property(itemgetter(at)) for at, name in enumerate(names)}
         self._row: type[Any] = type("Row", (tuple,), {"__slots__": (), **columns})
-
-    def execute(self, connection: Any, values: Mapping[str, object]) -> Any:
-        """Run the statement on a connection of the driver; returns the driver's cursor."""
-        return connection.execute(self.sql, {**self._constants, **values})
 
     def execute_many(self, connection: Any, rows: Sequence[Mapping[str, object]]) -> None:
         """Run the statement once for each of ``rows``, which give all that it takes."""
@@ -40,7 +39,7 @@ class Prepared:
 
     def rows(self, connection: Any, values: Mapping[str, object]) -> list[Any]:
         """Return all rows of a ``SELECT``, each with its columns as attributes."""
-        return list(map(self._row, self.execute(connection, values).fetchall()))
+        return list(map(self._row, connection.execute(self.sql, {**self._constants, **values}).fetchall()))
 
 
 def each_of(name: str) -> Select[Any]:
@@ -49,6 +48,6 @@ def each_of(name: str) -> Select[Any]:
     return select(members.c.value)
 
 
-def as_list(members: Iterable[int] | Iterable[str]) -> str:
+def as_list(members: Iterable[int]) -> str:
     """Return what :func:`each_of` takes."""
     return json.dumps(list(members))

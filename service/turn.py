@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -32,6 +31,7 @@ from domain.times.time_range import time_range
 from projections.search.memory_search import MemorySearch, Searched
 from service.decide import Decider
 from service.knobs import Knobs
+from service.meanwhile import meanwhile
 from service.reranker import Reranker
 from service.settings import ServiceSettings
 from service.token_counter import TokenCounter
@@ -41,8 +41,6 @@ from service.upstream import ChatClient, Delta
 log = logging.getLogger(__name__)
 
 _BY = {"lexical": "words", "dense": "meaning"}
-_UNDER_WAY_S = 0.001
-"""By then a question to an endpoint has left, and nothing is to be done but to wait."""
 DEFAULT_CONTEXT_TOKENS = 4096
 """What a model takes when nobody says: the smallest context that self-hosted chat models commonly run with."""
 
@@ -50,25 +48,6 @@ DEFAULT_CONTEXT_TOKENS = 4096
 def context_tokens(max_model_len: int | None, settings: ServiceSettings) -> int:
     """Return what a chat model takes in all, question and answer together, as far as anybody knows."""
     return max_model_len or settings.prompt_budget_tokens or DEFAULT_CONTEXT_TOKENS
-
-
-@asynccontextmanager
-async def _meanwhile(work: Callable[[], None]) -> AsyncIterator[None]:
-    """Do ``work`` while the block waits for an endpoint: a moment after it began, and not at all where it ends before.
-
-    It is for what would be done later anyway, and must hold its own where it has been done already.
-    """
-
-    async def later() -> None:
-        await asyncio.sleep(_UNDER_WAY_S)
-        work()
-
-    task = asyncio.create_task(later())
-    try:
-        yield
-    finally:
-        if not task.cancel():
-            task.result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +100,9 @@ class TurnService:
         draft = Draft(request, f"chatcmpl-{clock.new_id().replace('-', '')}", clock.now(), time.perf_counter())
         try:
             candidates = await self._retrieve(draft)
-            async with _meanwhile(lambda: self._prepare(draft, candidates)):
+            async with meanwhile(lambda: self._prepare(draft, candidates)):
                 kept = await self._gate(draft, candidates)
-            async with _meanwhile(lambda: self._prepare(draft, candidates)):
+            async with meanwhile(lambda: self._prepare(draft, candidates)):
                 replay, notes = await self._rerank(draft, kept)
             self._count_ahead(draft, candidates)
             neighbours = await self._read_neighbours(draft, replay)
@@ -134,11 +113,12 @@ class TurnService:
                     if "first_token" not in draft.timings_ms:
                         draft.mark("first_token", started)
                         yield self._started(draft, replay, notes)
-                        self._recorder.prepare(draft)
                     draft.text += delta.text
                     draft.finish_reason = delta.finish_reason or draft.finish_reason
                     draft.usage = delta.usage or draft.usage
                     yield delta
+                    # What is shown has gone out, and the endpoint is still writing.
+                    self._recorder.prepare(draft)
             draft.mark("answer", started)
         except UpstreamError as error:
             await self._recorder.failed(draft, str(error), error.code, error.status)

@@ -164,21 +164,19 @@ class TurnRecorder:
         """
         decided = [payload for payload in (draft.retrieval, draft.gate, draft.rerank) if payload is not None]
         for payload in decided[len(draft.decided) :]:
-            event = self._event(draft, payload)
-            # Made now and kept with the event.
-            assert event.payload_json
+            cause = draft.decided[-1].event_id if draft.decided else None
+            event = NewEvent(self._ledger.clock.new_id(), payload, draft.correlation_id, cause)
+            event.write_out()
             draft.decided.append(event)
-
-    def _event(self, draft: Draft, payload: Payload) -> NewEvent:
-        cause = draft.decided[-1].event_id if draft.decided else None
-        return NewEvent(self._ledger.clock.new_id(), payload, draft.correlation_id, cause)
 
     async def _append(self, draft: Draft, last: LastEvent) -> tuple[Event, ...]:
         """Append what was decided and how the turn ended, in one commit."""
         self.prepare(draft)
+        decided = tuple(draft.decided)
+        last_id, cause = self._ledger.clock.new_id(), decided[-1].event_id if decided else None
 
         def decide(head: StreamHead) -> list[NewEvent]:
-            return [*draft.decided, self._event(draft, last(head))]
+            return [*decided, NewEvent(last_id, last(head), draft.correlation_id, cause)]
 
         # Once handed over it is written, whether or not anybody still waits for it.
         append = self._ledger.append(draft.request.stream, decide, builds_on=_any_memory(draft))

@@ -46,29 +46,25 @@ _DECODED_WRONG = 4 * 256 * _EPSILON
 
 def nearest_rows(stored: Any, query: Vectors, wanted: int) -> tuple[Vectors, Rows]:
     """Return the products and rows of the ``wanted`` nearest, best first; a large index is searched by two threads."""
-    parts = _searched_in_parts(stored, query, wanted, wanted)
-    products = np.concatenate([part[0] for part in parts])
-    rows = np.concatenate([part[1] for part in parts])
-    best = np.argsort(-products, kind="stable")[:wanted]
-    return products[best], rows[best]
-
-
-def _searched_in_parts(stored: Any, query: Vectors, wanted: int, wanted_of_half: int) -> list[tuple[Vectors, Rows]]:
-    """Return products and rows of the ``wanted`` nearest, or of so many of each half where two threads search."""
     total: int = stored.ntotal
     if total < _ROWS_FOR_TWO_THREADS or (os.cpu_count() or 1) < 2:
         products, rows = stored.search(query[np.newaxis, :], wanted)
-        return [(products[0], rows[0])]
+        return products[0], rows[0]
 
     def searched(first: int, end: int) -> tuple[Vectors, Rows]:
         parameters: Any = faiss.SearchParameters  # its keyword arguments are added at run time
         part = parameters(sel=faiss.IDSelectorRange(first, end))
-        products, rows = stored.search(query[np.newaxis, :], min(wanted_of_half, end - first), params=part)
+        # All of the nearest may lie in one half: what was said of one thing was said at one time.
+        products, rows = stored.search(query[np.newaxis, :], min(wanted, end - first), params=part)
         return products[0], rows[0]
 
     middle = total // 2
     later = _THREADS.submit(searched, middle, total)
-    return [searched(0, middle), later.result()]
+    halves = (searched(0, middle), later.result())
+    products = np.concatenate([half[0] for half in halves])
+    rows = np.concatenate([half[1] for half in halves])
+    best = np.argsort(-products, kind="stable")[:wanted]
+    return products[best], rows[best]
 
 
 class CoarseLook:
@@ -135,17 +131,12 @@ class CoarseLook:
     def _seeming(self, query: Vectors, count: int) -> tuple[Rows, float]:
         self._looks += 1
         scaled = self._step * query
-        parts = _searched_in_parts(self._index, scaled, count, -(-count // 2))
-        products = np.concatenate([part[0] for part in parts])
-        rows = np.concatenate([part[1] for part in parts])
-        best = np.argsort(-products, kind="stable")[:count]
+        products, rows = nearest_rows(self._index, scaled, count)
         if count == self._stored.ntotal:
-            return rows[best], -np.inf
-        # In no part is there a better row than its last, and what is cut off here is not better than what is not.
-        last = max(float(products[best[-1]]), *(float(part[0][-1]) for part in parts))
-        length = float(np.linalg.norm(query))
-        missed = self._residual_max * length + _DECODED_WRONG * float(np.abs(scaled).sum())
-        return rows[best], last + missed + float(np.dot(self._middle.astype(np.float64), query))
+            return rows, -np.inf
+        missed = self._residual_max * float(np.linalg.norm(query)) + _DECODED_WRONG * float(np.abs(scaled).sum())
+        floor = float(products[-1]) + float(np.dot(self._middle.astype(np.float64), query))
+        return rows, floor + missed
 
 
 def _codes_index(codes: npt.NDArray[np.uint8]) -> Any:
