@@ -20,6 +20,7 @@ from dataclasses import asdict
 from typing import Any
 
 from domain.errors import InvalidInput, OpmError
+from domain.garbage import look_rarely
 from domain.identity import check_id
 from domain.ledger import Ledger
 from domain.settings import load_settings
@@ -29,6 +30,7 @@ from projections.embedding.client import EmbeddingClient
 from projections.embedding.clients import recordable_url
 from projections.generations.generation import Rebuilt, only_one, rebuild
 from projections.generations.plan import Plan, plan
+from projections.generations.processes import ALLOCATIONS_PER_COLLECTION
 from projections.generations.prune import Pruned, prune
 from projections.settings import ProjectionSettings, http_url
 from projections.verification.indices import Difference, verify_indices
@@ -233,4 +235,5 @@ def _megabytes(size: int) -> str:
 
 
 if __name__ == "__main__":
+    look_rarely(ALLOCATIONS_PER_COLLECTION)
     sys.exit(main())

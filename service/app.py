@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import sys
 from collections.abc import AsyncIterator
@@ -12,6 +11,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from domain.errors import OpmError
+from domain.garbage import look_rarely
 from domain.prompts import load_prompts
 from domain.settings import load_settings
 from service.api import chat, errors, health, history, memories
@@ -57,10 +57,7 @@ def _app_from_environment() -> FastAPI:
         app = create_app(settings)
     except OpmError as error:
         sys.exit(f"openpersistentmemory: {error}")
-    # What was imported lives as long as the process, and is no longer looked through for garbage.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_ALLOCATIONS_PER_COLLECTION)
+    look_rarely(_ALLOCATIONS_PER_COLLECTION)
     return app
 
 

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from domain.errors import IndexCorrupt, OpmError
+from domain.garbage import look_rarely
 from domain.reader import LedgerReader
 from domain.sqlite import open_engine
 from projections.embedding.cache import VectorCache
 from projections.embedding.client import EmbeddingSpace
 from projections.generations.user_build import Target, VectorsMissing, build_user
 
+ALLOCATIONS_PER_COLLECTION = 50_000
+"""Rows by the ten thousand are read and kept for a moment: to look through all again and again costs a third more."""
 Build = Callable[[str, int], Awaitable[int]]
 """Builds the index of a user up to a position; returns how many vectors it has. Raises as ``build_user`` does."""
 
@@ -84,6 +87,7 @@ async def _started(first: dict[str, Any]) -> AsyncIterator[Build]:
 
 def main() -> None:
     """Build what standard input asks for, until it ends."""
+    look_rarely(ALLOCATIONS_PER_COLLECTION)
     first = json.loads(sys.stdin.readline())
     target = Target(Path(first["users_dir"]), EmbeddingSpace(*first["space"]), first["storage"])
     engine = open_engine(Path(first["ledger"]), writer=False)
