@@ -192,11 +192,13 @@ class MemoryIndex:
         Raises as :meth:`search` does, except that it waits for what is missing.
         """
         space = await self.space_of(user_id)
+        index = await asyncio.to_thread(self._opened, user_id, space)
         while True:
-            index, behind = await asyncio.to_thread(self._catch_up_once, user_id, space)
+            behind = await asyncio.to_thread(self._catch_up_once, user_id, space, index)
             if behind is None:
                 break
             await self.embedder(space).embed_missing(_distinct(behind))
+        await asyncio.to_thread(self._keep, user_id, space, index)
         if index.wants_snapshot():
             await asyncio.to_thread(self._take_snapshot, user_id, space, index)
         elif index.wants_coarse_look():
@@ -232,9 +234,13 @@ class MemoryIndex:
     def _caught_up(self, user_id: str, space: EmbeddingSpace) -> tuple[UserIndex, list[FacetText]]:
         """Return the user's index, and the few texts it still lacks because they have no vector."""
         for _ in range(2):
+            # Kept hold of: opened anew in each round, it might each time have made room for another user's meanwhile,
+            # and begin again at its snapshot.
+            index = self._opened(user_id, space)
             for _ in range(_EVENTS_PER_SEARCH_MAX // _EVENTS_PER_READ + 1):
-                index, missing = self._catch_up_once(user_id, space)
+                missing = self._catch_up_once(user_id, space, index)
                 if missing is None:
+                    self._keep(user_id, space, index)
                     return index, []
                 if missing:
                     # More than a query can take along is the background's to embed; meanwhile the older memories serve.
@@ -243,13 +249,12 @@ class MemoryIndex:
                 break
         raise IndexCatchingUp("the index of this user is being built in the background: try again in a moment")
 
-    def _catch_up_once(self, user_id: str, space: EmbeddingSpace) -> tuple[UserIndex, list[FacetText] | None]:
+    def _catch_up_once(self, user_id: str, space: EmbeddingSpace, index: UserIndex) -> list[FacetText] | None:
         """Take in a bounded batch. Returns the texts that lack a vector, [] for "go on", None for "all is in"."""
-        index = self._opened(user_id, space)
         after = index.position
         changes, read_to = self._ledger.reader.facet_texts(user_id, after, _EVENTS_PER_READ)
         if read_to == after:
-            return index, None
+            return None
         hashes = [key for change in changes if (key := hash_of(change)) is not None]
         known = self._cache.get(self.embedder(space).space_id, hashes)
         ready = ready_count(changes, known)
@@ -264,10 +269,8 @@ class MemoryIndex:
                 withdrawn=rows.withdrawn,
             )
             if not extended:
-                return index, []  # somebody else was quicker: look again from where that left the index
-        return index, [
-            change for change in changes[ready:] if (key := hash_of(change)) is not None and key not in known
-        ]
+                return []  # somebody else was quicker: look again from where that left the index
+        return [change for change in changes[ready:] if (key := hash_of(change)) is not None and key not in known]
 
     def _opened(self, user_id: str, space: EmbeddingSpace) -> UserIndex:
         key = (user_id, space)
@@ -276,6 +279,11 @@ class MemoryIndex:
             self.held.drop(key, index)  # what it was made of was erased
             index = self.held.get(key, lambda: self._load(user_id, space))
         return index
+
+    def _keep(self, user_id: str, space: EmbeddingSpace, index: UserIndex) -> None:
+        """Hold an index that may have made room meanwhile, and has grown, where it is not of somebody erased."""
+        if self._stands(user_id, index.position):
+            self.held.get((user_id, space), lambda: index)
 
     def _let_go_of_erased(self, erasures: Erasures) -> None:
         """Drop indices of users who were erased: they ask no more, and a mapped file keeps its bytes on the disk."""

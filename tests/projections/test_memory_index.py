@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import projections.vectors.memory_index
 from domain.errors import EmbeddingMisfit, EmbeddingUnavailable, IndexCatchingUp
 from domain.events import EmbeddingModelActivated
 from projections.embedding.activation import ActiveModel
+from projections.embedding.cache import Cached
 from projections.embedding.client import Vectors
 from projections.generations.generation import rebuild
 from projections.vectors.files import IndexFiles
@@ -241,6 +243,32 @@ class TestOneUserAtATime:
             assert [user for user, _ in world.index.held] == ["bob"]
             upstream.release()
             assert {position for position, _ in await searching} == set(own["ann"])
+
+    async def test_one_that_makes_room_again_and_again_is_caught_up_with_all_the_same(
+        self, storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where the budget holds less than what is asked for at once, everybody's search pushes the others' out."""
+        monkeypatch.setattr("projections.vectors.memory_index._EVENTS_PER_READ", 8)
+        monkeypatch.setattr("projections.vectors.memory_index._EVENTS_PER_SEARCH_MAX", 64)
+        monkeypatch.setattr("projections.vectors.user_index._CHANGES_MIN", 16)
+        async with opened(settings_for(storage, upstream)) as world:
+            own = remember(world.ledger, "ann", many(25))
+            await world.index.embedder(await world.index.space_of("ann")).embed_missing(
+                [text.text for text in world.ledger.reader.facet_texts("ann", 0, 100)[0] if text.text is not None]
+            )
+            known = world.cache.get
+
+            def pushed_out(space_id: int, hashes: Sequence[bytes]) -> dict[bytes, Cached]:
+                world.index.held.drop_unless(lambda _key, _index: False)
+                return known(space_id, hashes)
+
+            monkeypatch.setattr(world.cache, "get", pushed_out)
+            assert {position for position, _ in await world.found("ann", QUESTION, 100)} == set(own)
+            await world.index.maintain("ann")
+            files = IndexFiles(world.settings.users_dir, "ann", await world.index.space_of("ann"))
+            manifest = files.manifest()
+            assert manifest is not None
+            assert manifest.position == world.ledger.reader.facets_at("ann"), "what was taken in is not lost again"
 
 
 class TestLargeIndices:
