@@ -8,10 +8,13 @@ other one's ranking stands, and the result says so: a turn is never answered wit
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from domain.errors import EmbeddingError, IndexCatchingUp, IndexUnavailable
 from domain.events import RetrievalMode
@@ -28,6 +31,8 @@ from projections.words.files import LexicalFiles, LexicalFound
 log = logging.getLogger(__name__)
 
 Trouble = EmbeddingError | IndexUnavailable
+_AFTER_A_TURN_S = 2.0
+"""Once since the start, a user's words are read whole to see whether the file holds together: not beside the turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +66,10 @@ class MemorySearch:
         self._index = index
         self._words = words
         self._fusion = fusion or Fusion()
-        self._catching_up: dict[str, asyncio.Task[None]] = {}
+        self._in_background: dict[str, asyncio.Task[None]] = {}
+        self._checked: set[str] = set()
         self._closing = threading.Event()
+        self._closed = asyncio.Event()
 
     async def search(
         self, user_id: str, query: str, count: int, mode: RetrievalMode, wanted: TimeRange | None = None
@@ -117,7 +124,8 @@ class MemorySearch:
     async def close(self) -> None:
         """Stop what runs in the background."""
         self._closing.set()
-        await asyncio.gather(*self._catching_up.values(), return_exceptions=True)
+        self._closed.set()
+        await asyncio.gather(*self._in_background.values(), return_exceptions=True)
 
     async def _by_words(
         self, user_id: str, query: str, count: int
@@ -128,19 +136,29 @@ class MemorySearch:
             found = await asyncio.to_thread(self._words.search, user_id, query, count)
         except IndexUnavailable as error:
             if isinstance(error, IndexCatchingUp):
-                self._catch_up_later(user_id)
+                self._later(user_id, partial(self._words.catch_up, user_id, stop=self._closing.is_set))
             return None, 0.0, error
+        if user_id not in self._checked and self._later(
+            user_id, partial(self._words.check, user_id), after_s=_AFTER_A_TURN_S
+        ):
+            self._checked.add(user_id)
         return found, (time.perf_counter() - started) * 1000, None
 
-    def _catch_up_later(self, user_id: str) -> None:
-        """Bring a user's words up to the ledger in the background, once per user at a time."""
-        if user_id not in self._catching_up:
-            task = asyncio.get_running_loop().create_task(self._caught_up(user_id))
-            self._catching_up[user_id] = task
-            task.add_done_callback(lambda _task: self._catching_up.pop(user_id, None))
+    def _later(self, user_id: str, work: Callable[[], None], after_s: float = 0.0) -> bool:
+        """Work on a user's words in the background; False, and nothing is done, while something else is done there."""
+        if user_id in self._in_background:
+            return False
+        task = asyncio.get_running_loop().create_task(self._done_later(work, after_s))
+        self._in_background[user_id] = task
+        task.add_done_callback(lambda _task: self._in_background.pop(user_id, None))
+        return True
 
-    async def _caught_up(self, user_id: str) -> None:
+    async def _done_later(self, work: Callable[[], None], after_s: float) -> None:
+        if after_s:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), after_s)
+                return
         try:
-            await asyncio.to_thread(self._words.catch_up, user_id, stop=self._closing.is_set)
+            await asyncio.to_thread(work)
         except Exception as error:  # noqa: BLE001 - the outermost loop of a background task: logged, tried again when asked
             log.warning("a lexical index could not be brought up to date: %s", safe_message(error))

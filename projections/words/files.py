@@ -10,7 +10,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -94,6 +94,20 @@ class LexicalFiles:
                 index.settle()
 
         self._with_index(user_id, caught_up)
+
+    def check(self, user_id: str) -> None:
+        """Read all of a user's index; one that does not hold together is thrown away, and made anew when asked for.
+
+        It is read beside the searches of that user, which do not wait for it.
+        """
+        try:
+            with closing(LexicalIndex.on_disk(self.path(user_id), create=False)) as index:
+                index.check()
+        except IndexUnavailable:
+            return  # gone, or not to be opened now: whoever asks next is told why
+        except IndexCorrupt as error:
+            log.warning("a lexical index is built again from the ledger: %s", error)
+            self.discard(user_id)
 
     def discard(self, user_id: str) -> None:
         """Delete a user's index; the next question makes it anew from what the ledger then says."""

@@ -165,11 +165,23 @@ class LexicalIndex:
             chosen.append(term)
         return chosen
 
+    def check(self) -> None:
+        """Read all of the file; raise :class:`IndexCorrupt` where it does not hold together.
+
+        For the background: a third of a second for 50,000 memories. A search reads little of a file, and may find less
+        in a damaged one without a complaint.
+        """
+        with self._lock, _told_apart():
+            (first,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        if first != "ok":
+            raise IndexCorrupt(f"the lexical index is broken ({' '.join(str(first).split())})")
+
     def content(self) -> tuple[Checkpoint, dict[int, str]]:
         """Return how far the index has read, and all that it holds there: the words indexed, by key.
 
-        Raises :class:`IndexCorrupt` when the file cannot be read as an index.
+        Raises :class:`IndexCorrupt` when the file cannot be read as an index, or does not hold together.
         """
+        self.check()
         with self._lock, _told_apart(), _transaction(self._connection):
             return self._checkpoint(), dict(self._connection.execute("SELECT rowid, text FROM entries"))
 

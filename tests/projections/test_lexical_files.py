@@ -168,3 +168,39 @@ async def test_the_follower_takes_in_what_is_recorded(ledger: Ledger, files: Lex
     assert not await follower.advance()
     assert files.path("bob").exists()
     assert not files.path("ann").exists(), "ann's comes with her first question"
+
+
+def test_a_page_of_zeros_is_noticed_and_nothing_is_found_that_would_not_be(
+    ledger: Ledger, storage_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A search of a damaged file may find other memories, or fewer, without a word from SQLite."""
+    questions = ("violin shelf 3", "ferry lisbon nine", "entry 17", "basil tomatoes 250", "chess thursday")
+    remember(ledger, "ann", many(200))
+    files = LexicalFiles(ledger.reader, storage_dir / "users")
+    expected = [files.search("ann", question, 20) for question in questions]
+    files.catch_up("ann")
+    path = files.path("ann")
+    files.close()
+    whole = path.read_bytes()
+    silent = 0
+    for at in range(1000, len(whole) - 512, 4096):
+        for part in path.parent.glob("lexical.*"):
+            part.unlink()
+        path.write_bytes(whole[:at] + bytes(512) + whole[at + 512 :])
+        caplog.clear()
+        with contextlib.closing(LexicalFiles(ledger.reader, storage_dir / "users")) as damaged:
+            found_before = [damaged.search("ann", question, 20) for question in questions]
+            silent += found_before != expected and not caplog.records
+            damaged.check("ann")
+            assert [damaged.search("ann", question, 20) for question in questions] == expected, at
+    assert silent, "were there no such damage, nobody would need the check"
+
+
+def test_a_whole_file_passes_the_check_and_one_that_is_not_there_too(ledger: Ledger, files: LexicalFiles) -> None:
+    remember(ledger, "ann", FACTS)
+    files.search("ann", "ferry", 1)
+    before = files.path("ann").stat().st_ino
+    files.check("ann")
+    files.check("nobody")
+    assert files.path("ann").stat().st_ino == before
+    assert not files.path("nobody").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from domain.errors import EmbeddingUnavailable, IndexCatchingUp
 from domain.events import RetrievalMode
 from domain.fusion import Fusion
+from projections.search import memory_search
 from projections.search.memory_search import MemorySearch, Searched
 from projections.search.past_memory import PastMemory
 from projections.search.past_vectors import PastVectors
@@ -108,8 +110,35 @@ async def test_without_the_words_vectors_serve_until_those_are_indexed(
         assert found.mode == "dense"
         assert isinstance(found.trouble, IndexCatchingUp)
         assert len(found.candidates) == 3
-        await until(lambda: not search._catching_up)
+        await until(lambda: not search._in_background)
         assert (await search.search("ann", "violin", 3, "hybrid")).mode == "hybrid"
+
+
+async def test_words_are_checked_whole_after_the_first_question(
+    storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_search, "_AFTER_A_TURN_S", 0.01)
+    checked: list[str] = []
+    monkeypatch.setattr(LexicalFiles, "check", lambda _files, user_id: checked.append(user_id))
+    async with searching(storage, upstream) as (world, search):
+        for user in ("ann", "bob"):
+            remember(world.ledger, user, FACTS)
+        for user in ("ann", "bob", "ann"):
+            await search.search(user, "violin", 3, "hybrid")
+            await until(lambda: not search._in_background)
+    assert checked == ["ann", "bob"], "once since the start"
+
+
+async def test_a_check_that_is_still_to_come_holds_up_no_end(
+    storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_search, "_AFTER_A_TURN_S", 3600.0)
+    async with searching(storage, upstream) as (world, search):
+        remember(world.ledger, "ann", FACTS)
+        await search.search("ann", "violin", 3, "lexical")
+        assert search._in_background
+        await asyncio.wait_for(search.close(), 60)
+        assert not search._in_background
 
 
 async def test_with_neither_the_reason_is_raised(storage: Path, upstream: ScriptedUpstream) -> None:
