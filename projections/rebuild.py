@@ -19,11 +19,12 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from domain.errors import InvalidInput, OpmError
+from domain.errors import EmbeddingUnavailable, InvalidInput, OpmError
 from domain.garbage import look_rarely
 from domain.identity import check_id
 from domain.ledger import Ledger
 from domain.settings import load_settings
+from domain.sqlite import DATABASE_ERRORS, said_by_driver
 from migrations.runner import migrate
 from projections.embedding.cache import VectorCache
 from projections.embedding.client import EmbeddingClient
@@ -57,8 +58,20 @@ def main(arguments: list[str] | None = None) -> int:
     except InvalidInput as error:
         sys.stderr.write(f"rebuild: {error}\n")
         return BAD_ARGUMENTS
+    except EmbeddingUnavailable as error:
+        sys.stderr.write(f"rebuild: {error}; what was embedded is kept, run it again to go on\n")
+        return FAILED
     except OpmError as error:
         sys.stderr.write(f"rebuild: {error}\n")
+        return FAILED
+    except DATABASE_ERRORS as error:
+        sys.stderr.write(
+            f"rebuild: a database is broken ({said_by_driver(error)}): see what `opm verify` says of the ledger; if "
+            "that is well, stop the service, delete vectors.sqlite3 and run the rebuild again\n"
+        )
+        return FAILED
+    except OSError as error:
+        sys.stderr.write(f"rebuild: STORAGE_DIR cannot be used ({error.strerror}: {error.filename})\n")
         return FAILED
     except KeyboardInterrupt:
         sys.stderr.write("rebuild: interrupted; what was embedded is kept, run it again to go on\n")
@@ -163,7 +176,7 @@ def _verify(settings: ProjectionSettings, user_id: str | None, *, as_json: bool)
     elif not differences:
         sys.stdout.write("the live indices hold what the ledger says\n")
     else:
-        sys.stderr.write("a service builds a broken file again by itself; for the rest run the rebuild\n")
+        sys.stderr.write("a service makes broken files again by itself; for the rest run the rebuild\n")
     return FAILED if differences else DONE
 
 

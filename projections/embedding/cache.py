@@ -201,7 +201,12 @@ class VectorCache:
     def position(self, space_id: int) -> int:
         """Return the ledger position up to which every text has been embedded."""
         with self._readers.connect() as connection:
-            return int(connection.execute(select(_SPACES.c.position).where(_SPACES.c.id == space_id)).scalar_one())
+            found = connection.execute(select(_SPACES.c.position).where(_SPACES.c.id == space_id)).scalar_one_or_none()
+        if found is None:  # whoever asks has just been told this number
+            raise IndexUnavailable(
+                f"{self._path.name} is broken: stop the service and delete it; what it held is embedded again"
+            )
+        return int(found)
 
     def forget_positions(self) -> None:
         """Let every space read the ledger from its beginning again: it is another ledger. Vectors stay."""

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 _EVENTS_PER_READ = 512
 _EVENTS_PER_SEARCH_MAX = 2048
-_TEXTS_WITH_QUERY_MAX = 8
+TEXTS_WITH_QUERY_MAX = 8
 _CHARS_WITH_QUERY_MAX = 6000
 _MAINTENANCE_TIMEOUT_S = 60.0
 _AFTER_A_TURN_S = 2.0
@@ -350,7 +350,7 @@ def _taken_along(missing: Sequence[FacetText]) -> list[FacetText]:
     """Return the first texts that are short enough together not to hold up the query they are embedded with."""
     taken: list[FacetText] = []
     chars = 0
-    for text in missing[:_TEXTS_WITH_QUERY_MAX]:
+    for text in missing[:TEXTS_WITH_QUERY_MAX]:
         chars += len(text.text or "")
         if chars > _CHARS_WITH_QUERY_MAX:
             break

@@ -1,12 +1,14 @@
 """Compares the live indices with what the ledger says, and names what differs.
 
 A snapshot stands for a position of the ledger; what came later is added when it is opened, so it is compared with the
-ledger as of that position. A user with a small memory may have no snapshot: all of it is read from the cache then, and
-nothing can differ.
+ledger as of that position. A user with a small memory may have no snapshot: all of it is read from the cache then.
+Texts that are neither in a snapshot nor in the cache, and more than a question takes along, are not found by meaning; a
+service may be about to embed them, so they are looked for once more before they are told.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +19,7 @@ from domain.errors import IndexCorrupt
 from domain.identity import SYSTEM_ID
 from domain.ledger import Ledger
 from domain.reader import LedgerReader
+from domain.statements import LATEST
 from projections.embedding.cache import VectorCache
 from projections.embedding.client import EmbeddingSpace
 from projections.embedding.clients import space_of
@@ -24,9 +27,12 @@ from projections.generations.generation import all_users
 from projections.generations.user_build import Row, rows_of, stored_rows
 from projections.settings import ProjectionSettings
 from projections.vectors.files import IndexFiles, Manifest
+from projections.vectors.memory_index import TEXTS_WITH_QUERY_MAX
 from projections.vectors.user_index import Storage, UserIndex
+from projections.verification.words import wrong_words
 
-Kind = Literal["broken", "missing", "surplus", "changed", "ahead"]
+Kind = Literal["broken", "missing", "surplus", "changed", "ahead", "words"]
+_EMBEDDED_WITHIN_S = 3.0
 _ROWS_PER_PART = 4096
 _SMALL = 4096
 """A service writes the index of a larger memory long before it gets there."""
@@ -40,7 +46,7 @@ class Difference:
 
     ``broken``: a file is damaged, gone, or of another user or ledger. ``missing`` and ``surplus``: texts that should be
     found are not, or the other way round. ``changed``: a vector is not the one of its text. ``ahead``: the vector cache
-    speaks of a later event than the ledger has.
+    speaks of a later event than the ledger has. ``words``: the lexical index is not what it should be.
     """
 
     user_id: str
@@ -54,10 +60,23 @@ def verify_indices(
     """Yield what differs between the ledger and the live index of one user, or of all."""
     if user_id is None:
         yield from _ahead(ledger, cache)
+    waiting: dict[str, EmbeddingSpace] = {}
     for user in all_users(ledger.reader) if user_id is None else [user_id]:
         active = ledger.reader.active_embedding_model(user)
         if active is not None:
-            yield from _of_user(ledger, cache, settings, user, space_of(active))
+            space = space_of(active)
+            yield from _of_user(ledger, cache, settings, user, space)
+            if _unknown(ledger, cache, settings, user, space) > TEXTS_WITH_QUERY_MAX:
+                waiting[user] = space
+        what = wrong_words(ledger.reader, settings.users_dir, user)
+        if what is not None:
+            yield Difference(user, "words", what)
+    if waiting:
+        time.sleep(_EMBEDDED_WITHIN_S)
+    for user, space in waiting.items():
+        unknown = _unknown(ledger, cache, settings, user, space)
+        if unknown > TEXTS_WITH_QUERY_MAX:
+            yield Difference(user, "missing", f"{unknown} texts have no vector: they cannot be found by meaning")
 
 
 def _ahead(ledger: Ledger, cache: VectorCache) -> Iterator[Difference]:
@@ -67,6 +86,18 @@ def _ahead(ledger: Ledger, cache: VectorCache) -> Iterator[Difference]:
     head, position = ledger.reader.head_position(), cache.position(cache.space_id(space_of(active)))
     if position > head:
         yield Difference("", "ahead", f"the vector cache is at position {position}, the ledger ends at {head}")
+
+
+def _unknown(ledger: Ledger, cache: VectorCache, settings: ProjectionSettings, user: str, space: EmbeddingSpace) -> int:
+    """Count the texts of a user that are behind the snapshot, if there is one, and not in the cache."""
+    try:
+        manifest = IndexFiles(settings.users_dir, user, space).manifest()
+    except IndexCorrupt:
+        manifest = None
+    after = manifest.position if manifest is not None else 0
+    behind = [row.text_hash for row in rows_of(ledger.reader, user, LATEST)[0] if row.position > after]
+    known = cache.known(cache.space_id(space), behind)
+    return sum(text_hash not in known for text_hash in behind)
 
 
 def _of_user(

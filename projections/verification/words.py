@@ -29,11 +29,10 @@ def verified_lexical(reader: LedgerReader, users_dir: Path) -> Iterator[Finding]
     while users := reader.users_after(last, _PAGE_USERS):
         for user_id in users:
             known.add(file_name(user_id))
-            path = users_dir / file_name(user_id) / LEXICAL_NAME
-            if path.exists():
-                what = _what_is_wrong(reader, user_id, path)
-                if what is not None:
-                    yield Finding("index", what, path=str(path.relative_to(users_dir.parent)))
+            what = wrong_words(reader, users_dir, user_id)
+            if what is not None:
+                path = users_dir / file_name(user_id) / LEXICAL_NAME
+                yield Finding("index", what, path=str(path.relative_to(users_dir.parent)))
         last = users[-1]
     for path in sorted(users_dir.glob(f"*/{LEXICAL_NAME}")):
         if path.parent.name not in known:
@@ -41,7 +40,11 @@ def verified_lexical(reader: LedgerReader, users_dir: Path) -> Iterator[Finding]
             yield Finding("index", what, path=str(path.relative_to(users_dir.parent)))
 
 
-def _what_is_wrong(reader: LedgerReader, user_id: str, path: Path) -> str | None:
+def wrong_words(reader: LedgerReader, users_dir: Path, user_id: str) -> str | None:
+    """Return what is wrong with a user's lexical index, None where all is well or there is none."""
+    path = users_dir / file_name(user_id) / LEXICAL_NAME
+    if not path.exists():
+        return None
     inode = inode_of(path)
     what = _judged(reader, user_id, path)
     # One that was thrown away meanwhile, by an erasure or by a service that saw the same, is no finding.

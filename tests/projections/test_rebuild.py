@@ -121,6 +121,35 @@ class TestExitStatus:
         assert main([]) == FAILED
         assert "EMB_MODEL is not set" in capsys.readouterr().err
 
+    def test_a_damaged_cache_is_one_line(
+        self, storage: Path, upstream: ScriptedUpstream, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        record(storage, upstream, {"ann": many(150)})
+        assert main([]) == DONE
+        path = storage / "vectors.sqlite3"
+        whole = path.read_bytes()
+        failed = 0
+        for at in range(0, len(whole), 16_384):
+            for part in storage.glob("vectors.sqlite3*"):
+                part.unlink()
+            path.write_bytes(whole[:at] + bytes(8192) + whole[at + 8192 :])
+            capsys.readouterr()
+            status = main([])
+            lines = capsys.readouterr().err.splitlines()
+            assert status in {DONE, FAILED}
+            if status == FAILED:
+                failed += 1
+                assert lines[-1].startswith("rebuild: "), lines
+                assert "vectors.sqlite3" in lines[-1]
+        assert failed
+
+    def test_a_storage_that_cannot_be(
+        self, upstream: ScriptedUpstream, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("STORAGE_DIR", "/proc/none")
+        assert main([]) == FAILED
+        assert capsys.readouterr().err.startswith("rebuild: STORAGE_DIR cannot be used (")
+
     def test_an_endpoint_that_stays_away(
         self,
         storage: Path,
@@ -135,7 +164,7 @@ class TestExitStatus:
         upstream.fail_always("embed", Fault(status=503))
         assert main([]) == FAILED
         error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert error == "rebuild: the embedding endpoint fails (503)"
+        assert error.startswith("rebuild: the embedding endpoint fails (503); what was embedded is kept")
         upstream.heal()
         assert found(storage, upstream, "ann", MODEL) == before, "the old model serves until the new one is whole"
 

@@ -20,6 +20,7 @@ from projections.embedding.client import Vectors
 from projections.rebuild import BAD_ARGUMENTS, DONE, FAILED, main
 from projections.vectors.files import IndexFiles
 from projections.vectors.user_index import UserIndex
+from projections.words.files import LexicalFiles
 from tests.ledgers import opened as opened_ledger
 from tests.ledgers import record as record_event
 from tests.projections.test_index_files import empty, flip_a_bit, lose, manifest_garbage, truncate
@@ -181,6 +182,55 @@ class TestVerify:
         assert said("--verify")["ok"]
         assert main([]) == DONE
         assert said("--verify")["ok"]
+
+    def test_texts_without_a_vector_anywhere(
+        self, storage: Path, upstream: ScriptedUpstream, said: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("projections.verification.indices._EMBEDDED_WITHIN_S", 0.0)
+        record(storage, upstream, {"ann": list(FACTS), "bob": list(FACTS[:3]), "eve": many(20)})
+        assert main([]) == DONE
+        for path in storage.glob("vectors.sqlite3*"):
+            path.unlink()
+        assert said("--verify")["ok"], "the indices have them all"
+        shutil.rmtree(storage / "users")
+        differences = said("--verify", status=FAILED)["differences"]
+        # A question embeds bob's six along with itself.
+        assert [(found["user_id"], found["kind"], found["detail"]) for found in differences] == [
+            (user, "missing", f"{texts} texts have no vector: they cannot be found by meaning")
+            for user, texts in (("ann", 16), ("eve", 40))
+        ]
+        assert main([]) == DONE
+        assert said("--verify")["ok"]
+
+    def test_what_a_service_embeds_meanwhile_is_no_difference(
+        self,
+        storage: Path,
+        upstream: ScriptedUpstream,
+        said: Callable[..., Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        record(storage, upstream, {"ann": many(20)})
+        assert main([]) == DONE
+        record(storage, upstream, {"bob": many(20)})
+        monkeypatch.setattr("projections.verification.indices.time.sleep", lambda _seconds: main([]))
+        assert said("--verify")["ok"]
+
+    def test_a_damaged_file_of_words(
+        self, rebuilt: None, storage: Path, upstream: ScriptedUpstream, said: Callable[..., Any]
+    ) -> None:
+        with opened_ledger(storage / "ledger.sqlite3") as ledger:
+            words = LexicalFiles(ledger.reader, storage / "users")
+            words.search("ann", "violin", 3)
+            words.catch_up("ann")
+            words.close()
+        assert said("--verify")["ok"]
+        path = words.path("ann")
+        whole = path.read_bytes()
+        path.write_bytes(whole[:12288] + bytes(4096) + whole[16384:])
+        (difference,) = said("--verify", status=FAILED)["differences"]
+        assert (difference["user_id"], difference["kind"]) == ("ann", "words")
+        assert "is broken" in difference["detail"]
+        assert said("--verify", "--user", "bob")["ok"]
 
     @pytest.mark.parametrize("harm", [flip_a_bit, truncate, empty, lose, manifest_garbage])
     def test_a_broken_file(
