@@ -11,9 +11,11 @@ from datetime import datetime
 
 from domain.times.spans import (
     DAY,
+    HALF_A_YEAR,
     WEEK,
     Span,
     Unit,
+    around,
     date_begun,
     day_of,
     month_begun,
@@ -56,6 +58,9 @@ _NOT_BEHIND_ON = "(?<![晚早网路身海天地赶以马世手街桌船楼车线
 """上 as the end of 晚上, 网上, 赶上 and the like says where or what, not when."""
 _NOT_ABOUT = "(?![围边转折密全到杰期刊])"
 """What makes 周 no week: 周围, 周边, 周转, 周折, 周密, 周全, 周到, 周期, 周刊."""
+
+SIMPLIFIED = str.maketrans("週個禮號兩幾過這後聊發應該會將計劃準備點樣", "周个礼号两几过这后聊发应该会将计划准备点样")
+"""The traditional forms of what names a time, or tells whether a question looks back or ahead."""
 
 LOOKS_BACK = re.compile(r"了|过(?![去敏年期来程分度于节生])|聊|提到|提起|发生|刚才|之前|说的|讲的|问的|做的|去的")
 LOOKS_AHEAD = re.compile(r"[将]|打算|计划|准备|应该|明天|后天|下个?(?:周|星期|礼拜|月)|明年|会不会|要不要")
@@ -138,7 +143,17 @@ def _last_week(match: re.Match[str], moment: Moment) -> Span:
     week = moment.now - len(match["back"]) * WEEK
     if match["weekday"] is None:
         return unit_of(week, "week")
-    return weekend_of(week) if match["weekday"] == "末" else weekday_of_week(week, _weekday(match["weekday"]))
+    days = weekend_of(week) if match["weekday"] == "末" else weekday_of_week(week, _weekday(match["weekday"]))
+    if match["until"] is None:
+        return days
+    until = weekday_of_week(week, _weekday(match["until"]))
+    if until[0] < days[0]:
+        raise ValueError("the first day is after the last")
+    return days[0], until[1]
+
+
+def _this_day_of_a_year(match: re.Match[str], moment: Moment) -> Span:
+    return day_of(moment.now.replace(year=_year(match["year"], moment.now)))
 
 
 def _last_month(match: re.Match[str], moment: Moment) -> Span:
@@ -159,10 +174,7 @@ def _this_week(match: re.Match[str], moment: Moment) -> Span | None:
 def _ago(match: re.Match[str], moment: Moment) -> Span:
     unit = _unit(match["unit"])
     if match["count"] == "半":
-        days = {"year": 182, "month": 15}[unit] if unit in {"year", "month"} else 1
-        around = DAY * (days // 6)
-        middle = moment.now - DAY * days
-        return day_of(middle - around)[0], day_of(middle + around)[1]
+        return around(moment.now, {"year": HALF_A_YEAR, "month": 15 * DAY}.get(unit, DAY))
     fewest, most = (2, 5) if match["count"] == "几" else (_number(match["count"]),) * 2
     return unit_ago(moment.now, unit, most)[0], min(unit_ago(moment.now, unit, fewest)[1], day_of(moment.now)[1])
 
@@ -170,7 +182,7 @@ def _ago(match: re.Match[str], moment: Moment) -> Span:
 def _past_units(match: re.Match[str], moment: Moment) -> Span:
     unit = _unit(match["unit"])
     if match["count"] == "半":
-        since = moment.now - DAY * {"day": 1, "week": 4, "month": 15, "year": 182}[unit]
+        since = moment.now - DAY * {"day": 1, "week": 4, "month": 15, "year": HALF_A_YEAR.days}[unit]
     else:
         since = units_before(moment.now, unit, 5 if match["count"] == "几" else _number(match["count"]))
     return day_of(since)[0], day_of(moment.now)[1]
@@ -206,6 +218,7 @@ RULES = (
         _between,
         dated=True,
     ),
+    _rule(rf"(?P<year>{_RELATIVE_YEAR})的?今[天日]", _this_day_of_a_year, dated=True),
     _rule(
         rf"(?P<year>{_YEAR}|{_RELATIVE_YEAR})(?>的?(?:(?P<month>{_MONTH})份?(?P<day>{_DAY})?|(?P<season>[春夏秋冬])[天季])?)"
         r"(?![前以之级款版代轻纪])",
@@ -226,11 +239,12 @@ RULES = (
         lambda _match, moment: (day_of(moment.now - 5 * DAY)[0], day_of(moment.now)[0]),
     ),
     _rule(
-        rf"{_NOT_BEHIND_ON}(?P<back>上{{1,3}}){_WEEK}{_NOT_ABOUT}(?P<weekday>[一二三四五六日天末])?",
+        rf"{_NOT_BEHIND_ON}(?P<back>上{{1,3}})(?:一(?!周年))?{_WEEK}{_NOT_ABOUT}(?P<weekday>[一二三四五六日天末])?"
+        r"(?:(?<=[一二三四五六日天])[到至](?:周|星期|礼拜)?(?P<until>[一二三四五六日天])(?![一二三四五六七八九十]))?",
         _last_week,
     ),
     _rule(
-        rf"{_NOT_BEHIND_ON}(?P<back>上{{1,3}})(?:个月|月(?![亮光球饼色薪经季票台]))(?P<day>{_DAY})?",
+        rf"{_NOT_BEHIND_ON}(?P<back>上{{1,3}})(?:一?个月|月(?![亮光球饼色薪经季票台]))(?P<day>{_DAY})?",
         _last_month,
     ),
     _rule(

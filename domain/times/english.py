@@ -21,10 +21,12 @@ from domain.times.english_dates import (
 )
 from domain.times.spans import (
     DAY,
+    HALF_A_YEAR,
     SATURDAY,
     WEEK,
     Span,
     Unit,
+    around,
     day_of,
     month_begun,
     month_of,
@@ -123,6 +125,16 @@ def _between(match: re.Match[str], moment: Moment) -> Span:
     return first[0], last[1]
 
 
+def _between_months(match: re.Match[str], moment: Moment) -> Span:
+    first, last = month_number(match["first"]), month_number(match["last"])
+    if match["year"]:
+        start = day_of(moment.now)[0].replace(year=int(match["year"]), month=last, day=1)
+        until = month_of(start)
+    else:
+        until = month_begun(moment.now, last)
+    return month_begun(until[0], first)[0], until[1]
+
+
 def _on_a_date(match: re.Match[str], moment: Moment) -> Span | None:
     date, side = match["date"], (match["preposition"] or "").lower()
     if not is_surely_a_date(date):
@@ -147,6 +159,10 @@ def _ago(match: re.Match[str], moment: Moment) -> Span:
     fewest, most = _count(match["count"])
     unit = _unit(match["unit"])
     return unit_ago(moment.now, unit, most)[0], min(unit_ago(moment.now, unit, fewest)[1], day_of(moment.now)[1])
+
+
+def _half_a_year_ago(_match: re.Match[str], moment: Moment) -> Span:
+    return around(moment.now, HALF_A_YEAR)
 
 
 def _past_units(match: re.Match[str], moment: Moment) -> Span:
@@ -197,6 +213,14 @@ def _in_year(match: re.Match[str], moment: Moment) -> Span:
     return _up_to_now(span, match["preposition"].lower(), moment)
 
 
+def _day_of_last_month(match: re.Match[str], moment: Moment) -> Span:
+    return day_of((month_of(moment.now)[0] - DAY).replace(day=int(match["day"])))
+
+
+def _day_of_last_week(match: re.Match[str], moment: Moment) -> Span:
+    return weekday_of_week(moment.now - WEEK, _WEEKDAYS.index(match["weekday"].lower()))
+
+
 def _of_last_year(match: re.Match[str], moment: Moment) -> Span:
     year = moment.now.year - 1
     if match["season"]:
@@ -225,6 +249,12 @@ RULES = (
         rf"(?:(?:the\ )?(?P<count>{_COUNT})\ )?(?:the\ |that\ )?(?P<what>{_UNIT}s?|weekend|{_WEEKDAY})\ "
         rf"(?P<side>before|after|of)\ (?P<date>{DATE})",
         _beside_a_date,
+        dated=True,
+    ),
+    _rule(
+        rf"(?:between|from)\ (?P<first>{MONTH_WRITTEN_OUT})\ (?:and|to|until|till|through)\ "
+        rf"(?P<last>{MONTH_WRITTEN_OUT})(?:(?:\ of)?\ (?P<year>{YEAR}))?(?!\ \d)",
+        _between_months,
         dated=True,
     ),
     _rule(
@@ -257,12 +287,22 @@ RULES = (
     ),
     _rule(rf"(?:(?P<month>{MONTH_WRITTEN_OUT})|(?P<season>{_SEASON}))(?:\ of)?\ last\ year", _of_last_year, dated=True),
     _rule(
+        rf"last\ year,?\ (?:in|during)\ (?:the\ )?(?:(?P<month>{MONTH_WRITTEN_OUT})|(?P<season>{_SEASON}))",
+        _of_last_year,
+        dated=True,
+    ),
+    _rule(r"last\ month,?\ on\ the\ (?P<day>3[01]|[12]\d|[1-9])(?:st|nd|rd|th)", _day_of_last_month, dated=True),
+    _rule(r"on\ the\ (?P<day>3[01]|[12]\d|[1-9])(?:st|nd|rd|th)(?:\ of)?\ last\ month", _day_of_last_month, dated=True),
+    _rule(rf"last\ week,?\ (?:on\ )?(?P<weekday>{_WEEKDAY})", _day_of_last_week),
+    _rule(rf"(?:on\ )?(?P<weekday>{_WEEKDAY})(?:\ of)?\ last\ week", _day_of_last_week),
+    _rule(
         rf"(?P<preposition>in|during|since|throughout|of)\ (?:early\ |late\ |mid[- ])?(?P<month>{MONTH_WRITTEN_OUT})"
         # "in May" asks for a time, "in March formation" for none; a verb or a person may follow a month.
         rf"(?=\W*$|[,.?!;:)]|\ (?:{_AFTER_A_MONTH})\b)",
         _in_month,
         dated=True,
     ),
+    _rule(r"half\ a\ year\ (?:ago|back|earlier)", _half_a_year_ago),
     _rule(rf"(?P<count>{_COUNT})\ (?P<unit>{_UNIT}s?)\ (?:ago|back|earlier)", _ago),
     _rule(rf"(?:the\ )?(?:last|past|previous)\ (?P<count>{_COUNT})\ (?P<unit>{_UNIT}s)", _past_units),
     _rule(

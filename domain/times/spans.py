@@ -16,6 +16,7 @@ Unit = Literal["day", "week", "month", "year"]
 
 DAY = timedelta(days=1)
 WEEK = timedelta(days=7)
+HALF_A_YEAR = timedelta(days=182)
 SATURDAY = 5
 SEASON_FIRST_MONTH = {"spring": 3, "summer": 6, "autumn": 9, "winter": 12}
 _SEASON_MONTHS = 3
@@ -74,6 +75,12 @@ def unit_ago(now: datetime, unit: Unit, count: int) -> Span:
         return day_of(moment)
     half = {"week": timedelta(days=3), "month": timedelta(days=15), "year": timedelta(days=182)}[unit]
     return day_of(moment - half)[0], day_of(moment + half)[1]
+
+
+def around(now: datetime, back: timedelta) -> Span:
+    """Return what people mean by a moment so far back: a third of the way around it, in whole days."""
+    middle, wide = now - back, timedelta(days=back.days // 6)
+    return day_of(middle - wide)[0], day_of(middle + wide)[1]
 
 
 def weekday_before(moment: datetime, weekday: int) -> Span:

@@ -50,17 +50,19 @@ def time_range(question: str, now: datetime) -> TimeRange | None:
     """
     if len(question) > QUESTION_CHARS_MAX:
         return None
+    # As long as it was, so that what is found stands at the same place.
+    simplified = question.translate(chinese.SIMPLIFIED)
     in_english = english.HINT.search(question) is not None
-    in_chinese = chinese.HINT.search(question) is not None
+    in_chinese = chinese.HINT.search(simplified) is not None
     if not (in_english or in_chinese):
         return None
     moment = Moment(
         now,
-        looks_back=bool(english.LOOKS_BACK.search(question) or chinese.LOOKS_BACK.search(question)),
-        looks_ahead=bool(english.LOOKS_AHEAD.search(question) or chinese.LOOKS_AHEAD.search(question)),
+        looks_back=bool(english.LOOKS_BACK.search(question) or chinese.LOOKS_BACK.search(simplified)),
+        looks_ahead=bool(english.LOOKS_AHEAD.search(question) or chinese.LOOKS_AHEAD.search(simplified)),
     )
     rules = (*(english.RULES if in_english else ()), *(chinese.RULES if in_chinese else ()))
-    named = list(islice(read_all(question, rules, moment), TIMES_MAX + 1))
+    named = list(islice(read_all(simplified, rules, moment), TIMES_MAX + 1))
     if len(named) > TIMES_MAX:
         return None
     # A time that has not begun holds no memory.
