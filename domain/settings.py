@@ -62,4 +62,5 @@ def _complaint(kind: type[BaseSettings], item: dict[str, object]) -> str:
     if item["type"] == "missing":
         return f"{name} is not set{hint}: set it in the environment or in .env"
     value = "(hidden)" if _SECRET_WORDS & set(name.split("_")) else shown(item.get("input"))
-    return f"{name} = {value}{hint}: {item['msg']}"
+    said = str(item["msg"]).removeprefix("Value error, ")
+    return f"{name} = {value}{hint}: {said}"

@@ -136,4 +136,4 @@ async def _try_embeddings(index: MemoryIndex) -> None:
     except IndexUnavailable:
         return  # what is amiss is told by the follower of the vectors
     except EmbeddingError as error:
-        log.warning("memory is not searched for now: %s", error)
+        log.warning("memory is searched by words only for now: %s", error)

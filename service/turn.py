@@ -179,7 +179,7 @@ class TurnService:
             await window_read
         draft.mark("retrieve", started)
         if trouble is not None:
-            what = f"memory searched by {_BY[found.mode]} only" if found is not None else "without memory"
+            what = f"with memory searched by {_BY[found.mode]} only" if found is not None else "without memory"
             log.warning("turn %s is answered %s: %s", draft.correlation_id, what, trouble)
         recorded = partial(
             RetrievalRecorded,
@@ -249,6 +249,7 @@ class TurnService:
             context_tokens=self.context_tokens,
         )
         draft.timings_ms["gate"] = draft.gate.latency_ms
+        _tell_fallback(draft, "gate", draft.gate)
         return kept
 
     async def _rerank(self, draft: Draft, kept: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
@@ -262,6 +263,7 @@ class TurnService:
             context_tokens=self.context_tokens,
         )
         draft.timings_ms["rerank"] = draft.rerank.latency_ms
+        _tell_fallback(draft, "rerank", draft.rerank)
         return replay, notes
 
     async def _read_neighbours(self, draft: Draft, replay: list[Candidate]) -> list[Neighbour]:
@@ -334,3 +336,10 @@ class TurnService:
             rerank=draft.rerank,
             notice=draft.notice,
         )
+
+
+def _tell_fallback(draft: Draft, what: str, decided: GateDecided | RerankDecided) -> None:
+    """Log that a decision could not be had: an endpoint that never gives one would go unnoticed."""
+    if decided.outcome == "fallback":
+        # Why is in the event: it may quote what the endpoint said.
+        log.warning("turn %s: the %s gave no decision that could be read", draft.correlation_id, what)

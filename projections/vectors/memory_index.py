@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from sqlalchemy.exc import DatabaseError
 
 from domain.errors import EmbeddingRejected, IndexCatchingUp, IndexCorrupt, IndexUnavailable
-from domain.identity import SYSTEM_ID
+from domain.identity import SYSTEM_ID, file_name
 from domain.ledger import Ledger
 from domain.memory import FacetText
 from domain.reader import Erasures
@@ -314,7 +314,8 @@ class MemoryIndex:
         try:
             index = self._files(user_id, space).open(self._ledger.reader, empty.storage)
         except IndexCorrupt as error:
-            log.warning("an index is built again from the ledger: %s", error)
+            folder = file_name(user_id)
+            log.warning("an index is built again from the ledger: users/%s: %s", folder, error)
             return empty
         return index or empty
 

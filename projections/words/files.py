@@ -106,7 +106,7 @@ class LexicalFiles:
         except IndexUnavailable:
             return  # gone, or not to be opened now: whoever asks next is told why
         except IndexCorrupt as error:
-            log.warning("a lexical index is built again from the ledger: %s", error)
+            log.warning("a lexical index is built again from the ledger: users/%s: %s", file_name(user_id), error)
             self.discard(user_id)
 
     def discard(self, user_id: str) -> None:
@@ -139,7 +139,7 @@ class LexicalFiles:
             with self._leased(user_id) as index:
                 return work(index)
         except IndexCorrupt as error:
-            log.warning("a lexical index is built again from the ledger: %s", error)
+            log.warning("a lexical index is built again from the ledger: users/%s: %s", file_name(user_id), error)
             self.discard(user_id)
         try:
             with self._leased(user_id) as index:

@@ -144,7 +144,7 @@ class TestExitStatus:
         assert failed
 
     def test_a_storage_that_cannot_be(
-        self, upstream: ScriptedUpstream, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("STORAGE_DIR", "/proc/none")
         assert main([]) == FAILED
