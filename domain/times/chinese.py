@@ -56,11 +56,18 @@ _MONTH = r"(?:1[0-2]|0?[1-9]|十[一二]?|[一二三四五六七八九])\ ?月"
 _DAY = r"(?:3[01]|[12]\d|0?[1-9]|三十一?|二?十[一二三四五六七八九]?|[一二三四五六七八九])\ ?[日号]"
 _NOT_BEHIND_ON = "(?<![晚早网路身海天地赶以马世手街桌船楼车线加])"
 """上 as the end of 晚上, 网上, 赶上 and the like says where or what, not when."""
+_BEGINS = r"(?:(?<![\s\S])|(?<=[，。！？、；：,.!?;:\s我你们在从是跟和]))"
 _NOT_ABOUT = "(?![围边转折密全到杰期刊])"
 """What makes 周 no week: 周围, 周边, 周转, 周折, 周密, 周全, 周到, 周期, 周刊."""
 
-SIMPLIFIED = str.maketrans("週個禮號兩幾過這後聊發應該會將計劃準備點樣", "周个礼号两几过这后聊发应该会将计划准备点样")
-"""The traditional forms of what names a time, or tells whether a question looks back or ahead."""
+SIMPLIFIED = str.maketrans(
+    "週個禮號兩幾過這後發應該會將計劃準備網馬樓車線趕從轉邊圍來節於雜傑經餅錢剛說講問課帳賬",
+    "周个礼号两几过这后发应该会将计划准备网马楼车线赶从转边围来节于杂杰经饼钱刚说讲问课账账",
+)
+"""The traditional forms of what names a time, tells whether a question looks back or ahead, or says that what looks like
+a time is none."""
+JAPANESE = re.compile("[\u3040-\u30ff]")
+"""Kana: 週 and 過 are words of another language there."""
 
 LOOKS_BACK = re.compile(r"了|过(?![去敏年期来程分度于节生])|聊|提到|提起|发生|刚才|之前|说的|讲的|问的|做的|去的")
 LOOKS_AHEAD = re.compile(r"[将]|打算|计划|准备|应该|明天|后天|下个?(?:周|星期|礼拜|月)|明年|会不会|要不要")
@@ -147,9 +154,7 @@ def _last_week(match: re.Match[str], moment: Moment) -> Span:
     if match["until"] is None:
         return days
     until = weekday_of_week(week, _weekday(match["until"]))
-    if until[0] < days[0]:
-        raise ValueError("the first day is after the last")
-    return days[0], until[1]
+    return days[0], max(days[1], until[1])
 
 
 def _this_day_of_a_year(match: re.Match[str], moment: Moment) -> Span:
@@ -239,14 +244,20 @@ RULES = (
         lambda _match, moment: (day_of(moment.now - 5 * DAY)[0], day_of(moment.now)[0]),
     ),
     _rule(
-        rf"{_NOT_BEHIND_ON}(?P<back>上{{1,3}})(?:一(?!周年))?{_WEEK}{_NOT_ABOUT}(?P<weekday>[一二三四五六日天末])?"
-        r"(?:(?<=[一二三四五六日天])[到至](?:周|星期|礼拜)?(?P<until>[一二三四五六日天])(?![一二三四五六七八九十]))?",
+        rf"{_NOT_BEHIND_ON}(?P<back>上{{1,3}}){_WEEK}{_NOT_ABOUT}(?P<weekday>[一二三四五六日天末])?"
+        r"(?:(?<=[一二三四五六日天])[到至](?:周|星期|礼拜)(?P<until>[一二三四五六日天])(?![一二三四五六七八九十]))?",
         _last_week,
     ),
     _rule(
-        rf"{_NOT_BEHIND_ON}(?P<back>上{{1,3}})(?:一?个月|月(?![亮光球饼色薪经季票台]))(?P<day>{_DAY})?",
+        rf"{_NOT_BEHIND_ON}(?P<back>上{{1,3}})(?:个月|月(?![亮光球饼色薪经季票台]))(?P<day>{_DAY})?",
         _last_month,
     ),
+    # 上 is a verb too: 班上一周, 能不能连续上一个月的夜班.
+    _rule(
+        rf"{_BEGINS}(?P<back>上)一{_WEEK}(?!年|的?[课班])(?P<weekday>[一二三四五六日天末])?(?P<until>(?!))?",
+        _last_week,
+    ),
+    _rule(rf"{_BEGINS}(?P<back>上)一个月(?!亮|的?[课班房夜])(?P<day>{_DAY})?", _last_month),
     _rule(
         r"上个?(?P<season>[春夏秋冬])[天季]", lambda match, moment: season_before(moment.now, _SEASONS[match["season"]])
     ),

@@ -51,6 +51,8 @@ _UNIT = "(?:day|week|month|year)"
 _WEEKDAY = "|".join(_WEEKDAYS)
 _SEASON = "spring|summer|autumn|fall|winter"
 _AFTER_A_MONTH = "i|we|you|he|she|they|it|and|or|was|were|did|when|what|who|with|for|at|on|about|my|our|the"
+_ENDS = rf"(?=\W*$|[,.?!;:)]|\ (?:{_AFTER_A_MONTH})\b)"
+"""What is named ends here: "in May" asks for a time, "in March formation" for none; a verb or a person may follow."""
 
 LOOKS_BACK = re.compile(
     r"\b(?:did|didn't|was|wasn't|were|weren't|had|happened|went|said|told|asked|talked|spoke|discussed|mentioned|"
@@ -125,7 +127,9 @@ def _between(match: re.Match[str], moment: Moment) -> Span:
     return first[0], last[1]
 
 
-def _between_months(match: re.Match[str], moment: Moment) -> Span:
+def _between_months(match: re.Match[str], moment: Moment) -> Span | None:
+    if moment.looks_ahead or not (moment.looks_back or match["year"]):
+        return None  # "open from May to September" is so every year
     first, last = month_number(match["first"]), month_number(match["last"])
     if match["year"]:
         start = day_of(moment.now)[0].replace(year=int(match["year"]), month=last, day=1)
@@ -287,18 +291,29 @@ RULES = (
     ),
     _rule(rf"(?:(?P<month>{MONTH_WRITTEN_OUT})|(?P<season>{_SEASON}))(?:\ of)?\ last\ year", _of_last_year, dated=True),
     _rule(
-        rf"last\ year,?\ (?:in|during)\ (?:the\ )?(?:(?P<month>{MONTH_WRITTEN_OUT})|(?P<season>{_SEASON}))",
+        rf"(?<!since\ )last\ year,?\ (?:in|during)\ (?:the\ )?(?:(?P<month>{MONTH_WRITTEN_OUT})|(?P<season>{_SEASON}))"
+        rf"{_ENDS}",
         _of_last_year,
         dated=True,
     ),
-    _rule(r"last\ month,?\ on\ the\ (?P<day>3[01]|[12]\d|[1-9])(?:st|nd|rd|th)", _day_of_last_month, dated=True),
+    _rule(
+        rf"(?<!since\ )last\ month,?\ on\ the\ (?P<day>3[01]|[12]\d|[1-9])(?:st|nd|rd|th){_ENDS}",
+        _day_of_last_month,
+        dated=True,
+    ),
     _rule(r"on\ the\ (?P<day>3[01]|[12]\d|[1-9])(?:st|nd|rd|th)(?:\ of)?\ last\ month", _day_of_last_month, dated=True),
-    _rule(rf"last\ week,?\ (?:on\ )?(?P<weekday>{_WEEKDAY})", _day_of_last_week),
-    _rule(rf"(?:on\ )?(?P<weekday>{_WEEKDAY})(?:\ of)?\ last\ week", _day_of_last_week),
+    _rule(
+        rf"(?<!since\ )last\ week,?\ (?:on\ )?(?P<weekday>{_WEEKDAY})(?!\ (?:and|or|to|until|till|through)\b)",
+        _day_of_last_week,
+    ),
+    _rule(
+        rf"(?<!and\ )(?<!or\ )(?<!to\ )(?<!since\ )(?<!from\ )(?<!until\ )"
+        rf"(?:on\ )?(?P<weekday>{_WEEKDAY})(?:\ of)?\ last\ week(?!\ (?:to|until|till|through)\b)",
+        _day_of_last_week,
+    ),
     _rule(
         rf"(?P<preposition>in|during|since|throughout|of)\ (?:early\ |late\ |mid[- ])?(?P<month>{MONTH_WRITTEN_OUT})"
-        # "in May" asks for a time, "in March formation" for none; a verb or a person may follow a month.
-        rf"(?=\W*$|[,.?!;:)]|\ (?:{_AFTER_A_MONTH})\b)",
+        rf"{_ENDS}",
         _in_month,
         dated=True,
     ),

@@ -51,7 +51,7 @@ def time_range(question: str, now: datetime) -> TimeRange | None:
     if len(question) > QUESTION_CHARS_MAX:
         return None
     # As long as it was, so that what is found stands at the same place.
-    simplified = question.translate(chinese.SIMPLIFIED)
+    simplified = question if chinese.JAPANESE.search(question) else question.translate(chinese.SIMPLIFIED)
     in_english = english.HINT.search(question) is not None
     in_chinese = chinese.HINT.search(simplified) is not None
     if not (in_english or in_chinese):

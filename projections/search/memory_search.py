@@ -12,9 +12,10 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from domain.errors import EmbeddingError, IndexCatchingUp, IndexUnavailable
 from domain.events import RetrievalMode
@@ -66,7 +67,8 @@ class MemorySearch:
         self._index = index
         self._words = words
         self._fusion = fusion or Fusion()
-        self._in_background: dict[str, asyncio.Task[None]] = {}
+        self._in_background: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._one_check = asyncio.Semaphore(1)
         self._checked: set[str] = set()
         self._closing = threading.Event()
         self._closed = asyncio.Event()
@@ -136,29 +138,32 @@ class MemorySearch:
             found = await asyncio.to_thread(self._words.search, user_id, query, count)
         except IndexUnavailable as error:
             if isinstance(error, IndexCatchingUp):
-                self._later(user_id, partial(self._words.catch_up, user_id, stop=self._closing.is_set))
+                catch_up = partial(asyncio.to_thread, self._words.catch_up, user_id, stop=self._closing.is_set)
+                self._later(user_id, "brought up to date", catch_up)
             return None, 0.0, error
-        if user_id not in self._checked and self._later(
-            user_id, partial(self._words.check, user_id), after_s=_AFTER_A_TURN_S
-        ):
+        if user_id not in self._checked:
             self._checked.add(user_id)
+            self._later(user_id, "checked", partial(self._check, user_id))
         return found, (time.perf_counter() - started) * 1000, None
 
-    def _later(self, user_id: str, work: Callable[[], None], after_s: float = 0.0) -> bool:
-        """Work on a user's words in the background; False, and nothing is done, while something else is done there."""
-        if user_id in self._in_background:
-            return False
-        task = asyncio.get_running_loop().create_task(self._done_later(work, after_s))
-        self._in_background[user_id] = task
-        task.add_done_callback(lambda _task: self._in_background.pop(user_id, None))
-        return True
+    def _later(self, user_id: str, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Work on a user's words in the background; ``what`` is to become of them, once at a time."""
+        key = (user_id, what)
+        if key not in self._in_background:
+            task = asyncio.get_running_loop().create_task(self._logged(what, work))
+            self._in_background[key] = task
+            task.add_done_callback(lambda _task: self._in_background.pop(key, None))
 
-    async def _done_later(self, work: Callable[[], None], after_s: float) -> None:
-        if after_s:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closed.wait(), after_s)
-                return
+    async def _logged(self, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await asyncio.to_thread(work)
+            await work()
         except Exception as error:  # noqa: BLE001 - the outermost loop of a background task: logged, tried again when asked
-            log.warning("a lexical index could not be brought up to date: %s", safe_message(error))
+            log.warning("a lexical index could not be %s: %s", what, safe_message(error))
+
+    async def _check(self, user_id: str) -> None:
+        """See whether a user's words hold together: not beside the turn, and of one user at a time."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), _AFTER_A_TURN_S)
+        async with self._one_check:
+            if not self._closed.is_set():
+                await asyncio.to_thread(self._words.check, user_id)

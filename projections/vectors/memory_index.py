@@ -194,11 +194,11 @@ class MemoryIndex:
         space = await self.space_of(user_id)
         index = await asyncio.to_thread(self._opened, user_id, space)
         while True:
-            behind = await asyncio.to_thread(self._catch_up_once, user_id, space, index)
+            index, behind = await asyncio.to_thread(self._catch_up_once, user_id, space, index)
             if behind is None:
                 break
             await self.embedder(space).embed_missing(_distinct(behind))
-        await asyncio.to_thread(self._keep, user_id, space, index)
+        index = await asyncio.to_thread(self._keep, user_id, space, index)
         if index.wants_snapshot():
             await asyncio.to_thread(self._take_snapshot, user_id, space, index)
         elif index.wants_coarse_look():
@@ -238,10 +238,9 @@ class MemoryIndex:
             # and begin again at its snapshot.
             index = self._opened(user_id, space)
             for _ in range(_EVENTS_PER_SEARCH_MAX // _EVENTS_PER_READ + 1):
-                missing = self._catch_up_once(user_id, space, index)
+                index, missing = self._catch_up_once(user_id, space, index)
                 if missing is None:
-                    self._keep(user_id, space, index)
-                    return index, []
+                    return self._keep(user_id, space, index), []
                 if missing:
                     # More than a query can take along is the background's to embed; meanwhile the older memories serve.
                     return index, _taken_along(missing)
@@ -249,12 +248,22 @@ class MemoryIndex:
                 break
         raise IndexCatchingUp("the index of this user is being built in the background: try again in a moment")
 
-    def _catch_up_once(self, user_id: str, space: EmbeddingSpace, index: UserIndex) -> list[FacetText] | None:
-        """Take in a bounded batch. Returns the texts that lack a vector, [] for "go on", None for "all is in"."""
+    def _catch_up_once(
+        self, user_id: str, space: EmbeddingSpace, index: UserIndex
+    ) -> tuple[UserIndex, list[FacetText] | None]:
+        """Take in a bounded batch. Returns the texts that lack a vector, [] for "go on", None for "all is in".
+
+        The index is another one where its user was erased since it was made: whoever writes under that id again is to
+        be found by nothing of before.
+        """
         after = index.position
         changes, read_to = self._ledger.reader.facet_texts(user_id, after, _EVENTS_PER_READ)
+        # Asked after the events were read: what is erased never comes back, so that they too were read before it.
+        if not self._stands(user_id, after):
+            self.held.drop((user_id, space), index)
+            return self._opened(user_id, space), []
         if read_to == after:
-            return None
+            return index, None
         hashes = [key for change in changes if (key := hash_of(change)) is not None]
         known = self._cache.get(self.embedder(space).space_id, hashes)
         ready = ready_count(changes, known)
@@ -269,8 +278,10 @@ class MemoryIndex:
                 withdrawn=rows.withdrawn,
             )
             if not extended:
-                return []  # somebody else was quicker: look again from where that left the index
-        return [change for change in changes[ready:] if (key := hash_of(change)) is not None and key not in known]
+                return index, []  # somebody else was quicker: look again from where that left the index
+        return index, [
+            change for change in changes[ready:] if (key := hash_of(change)) is not None and key not in known
+        ]
 
     def _opened(self, user_id: str, space: EmbeddingSpace) -> UserIndex:
         key = (user_id, space)
@@ -280,10 +291,16 @@ class MemoryIndex:
             index = self.held.get(key, lambda: self._load(user_id, space))
         return index
 
-    def _keep(self, user_id: str, space: EmbeddingSpace, index: UserIndex) -> None:
-        """Hold an index that may have made room meanwhile, and has grown, where it is not of somebody erased."""
-        if self._stands(user_id, index.position):
-            self.held.get((user_id, space), lambda: index)
+    def _keep(self, user_id: str, space: EmbeddingSpace, index: UserIndex) -> UserIndex:
+        """Hold an index that may have made room meanwhile and has grown; return the one that is held from now on."""
+        key = (user_id, space)
+        held = self.held.get(key, lambda: index)
+        if held.position < index.position:
+            self.held.drop(key, held)
+            held = self.held.get(key, lambda: index)
+        if not self._stands(user_id, held.position):
+            self.held.drop(key, held)
+        return held
 
     def _let_go_of_erased(self, erasures: Erasures) -> None:
         """Drop indices of users who were erased: they ask no more, and a mapped file keeps its bytes on the disk."""
@@ -321,6 +338,8 @@ class MemoryIndex:
 
     def _take_snapshot(self, user_id: str, space: EmbeddingSpace, index: UserIndex) -> None:
         snapshot, position = index.snapshot()
+        if not self._stands(user_id, position):
+            return
         files = self._files(user_id, space)
         anchor = self._ledger.reader.hash_at(position)
         fresh = files.load(files.save(snapshot, index.storage, position, anchor))

@@ -100,18 +100,31 @@ class LexicalFiles:
 
         It is read beside the searches of that user, which do not wait for it.
         """
-        try:
-            with closing(LexicalIndex.on_disk(self.path(user_id), create=False)) as index:
-                index.check()
-        except IndexUnavailable:
-            return  # gone, or not to be opened now: whoever asks next is told why
-        except IndexCorrupt as error:
-            log.warning("a lexical index is built again from the ledger: users/%s: %s", file_name(user_id), error)
-            self.discard(user_id)
+        for last in (False, True):
+            inode = inode_of(self.path(user_id))
+            try:
+                with closing(LexicalIndex.on_disk(self.path(user_id), create=False)) as index:
+                    index.check()
+            except IndexUnavailable:
+                return  # gone, or not to be opened now: whoever asks next is told why
+            except IndexCorrupt as error:
+                if last:
+                    log.warning(
+                        "a lexical index is built again from the ledger: users/%s: %s", file_name(user_id), error
+                    )
+                    self._discard(user_id, inode)
+            else:
+                return
 
     def discard(self, user_id: str) -> None:
         """Delete a user's index; the next question makes it anew from what the ledger then says."""
+        self._discard(user_id, None)
+
+    def _discard(self, user_id: str, inode: int | None) -> None:
+        """Delete a user's index, of a given inode only where one is given: it may have been made anew meanwhile."""
         with self._lock:
+            if inode is not None and inode_of(self.path(user_id)) != inode:
+                return
             self._drop(user_id)
             for part in ("", "-wal", "-shm"):
                 path = self.path(user_id)

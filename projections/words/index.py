@@ -169,7 +169,8 @@ class LexicalIndex:
         """Read all of the file; raise :class:`IndexCorrupt` where it does not hold together.
 
         For the background: a third of a second for 50,000 memories. A search reads little of a file, and may find less
-        in a damaged one without a complaint.
+        in a damaged one without a complaint. To be called on a connection of its own: on one that has been reading
+        while another wrote, SQLite's check takes a sound file for a broken one.
         """
         with self._lock, _told_apart():
             (first,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()

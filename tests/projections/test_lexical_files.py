@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from domain.errors import IndexCatchingUp, IndexUnavailable
+from domain.errors import IndexCatchingUp, IndexCorrupt, IndexUnavailable
 from domain.events import MemoryForgotten
 from domain.identity import StreamId
 from domain.ledger import Ledger
@@ -204,3 +204,19 @@ def test_a_whole_file_passes_the_check_and_one_that_is_not_there_too(ledger: Led
     files.check("nobody")
     assert files.path("ann").stat().st_ino == before
     assert not files.path("nobody").exists()
+
+
+def test_an_index_made_anew_during_the_check_is_left_alone(
+    ledger: Ledger, files: LexicalFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ferry,) = remember(ledger, "ann", FACTS[:1])
+    assert found(files, "ann", "ferry") == [ferry]
+
+    def broken(_index: LexicalIndex) -> None:
+        files.discard("ann")
+        assert found(files, "ann", "ferry") == [ferry]
+        raise IndexCorrupt("the one before")
+
+    monkeypatch.setattr(LexicalIndex, "check", broken)
+    files.check("ann")
+    assert files.path("ann").exists()

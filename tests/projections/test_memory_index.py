@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,9 @@ from domain.events import EmbeddingModelActivated
 from projections.embedding.activation import ActiveModel
 from projections.embedding.cache import Cached
 from projections.embedding.client import Vectors
+from projections.erasure import erase_user
 from projections.generations.generation import rebuild
-from projections.vectors.files import IndexFiles
+from projections.vectors.files import IndexFiles, Manifest
 from projections.vectors.follower import VectorFollower
 from projections.vectors.memory_index import MemoryIndex
 from projections.vectors.user_index import UserIndex
@@ -269,6 +271,40 @@ class TestOneUserAtATime:
             manifest = files.manifest()
             assert manifest is not None
             assert manifest.position == world.ledger.reader.facets_at("ann"), "what was taken in is not lost again"
+
+    @pytest.mark.parametrize("speaks_again", [True, False])
+    async def test_who_is_erased_while_texts_are_embedded_leaves_nothing_in_the_index(
+        self, storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, speaks_again: bool
+    ) -> None:
+        monkeypatch.setattr("projections.vectors.memory_index._EVENTS_PER_READ", 10)
+        monkeypatch.setattr("projections.vectors.user_index._CHANGES_MIN", 4)
+        async with opened(settings_for(storage, upstream)) as world:
+            remember(world.ledger, "ann", many(40), summarised=False)
+            space = await world.index.space_of("ann")
+            embedder = world.index.embedder(space)
+            embed, rounds, again, saved = embedder.embed_missing, [0], [], [0]
+            save = IndexFiles.save
+
+            async def interrupted(texts: Sequence[str]) -> int:
+                rounds[0] += 1
+                embedded = await embed(texts)
+                if rounds[0] == 3:
+                    await asyncio.to_thread(erase_user, world.ledger, storage, "ann")
+                    again.extend(remember(world.ledger, "ann", ["A new life."] if speaks_again else []))
+                return embedded
+
+            def counted(files: IndexFiles, snapshot: Any, *more: Any) -> Manifest:
+                saved[0] = max(saved[0], snapshot.ntotal)
+                return save(files, snapshot, *more)
+
+            monkeypatch.setattr(embedder, "embed_missing", interrupted)
+            monkeypatch.setattr(IndexFiles, "save", counted)
+            await world.index.maintain("ann")
+            assert rounds[0] >= 3
+            assert saved[0] <= 2 * len(again), "nothing of the erased is written, not even for a moment"
+            assert {position for position, _ in await world.found("ann", QUESTION, 50)} == set(again)
+            held = world.index.held.get_held(("ann", space))
+            assert held is None or len(held) == 2 * len(again)
 
 
 class TestLargeIndices:
