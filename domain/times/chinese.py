@@ -64,7 +64,7 @@ SIMPLIFIED = str.maketrans(
     "週個禮號兩幾過這後發應該會將計劃準備網馬樓車線趕從轉邊圍來節於雜傑經餅錢剛說講問課帳賬",
     "周个礼号两几过这后发应该会将计划准备网马楼车线赶从转边围来节于杂杰经饼钱刚说讲问课账账",
 )
-"""The traditional forms of what names a time, tells whether a question looks back or ahead, or says that it is no time."""
+"""The traditional forms of what names a time, tells whether a question looks back or ahead, or says it is no time."""
 JAPANESE = re.compile("[\u3040-\u30ff]")
 """Kana: 週 and 過 are words of another language there."""
 
