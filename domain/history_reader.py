@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
@@ -65,7 +65,7 @@ class AnswerMemory:
     rerank: RerankDecided
     replayed: list[tuple[Memory, Scores]]
     summarised: list[tuple[Memory, Scores]]
-    neighbours: list[Neighbour] = field(default_factory=list)
+    neighbours: list[Neighbour]
 
 
 class HistoryReader(Reader):

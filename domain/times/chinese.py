@@ -57,6 +57,7 @@ _DAY = r"(?:3[01]|[12]\d|0?[1-9]|三十一?|二?十[一二三四五六七八九]
 _NOT_BEHIND_ON = "(?<![晚早网路身海天地赶以马世手街桌船楼车线加])"
 """上 as the end of 晚上, 网上, 赶上 and the like says where or what, not when."""
 _BEGINS = r"(?:(?<![\s\S])|(?<=[，。！？、；：,.!?;:\s我你们在从是跟和]))"
+"""Where 上一周 and 上一个月 say when; behind other words 上 may be a verb (班上一周)."""
 _NOT_ABOUT = "(?![围边转折密全到杰期刊])"
 """What makes 周 no week: 周围, 周边, 周转, 周折, 周密, 周全, 周到, 周期, 周刊."""
 
@@ -150,10 +151,8 @@ def _last_week(match: re.Match[str], moment: Moment) -> Span:
     if match["weekday"] is None:
         return unit_of(week, "week")
     days = weekend_of(week) if match["weekday"] == "末" else weekday_of_week(week, _weekday(match["weekday"]))
-    if match["until"] is None:
-        return days
-    until = weekday_of_week(week, _weekday(match["until"]))
-    return days[0], max(days[1], until[1])
+    written = match.groupdict().get("until")
+    return (days[0], max(days[1], weekday_of_week(week, _weekday(written))[1])) if written else days
 
 
 def _this_day_of_a_year(match: re.Match[str], moment: Moment) -> Span:
@@ -186,7 +185,7 @@ def _ago(match: re.Match[str], moment: Moment) -> Span:
 def _past_units(match: re.Match[str], moment: Moment) -> Span:
     unit = _unit(match["unit"])
     if match["count"] == "半":
-        since = moment.now - DAY * {"day": 1, "week": 4, "month": 15, "year": HALF_A_YEAR.days}[unit]
+        since = moment.now - {"day": DAY, "week": 4 * DAY, "month": 15 * DAY, "year": HALF_A_YEAR}[unit]
     else:
         since = units_before(moment.now, unit, 5 if match["count"] == "几" else _number(match["count"]))
     return day_of(since)[0], day_of(moment.now)[1]
@@ -251,9 +250,8 @@ RULES = (
         rf"{_NOT_BEHIND_ON}(?P<back>上{{1,3}})(?:个月|月(?![亮光球饼色薪经季票台]))(?P<day>{_DAY})?",
         _last_month,
     ),
-    # 上 is a verb too: 班上一周, 能不能连续上一个月的夜班.
     _rule(
-        rf"{_BEGINS}(?P<back>上)一{_WEEK}(?!年|的?[课班])(?P<weekday>[一二三四五六日天末])?(?P<until>(?!))?",
+        rf"{_BEGINS}(?P<back>上)一{_WEEK}(?!年|的?[课班])(?P<weekday>[一二三四五六日天末])?",
         _last_week,
     ),
     _rule(rf"{_BEGINS}(?P<back>上)一个月(?!亮|的?[课班房夜])(?P<day>{_DAY})?", _last_month),
