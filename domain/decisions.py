@@ -137,12 +137,16 @@ def read_answer(raw: str, key: str, count: int) -> Answer | None:
     return Answer(numbers, reasons)
 
 
+def staying(kept: Sequence[int], keep_max: int) -> list[int]:
+    """Return the numbers that stay, ascending: where more than ``keep_max`` are kept, the best in vector order."""
+    return sorted(set(kept))[:keep_max]
+
+
 def verdicts(
     candidates: Sequence[Candidate], kept: Sequence[int], keep_max: int, reasons: dict[int, str]
 ) -> tuple[Verdict, ...]:
-    """Return a verdict per candidate. Where more than ``keep_max`` are kept, the best in vector order stay."""
-    wanted = set(kept)
-    stay = set([n for n in range(1, len(candidates) + 1) if n in wanted][:keep_max])
+    """Return a verdict per candidate; see :func:`staying`."""
+    wanted, stay = set(kept), set(staying(kept, keep_max))
     return tuple(
         Verdict(
             n=n,

@@ -35,12 +35,11 @@ def neighbours_of(
     in_window = shown_by(window)
     found: list[tuple[int, int, int, Neighbour]] = []
     for memory in {memory.memory_id: memory for memory in around}.values():
-        if memory.memory_id in replayed or in_window(memory) is not None:
-            continue
         other = nearest(memory, replay)
-        if other is not None and (distance := abs(memory.turn_id - other.turn_id)) <= reach:
-            rank = replay.index(other)
-            found.append((rank, distance, memory.turn_id, Neighbour(memory, other.memory_id)))
+        if other is None or (distance := abs(memory.turn_id - other.turn_id)) > reach:
+            continue
+        if memory.memory_id not in replayed and in_window(memory) is None:
+            found.append((replay.index(other), distance, memory.turn_id, Neighbour(memory, other.memory_id)))
     return [neighbour for *_, neighbour in sorted(found, key=lambda item: item[:3])]
 
 

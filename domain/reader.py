@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import from_json
 from sqlalchemy import Row, and_, func, select, tuple_
 
 from domain.chain import GENESIS
@@ -44,6 +45,7 @@ from domain.statements import (
     STANDING,
     event_of,
     facet_changes,
+    memories_of,
     memory_of,
 )
 
@@ -202,7 +204,7 @@ class LedgerReader(Reader):
         if not positions:
             return {}
         rows = self._run(MEMORIES, user_id=user_id, positions=as_list(positions), as_of=as_of)
-        return {row.position: memory_of(row) for row in rows}
+        return {memory.position: memory for memory in memories_of(rows)}
 
     def neighbours(self, user_id: str, positions: Sequence[int], reach: int, *, as_of: int = LATEST) -> list[Memory]:
         """Return the turns at most ``reach`` before or after this user's turns at ``positions``, oldest first.
@@ -213,7 +215,7 @@ class LedgerReader(Reader):
         if not positions or reach == 0:
             return []
         rows = self._run(NEIGHBOURS, user_id=user_id, positions=as_list(positions), reach=reach, as_of=as_of)
-        return [memory_of(row) for row in rows]
+        return memories_of(rows)
 
     def belongs(self, user_id: str, position: int) -> bool:
         """Tell whether the event at a position is this user's: it is not any more after an erasure."""
@@ -236,14 +238,7 @@ class LedgerReader(Reader):
         if not positions:
             return {}
         rows = self._run(POSITIONS_BESIDE, positions=as_list(positions), as_of=as_of)
-        return {
-            row[0]: tuple(
-                tuple(position for position in row[at : at + 2] if position is not None)
-                for at in range(2, 2 + 2 * BESIDE_REACH, 2)
-            )
-            for row in rows
-            if row.user_id == user_id
-        }
+        return {row.position: _rings(row) for row in rows if row.user_id == user_id}
 
     def facet_texts(
         self, user_id: str | None, after: int, limit: int, *, as_of: int = LATEST
@@ -324,6 +319,13 @@ class LedgerReader(Reader):
         rows = self._all(query)
         payload = event_of(rows[0]).payload if rows else None
         return payload if isinstance(payload, PromptsActivated) else None
+
+
+def _rings(row: Row[Any]) -> tuple[tuple[int, ...], ...]:
+    """Return the positions that a row of :data:`POSITIONS_BESIDE` holds by their distance."""
+    # Turns of a conversation stand in the ledger in their order.
+    before, after = sorted(from_json(row.before), reverse=True), sorted(from_json(row.after))
+    return tuple((*before[at : at + 1], *after[at : at + 1]) for at in range(BESIDE_REACH))
 
 
 def _activation(rows: Sequence[Row[Any]]) -> EmbeddingModelActivated | None:

@@ -7,6 +7,7 @@ imported; the others stand in the reader beside their question.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, get_args
 
@@ -64,35 +65,44 @@ _FORGOTTEN = _position_of_newest(MemoryForgotten.type, TURN.c.event_id, TURN.c.u
 _SUMMARISED = EVENTS.alias("summarised")
 
 
-def _remembered(event_type: ColumnElement[str]) -> Select[Any]:
-    """Select remembered turns with their newest summaries; ``event_type`` is how the type of ``TURN`` is looked at."""
-    return (
-        select(
-            TURN.c.position,
-            TURN.c.event_id,
-            TURN.c.conversation_id,
-            TURN.c.schema_version,
-            TURN.c.payload,
-            _SUMMARISED.c.schema_version.label("summary_version"),
-            _SUMMARISED.c.payload.label("summary"),
-            _SUMMARISED.c.type.label("summary_type"),
-            _SUMMARISED.c.position.label("summary_position"),
-        )
-        .select_from(TURN)
-        .outerjoin(_SUMMARISED, _SUMMARISED.c.position == _NEWEST_SUMMARY)
-        # "+ 0" keeps the planner from walking all of a user's turns in search of a position that nearly all are below.
-        .where(event_type == TurnRecorded.type, TURN.c.position + 0 <= _AS_OF, ~_FORGOTTEN)
-    )
-
-
-REMEMBERED: Select[Any] = _remembered(TURN.c.type)
+_TURN_AND_SUMMARY: Select[Any] = select(
+    TURN.c.position,
+    TURN.c.event_id,
+    TURN.c.conversation_id,
+    TURN.c.schema_version,
+    TURN.c.payload,
+    _SUMMARISED.c.schema_version.label("summary_version"),
+    _SUMMARISED.c.payload.label("summary"),
+    _SUMMARISED.c.type.label("summary_type"),
+    _SUMMARISED.c.position.label("summary_position"),
+).select_from(TURN)
+REMEMBERED: Select[Any] = _TURN_AND_SUMMARY.outerjoin(_SUMMARISED, _SUMMARISED.c.position == _NEWEST_SUMMARY).where(
+    # "+ 0" keeps the planner from walking all of a user's turns in search of a position that nearly all are below.
+    TURN.c.type == TurnRecorded.type,
+    TURN.c.position + 0 <= _AS_OF,
+    ~_FORGOTTEN,
+)
 """Remembered turns with their newest summaries, of all users: whoever builds on it says of whom."""
 
 
-def _remembered_at(positions: Select[Any]) -> Select[Any]:
-    """Select a user's remembered turns at ``positions``: || '' keeps the planner from an index on the way to them."""
-    of_user = TURN.c.user_id.concat("") == bindparam("user_id")
-    return _remembered(TURN.c.type.concat("")).where(of_user, TURN.c.position.in_(positions))
+def _said_at(positions: Select[Any]) -> Select[Any]:
+    """Select a user's turns at ``positions``, each with every event that speaks of it: see :func:`memories_of`.
+
+    Of many turns that is quicker than to ask of each which summary is the newest. || '' keeps the planner from an index
+    on the way to them.
+    """
+    about = and_(
+        _SUMMARISED.c.causation_id == TURN.c.event_id,
+        _SUMMARISED.c.type.concat("").in_(map(_text, (SummaryRecorded.type, MemoryEdited.type, MemoryForgotten.type))),
+        _SUMMARISED.c.user_id.concat("") == TURN.c.user_id,
+        _SUMMARISED.c.position <= _AS_OF,
+    )
+    return _TURN_AND_SUMMARY.outerjoin(_SUMMARISED, about).where(
+        TURN.c.type.concat("") == TurnRecorded.type,
+        TURN.c.user_id.concat("") == bindparam("user_id"),
+        TURN.c.position + 0 <= _AS_OF,
+        TURN.c.position.in_(positions),
+    )
 
 
 _RECENT_TURNS = (
@@ -104,7 +114,7 @@ RECENT_TURNS = Prepared(_RECENT_TURNS)
 RECENT_TURNS_BEFORE = Prepared(
     _RECENT_TURNS.where(func.json_extract(TURN.c.payload, "$.turn_id") < bindparam("before_turn"))
 )
-MEMORIES = Prepared(_remembered_at(each_of("positions")))
+MEMORIES = Prepared(_said_at(each_of("positions")))
 _ASKED, _BESIDE, _STEP = EVENTS.alias("asked"), EVENTS.alias("beside"), EVENTS.alias("step")
 
 
@@ -126,7 +136,7 @@ def _steps(*, back: bool) -> Select[Any]:
 
 
 NEIGHBOURS = Prepared(
-    _remembered_at(
+    _said_at(
         select(_BESIDE.c.position)
         .select_from(_ASKED.join(_BESIDE, or_(*(_BESIDE.c.position.in_(_steps(back=back)) for back in (True, False)))))
         # Not by its user too, or SQLite walks all events of that user; whose turns they are is asked above.
@@ -165,38 +175,34 @@ _STEP_TO = EVENTS.alias("step_to")
 BESIDE_REACH = 2
 
 
-def _turn_at(distance: int) -> ScalarSelect[Any]:
-    """Select the position of the turn so many turns on in ``TURN``'s conversation (back, where negative), or NULL."""
-    on = distance > 0
-    return (
+def _positions_next(*, back: bool) -> ScalarSelect[Any]:
+    """Select, as a JSON list, the positions of the turns next to ``TURN`` in its conversation, on one side."""
+    steps = (
         select(_STEP_TO.c.position)
         .where(
             _STEP_TO.c.user_id == TURN.c.user_id,
             _STEP_TO.c.conversation_id == TURN.c.conversation_id,
             _STEP_TO.c.type == TurnRecorded.type,
-            _STEP_TO.c.version > TURN.c.version if on else _STEP_TO.c.version < TURN.c.version,
+            _STEP_TO.c.version < TURN.c.version if back else _STEP_TO.c.version > TURN.c.version,
             _STEP_TO.c.position <= _AS_OF,
         )
-        .order_by(_STEP_TO.c.version if on else _STEP_TO.c.version.desc())
-        .limit(1)
-        .offset(abs(distance) - 1)
+        .order_by(_STEP_TO.c.version.desc() if back else _STEP_TO.c.version)
+        .limit(BESIDE_REACH)
         .correlate(TURN)
-        .scalar_subquery()
+        .subquery()
     )
+    return select(func.json_group_array(steps.c.position)).scalar_subquery()
 
 
 POSITIONS_BESIDE = Prepared(
     select(
         TURN.c.position,
         TURN.c.user_id,
-        *(
-            _turn_at(distance * way).label(f"beside_{distance}_{'after' if way > 0 else 'before'}")
-            for distance in range(1, BESIDE_REACH + 1)
-            for way in (-1, 1)
-        ),
+        _positions_next(back=True).label("before"),
+        _positions_next(back=False).label("after"),
     ).where(TURN.c.position.in_(each_of("positions")))
 )
-"""Of turns, the positions of the turns before and after them in their conversations, those next to them first.
+"""Of turns, the positions of the turns before and after them in their conversations, as a JSON list each.
 
 Whose turns they are is for the reader to check: asked for a user too, SQLite walks all events of that user.
 """
@@ -323,8 +329,28 @@ def newest(model: type[Payload], schema_version: int, payload: str) -> JsonObjec
     return decode_payload(model.type, schema_version, found).model_dump(mode="json")
 
 
+def memories_of(rows: Iterable[Row[Any]]) -> list[Memory]:
+    """Return the memories that rows of :data:`MEMORIES` or :data:`NEIGHBOURS` hold, in their order.
+
+    Each row holds a turn and one event that speaks of it, if any does. As in :data:`REMEMBERED` what a person wrote
+    stays, even where a model's summary came in after it, and a forgotten turn is none.
+    """
+    told: dict[int, list[Row[Any]]] = {}
+    for row in rows:
+        told.setdefault(row.position, []).append(row)
+    return [
+        memory_of(
+            about[0]
+            if len(about) == 1
+            else max(about, key=lambda row: (row.summary_type == MemoryEdited.type, row.summary_position))
+        )
+        for about in told.values()
+        if all(row.summary_type != MemoryForgotten.type for row in about)
+    ]
+
+
 def memory_of(row: Row[Any]) -> Memory:
-    """Return the memory that a row of :data:`RECENT_TURNS` or :data:`MEMORIES` holds."""
+    """Return the memory that a row of :data:`RECENT_TURNS` or another statement of remembered turns holds."""
     turn = newest(TurnRecorded, row.schema_version, row.payload)
     kind = MemoryEdited if row.summary_type == MemoryEdited.type else SummaryRecorded
     summary = newest(kind, row.summary_version, row.summary) if row.summary is not None else None

@@ -1,15 +1,17 @@
 """The gate and the rerank: which candidates come in, and which of those are replayed.
 
-Each returns the event that records its decision, and always decides: where the chat model, or a rerank endpoint, gives
-nothing that can be read, the order of the vectors stands in, and the event says so with the raw answer.
+Each always decides, and returns what will record its decision: where the chat model, or a rerank endpoint, gives
+nothing that can be read, the order of the vectors stands in, and the event says so with the raw answer. The event is
+put together when it is first asked for, so that the next endpoint need not wait for it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
 from domain.decisions import (
     Answer,
@@ -20,6 +22,7 @@ from domain.decisions import (
     read_answer,
     rerank_format,
     rerank_messages,
+    staying,
     verdicts,
 )
 from domain.errors import UpstreamError
@@ -77,8 +80,8 @@ class Decider:
         mode: RetrievalMode,
         use_gate: bool,
         context_tokens: int,
-    ) -> tuple[list[Candidate], GateDecided]:
-        """Return the candidates kept, in their given order, best first, and the decision.
+    ) -> tuple[list[Candidate], Callable[[], GateDecided]]:
+        """Return the candidates kept, in their given order, best first, and what gives the decision as an event.
 
         ``mode`` is how they were found, and so what their scores mean. ``context_tokens`` is what the chat model takes,
         question and answer together.
@@ -107,22 +110,26 @@ class Decider:
             else:
                 kept = asked.answer.numbers
                 reasons = dict.fromkeys(everything[asked.shown :], _NOT_ASKED) | asked.answer.reasons
-        decided = verdicts(candidates, kept, keep_max, reasons)
-        by_model = strategy == "llm" and outcome != "skipped"
-        event = GateDecided(
-            strategy=strategy,
-            outcome=outcome,
-            note=asked.note,
-            model=self._chat.model if by_model else None,
-            prompt_version=self._prompts.gate.version if by_model else None,
-            keep_max=keep_max,
-            score_rule=rule,
-            verdicts=decided,
-            raw_answer=asked.raw,
-            usage=asked.usage,
-            latency_ms=_ms_since(started),
-        )
-        return [candidates[verdict.n - 1] for verdict in decided if verdict.keep], event
+        latency_ms = _ms_since(started)
+
+        @cache
+        def event() -> GateDecided:
+            by_model = strategy == "llm" and outcome != "skipped"
+            return GateDecided(
+                strategy=strategy,
+                outcome=outcome,
+                note=asked.note,
+                model=self._chat.model if by_model else None,
+                prompt_version=self._prompts.gate.version if by_model else None,
+                keep_max=keep_max,
+                score_rule=rule,
+                verdicts=verdicts(candidates, kept, keep_max, reasons),
+                raw_answer=asked.raw,
+                usage=asked.usage,
+                latency_ms=latency_ms,
+            )
+
+        return [candidates[n - 1] for n in staying(kept, keep_max)], event
 
     async def rerank(
         self,
@@ -133,8 +140,8 @@ class Decider:
         asked_at: datetime,
         use_rerank: bool,
         context_tokens: int,
-    ) -> tuple[list[Candidate], list[Candidate], RerankDecided]:
-        """Return the memories to replay and those shown as summaries, each best first, and the decision."""
+    ) -> tuple[list[Candidate], list[Candidate], Callable[[], RerankDecided]]:
+        """Return the memories to replay and those shown as summaries, each best first, and what gives the event."""
         started = time.perf_counter()
         strategy = self._settings.rerank_strategy if use_rerank else "none"
         asked = _Asked(None, None, None, None)
@@ -156,22 +163,27 @@ class Decider:
             named = asked.answer.numbers if asked.answer is not None else ()
         order = [kept[n - 1] for n in full_order(named, len(kept))]
         replay, notes = split(order, retrieve_k)
-        prompted = strategy == "llm" and outcome != "skipped"
-        event = RerankDecided(
-            strategy=strategy,
-            outcome=outcome,
-            note=asked.note,
-            model=model,
-            prompt_version=self._prompts.rerank.version if prompted else None,
-            retrieve_k=retrieve_k,
-            order=tuple(candidate.memory.memory_id for candidate in order),
-            named=len(named),
-            scores=asked.scores,
-            replayed=tuple(candidate.memory.memory_id for candidate in replay),
-            raw_answer=asked.raw,
-            usage=asked.usage,
-            latency_ms=_ms_since(started),
-        )
+        latency_ms = _ms_since(started)
+
+        @cache
+        def event() -> RerankDecided:
+            prompted = strategy == "llm" and outcome != "skipped"
+            return RerankDecided(
+                strategy=strategy,
+                outcome=outcome,
+                note=asked.note,
+                model=model,
+                prompt_version=self._prompts.rerank.version if prompted else None,
+                retrieve_k=retrieve_k,
+                order=tuple(candidate.memory.memory_id for candidate in order),
+                named=len(named),
+                scores=asked.scores,
+                replayed=tuple(candidate.memory.memory_id for candidate in replay),
+                raw_answer=asked.raw,
+                usage=asked.usage,
+                latency_ms=latency_ms,
+            )
+
         return replay, notes, event
 
     async def _ask_gate(

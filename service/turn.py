@@ -11,27 +11,29 @@ import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 
 import anyio
 
 from domain.errors import EmbeddingError, IndexUnavailable, UpstreamError
 from domain.events import (
     GateDecided,
+    JsonObject,
     PromptReport,
     RerankDecided,
     RetrievalRecorded,
 )
 from domain.ledger import Ledger
+from domain.memory import Memory
 from domain.neighbours import Neighbour, neighbours_of
 from domain.prompt import LAYOUT, build_prompt, messages_hash, texts_to_count
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window
-from domain.times.time_range import time_range
+from domain.times.time_range import TimeRange, time_range
 from projections.search.memory_search import MemorySearch, Searched
 from service.decide import Decider
 from service.knobs import Knobs
-from service.meanwhile import meanwhile
+from service.meanwhile import ReadAhead, meanwhile
 from service.reranker import Reranker
 from service.settings import ServiceSettings
 from service.token_counter import TokenCounter
@@ -102,13 +104,19 @@ class TurnService:
             candidates = await self._retrieve(draft)
             async with meanwhile(lambda: self._prepare(draft, candidates)):
                 kept = await self._gate(draft, candidates)
-            async with meanwhile(lambda: self._prepare(draft, candidates)):
+            async with (
+                meanwhile(lambda: self._prepare(draft, candidates)),
+                ReadAhead(partial(self._around, draft, kept)) as around,
+            ):
                 replay, notes = await self._rerank(draft, kept)
             self._count_ahead(draft, candidates)
-            neighbours = await self._read_neighbours(draft, replay)
+            neighbours = await self._neighbours(draft, replay, around)
             messages = self._build_prompt(draft, replay, notes, neighbours)
             started = time.perf_counter()
-            async with self._chat.stream(messages, request.parameters) as deltas:
+            async with (
+                meanwhile(lambda: self._recorder.prepare(draft)),
+                self._chat.stream(messages, request.parameters) as deltas,
+            ):
                 async for delta in deltas:
                     if "first_token" not in draft.timings_ms:
                         draft.mark("first_token", started)
@@ -117,8 +125,6 @@ class TurnService:
                     draft.finish_reason = delta.finish_reason or draft.finish_reason
                     draft.usage = delta.usage or draft.usage
                     yield delta
-                    # What is shown has gone out, and the endpoint is still writing.
-                    self._recorder.prepare(draft)
             draft.mark("answer", started)
         except UpstreamError as error:
             await self._recorder.failed(draft, str(error), error.code, error.status)
@@ -190,28 +196,17 @@ class TurnService:
         if trouble is not None:
             recorded = partial(recorded, outcome="degraded", degraded_code=trouble.kind, degraded_reason=str(trouble))
             if found is None:
-                draft.retrieval = recorded()
+                draft.retrieval = cache(recorded)
                 return []
         elif found is None:
-            draft.retrieval = recorded(outcome="skipped", degraded_reason="candidate_n is 0")
+            draft.retrieval = cache(partial(recorded, outcome="skipped", degraded_reason="candidate_n is 0"))
             return []
         else:
             recorded = partial(recorded, outcome="ok")
         candidates, excluded = exclude_window(found.candidates, draft.window, knobs.candidate_n)
-        draft.retrieval = recorded(
-            mode=found.mode,
-            fusion=found.fusion.as_event() if found.fusion is not None else None,
-            time_range=wanted_time.as_event() if wanted_time is not None else None,
-            embedding_model=found.space.model if found.space is not None else None,
-            dimensions=found.space.dimensions if found.space is not None else None,
-            index_position=found.position,
-            candidates=tuple(
-                candidate.as_event() for candidate in sorted([*candidates, *excluded], key=lambda item: item.rank)
-            ),
-            embed_ms=round(found.embed_ms, 3),
-            search_ms=round(found.search_ms, 3),
-            lexical_ms=round(found.lexical_ms, 3),
-        )
+        draft.mode = found.mode
+        proposed = sorted([*candidates, *excluded], key=lambda item: item.rank)
+        draft.retrieval = cache(lambda: recorded(**_as_event(found, wanted_time, proposed)))
         return candidates
 
     def _prepare(self, draft: Draft, candidates: list[Candidate]) -> None:
@@ -238,21 +233,22 @@ class TurnService:
         self.tokens.prefetch(texts, self._budget(request))
 
     async def _gate(self, draft: Draft, candidates: list[Candidate]) -> list[Candidate]:
+        started = time.perf_counter()
         knobs = draft.request.knobs
         kept, draft.gate = await self._decider.gate(
             draft.request.question,
             candidates,
             knobs.gate_keep_max,
             asked_at=draft.ts,
-            mode=(draft.retrieval.mode if draft.retrieval is not None else None) or "dense",
+            mode=draft.mode,
             use_gate=knobs.use_gate,
             context_tokens=self.context_tokens,
         )
-        draft.timings_ms["gate"] = draft.gate.latency_ms
-        _tell_fallback(draft, "gate", draft.gate)
+        draft.mark("gate", started)
         return kept
 
     async def _rerank(self, draft: Draft, kept: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
+        started = time.perf_counter()
         knobs = draft.request.knobs
         replay, notes, draft.rerank = await self._decider.rerank(
             draft.request.question,
@@ -262,32 +258,38 @@ class TurnService:
             use_rerank=bool(self.effective(knobs).use_rerank),
             context_tokens=self.context_tokens,
         )
-        draft.timings_ms["rerank"] = draft.rerank.latency_ms
-        _tell_fallback(draft, "rerank", draft.rerank)
+        draft.mark("rerank", started)
         return replay, notes
 
-    async def _read_neighbours(self, draft: Draft, replay: list[Candidate]) -> list[Neighbour]:
-        """Read the turns beside the replayed ones, and choose those that come along."""
+    def _around(self, draft: Draft, candidates: list[Candidate]) -> list[Memory]:
+        """Read the turns beside those of the candidates."""
+        positions = [candidate.memory.position for candidate in candidates]
+        return self._ledger.reader.neighbours(draft.request.stream.user_id, positions, self._reach(draft.request))
+
+    async def _neighbours(
+        self, draft: Draft, replay: list[Candidate], ahead: ReadAhead[list[Memory]]
+    ) -> list[Neighbour]:
+        """Choose which of the turns beside the replayed ones come along; read them where nobody did ``ahead``."""
         started = time.perf_counter()
-        reach = self.effective(draft.request.knobs).neighbor_turns or 0
+        reach = self._reach(draft.request)
         if not replay or not reach:
             return []
-        memories = [candidate.memory for candidate in replay]
-        around = await asyncio.to_thread(
-            self._ledger.reader.neighbours,
-            draft.request.stream.user_id,
-            [memory.position for memory in memories],
-            reach,
-        )
+        around = await ahead.taken()
+        if around is None:
+            around = await asyncio.to_thread(self._around, draft, replay)
+        chosen = neighbours_of([candidate.memory for candidate in replay], around, draft.window, reach)
         draft.mark("neighbours", started)
-        return neighbours_of(memories, around, draft.window, reach)
+        return chosen
+
+    def _reach(self, request: TurnRequest) -> int:
+        return self.effective(request.knobs).neighbor_turns or 0
 
     def _build_prompt(
         self, draft: Draft, replay: list[Candidate], notes: list[Candidate], neighbours: list[Neighbour]
     ) -> list[dict[str, str]]:
         budget = self._budget(draft.request)
         counting = self.tokens.counting()
-        draft.prompt = build_prompt(
+        prompt = build_prompt(
             system=self._prompts.chat.text,
             client_system=draft.request.client_system,
             window=draft.window,
@@ -299,16 +301,20 @@ class TurnService:
             budget_tokens=budget,
             count=counting,
         )
-        draft.report = PromptReport(
-            layout=LAYOUT,
-            system_version=self._prompts.chat.version,
-            budget_tokens=budget,
-            tokens=draft.prompt.tokens,
-            counted=counting.kind,
-            left_out=draft.prompt.left_out,
-            messages_hash=messages_hash(draft.prompt.messages),
+        counted = counting.kind
+        draft.prompt = prompt
+        draft.report = cache(
+            lambda: PromptReport(
+                layout=LAYOUT,
+                system_version=self._prompts.chat.version,
+                budget_tokens=budget,
+                tokens=prompt.tokens,
+                counted=counted,
+                left_out=prompt.left_out,
+                messages_hash=messages_hash(prompt.messages),
+            )
         )
-        return draft.prompt.messages
+        return prompt.messages
 
     def _budget(self, request: TurnRequest) -> int:
         if self._settings.prompt_budget_tokens is not None:
@@ -331,15 +337,24 @@ class TurnService:
             replay=[candidate for candidate in replay if candidate.memory.memory_id in replayed],
             notes=[candidate for candidate in notes if candidate.memory.memory_id in summarised],
             neighbours=draft.prompt.neighbours,
-            retrieval=draft.retrieval,
-            gate=draft.gate,
-            rerank=draft.rerank,
+            retrieval=draft.retrieval(),
+            gate=draft.gate(),
+            rerank=draft.rerank(),
             notice=draft.notice,
         )
 
 
-def _tell_fallback(draft: Draft, what: str, decided: GateDecided | RerankDecided) -> None:
-    """Log that a decision could not be had: an endpoint that never gives one would go unnoticed."""
-    if decided.outcome == "fallback":
-        # Why is in the event: it may quote what the endpoint said.
-        log.warning("turn %s: the %s gave no decision that could be read", draft.correlation_id, what)
+def _as_event(found: Searched, wanted: TimeRange | None, proposed: list[Candidate]) -> JsonObject:
+    """Return what the event of the retrieval says of a search: ``proposed`` are its candidates, excluded ones too."""
+    return {
+        "mode": found.mode,
+        "fusion": found.fusion.as_event() if found.fusion is not None else None,
+        "time_range": wanted.as_event() if wanted is not None else None,
+        "embedding_model": found.space.model if found.space is not None else None,
+        "dimensions": found.space.dimensions if found.space is not None else None,
+        "index_position": found.position,
+        "candidates": tuple(candidate.as_event() for candidate in proposed),
+        "embed_ms": round(found.embed_ms, 3),
+        "search_ms": round(found.search_ms, 3),
+        "lexical_ms": round(found.lexical_ms, 3),
+    }

@@ -22,6 +22,7 @@ from domain.events import (
     Payload,
     PromptReport,
     RerankDecided,
+    RetrievalMode,
     RetrievalRecorded,
     TurnFailed,
     TurnRecorded,
@@ -75,12 +76,15 @@ class Draft:
     ts: datetime
     began: float
     window: list[Memory] = field(default_factory=list)
-    retrieval: RetrievalRecorded | None = None
+    retrieval: Callable[[], RetrievalRecorded] | None = None
+    """Gives the event, which is put together when it is first asked for, as those of the gate and the rerank are."""
+    mode: RetrievalMode = "dense"
+    """How the candidates were found, and so what their scores mean."""
     notice: str | None = None
-    gate: GateDecided | None = None
-    rerank: RerankDecided | None = None
+    gate: Callable[[], GateDecided] | None = None
+    rerank: Callable[[], RerankDecided] | None = None
     prompt: BuiltPrompt | None = None
-    report: PromptReport | None = None
+    report: Callable[[], PromptReport] | None = None
     text: str = ""
     finish_reason: str = ""
     usage: Usage | None = None
@@ -102,9 +106,10 @@ class TurnRecorder:
 
     async def finished(self, draft: Draft, finish_reason: str) -> Finished:
         """Record the question and its answer; return what stands in the ledger."""
-        prompt, report = draft.prompt, draft.report
+        prompt = draft.prompt
         assert prompt is not None
-        assert report is not None
+        assert draft.report is not None
+        report = draft.report()
         draft.mark("total", draft.began)
 
         def turn(head: StreamHead) -> TurnRecorded:
@@ -162,12 +167,18 @@ class TurnRecorder:
 
         Whoever waits for an endpoint does well to have this done meanwhile: the append would do it otherwise.
         """
-        decided = [payload for payload in (draft.retrieval, draft.gate, draft.rerank) if payload is not None]
-        for payload in decided[len(draft.decided) :]:
+        decided = [made for made in (draft.retrieval, draft.gate, draft.rerank) if made is not None]
+        for made in decided[len(draft.decided) :]:
+            payload = made()
             cause = draft.decided[-1].event_id if draft.decided else None
             event = NewEvent(self._ledger.clock.new_id(), payload, draft.correlation_id, cause)
             event.write_out()
             draft.decided.append(event)
+            if isinstance(payload, GateDecided | RerankDecided) and payload.outcome == "fallback":
+                # An endpoint that never decides would go unnoticed. Why is in the event: it may quote what that said.
+                log.warning("turn %s: no decision that could be read (%s)", draft.correlation_id, payload.type)
+        if draft.report is not None:
+            draft.report()
 
     async def _append(self, draft: Draft, last: LastEvent) -> tuple[Event, ...]:
         """Append what was decided and how the turn ended, in one commit."""
@@ -193,5 +204,5 @@ def _any_memory(draft: Draft) -> str | None:
     """
     if draft.window:
         return draft.window[0].memory_id
-    candidates = draft.retrieval.candidates if draft.retrieval is not None else ()
+    candidates = draft.retrieval().candidates if draft.retrieval is not None else ()
     return candidates[0].memory_id if candidates else None

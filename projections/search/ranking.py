@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from domain.fusion import Fusion
+from domain.fusion import Fusion, best_first
 from domain.memory import Memory
 from domain.reader import LedgerReader
 from domain.retrieval import Candidate
@@ -72,13 +72,13 @@ def ranking(
         scores = fusion.fuse(_scores(by_vectors), _scores(by_words))
         lenders = fusion.lenders_of(scores)
         scores = fusion.lend(scores, reader.positions_beside(user_id, lenders, as_of=as_of))
-    best = _best(scores, count if wanted is None else _POOL_FOR_TIME * count)
+    best = best_first(scores)[: count if wanted is None else _POOL_FOR_TIME * count]
     memories = reader.memories(user_id, best, as_of=as_of)
     if wanted is not None:
         best = [position for position in best if position in memories]
         times = [memories[position].ts for position in best]
         scores = dict(zip(best, prefer([scores[position] for position in best], times, wanted), strict=True))
-        best = _best(scores, count)
+        best = best_first(scores)[:count]
     # What the words or a turn beside it brought in has a similarity too, and the gate may want to know it.
     unknown = [position for position in best if position not in by_vectors]
     cosines = dense.cosines(unknown) if dense is not None and unknown else {}
@@ -89,11 +89,6 @@ def ranking(
         ],
         fusion if fused else None,
     )
-
-
-def _best(scores: Mapping[int, float], count: int) -> list[int]:
-    """Return the ``count`` positions of the highest scores, of equals the older memory first."""
-    return sorted(scores, key=lambda position: (-scores[position], position))[:count]
 
 
 def _places(hits: Sequence[Hit | LexicalHit]) -> dict[int, _Place]:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from domain.events import Facet
 from projections.embedding.client import Vectors
-from projections.keys import FACETS, facet_of, key_of
+from projections.keys import FACETS, FACETS_MAX, facet_of, key_of
 from projections.vectors.nearest import CoarseLook, nearest_rows
 
 Keys = npt.NDArray[np.int64]
@@ -53,8 +53,9 @@ class Hit(NamedTuple):
 
 @dataclass(frozen=True)
 class _State:
-    """All that a search needs. ``row_keys`` are the keys of the snapshot's rows, ``replaced`` those of them that the
-    tail supersedes or that were withdrawn; ``withdrawn`` are all keys withdrawn since the snapshot, with the position
+    """All that a search needs. ``row_keys`` are the keys of the snapshot's rows, ``sorted_keys`` the same in their
+    order, each in the row that ``sorted_rows`` says, ``replaced`` those of them that the tail supersedes or that were
+    withdrawn; ``withdrawn`` are all keys withdrawn since the snapshot, with the position
     at which that happened.
 
     The tail's arrays have room for more rows than ``tail_rows``; rows before it never change, and rows are in the order
@@ -65,6 +66,7 @@ class _State:
     snapshot: Any | None
     row_keys: Keys
     sorted_keys: Keys
+    sorted_rows: Keys
     replaced: frozenset[int]
     withdrawn: tuple[tuple[int, int], ...]
     tail_positions: Keys
@@ -85,11 +87,13 @@ class UserIndex:
         self.storage = storage
         self._mutation = threading.Lock()
         row_keys = _ids(snapshot) if snapshot is not None else np.empty(0, np.int64)
+        sorted_rows = np.argsort(row_keys)
         self._state = _State(
             position=position,
             snapshot=snapshot,
             row_keys=row_keys,
-            sorted_keys=np.sort(row_keys),
+            sorted_keys=row_keys[sorted_rows],
+            sorted_rows=sorted_rows,
             replaced=frozenset(),
             withdrawn=(),
             tail_positions=np.empty(_TAIL_ROWS_FIRST, np.int64),
@@ -121,7 +125,7 @@ class UserIndex:
         state = self._state
         width = 2 if self.storage == "fp16" else 4
         coarse = state.coarse.nbytes if state.coarse is not None else 0
-        return len(state.sorted_keys) * (self.dimensions * width + 16) + coarse + state.tail_vectors.nbytes
+        return len(state.sorted_keys) * (self.dimensions * width + 24) + coarse + state.tail_vectors.nbytes
 
     def __len__(self) -> int:
         state = self._state
@@ -268,11 +272,18 @@ def _ids(snapshot: Any) -> Keys:
     return ids
 
 
-def _without(state: _State, keys: Keys) -> _State:
-    """Return a state in which none of ``keys`` can be found any more."""
+def _in_snapshot(state: _State, keys: Keys) -> tuple[Keys, Keys]:
+    """Return those of ``keys`` that the snapshot holds, and the rows they lie in."""
     at = np.searchsorted(state.sorted_keys, keys)
     inside = at < len(state.sorted_keys)
-    known = keys[inside][state.sorted_keys[at[inside]] == keys[inside]]
+    keys, at = keys[inside], at[inside]
+    known = state.sorted_keys[at] == keys
+    return keys[known], state.sorted_rows[at[known]]
+
+
+def _without(state: _State, keys: Keys) -> _State:
+    """Return a state in which none of ``keys`` can be found any more."""
+    known, _ = _in_snapshot(state, keys)
     if len(known):
         state = replace(state, replaced=state.replaced | frozenset(known.tolist()))
     in_tail = np.isin(state.tail_keys[: state.tail_rows], keys)
@@ -338,22 +349,19 @@ def _scores_in_snapshot(state: _State, query: Vectors, wanted: Keys) -> tuple[Ke
     """Return those of the ``wanted`` keys that the snapshot still speaks for, and their scores."""
     if state.snapshot is None or not len(state.row_keys) or not len(wanted):
         return np.empty(0, np.int64), np.empty(0, np.float32)
-    rows = np.flatnonzero(np.isin(state.row_keys, wanted))
-    keys = state.row_keys[rows]
+    keys, rows = _in_snapshot(state, wanted)
     valid = np.array([key not in state.replaced for key in keys.tolist()], np.bool_)
     return keys[valid], _scores(_stored(state.snapshot).reconstruct_batch(rows[valid]), query)
 
 
 def _best(scores: Vectors, keys: Keys, count: int) -> list[Hit]:
     """Return the best facet of each of the ``count`` best memories, of equals the older memory first."""
-    best: dict[int, Hit] = {}
-    for at in np.lexsort((keys, -scores)).tolist():
-        position, facet = facet_of(int(keys[at]))
-        if position not in best:
-            best[position] = Hit(position, float(scores[at]), facet)
-            if len(best) == count:
-                break
-    return list(best.values())
+    order = np.lexsort((keys, -scores))
+    positions, facets = np.divmod(keys[order], FACETS_MAX)
+    # Of each memory the place at which it comes first.
+    best = np.sort(np.unique(positions, return_index=True)[1])[:count]
+    found = zip(positions[best].tolist(), scores[order[best]].tolist(), facets[best].tolist(), strict=True)
+    return [Hit(position, score, FACETS[facet]) for position, score, facet in found]
 
 
 def _scores(vectors: Vectors, query: Vectors) -> Vectors:

@@ -210,7 +210,7 @@ class Replayer:
         if then.strategy == "score" and then.score_rule is not None:
             floor = then.score_rule.get("floor")
         settings = self._settings.model_copy(update={"gate": strategy, "gate_score_min": floor})
-        kept, made = await Decider(self._gate_chat, self._prompts, settings).gate(
+        kept, decided = await Decider(self._gate_chat, self._prompts, settings).gate(
             question.retrieval.query,
             candidates,
             knobs.gate_keep_max,
@@ -219,6 +219,7 @@ class Replayer:
             use_gate=True,
             context_tokens=self._context_tokens,
         )
+        made = decided()
         _check_answered(made)
         return kept, made
 
@@ -240,7 +241,7 @@ class Replayer:
         settings = self._settings
         if then.strategy == "llm" or (then.strategy == "endpoint" and self._reranker is not None):
             settings = settings.model_copy(update={"reranker": then.strategy})
-        replay, notes, made = await Decider(self._chat, self._prompts, settings, self._reranker).rerank(
+        replay, notes, decided = await Decider(self._chat, self._prompts, settings, self._reranker).rerank(
             question.retrieval.query,
             kept,
             knobs.retrieve_k,
@@ -248,6 +249,7 @@ class Replayer:
             use_rerank=then.strategy != "none",
             context_tokens=self._context_tokens,
         )
+        made = decided()
         _check_answered(made)
         return replay, notes, made
 
