@@ -39,9 +39,9 @@ class Fusion:
 
     rule: Rule = "z-score"
     dense_weight: float = 0.5
-    depth: int = 200
+    depth: int = 150
     lent: tuple[float, ...] = (0.6, 0.5)
-    lenders: int = 60
+    lenders: int = 30
 
     def as_event(self) -> JsonObject:
         """Return what the ledger keeps of it."""

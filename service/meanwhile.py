@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import TypeVar
 
 _UNDER_WAY_S = 0.001
 """By then a question to an endpoint has left, as a rule, and nothing is to be done but to wait."""
@@ -37,32 +36,8 @@ async def meanwhile(work: Callable[[], None]) -> AsyncIterator[None]:
         raise failures[0]
 
 
-class ReadAhead(Generic[T]):
-    """Read in a thread while the block waits: begun a moment after it, and not at all where it ends before.
-
-    What is read may be more than will be wanted in the end; whoever wants less reads that where nothing was begun.
-    """
-
-    def __init__(self, read: Callable[[], T]) -> None:
-        self._read = read
-        self._begun: asyncio.Task[T] | None = None
-
-    async def __aenter__(self) -> Self:
-        self._timer = asyncio.get_running_loop().call_later(0, self._begin)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._timer.cancel()
-        if error is not None and self._begun is not None:
-            self._begun.cancel()
-
-    async def taken(self) -> T | None:
-        """Return what was read, None where nothing was; raises what reading raised."""
-        return await self._begun if self._begun is not None else None
-
-    def _begin(self) -> None:
-        self._begun = asyncio.get_running_loop().create_task(asyncio.to_thread(self._read))
-        # Nobody may take it, and an error that nobody takes is none.
-        self._begun.add_done_callback(lambda read: read.cancelled() or read.exception())
+def begun(read: Callable[[], T]) -> asyncio.Future[T]:
+    """Begin to read in a thread, at once, what will be wanted later, or perhaps not: then its error is nobody's."""
+    reading = asyncio.get_running_loop().run_in_executor(None, read)
+    reading.add_done_callback(lambda read: read.cancelled() or read.exception())
+    return reading

@@ -33,7 +33,7 @@ from domain.times.time_range import TimeRange, time_range
 from projections.search.memory_search import MemorySearch, Searched
 from service.decide import Decider
 from service.knobs import Knobs
-from service.meanwhile import ReadAhead, meanwhile
+from service.meanwhile import begun, meanwhile
 from service.reranker import Reranker
 from service.settings import ServiceSettings
 from service.token_counter import TokenCounter
@@ -104,10 +104,8 @@ class TurnService:
             candidates = await self._retrieve(draft)
             async with meanwhile(lambda: self._prepare(draft, candidates)):
                 kept = await self._gate(draft, candidates)
-            async with (
-                meanwhile(lambda: self._prepare(draft, candidates)),
-                ReadAhead(partial(self._around, draft, kept)) as around,
-            ):
+            around = begun(partial(self._around, draft, kept))
+            async with meanwhile(lambda: self._prepare(draft, candidates)):
                 replay, notes = await self._rerank(draft, kept)
             self._count_ahead(draft, candidates)
             neighbours = await self._neighbours(draft, replay, around)
@@ -261,28 +259,24 @@ class TurnService:
         draft.mark("rerank", started)
         return replay, notes
 
-    def _around(self, draft: Draft, candidates: list[Candidate]) -> list[Memory]:
-        """Read the turns beside those of the candidates."""
-        positions = [candidate.memory.position for candidate in candidates]
-        return self._ledger.reader.neighbours(draft.request.stream.user_id, positions, self._reach(draft.request))
+    def _around(self, draft: Draft, kept: list[Candidate]) -> list[Memory]:
+        """Read the turns beside those that may be replayed: which will be, the rerank has yet to say if it is asked."""
+        knobs = self.effective(draft.request.knobs)
+        may_be = kept if knobs.use_rerank else kept[: knobs.retrieve_k]
+        positions = [candidate.memory.position for candidate in may_be]
+        return self._ledger.reader.neighbours(draft.request.stream.user_id, positions, knobs.neighbor_turns or 0)
 
     async def _neighbours(
-        self, draft: Draft, replay: list[Candidate], ahead: ReadAhead[list[Memory]]
+        self, draft: Draft, replay: list[Candidate], around: asyncio.Future[list[Memory]]
     ) -> list[Neighbour]:
-        """Choose which of the turns beside the replayed ones come along; read them where nobody did ``ahead``."""
+        """Choose which of the turns beside the replayed ones come along."""
         started = time.perf_counter()
-        reach = self._reach(draft.request)
+        reach = self.effective(draft.request.knobs).neighbor_turns or 0
         if not replay or not reach:
             return []
-        around = await ahead.taken()
-        if around is None:
-            around = await asyncio.to_thread(self._around, draft, replay)
-        chosen = neighbours_of([candidate.memory for candidate in replay], around, draft.window, reach)
+        chosen = neighbours_of([candidate.memory for candidate in replay], await around, draft.window, reach)
         draft.mark("neighbours", started)
         return chosen
-
-    def _reach(self, request: TurnRequest) -> int:
-        return self.effective(request.knobs).neighbor_turns or 0
 
     def _build_prompt(
         self, draft: Draft, replay: list[Candidate], notes: list[Candidate], neighbours: list[Neighbour]

@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,7 +26,7 @@ from domain.retrieval import Candidate
 from domain.times.time_range import TimeRange
 from projections.embedding.client import EmbeddingSpace
 from projections.follower import safe_message
-from projections.search.ranking import ByVectors, ranking
+from projections.search.ranking import ByVectors, Ranking, ranking
 from projections.vectors.memory_index import Found, MemoryIndex
 from projections.words.files import LexicalFiles, LexicalFound
 
@@ -57,6 +58,18 @@ class Searched:
     lexical_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class _ByWords:
+    """What the words found and in how many milliseconds, or why they could not be searched."""
+
+    found: LexicalFound | None = None
+    took_ms: float = 0.0
+    trouble: IndexUnavailable | None = None
+
+
+_NOT_ASKED = _ByWords()
+
+
 class MemorySearch:
     """Searches users' memories through both indices. To be used from one event loop."""
 
@@ -67,6 +80,7 @@ class MemorySearch:
         self._index = index
         self._words = words
         self._fusion = fusion or Fusion()
+        self._threads = ThreadPoolExecutor(thread_name_prefix="words")
         self._in_background: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._one_check = asyncio.Semaphore(1)
         self._checked: set[str] = set()
@@ -81,27 +95,62 @@ class MemorySearch:
         Raises an :class:`EmbeddingError` or :class:`IndexUnavailable` where neither index can be searched.
         """
         depth = max(self._fusion.depth, count) if mode == "hybrid" else count
-        by_words = asyncio.create_task(self._by_words(user_id, query, depth)) if mode != "dense" else None
+        asked = self._threads.submit(self._by_words, user_id, query, depth) if mode != "dense" else None
+        rank = partial(self._ranked, user_id, count, wanted)
+
+        def ranked_with_words(dense: Found) -> tuple[Found, Ranking | None]:
+            # Waited for in the thread that goes on with it: each change of threads takes its time.
+            words = asked.result() if asked is not None else _NOT_ASKED
+            behind = words.found is not None and words.found.position < dense.position
+            return dense, None if behind else rank(dense, words.found)
+
         dense: Found | None = None
+        ranked: Ranking | None = None
         trouble: Trouble | None = None
         try:
             if mode != "lexical":
-                dense = await self._index.search(user_id, query, depth)
+                dense, ranked = await self._index.search_then(user_id, query, depth, ranked_with_words)
         except (EmbeddingError, IndexUnavailable) as error:
             trouble = error
         finally:
             # Waited for in any case: a thread cannot be called back.
-            lexical, lexical_ms, lexical_trouble = await by_words if by_words is not None else (None, 0.0, None)
-        behind = dense is not None and lexical is not None and lexical.position < dense.position
-        if behind or (trouble is not None and mode == "dense"):
-            # Also where a memory came in meanwhile: both must speak of the same, or the past could not be asked again.
-            lexical, lexical_ms, lexical_trouble = await self._by_words(user_id, query, depth)
-        if dense is None and lexical is None:
-            found = trouble or lexical_trouble
-            assert found is not None
-            raise found
-        ranked = await asyncio.to_thread(
-            ranking,
+            words = await asyncio.wrap_future(asked) if asked is not None else _NOT_ASKED
+            self._look_after(user_id, words)
+        if ranked is None:
+            if dense is not None or mode == "dense":
+                # Where a memory came in meanwhile, both must speak of the same, or the past could not be asked again.
+                words = await asyncio.wrap_future(self._threads.submit(self._by_words, user_id, query, depth))
+                self._look_after(user_id, words)
+            if dense is None and words.found is None:
+                why = trouble or words.trouble
+                assert why is not None
+                raise why
+            ranked = await asyncio.to_thread(rank, dense, words.found)
+        position = dense.position if dense is not None else words.found.position if words.found is not None else 0
+        return Searched(
+            candidates=ranked.candidates,
+            mode="hybrid" if ranked.fusion is not None else "dense" if dense is not None else "lexical",
+            trouble=trouble or words.trouble,
+            fusion=ranked.fusion,
+            space=dense.space if dense is not None else None,
+            notice=self._index.notice_of(dense.space) if dense is not None else None,
+            position=position,
+            embed_ms=dense.embed_ms if dense is not None else 0.0,
+            search_ms=dense.search_ms if dense is not None else 0.0,
+            lexical_ms=words.took_ms,
+        )
+
+    async def close(self) -> None:
+        """Stop what runs in the background."""
+        self._closing.set()
+        self._closed.set()
+        await asyncio.gather(*self._in_background.values(), return_exceptions=True)
+        await asyncio.to_thread(self._threads.shutdown)
+
+    def _ranked(
+        self, user_id: str, count: int, wanted: TimeRange | None, dense: Found | None, lexical: LexicalFound | None
+    ) -> Ranking:
+        return ranking(
             self._reader,
             user_id,
             ByVectors(dense.hits, dense.cosines) if dense is not None else None,
@@ -110,41 +159,23 @@ class MemorySearch:
             count,
             wanted=wanted,
         )
-        return Searched(
-            candidates=ranked.candidates,
-            mode="hybrid" if ranked.fusion is not None else "dense" if dense is not None else "lexical",
-            trouble=trouble or lexical_trouble,
-            fusion=ranked.fusion,
-            space=dense.space if dense is not None else None,
-            notice=self._index.notice_of(dense.space) if dense is not None else None,
-            position=dense.position if dense is not None else lexical.position if lexical is not None else 0,
-            embed_ms=dense.embed_ms if dense is not None else 0.0,
-            search_ms=dense.search_ms if dense is not None else 0.0,
-            lexical_ms=lexical_ms,
-        )
 
-    async def close(self) -> None:
-        """Stop what runs in the background."""
-        self._closing.set()
-        self._closed.set()
-        await asyncio.gather(*self._in_background.values(), return_exceptions=True)
-
-    async def _by_words(
-        self, user_id: str, query: str, count: int
-    ) -> tuple[LexicalFound | None, float, IndexUnavailable | None]:
-        """Return what the words found and how long it took, or why they could not be searched."""
+    def _by_words(self, user_id: str, query: str, count: int) -> _ByWords:
         started = time.perf_counter()
         try:
-            found = await asyncio.to_thread(self._words.search, user_id, query, count)
+            found = self._words.search(user_id, query, count)
         except IndexUnavailable as error:
-            if isinstance(error, IndexCatchingUp):
-                catch_up = partial(asyncio.to_thread, self._words.catch_up, user_id, stop=self._closing.is_set)
-                self._later(user_id, "brought up to date", catch_up)
-            return None, 0.0, error
-        if user_id not in self._checked:
+            return _ByWords(trouble=error)
+        return _ByWords(found, (time.perf_counter() - started) * 1000)
+
+    def _look_after(self, user_id: str, words: _ByWords) -> None:
+        """Leave to the background what a user's words were found to need."""
+        if isinstance(words.trouble, IndexCatchingUp):
+            catch_up = partial(asyncio.to_thread, self._words.catch_up, user_id, stop=self._closing.is_set)
+            self._later(user_id, "brought up to date", catch_up)
+        elif words.found is not None and user_id not in self._checked:
             self._checked.add(user_id)
             self._later(user_id, "checked", partial(self._check, user_id))
-        return found, (time.perf_counter() - started) * 1000, None
 
     def _later(self, user_id: str, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Work on a user's words in the background; ``what`` is to become of them, once at a time."""

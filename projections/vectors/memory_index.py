@@ -93,6 +93,10 @@ class MemoryIndex:
         Raises an :class:`EmbeddingError` when the query cannot be embedded, :class:`EmbeddingModelMismatch` when nobody
         serves the index's model any more, :class:`IndexCatchingUp` when it has fallen too far behind to wait for it.
         """
+        return await self.search_then(user_id, query, count, lambda found: found)
+
+    async def search_then(self, user_id: str, query: str, count: int, then: Callable[[Found], T]) -> T:
+        """Do in the thread of a search what is to be done with its result; raises as :meth:`search`, and as it does."""
         try:
             prepared = await _in_thread(self._prepared, user_id)
             if prepared is None:
@@ -106,14 +110,17 @@ class MemoryIndex:
         started = time.perf_counter()
         vectors = await self._embed_query(client, query, pending)
         embedded = time.perf_counter()
-        index, position, hits = await _in_thread(self._searched, user_id, prepared, vectors, count)
-        searched = time.perf_counter()
+
+        def searched() -> T:
+            index, position, hits = self._searched(user_id, prepared, vectors, count)
+            embed_ms, search_ms = (embedded - started) * 1000, (time.perf_counter() - embedded) * 1000
+            return then(Found(hits, client.space, position, embed_ms, search_ms, index, vectors[0]))
+
+        done = await _in_thread(searched)
         if prepared[1].wants_coarse_look():
             # Not beside the rest of this turn, which would have to share the processor with it.
             self._maintain_later(user_id, after_s=_AFTER_A_TURN_S)
-        return Found(
-            hits, client.space, position, (embedded - started) * 1000, (searched - embedded) * 1000, index, vectors[0]
-        )
+        return done
 
     def _prepared(self, user_id: str) -> _Prepared | None:
         """Return what a search needs, the texts to embed with its query last; None before any model was activated."""

@@ -93,7 +93,7 @@ def test_the_ledger_keeps_the_rule_and_its_numbers() -> None:
     assert Fusion().as_event() == {
         "rule": "z-score",
         "dense_weight": 0.5,
-        "depth": 200,
+        "depth": 150,
         "lent": [0.6, 0.5],
-        "lenders": 60,
+        "lenders": 30,
     }
