@@ -84,6 +84,9 @@ class Standing:
 class LedgerReader(Reader):
     """What a turn, the followers of the ledger and the checks of it ask."""
 
+    _erasures: Erasures | None = None
+    """The last ones seen: what is kept of memories is let go of where there are others."""
+
     def head(self) -> tuple[int, str]:
         """Return the last event's position (0 for an empty ledger) and hash."""
         query = select(EVENTS.c.position, EVENTS.c.hash).order_by(EVENTS.c.position.desc()).limit(1)
@@ -264,7 +267,11 @@ class LedgerReader(Reader):
     def standing(self, user_id: str) -> Standing:
         """Return how far this user's memory and what it depends on have gone, in one look."""
         row = self._run(STANDING, user_id=user_id)[0]
-        return Standing(row.facets_at, row.activated_at, Erasures(row.begun, row.unfinished))
+        erasures = Erasures(row.begun, row.unfinished)
+        if erasures != self._erasures:
+            self._erasures = erasures
+            memory_of.cache_clear()
+        return Standing(row.facets_at, row.activated_at, erasures)
 
     def count_facets(self, user_id: str | None, after: int = 0) -> int:
         """Count the events behind ``after`` that change by which texts memories are found, of one user or of all."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, get_args
 
 from pydantic_core import from_json
@@ -37,6 +38,8 @@ from domain.schema import EVENTS
 
 TURN = EVENTS.alias("turn")
 """The event of a remembered turn, in a statement that looks at other events too."""
+_MEMORIES_KEPT = 4096
+"""Of all users, some 10 MB: the same memories come up again, and to read their JSON takes as long as to find them."""
 LATEST = 2**62
 """``as_of`` for the memory of today. A question can also be asked as of an earlier position of the ledger."""
 _AS_OF: BindParameter[int] = bindparam("as_of", LATEST)
@@ -349,8 +352,12 @@ def memories_of(rows: Iterable[Row[Any]]) -> list[Memory]:
     ]
 
 
+@lru_cache(_MEMORIES_KEPT)
 def memory_of(row: Row[Any]) -> Memory:
-    """Return the memory that a row of :data:`RECENT_TURNS` or another statement of remembered turns holds."""
+    """Return the memory that a row of :data:`RECENT_TURNS` or another statement of remembered turns holds.
+
+    Kept by the row's whole content, so that what is kept is never wrong; whoever learns of an erasure clears it.
+    """
     turn = newest(TurnRecorded, row.schema_version, row.payload)
     kind = MemoryEdited if row.summary_type == MemoryEdited.type else SummaryRecorded
     summary = newest(kind, row.summary_version, row.summary) if row.summary is not None else None

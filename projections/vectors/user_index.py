@@ -14,7 +14,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # faiss: threads of its own under ours cost 4 to 6 times the time
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -25,7 +25,7 @@ import numpy.typing as npt
 from domain.events import Facet
 from projections.embedding.client import Vectors
 from projections.keys import FACETS, FACETS_MAX, facet_of, key_of
-from projections.vectors.nearest import CoarseLook, nearest_rows
+from projections.vectors.nearest import CoarseLook, codes_of, highest, nearest_rows, read_rows
 
 Keys = npt.NDArray[np.int64]
 Storage = Literal["fp16", "fp32"]
@@ -35,10 +35,8 @@ _CHANGES_MIN = 256
 _CHANGES_MAX = 1024
 _COARSE_ROWS_MIN = 20_000
 """Fewer are read in a millisecond or two, and a coarse look could save half of that."""
-_COARSE_WIDENING = 4
-"""How many times the wanted rows a coarse look returns: random unit vectors of 1024 numbers need some three."""
-_COARSE_SHARE_MAX = 1 / 8
-"""Of all rows: to score more of them where they lie would take as long as to read all in a row."""
+_COARSE_SHARE_MAX = 1 / 16
+"""Of all rows: to score more of them, each from where it lies, would take as long as to read all in a row."""
 _ROUNDING = 1e-5
 """More than two ways of adding up the same 65,536 products of unit vectors in float32 can differ in practice."""
 
@@ -74,6 +72,17 @@ class _State:
     tail_vectors: Vectors
     tail_rows: int
     coarse: CoarseLook | None = None
+
+
+class _Scored(NamedTuple):
+    """Vectors that were scored: float32 scores and their keys, both of shape (vectors,)."""
+
+    scores: Vectors
+    keys: Keys
+
+    def and_more(self, other: _Scored) -> _Scored:
+        """Return these and others."""
+        return _Scored(np.concatenate((self.scores, other.scores)), np.concatenate((self.keys, other.keys)))
 
 
 class UserIndex:
@@ -117,7 +126,7 @@ class UserIndex:
         state = self._state
         if state.snapshot is None or not len(state.row_keys):
             return np.empty((0, 0), np.uint8)
-        return _codes(state.snapshot)
+        return codes_of(_stored(state.snapshot))
 
     @property
     def nbytes(self) -> int:
@@ -170,16 +179,11 @@ class UserIndex:
         The search is exact. Memories of equal score come in the order of their age, oldest first.
         """
         state = self._state
-        for scores, keys, floor in _looks(state, query, count):
-            if state.tail_rows:
-                tail_scores = _scores(state.tail_vectors[: state.tail_rows], query)
-                scores = np.concatenate((scores, tail_scores))
-                keys = np.concatenate((keys, state.tail_keys[: state.tail_rows]))
-            hits = _best(scores, keys, count)
-            # What lies just below the floor may be as good as the last hit, and older.
-            if floor == -np.inf or (len(hits) == count and hits[-1].score > floor + _ROUNDING):
-                return hits
-        raise AssertionError("unreachable: the last look is at every row")
+        tail = _Scored(_scores(state.tail_vectors[: state.tail_rows], query), state.tail_keys[: state.tail_rows])
+        if state.snapshot is None or not len(state.row_keys):
+            return _best(tail, count)
+        hits = _looked_coarsely(state, tail, query, count)
+        return hits if hits is not None else _looked_at_all(state, tail, query, count)
 
     def wants_coarse_look(self) -> bool:
         """Tell whether searches would be faster after :meth:`make_coarse_look`."""
@@ -223,7 +227,7 @@ class UserIndex:
         grown = empty_snapshot(self.dimensions, self.storage)
         if state.snapshot is not None and len(state.sorted_keys):
             # Codes are copied as they are: cheaper than decoding, and nothing is rounded twice.
-            grown.add_sa_codes(_codes(state.snapshot), state.row_keys)
+            grown.add_sa_codes(codes_of(_stored(state.snapshot)), state.row_keys)
             if state.replaced:
                 grown.remove_ids(np.fromiter(state.replaced, np.int64))
         if state.tail_rows:
@@ -254,12 +258,6 @@ def empty_snapshot(dimensions: int, storage: Storage) -> Any:
     else:
         inner = faiss.IndexFlatIP(dimensions)
     return faiss.IndexIDMap(inner)
-
-
-def _codes(snapshot: Any) -> npt.NDArray[np.uint8]:
-    stored = _stored(snapshot)
-    codes: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(stored.codes.data(), snapshot.ntotal * stored.code_size)
-    return codes.reshape(snapshot.ntotal, -1)
 
 
 def _stored(snapshot: Any) -> Any:
@@ -311,38 +309,47 @@ def _with_room(state: _State, capacity: int) -> _State:
     return replace(state, tail_positions=positions, tail_keys=keys, tail_vectors=vectors)
 
 
-def _looks(state: _State, query: Vectors, count: int) -> Iterator[tuple[Vectors, Keys, float]]:
-    """Look at the snapshot ever more closely: scores and keys of rows, and the score that no other row exceeds.
-
-    The last look has seen every row, and its floor is -inf.
-    """
-    total = len(state.row_keys)
-    if state.snapshot is None or not total:
-        yield np.empty(0, np.float32), np.empty(0, np.int64), -np.inf
-        return
-    stored = _stored(state.snapshot)
-    # A memory has at most this many vectors, so that many times the count holds the wanted number of memories.
-    depth = count * len(FACETS)
+def _looked_coarsely(state: _State, tail: _Scored, query: Vectors, count: int) -> list[Hit] | None:
+    """Return the best memories by scoring the rows that may be among them; None where those would be too many."""
     coarse = state.coarse
-    wanted = depth + len(state.replaced)
-    looked_at = _COARSE_WIDENING * wanted
-    if coarse is not None and coarse.worthwhile and looked_at < _COARSE_SHARE_MAX * total:
-        rows, floor = coarse.nearest(query, wanted, looked_at)
-        yield _scored(state, stored, query, rows, floor)
-        coarse.in_vain += 1
+    if coarse is None or not coarse.worthwhile:
+        return None
+    about, off = coarse.scores(query)
+    # A memory has at most this many vectors, so that many times the count holds the wanted number of memories.
+    seeming = highest(about, count * len(FACETS) + len(state.replaced))
+    scored = tail.and_more(_scored(state, query, seeming))
+    hits = _best(scored, count)
+    if len(hits) == count:
+        about[seeming] = -np.inf
+        # What scores as much as the last hit may be older.
+        others = np.flatnonzero(about >= hits[-1].score - off - _ROUNDING)
+        if len(others) < _COARSE_SHARE_MAX * len(about):
+            return _best(scored.and_more(_scored(state, query, others)), count)
+    coarse.in_vain += 1
+    return None
+
+
+def _looked_at_all(state: _State, tail: _Scored, query: Vectors, count: int) -> list[Hit]:
+    """Return the best memories by reading all rows."""
+    depth = count * len(FACETS)
     while True:
-        wanted = min(depth + len(state.replaced), total)
-        products, rows = nearest_rows(stored, query, wanted)
-        yield _scored(state, stored, query, rows, float(products[-1]) if wanted < total else -np.inf)
+        wanted = min(depth + len(state.replaced), len(state.row_keys))
+        products, rows = nearest_rows(_stored(state.snapshot), query, wanted)
+        hits = _best(tail.and_more(_scored(state, query, rows)), count)
+        # What lies just below the last row may be as good as the last hit, and older.
+        enough = len(hits) == count and hits[-1].score > float(products[-1]) + _ROUNDING
+        if enough or wanted == len(state.row_keys):
+            return hits
         depth *= 4
 
 
-def _scored(state: _State, stored: Any, query: Vectors, rows: Keys, floor: float) -> tuple[Vectors, Keys, float]:
+def _scored(state: _State, query: Vectors, rows: Keys) -> _Scored:
+    """Return the scores of those of the snapshot's rows that still stand."""
     keys = state.row_keys[rows]
     if state.replaced:
         valid = ~np.isin(keys, np.fromiter(state.replaced, np.int64))
         rows, keys = rows[valid], keys[valid]
-    return _scores(stored.reconstruct_batch(rows), query), keys, floor
+    return _Scored(_scores(read_rows(_stored(state.snapshot), rows), query), keys)
 
 
 def _scores_in_snapshot(state: _State, query: Vectors, wanted: Keys) -> tuple[Keys, Vectors]:
@@ -351,16 +358,16 @@ def _scores_in_snapshot(state: _State, query: Vectors, wanted: Keys) -> tuple[Ke
         return np.empty(0, np.int64), np.empty(0, np.float32)
     keys, rows = _in_snapshot(state, wanted)
     valid = np.array([key not in state.replaced for key in keys.tolist()], np.bool_)
-    return keys[valid], _scores(_stored(state.snapshot).reconstruct_batch(rows[valid]), query)
+    return keys[valid], _scores(read_rows(_stored(state.snapshot), rows[valid]), query)
 
 
-def _best(scores: Vectors, keys: Keys, count: int) -> list[Hit]:
+def _best(scored: _Scored, count: int) -> list[Hit]:
     """Return the best facet of each of the ``count`` best memories, of equals the older memory first."""
-    order = np.lexsort((keys, -scores))
-    positions, facets = np.divmod(keys[order], FACETS_MAX)
+    order = np.lexsort((scored.keys, -scored.scores))
+    positions, facets = np.divmod(scored.keys[order], FACETS_MAX)
     # Of each memory the place at which it comes first.
     best = np.sort(np.unique(positions, return_index=True)[1])[:count]
-    found = zip(positions[best].tolist(), scores[order[best]].tolist(), facets[best].tolist(), strict=True)
+    found = zip(positions[best].tolist(), scored.scores[order[best]].tolist(), facets[best].tolist(), strict=True)
     return [Hit(position, score, FACETS[facet]) for position, score, facet in found]
 
 

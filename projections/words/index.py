@@ -26,7 +26,7 @@ from projections.keys import FACETS_MAX, facet_of, key_of
 from projections.words import analysis
 
 _FORMAT = 1
-_POSTINGS_MAX = 4000
+_POSTINGS_MAX = 2000
 """Texts that a search scores, at some 0.5 µs each."""
 _BUSY_TIMEOUT_S = 10.0
 _PAGE_CACHE_KIB = 512

@@ -312,7 +312,7 @@ class TestLargeIndices:
         self, storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("projections.vectors.user_index._CHANGES_MIN", 16)
-        monkeypatch.setattr("projections.vectors.user_index._COARSE_WIDENING", 2)
+        monkeypatch.setattr("projections.vectors.user_index._COARSE_SHARE_MAX", 1.1)
         monkeypatch.setattr("projections.vectors.memory_index._AFTER_A_TURN_S", 0.0)
         async with opened(settings_for(storage, upstream)) as world:
             remember(world.ledger, "ann", many(60))

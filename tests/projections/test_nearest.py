@@ -1,4 +1,4 @@
-"""A coarse look never misses a row that could be among the nearest, whatever the vectors are like."""
+"""A coarse look is right about every row within the bounds that it gives, whatever the vectors are like."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from projections.embedding.client import Vectors
-from projections.vectors.nearest import CoarseLook, nearest_rows
+from projections.vectors.nearest import CoarseLook, highest, nearest_rows
 
 DIMENSIONS = 32
 ROUNDING = 1e-5
@@ -62,43 +62,57 @@ def collections(draw: st.DrawFn) -> tuple[Vectors, Vectors]:
 
 @pytest.mark.parametrize("storage", ["fp16", "fp32"])
 @settings(max_examples=150, deadline=None)
-@given(
-    collection=collections(), wanted=st.sampled_from([1, 2, 10, 100, 5000]), widening=st.sampled_from([1, 2, 8, 10**6])
-)
-def test_no_row_left_out_scores_above_the_floor(
-    storage: str, collection: tuple[Vectors, Vectors], wanted: int, widening: int
-) -> None:
+@given(collection=collections())
+def test_no_row_scores_outside_its_bounds(storage: str, collection: tuple[Vectors, Vectors]) -> None:
     rows, query = collection
     stored = stored_rows(rows, storage)
-    wanted = min(wanted, len(rows))
     scores = stored.reconstruct_n(0, len(rows)).astype(np.float64) @ query
-    found, floor = CoarseLook(stored).nearest(query, wanted, wanted * widening)
-    assert len(set(found.tolist())) == wanted
-    others = np.delete(scores, found)
-    if len(others):
-        assert others.max() <= floor + ROUNDING
-    else:
-        assert floor == -np.inf
+    about, off = CoarseLook(stored).scores(query)
+    assert np.abs(about - scores).max() <= off + ROUNDING
 
 
-def test_a_look_at_unrelated_vectors_proves_enough() -> None:
-    """Were the bound so loose that it never proves anything, the promise above would be worth nothing."""
+@pytest.mark.parametrize("dimensions", [256, 384])
+def test_few_of_unrelated_vectors_need_to_be_read(dimensions: int) -> None:
+    """Were the bound so loose that every row reached up to the best, the promise above would be worth nothing."""
     random = np.random.default_rng(5)
-    rows = unit(random.standard_normal((20_000, 256)).astype(np.float32))
-    stored = stored_rows(rows, "fp16")
-    query = unit(rows[7] + random.standard_normal(256).astype(np.float32) / 8)
-    found, floor = CoarseLook(stored).nearest(query, 50, 400)
-    exact, nearest = nearest_rows(stored, query, 50)
-    assert floor == pytest.approx(exact[-1], abs=ROUNDING), "the floor is the last row's own score"
-    assert found.tolist() == nearest.tolist()
+    rows = unit(random.standard_normal((20_000, dimensions)).astype(np.float32))
+    rows[:, 3] += np.linspace(0, 0.7, len(rows), dtype=np.float32)  # as in many models, one dimension stands out
+    rows = unit(rows)
+    query = unit(rows[7] + random.standard_normal(dimensions).astype(np.float32) / 8)
+    about, off = CoarseLook(stored_rows(rows, "fp16")).scores(query)
+    fiftieth = np.sort(rows @ query)[-50]
+    assert 50 <= (about + off >= fiftieth).sum() < 400
 
 
 def test_a_query_of_small_numbers_is_not_cut_to_nothing() -> None:
-    """With codes that FAISS multiplies as whole numbers it takes the digits behind the point off a query too."""
     rows = unit(np.random.default_rng(1).standard_normal((50, DIMENSIONS)).astype(np.float32))
-    found, floor = CoarseLook(stored_rows(rows, "fp32")).nearest(rows[11], 3, 3)
-    assert found[0] == 11
-    assert 0.2 < floor < 0.9
+    about, off = CoarseLook(stored_rows(rows, "fp32")).scores(rows[11] / 1000)
+    assert about.argmax() == 11
+    assert 0.9 < (about[11] + off) * 1000 < 1.1
+
+
+def test_a_query_of_zeros_scores_nothing() -> None:
+    rows = unit(np.random.default_rng(1).standard_normal((50, DIMENSIONS)).astype(np.float32))
+    about, off = CoarseLook(stored_rows(rows, "fp32")).scores(np.zeros(DIMENSIONS, np.float32))
+    assert np.abs(about).max() <= off + ROUNDING
+
+
+@given(
+    scores=st.lists(st.sampled_from([-1.0, 0.0, 0.5, 1.0]) | st.floats(-1, 1), min_size=1, max_size=300),
+    count=st.integers(1, 400),
+    times=st.sampled_from([1, 10]),
+)
+def test_the_highest_are_found_wherever_they_stand(scores: list[float], count: int, times: int) -> None:
+    values = np.array(scores * times)
+    found = highest(values, count)
+    assert len(set(found.tolist())) == min(count, len(values))
+    assert sorted(values[found].tolist()) == sorted(values.tolist())[-count:]
+
+
+def test_the_highest_are_found_where_a_sample_has_none_of_them() -> None:
+    values = np.zeros(32_000)
+    values[1::32] = np.arange(1000)
+    assert sorted(values[highest(values, 700)].tolist()) == list(range(300, 1000))
 
 
 def test_two_threads_find_what_one_finds() -> None:

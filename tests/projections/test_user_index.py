@@ -195,7 +195,7 @@ class GrownIndex(RuleBasedStateMachine):
 @pytest.fixture(autouse=True)
 def _small_indices_are_looked_at_coarsely(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(user_index, "_COARSE_ROWS_MIN", 1)
-    monkeypatch.setattr(user_index, "_COARSE_WIDENING", 2)
+    monkeypatch.setattr(user_index, "_COARSE_SHARE_MAX", 1.1)
 
 
 class GrownHalf(GrownIndex):
