@@ -30,7 +30,7 @@ from domain.prompt import LAYOUT, build_prompt, messages_hash, texts_to_count
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window
 from domain.times.time_range import TimeRange, time_range
-from projections.search.memory_search import MemorySearch, Searched
+from projections.search.memory_search import QUESTION_UNDER_WAY_S, MemorySearch, Searched
 from service.decide import Decider
 from service.knobs import Knobs
 from service.meanwhile import begun, meanwhile
@@ -154,6 +154,7 @@ class TurnService:
         )
 
     async def _read_window(self, draft: Draft) -> None:
+        await asyncio.sleep(QUESTION_UNDER_WAY_S)
         started = time.perf_counter()
         draft.window = await asyncio.to_thread(
             self._ledger.reader.recent_turns, draft.request.stream, draft.request.knobs.recent_turns

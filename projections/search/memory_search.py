@@ -33,6 +33,8 @@ from projections.words.files import LexicalFiles, LexicalFound
 log = logging.getLogger(__name__)
 
 Trouble = EmbeddingError | IndexUnavailable
+QUESTION_UNDER_WAY_S = 0.0015
+"""By then the question is on its way to the embedding endpoint, as a rule, and nothing holds it up any more."""
 _AFTER_A_TURN_S = 2.0
 """Once since the start, a user's words are read whole to see whether the file holds together: not beside the turn."""
 
@@ -95,7 +97,8 @@ class MemorySearch:
         Raises an :class:`EmbeddingError` or :class:`IndexUnavailable` where neither index can be searched.
         """
         depth = max(self._fusion.depth, count) if mode == "hybrid" else count
-        asked = self._threads.submit(self._by_words, user_id, query, depth) if mode != "dense" else None
+        after_s = 0.0 if mode == "lexical" else QUESTION_UNDER_WAY_S
+        asked = self._threads.submit(self._by_words, user_id, query, depth, after_s) if mode != "dense" else None
         rank = partial(self._ranked, user_id, count, wanted)
 
         def ranked_with_words(dense: Found) -> tuple[Found, Ranking | None]:
@@ -160,7 +163,8 @@ class MemorySearch:
             wanted=wanted,
         )
 
-    def _by_words(self, user_id: str, query: str, count: int) -> _ByWords:
+    def _by_words(self, user_id: str, query: str, count: int, after_s: float = 0.0) -> _ByWords:
+        time.sleep(after_s)
         started = time.perf_counter()
         try:
             found = self._words.search(user_id, query, count)
