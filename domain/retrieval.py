@@ -107,7 +107,7 @@ def _said(memory: Memory) -> str:
 
 
 def _first_word(memory: Memory) -> str:
-    return next(iter(exchange_text(memory.user, memory.assistant).split(maxsplit=1)), "")
+    return next((words[0] for text in (memory.user, memory.assistant) if (words := text.split(maxsplit=1))), "")
 
 
 def _excluded(candidate: Candidate, why: Exclusion) -> Candidate:

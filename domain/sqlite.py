@@ -10,6 +10,8 @@ from __future__ import annotations
 import fcntl
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
@@ -96,6 +98,18 @@ def open_engine(
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+@contextmanager
+def transaction(connection: Any) -> Iterator[None]:
+    """``BEGIN IMMEDIATE`` to ``COMMIT`` on a connection of the driver, or to ``ROLLBACK`` when something is raised."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def said_by_driver(error: BaseException) -> BaseException:

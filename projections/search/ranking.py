@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from domain.fusion import Fusion, best_first
 from domain.memory import Memory
@@ -21,6 +22,7 @@ from projections.words.index import LexicalHit
 _POOL_FOR_TIME = 3
 """So many times the wanted number of memories are looked at for being of the time that a question names."""
 
+H = TypeVar("H", Hit, LexicalHit)
 Cosines = Callable[[Sequence[int]], Mapping[int, float]]
 """Gives the similarity to the question of memories by their positions, as far as they have vectors."""
 
@@ -39,14 +41,6 @@ class Ranking:
 
     candidates: list[Candidate]
     fusion: Fusion | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A hit and its rank, from 1."""
-
-    hit: Hit | LexicalHit
-    rank: int
 
 
 def ranking(
@@ -91,30 +85,32 @@ def ranking(
     )
 
 
-def _places(hits: Sequence[Hit | LexicalHit]) -> dict[int, _Place]:
-    return {hit.turn_position: _Place(hit, rank) for rank, hit in enumerate(hits, start=1)}
+def _places(hits: Sequence[H]) -> dict[int, tuple[H, int]]:
+    """Return hits with their ranks, from 1, by the positions of their memories."""
+    return {hit.turn_position: (hit, rank) for rank, hit in enumerate(hits, start=1)}
 
 
-def _scores(places: Mapping[int, _Place]) -> dict[int, float]:
-    return {position: place.hit.score for position, place in places.items()}
+def _scores(places: Mapping[int, tuple[Hit | LexicalHit, int]]) -> dict[int, float]:
+    return {position: hit.score for position, (hit, _) in places.items()}
 
 
 def _candidate(
     memory: Memory,
     rank: int,
     score: float,
-    by_vectors: Mapping[int, _Place],
-    by_words: Mapping[int, _Place],
+    by_vectors: Mapping[int, tuple[Hit, int]],
+    by_words: Mapping[int, tuple[LexicalHit, int]],
     cosines: Mapping[int, float],
 ) -> Candidate:
-    near, alike = by_vectors.get(memory.position), by_words.get(memory.position)
+    near, dense_rank = by_vectors.get(memory.position, (None, None))
+    alike, lexical_rank = by_words.get(memory.position, (None, None))
     return Candidate(
         memory=memory,
         score=score,
         rank=rank,
-        matched=near.hit.matched if near is not None else None,
-        dense_score=near.hit.score if near is not None else cosines.get(memory.position),
-        dense_rank=near.rank if near is not None else None,
-        lexical_score=alike.hit.score if alike is not None else None,
-        lexical_rank=alike.rank if alike is not None else None,
+        matched=near.matched if near is not None else None,
+        dense_score=near.score if near is not None else cosines.get(memory.position),
+        dense_rank=dense_rank,
+        lexical_score=alike.score if alike is not None else None,
+        lexical_rank=lexical_rank,
     )

@@ -21,7 +21,7 @@ from pydantic_core import from_json, to_json
 from domain.errors import IndexCorrupt, IndexUnavailable
 from domain.events import Facet
 from domain.memory import FacetText
-from domain.sqlite import DRIVER
+from domain.sqlite import DRIVER, transaction
 from projections.keys import FACETS_MAX, facet_of, key_of
 from projections.words import analysis
 
@@ -77,7 +77,7 @@ class LexicalIndex:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._lock = threading.Lock()
-        with _transaction(connection):
+        with transaction(connection):
             if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 for statement in _SCHEMA:
                     connection.execute(statement)
@@ -126,7 +126,7 @@ class LexicalIndex:
         Raises :class:`IndexCorrupt` when the file cannot be written to as an index.
         """
         newest = {key_of(change.turn_position, change.facet): words_of(change) for change in changes}
-        with self._lock, _told_apart(), _transaction(self._connection):
+        with self._lock, _told_apart(), transaction(self._connection):
             if self._checkpoint().position != after:
                 return False
             self._connection.executemany("DELETE FROM entries WHERE rowid = ?", [(key,) for key in newest])
@@ -183,7 +183,7 @@ class LexicalIndex:
         Raises :class:`IndexCorrupt` when the file cannot be read as an index, or does not hold together.
         """
         self.check()
-        with self._lock, _told_apart(), _transaction(self._connection):
+        with self._lock, _told_apart(), transaction(self._connection):
             return self._checkpoint(), dict(self._connection.execute("SELECT rowid, text FROM entries"))
 
     def _checkpoint(self) -> Checkpoint:
@@ -209,18 +209,6 @@ def words_of(change: FacetText) -> str | None:
 
 def _connect(database: str) -> Any:
     return DRIVER.connect(database, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, uri=True)
-
-
-@contextmanager
-def _transaction(connection: Any) -> Iterator[None]:
-    """``BEGIN IMMEDIATE`` to ``COMMIT``, or to ``ROLLBACK`` when something is raised."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
 
 
 @contextmanager
