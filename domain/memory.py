@@ -43,6 +43,11 @@ class Memory:
         """The memory on one line: its summary, or the exchange itself while it has none."""
         return " ".join((self.summary or f"{self.user} — {self.assistant}").split())
 
+    @cached_property
+    def words(self) -> str:
+        """The exchange word for word, whatever stands between the words."""
+        return " ".join(exchange_text(self.user, self.assistant).split())
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from domain.events import CandidateFound, Facet
-from domain.memory import Memory, Scores, exchange_text
+from domain.memory import Memory, Scores
 
 Exclusion = Literal["recent_window", "same_text_as_window"]
 
@@ -84,15 +84,12 @@ def exclude_window(
 def shown_by(window: Sequence[Memory]) -> Callable[[Memory], Exclusion | None]:
     """Return a function that tells whether, and in which sense, the recent window already shows a memory."""
     ids = {turn.memory_id for turn in window}
-    texts = {_said(turn) for turn in window}
-    first_words = {_first_word(turn) for turn in window}
+    texts = {turn.words for turn in window}
 
     def shown(memory: Memory) -> Exclusion | None:
         if memory.memory_id in ids:
             return "recent_window"
-        # Few texts even begin alike, and to bring all of them into one shape takes a while.
-        same = _first_word(memory) in first_words and _said(memory) in texts
-        return "same_text_as_window" if same else None
+        return "same_text_as_window" if memory.words in texts else None
 
     return shown
 
@@ -100,14 +97,6 @@ def shown_by(window: Sequence[Memory]) -> Callable[[Memory], Exclusion | None]:
 def split(order: Sequence[Candidate], replay_count: int) -> tuple[list[Candidate], list[Candidate]]:
     """Split kept memories, best first, into the ones to replay and the ones shown as summaries."""
     return list(order[:replay_count]), list(order[replay_count:])
-
-
-def _said(memory: Memory) -> str:
-    return " ".join(exchange_text(memory.user, memory.assistant).split())
-
-
-def _first_word(memory: Memory) -> str:
-    return next((words[0] for text in (memory.user, memory.assistant) if (words := text.split(maxsplit=1))), "")
 
 
 def _excluded(candidate: Candidate, why: Exclusion) -> Candidate:

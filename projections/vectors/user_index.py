@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from domain.events import Facet
 from projections.embedding.client import Vectors
-from projections.keys import FACETS, FACETS_MAX, facet_of, key_of
+from projections.keys import FACETS, FACETS_MAX
 from projections.vectors.nearest import CoarseLook, codes_of, highest, nearest_rows, read_rows
 
 Keys = npt.NDArray[np.int64]
@@ -201,16 +201,13 @@ class UserIndex:
     def cosines(self, query: Vectors, turn_positions: Sequence[int]) -> dict[int, float]:
         """Return the best similarity to ``query`` of each of the given memories; those without vectors are missing."""
         state = self._state
-        wanted = np.array([key_of(position, facet) for position in turn_positions for facet in FACETS], np.int64)
-        keys, scores = _scores_in_snapshot(state, query, wanted)
+        first = np.asarray(turn_positions, np.int64)[:, np.newaxis] * FACETS_MAX
+        wanted = (first + np.arange(len(FACETS))).ravel()
         in_tail = np.flatnonzero(np.isin(state.tail_keys[: state.tail_rows], wanted))
-        keys = np.concatenate((keys, state.tail_keys[in_tail]))
-        scores = np.concatenate((scores, _scores(state.tail_vectors[in_tail], query)))
-        best: dict[int, float] = {}
-        for key, score in zip(keys.tolist(), scores.tolist(), strict=True):
-            position, _ = facet_of(key)
-            best[position] = max(best.get(position, score), score)
-        return best
+        scored = _Scored(_scores(state.tail_vectors[in_tail], query), state.tail_keys[in_tail])
+        if state.snapshot is not None and len(state.row_keys):
+            scored = scored.and_more(_scored(state, query, _in_snapshot(state, wanted)[1]))
+        return {hit.turn_position: hit.score for hit in _best(scored, len(turn_positions))}
 
     def wants_snapshot(self) -> bool:
         """Tell whether the tail has grown enough to be worth a new snapshot."""
@@ -350,15 +347,6 @@ def _scored(state: _State, query: Vectors, rows: Keys) -> _Scored:
         valid = ~np.isin(keys, np.fromiter(state.replaced, np.int64))
         rows, keys = rows[valid], keys[valid]
     return _Scored(_scores(read_rows(_stored(state.snapshot), rows), query), keys)
-
-
-def _scores_in_snapshot(state: _State, query: Vectors, wanted: Keys) -> tuple[Keys, Vectors]:
-    """Return those of the ``wanted`` keys that the snapshot still speaks for, and their scores."""
-    if state.snapshot is None or not len(state.row_keys) or not len(wanted):
-        return np.empty(0, np.int64), np.empty(0, np.float32)
-    keys, rows = _in_snapshot(state, wanted)
-    valid = np.array([key not in state.replaced for key in keys.tolist()], np.bool_)
-    return keys[valid], _scores(read_rows(_stored(state.snapshot), rows[valid]), query)
 
 
 def _best(scored: _Scored, count: int) -> list[Hit]:
