@@ -32,10 +32,11 @@ def neighbours_of(
     or else to the better.
     """
     replayed = {memory.memory_id for memory in replay}
+    conversations = {memory.conversation_id for memory in replay}
     in_window = shown_by(window)
     found: list[tuple[int, int, int, Neighbour]] = []
     for memory in {memory.memory_id: memory for memory in around}.values():
-        other = nearest(memory, replay)
+        other = nearest(memory, replay) if memory.conversation_id in conversations else None
         if other is None or (distance := abs(memory.turn_id - other.turn_id)) > reach:
             continue
         if memory.memory_id not in replayed and in_window(memory) is None:

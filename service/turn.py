@@ -99,7 +99,8 @@ class TurnService:
         cancelling the task (with :data:`DISCONNECTED` where the client is gone), records what was generated so far.
         """
         clock = self._ledger.clock
-        draft = Draft(request, f"chatcmpl-{clock.new_id().replace('-', '')}", clock.now(), time.perf_counter())
+        correlation_id = f"chatcmpl-{clock.new_id().replace('-', '')}"
+        draft = Draft(request, self.effective(request.knobs), correlation_id, clock.now(), time.perf_counter())
         try:
             candidates = await self._retrieve(draft)
             async with meanwhile(lambda: self._prepare(draft, candidates)):
@@ -157,14 +158,14 @@ class TurnService:
         await asyncio.sleep(QUESTION_UNDER_WAY_S)
         started = time.perf_counter()
         draft.window = await asyncio.to_thread(
-            self._ledger.reader.recent_turns, draft.request.stream, draft.request.knobs.recent_turns
+            self._ledger.reader.recent_turns, draft.request.stream, draft.knobs.recent_turns
         )
         draft.mark("window", started)
 
     async def _retrieve(self, draft: Draft) -> list[Candidate]:
         """Read the window and search persistent memory; say what could not be searched, and go on with the rest."""
         started = time.perf_counter()
-        request, knobs = draft.request, draft.request.knobs
+        request, knobs = draft.request, draft.knobs
         wanted_time = time_range(request.question, draft.ts)
         found: Searched | None = None
         trouble: EmbeddingError | IndexUnavailable | None = None
@@ -189,7 +190,7 @@ class TurnService:
         recorded = partial(
             RetrievalRecorded,
             query=request.question,
-            knobs=self.effective(knobs).model_dump(),
+            knobs=knobs.model_dump(),
             window=tuple(turn.memory_id for turn in draft.window),
         )
         if trouble is not None:
@@ -224,7 +225,7 @@ class TurnService:
             system=self._prompts.chat.text,
             client_system=request.client_system,
             window=draft.window,
-            replay=memories[: request.knobs.retrieve_k],
+            replay=memories[: draft.knobs.retrieve_k],
             notes=memories,
             question=request.question,
             asked_at=draft.ts,
@@ -233,7 +234,7 @@ class TurnService:
 
     async def _gate(self, draft: Draft, candidates: list[Candidate]) -> list[Candidate]:
         started = time.perf_counter()
-        knobs = draft.request.knobs
+        knobs = draft.knobs
         kept, draft.gate = await self._decider.gate(
             draft.request.question,
             candidates,
@@ -248,13 +249,13 @@ class TurnService:
 
     async def _rerank(self, draft: Draft, kept: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
         started = time.perf_counter()
-        knobs = draft.request.knobs
+        knobs = draft.knobs
         replay, notes, draft.rerank = await self._decider.rerank(
             draft.request.question,
             kept,
             knobs.retrieve_k,
             asked_at=draft.ts,
-            use_rerank=bool(self.effective(knobs).use_rerank),
+            use_rerank=bool(knobs.use_rerank),
             context_tokens=self.context_tokens,
         )
         draft.mark("rerank", started)
@@ -262,7 +263,7 @@ class TurnService:
 
     def _around(self, draft: Draft, kept: list[Candidate]) -> list[Memory]:
         """Read the turns beside those that may be replayed: which will be, the rerank has yet to say if it is asked."""
-        knobs = self.effective(draft.request.knobs)
+        knobs = draft.knobs
         may_be = kept if knobs.use_rerank else kept[: knobs.retrieve_k]
         positions = [candidate.memory.position for candidate in may_be]
         return self._ledger.reader.neighbours(draft.request.stream.user_id, positions, knobs.neighbor_turns or 0)
@@ -272,7 +273,7 @@ class TurnService:
     ) -> list[Neighbour]:
         """Choose which of the turns beside the replayed ones come along."""
         started = time.perf_counter()
-        reach = self.effective(draft.request.knobs).neighbor_turns or 0
+        reach = draft.knobs.neighbor_turns or 0
         if not replay or not reach:
             return []
         chosen = neighbours_of([candidate.memory for candidate in replay], await around, draft.window, reach)

@@ -72,6 +72,8 @@ class Draft:
     """A turn in the making: what is known of it so far, so that it can be recorded wherever it ends."""
 
     request: TurnRequest
+    knobs: Knobs
+    """Those of the request, with the operator's defaults where it does not say."""
     correlation_id: str
     ts: datetime
     began: float

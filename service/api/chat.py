@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from domain.errors import InvalidInput
 from domain.retrieval import Candidate
@@ -37,7 +38,8 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
     turn: Turn = turns.answer(asked)
     try:
         if not body.stream:
-            return JSONResponse(await while_connected(request, _whole_answer(turn)))
+            answer = await while_connected(request, _whole_answer(turn))
+            return Response(to_json(answer), media_type="application/json")
         # The status line must wait for the first sign of an answer: until then an error can still have its own.
         started = await while_connected(request, _begin(turn))
     except ClientGone:
