@@ -49,6 +49,7 @@ _WARM_UP_TURNS = 8
 _COLD_STARTS = 3
 _SETTLE_S = 0.3
 """After a turn: its summary, its vectors and its mirror line are written then, and belong to no turn's latency."""
+_ACCEPTED_S = 0.05
 _QUIET_S = 0.5
 """After a summary: its vector is asked for last."""
 _IDLE_TICKS_MAX = 5
@@ -213,27 +214,34 @@ def _request(number: int) -> dict[str, Any]:
 async def _measure(settings: list[Setting], upstream_url: str, turns: int) -> None:
     openai = AsyncOpenAI(base_url=upstream_url, api_key="not-needed", max_retries=0)
     async with openai:
-        for number in range(_WARM_UP_TURNS + turns):
-            for setting in settings:
-                turn_ms = _timed_turn(setting.service, number)
-                await asyncio.sleep(_SETTLE_S)
-                bare_ms = await _timed_bare(openai, setting.bodies)
-                if number >= _WARM_UP_TURNS:
-                    setting.measured.turns.append(turn_ms)
-                    setting.measured.bare.append(bare_ms)
+        with contextlib.ExitStack() as stack:
+            connections = [stack.enter_context(_connected(setting.service)) for setting in settings]
+            for number in range(_WARM_UP_TURNS + turns):
+                for setting, connection in zip(settings, connections, strict=True):
+                    turn_ms = _timed_turn(connection, number)
+                    await asyncio.sleep(_SETTLE_S)
+                    bare_ms = await _timed_bare(openai, setting.bodies)
+                    if number >= _WARM_UP_TURNS:
+                        setting.measured.turns.append(turn_ms)
+                        setting.measured.bare.append(bare_ms)
 
 
-def _timed_turn(service: Service, number: int) -> float:
-    """Ask over an open connection, by the plainest client there is: its own time is none of the service's."""
-    body = json.dumps(_request(number))
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=_TIMEOUT_S)
-    with contextlib.closing(connection):
+@contextlib.contextmanager
+def _connected(service: Service) -> Iterator[http.client.HTTPConnection]:
+    """Open a connection of the plainest client there is: its own time is none of the service's."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=_TIMEOUT_S)) as connection:
         connection.connect()
-        started = time.perf_counter()
-        connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
-        answer = connection.getresponse()
-        content = answer.read()
-        took_ms = (time.perf_counter() - started) * 1000
+        time.sleep(_ACCEPTED_S)
+        yield connection
+
+
+def _timed_turn(connection: http.client.HTTPConnection, number: int) -> float:
+    body = json.dumps(_request(number))
+    started = time.perf_counter()
+    connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+    answer = connection.getresponse()
+    content = answer.read()
+    took_ms = (time.perf_counter() - started) * 1000
     assert answer.status == 200, content
     status = json.loads(content)["memory_status"]
     assert status["retrieval"] == "ok", status
@@ -285,7 +293,8 @@ def _measure_cold(setting: Setting) -> None:
     for number in range(_COLD_STARTS):
         setting.service.kill9()
         setting.service.start()
-        setting.measured.cold.append(_timed_turn(setting.service, 10_000 + number))
+        with _connected(setting.service) as connection:
+            setting.measured.cold.append(_timed_turn(connection, 10_000 + number))
         time.sleep(_SETTLE_S)
 
 
