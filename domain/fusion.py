@@ -8,7 +8,8 @@ ranks clearly worst, as in arXiv 2606.04194; both sides count the same.
 What answers a question is often said beside the line that repeats its words ("Where was that?" - "In Rome"). So a good
 memory lends to the turns one and two before and after it, nearly as much at two, where in a dialogue the same person
 speaks again. The shares were chosen on four of the five conversations and checked on the fifth, each in turn: four of
-five choices fell on these, and from 0.5 to 0.7 all do nearly as well.
+five choices fell on these, and from 0.5 to 0.7 all do nearly as well. Twice the lenders, or 200 of each ranking, find
+no more.
 """
 
 from __future__ import annotations
