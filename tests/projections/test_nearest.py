@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from projections.embedding.client import Vectors
-from projections.vectors.nearest import CoarseLook, highest, nearest_rows
+from projections.vectors.nearest import CoarseLook, codes_of, highest, nearest_rows, read_rows
 
 DIMENSIONS = 32
 ROUNDING = 1e-5
@@ -113,6 +113,18 @@ def test_the_highest_are_found_where_a_sample_has_none_of_them() -> None:
     values = np.zeros(32_000)
     values[1::32] = np.arange(1000)
     assert sorted(values[highest(values, 700)].tolist()) == list(range(300, 1000))
+
+
+def test_numbers_of_two_bytes_are_read_as_they_are() -> None:
+    """Every one of them, the smallest and the largest too."""
+    patterns = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    every = patterns[np.isfinite(patterns)].reshape(-1, 2**6)
+    stored = stored_rows(np.zeros((len(every), 2**6), np.float32), "fp16")
+    codes_of(stored)[:] = every.view(np.uint8)
+    picked = np.array([7, 3, 3, len(every) - 1])
+    assert (read_rows(stored, picked) == every[picked].astype(np.float32)).all()
+    assert (read_rows(stored, slice(0, None)) == every.astype(np.float32)).all()
+    assert read_rows(stored, np.empty(0, np.int64)).shape == (0, 2**6)
 
 
 def test_two_threads_find_what_one_finds() -> None:

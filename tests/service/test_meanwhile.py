@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import threading
 from functools import partial
 
 import pytest
 
-from service.meanwhile import meanwhile
+from service.meanwhile import begun, meanwhile
 
 
 async def test_it_is_done_while_the_block_waits() -> None:
@@ -54,3 +55,29 @@ async def test_the_blocks_own_error_goes_first(
     await asyncio.sleep(0.01)
     gc.collect()
     assert "stumbled" not in caplog.text, "asyncio logs an error that nobody looked at"
+
+
+async def test_what_is_wanted_later_is_begun_at_once() -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    def read() -> str:
+        started.set()
+        assert go_on.wait(5)
+        return "read"
+
+    reading = begun(read)
+    assert started.wait(5), "before anybody waits for it"
+    go_on.set()
+    assert await reading == "read"
+
+
+async def test_what_nobody_wanted_may_fail(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        reading = begun(stumble)
+        await asyncio.wait({reading})
+        del reading
+        await asyncio.sleep(0.01)
+        gc.collect()
+    assert "stumbled" not in caplog.text
+    with pytest.raises(ValueError, match="stumbled"):
+        await begun(stumble)
