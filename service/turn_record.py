@@ -151,6 +151,12 @@ class TurnRecorder:
             timings_ms=draft.timings_ms,
         )
         log.warning("turn %s failed: %s (%d)", draft.correlation_id, code, status)
+        try:
+            self.prepare(draft)
+        except Exception as error:  # noqa: BLE001 - a fault in what was decided must not lose the question
+            log.warning("turn %s: what was decided cannot be recorded (%s)", draft.correlation_id, type(error).__name__)
+            draft.retrieval = draft.retrieval if draft.decided else None
+            draft.gate = draft.rerank = draft.report = None
         await self._append(draft, lambda _head: failed)
 
     async def interrupted(self, draft: Draft, reason: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from domain.events import TurnFailed, TurnRecorded
+from domain.events import RetrievalRecorded, TurnFailed, TurnRecorded
 from domain.prompt import BuiltPrompt
 from tests.service.running import Running, running
 from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream
@@ -197,3 +197,21 @@ def test_the_key_is_sent_to_both_endpoints(tmp_path: Path, user: str) -> None:
             answer = service.client.ask("Hi.", user)
             assert (answer.status, answer.error["code"]) == (502, "upstream_refused_key")
             assert "sk-wrong" not in service.log() + service.client.received
+
+
+@pytest.mark.parametrize("broken", ["service.turn.RetrievalRecorded", "service.decide.GateDecided"])
+def test_a_decision_that_cannot_be_recorded_keeps_the_question(
+    service: Running, user: str, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(*_arguments: object, **_named: object) -> None:
+        raise RuntimeError(f"no event for {QUESTION}")
+
+    monkeypatch.setattr(broken, stumble)
+    answer = service.client.ask(QUESTION, user)
+    assert (answer.status, answer.error["code"]) == (500, "internal_error")
+    [failed] = service.ledger.all(TurnFailed, user)
+    assert (failed.user, failed.code, failed.status) == (QUESTION, "internal_error", 500)
+    assert len(service.ledger.all(RetrievalRecorded, user)) == (0 if "Retrieval" in broken else 1)
+    assert QUESTION not in failed.error + answer.error["message"] + service.log()
+    monkeypatch.undo()
+    assert service.client.tell(QUESTION, user).memory("turn")["turn_id"] == 1
