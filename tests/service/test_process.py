@@ -68,7 +68,8 @@ def test_what_was_acknowledged_survives_kill_9_and_what_was_derived_grows_back(
     upstream.fail("answer", Fault(content="One two three four.", hang_s=UNTIL_RELEASED, after_chunks=2))
     with process(env_of(upstream, tmp_path)) as (service, client, ledger):
         with client.http.stream("POST", "/v1/chat/completions", json=chat_body(DOG, USER, stream=True)) as response:
-            assert next(events_of(response)) is not None
+            events = events_of(response)  # held: let go of, it would close the connection, and the client hang up first
+            assert next(events) is not None
             service.kill9()
         service.start()
         # Nothing of a turn in mid-stream is half recorded.
