@@ -24,7 +24,7 @@ from domain.neighbours import Neighbour, placed
 from domain.prepared import as_list
 from domain.reading import Reader
 from domain.schema import EVENTS
-from domain.statements import CONVERSATIONS, LATEST, MEMORIES, TURN, memories_of
+from domain.statements import CONVERSATIONS, LATEST, MEMORIES, TURN, memory_of
 
 _PART = EVENTS.alias("part")
 _PARTS = (TurnRecorded.type, RetrievalRecorded.type, GateDecided.type, RerankDecided.type)
@@ -101,7 +101,7 @@ class HistoryReader(Reader):
             return {}
         positions = [row.position for row in self._all(_POSITIONS, user_id=user_id, ids=list(ids))]
         rows = self._run(MEMORIES, user_id=user_id, positions=as_list(positions), as_of=LATEST)
-        return {memory.memory_id: memory for memory in memories_of(rows)}
+        return {row.event_id: memory_of(row) for row in rows}
 
 
 def scores_of(candidate: CandidateFound) -> Scores:

@@ -45,7 +45,6 @@ from domain.statements import (
     STANDING,
     event_of,
     facet_changes,
-    memories_of,
     memory_of,
 )
 
@@ -83,9 +82,6 @@ class Standing:
 
 class LedgerReader(Reader):
     """What a turn, the followers of the ledger and the checks of it ask."""
-
-    _erasures: Erasures | None = None
-    """The last ones seen: what is kept of memories is let go of where there are others."""
 
     def head(self) -> tuple[int, str]:
         """Return the last event's position (0 for an empty ledger) and hash."""
@@ -207,7 +203,7 @@ class LedgerReader(Reader):
         if not positions:
             return {}
         rows = self._run(MEMORIES, user_id=user_id, positions=as_list(positions), as_of=as_of)
-        return {memory.position: memory for memory in memories_of(rows)}
+        return {row.position: memory_of(row) for row in rows}
 
     def neighbours(self, user_id: str, positions: Sequence[int], reach: int, *, as_of: int = LATEST) -> list[Memory]:
         """Return the turns at most ``reach`` before or after this user's turns at ``positions``, oldest first.
@@ -218,7 +214,7 @@ class LedgerReader(Reader):
         if not positions or reach == 0:
             return []
         rows = self._run(NEIGHBOURS, user_id=user_id, positions=as_list(positions), reach=reach, as_of=as_of)
-        return memories_of(rows)
+        return [memory_of(row) for row in rows]
 
     def belongs(self, user_id: str, position: int) -> bool:
         """Tell whether the event at a position is this user's: it is not any more after an erasure."""
@@ -267,11 +263,7 @@ class LedgerReader(Reader):
     def standing(self, user_id: str) -> Standing:
         """Return how far this user's memory and what it depends on have gone, in one look."""
         row = self._run(STANDING, user_id=user_id)[0]
-        erasures = Erasures(row.begun, row.unfinished)
-        if erasures != self._erasures:
-            self._erasures = erasures
-            memory_of.cache_clear()
-        return Standing(row.facets_at, row.activated_at, erasures)
+        return Standing(row.facets_at, row.activated_at, Erasures(row.begun, row.unfinished))
 
     def count_facets(self, user_id: str | None, after: int = 0) -> int:
         """Count the events behind ``after`` that change by which texts memories are found, of one user or of all."""

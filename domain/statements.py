@@ -7,12 +7,10 @@ imported; the others stand in the reader beside their question.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from datetime import datetime
-from functools import lru_cache
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
-from pydantic_core import from_json
+import msgspec
 from sqlalchemy import BindParameter, Row, and_, bindparam, case, func, literal_column, or_, select, true
 from sqlalchemy.sql import ColumnElement, Select
 from sqlalchemy.sql.selectable import ScalarSelect
@@ -22,7 +20,6 @@ from domain.events import (
     Erased,
     Event,
     Facet,
-    JsonObject,
     MemoryEdited,
     MemoryForgotten,
     Payload,
@@ -36,10 +33,10 @@ from domain.memory import FacetText, Memory, exchange_text
 from domain.prepared import Prepared, each_of
 from domain.schema import EVENTS
 
+Part = TypeVar("Part")
+
 TURN = EVENTS.alias("turn")
 """The event of a remembered turn, in a statement that looks at other events too."""
-_MEMORIES_KEPT = 4096
-"""Of all users, some 10 MB: the same memories come up again, and to read their JSON takes as long as to find them."""
 LATEST = 2**62
 """``as_of`` for the memory of today. A question can also be asked as of an earlier position of the ledger."""
 _AS_OF: BindParameter[int] = bindparam("as_of", LATEST)
@@ -59,15 +56,13 @@ def _position_of_newest(event_type: str, memory: ColumnElement[Any], user: Colum
     return query.correlate_except(about).scalar_subquery()
 
 
+_SUMMARIES_BY_RANK = (MemoryEdited.type, SummaryRecorded.type)
+"""What a person wrote stays, even where a model's summary came in after it."""
 _NEWEST_SUMMARY = func.coalesce(
-    # What a person wrote stays, even where a model's summary came in after it.
-    _position_of_newest(MemoryEdited.type, TURN.c.event_id, TURN.c.user_id),
-    _position_of_newest(SummaryRecorded.type, TURN.c.event_id, TURN.c.user_id),
+    *(_position_of_newest(event_type, TURN.c.event_id, TURN.c.user_id) for event_type in _SUMMARIES_BY_RANK)
 )
 _FORGOTTEN = _position_of_newest(MemoryForgotten.type, TURN.c.event_id, TURN.c.user_id).is_not(None)
-_SUMMARISED = EVENTS.alias("summarised")
-
-
+_SUMMARISED, _KEYS = EVENTS.alias("summarised"), EVENTS.alias("keys")
 _TURN_AND_SUMMARY: Select[Any] = select(
     TURN.c.position,
     TURN.c.event_id,
@@ -89,22 +84,38 @@ REMEMBERED: Select[Any] = _TURN_AND_SUMMARY.outerjoin(_SUMMARISED, _SUMMARISED.c
 
 
 def _said_at(positions: Select[Any]) -> Select[Any]:
-    """Select a user's turns at ``positions``, each with every event that speaks of it: see :func:`memories_of`.
+    """Select a user's remembered turns at ``positions`` with their newest summaries, as :data:`REMEMBERED` does.
 
-    Of many turns that is quicker than to ask of each which summary is the newest. || '' keeps the planner from an index
-    on the way to them.
+    Of many turns it is quicker to group all that speaks of them than to ask of each which summary is the newest. They
+    are grouped by keys alone, and completed afterwards: of a memory that was edited a hundred times one text is read.
+    || '' keeps the planner from an index on the way to them.
     """
-    about = and_(
-        _SUMMARISED.c.causation_id == TURN.c.event_id,
-        _SUMMARISED.c.type.concat("").in_(map(_text, (SummaryRecorded.type, MemoryEdited.type, MemoryForgotten.type))),
-        _SUMMARISED.c.user_id.concat("") == TURN.c.user_id,
-        _SUMMARISED.c.position <= _AS_OF,
+    about = EVENTS.alias("about")
+    speaks = and_(
+        about.c.causation_id == _KEYS.c.event_id,
+        about.c.type.concat("").in_(map(_text, (SummaryRecorded.type, MemoryEdited.type, MemoryForgotten.type))),
+        about.c.user_id.concat("") == _KEYS.c.user_id,
+        about.c.position <= _AS_OF,
     )
-    return _TURN_AND_SUMMARY.outerjoin(_SUMMARISED, about).where(
-        TURN.c.type.concat("") == TurnRecorded.type,
-        TURN.c.user_id.concat("") == bindparam("user_id"),
-        TURN.c.position + 0 <= _AS_OF,
-        TURN.c.position.in_(positions),
+
+    def newest_of(event_type: str) -> ColumnElement[Any]:
+        return func.max(case((about.c.type == _text(event_type), about.c.position)))
+
+    told = (
+        select(_KEYS.c.position, func.coalesce(*map(newest_of, _SUMMARIES_BY_RANK)).label("summary_position"))
+        .select_from(_KEYS.outerjoin(about, speaks))
+        .where(
+            _KEYS.c.type.concat("") == TurnRecorded.type,
+            _KEYS.c.user_id.concat("") == bindparam("user_id"),
+            _KEYS.c.position + 0 <= _AS_OF,
+            _KEYS.c.position.in_(positions),
+        )
+        .group_by(_KEYS.c.position)
+        .having(newest_of(MemoryForgotten.type).is_(None))
+        .subquery("told")
+    )
+    return _TURN_AND_SUMMARY.join(told, told.c.position == TURN.c.position).outerjoin(
+        _SUMMARISED, _SUMMARISED.c.position == told.c.summary_position
     )
 
 
@@ -242,7 +253,6 @@ def _facets(whose: ColumnElement[bool], event_type: ColumnElement[str]) -> Selec
     )
 
 
-_KEYS = EVENTS.alias("keys")
 _COMPLETED: Select[Any] = select(
     EVENTS.c.position,
     EVENTS.c.user_id,
@@ -321,59 +331,57 @@ def event_of(row: Row[Any]) -> Event:
     )
 
 
-def newest(model: type[Payload], schema_version: int, payload: str) -> JsonObject:
-    """Return a payload's JSON in its newest shape, without building a model where it already has that shape.
+class _Said(msgspec.Struct, gc=False):
+    """What a memory takes of the event of its turn."""
 
-    A turn reads some sixty memories, and checking what this code itself has written cost more than reading it.
-    """
-    found: JsonObject = from_json(payload)
-    if schema_version == model.schema_version:
-        return found
-    return decode_payload(model.type, schema_version, found).model_dump(mode="json")
-
-
-def memories_of(rows: Iterable[Row[Any]]) -> list[Memory]:
-    """Return the memories that rows of :data:`MEMORIES` or :data:`NEIGHBOURS` hold, in their order.
-
-    Each row holds a turn and one event that speaks of it, if any does. As in :data:`REMEMBERED` what a person wrote
-    stays, even where a model's summary came in after it, and a forgotten turn is none.
-    """
-    told: dict[int, list[Row[Any]]] = {}
-    for row in rows:
-        told.setdefault(row.position, []).append(row)
-    return [
-        memory_of(
-            about[0]
-            if len(about) == 1
-            else max(about, key=lambda row: (row.summary_type == MemoryEdited.type, row.summary_position))
-        )
-        for about in told.values()
-        if all(row.summary_type != MemoryForgotten.type for row in about)
-    ]
+    turn_id: int
+    ts: str
+    user: str
+    assistant: str
+    finish_reason: str
 
 
-@lru_cache(_MEMORIES_KEPT)
+class _Summed(msgspec.Struct, gc=False):
+    """What a memory takes of a summary, whoever wrote it."""
+
+    summary: str
+
+
+_SAID, _SUMMED = msgspec.json.Decoder(_Said), msgspec.json.Decoder(_Summed)
+
+
 def memory_of(row: Row[Any]) -> Memory:
-    """Return the memory that a row of :data:`RECENT_TURNS` or another statement of remembered turns holds.
-
-    Kept by the row's whole content, so that what is kept is never wrong; whoever learns of an erasure clears it.
-    """
-    turn = newest(TurnRecorded, row.schema_version, row.payload)
-    kind = MemoryEdited if row.summary_type == MemoryEdited.type else SummaryRecorded
-    summary = newest(kind, row.summary_version, row.summary) if row.summary is not None else None
+    """Return the memory that a row of :data:`MEMORIES` or another statement of remembered turns holds."""
+    said = _part_of(TurnRecorded, row.schema_version, row.payload, _SAID)
     return Memory(
         memory_id=row.event_id,
         position=row.position,
         conversation_id=row.conversation_id,
-        turn_id=turn["turn_id"],
-        ts=datetime.fromisoformat(turn["ts"]),
-        user=turn["user"],
-        assistant=turn["assistant"],
-        summary=summary["summary"] if summary is not None else None,
-        finish_reason=turn["finish_reason"],
+        turn_id=said.turn_id,
+        ts=datetime.fromisoformat(said.ts),
+        user=said.user,
+        assistant=said.assistant,
+        summary=_summary(row.summary_type, row.summary_version, row.summary) if row.summary is not None else None,
+        finish_reason=said.finish_reason,
         summary_position=row.summary_position,
         edited=row.summary_type == MemoryEdited.type,
     )
+
+
+def _summary(event_type: str, schema_version: int, payload: str) -> str:
+    kind = MemoryEdited if event_type == MemoryEdited.type else SummaryRecorded
+    return _part_of(kind, schema_version, payload, _SUMMED).summary
+
+
+def _part_of(model: type[Payload], schema_version: int, payload: str, part: msgspec.json.Decoder[Part]) -> Part:
+    """Return a part of a payload in its newest shape, without building a model where it already has that shape.
+
+    A turn reads some sixty memories. To check what this code itself has written would take longer than to find them,
+    and to read all of their JSON four times as long as to skip what is not asked for.
+    """
+    if schema_version != model.schema_version:
+        payload = decode_payload(model.type, schema_version, json.loads(payload)).model_dump_json()
+    return part.decode(payload)
 
 
 def facet_changes(row: Row[Any]) -> list[FacetText]:
@@ -387,14 +395,13 @@ def facet_changes(row: Row[Any]) -> list[FacetText]:
     if row.type == TurnRecorded.type:
         if row.forgotten:
             return [change(row.position, "exchange", None)]
-        turn = newest(TurnRecorded, row.schema_version, row.payload)
-        said = exchange_text(turn["user"], turn["assistant"])
-        return [change(row.position, "exchange", said, datetime.fromisoformat(turn["ts"]))]
+        said = _part_of(TurnRecorded, row.schema_version, row.payload, _SAID)
+        text = exchange_text(said.user, said.assistant)
+        return [change(row.position, "exchange", text, datetime.fromisoformat(said.ts))]
     if row.turn_position is None or row.superseded:
         return []
     if row.type == MemoryForgotten.type:
         return [change(row.turn_position, facet, None) for facet in get_args(Facet)]
     if row.forgotten:
         return [change(row.turn_position, "summary", None)]
-    kind = MemoryEdited if row.type == MemoryEdited.type else SummaryRecorded
-    return [change(row.turn_position, "summary", newest(kind, row.schema_version, row.payload)["summary"])]
+    return [change(row.turn_position, "summary", _summary(row.type, row.schema_version, row.payload))]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from domain import erasure
 from domain.errors import LedgerReadFailed
 from domain.events import (
     EmbeddingModelActivated,
@@ -23,7 +22,7 @@ from domain.identity import SYSTEM_ID, StreamId
 from domain.ledger import Ledger
 from domain.memory import FacetText
 from domain.reader import ConversationHead
-from domain.statements import LATEST, memory_of
+from domain.statements import LATEST
 from tests.domain.histories import CONVERSATIONS, NOBODY, USERS, History, any_history
 from tests.ledgers import STREAM, all_stored, opened, record, record_turn, summary_of
 
@@ -242,19 +241,3 @@ def test_the_turns_beside_a_turn_are_those_of_its_own_conversation(ledger: Ledge
     assert ledger.reader.positions_beside("ann", [first[2]], as_of=first[2]) == {first[2]: ((first[1],), (first[0],))}
     assert ledger.reader.positions_beside("bob", first) == {}
     assert ledger.reader.positions_beside("ann", []) == {}
-
-
-def test_what_is_kept_of_memories_is_let_go_of_once_somebody_is_erased(ledger: Ledger) -> None:
-    memory_of.cache_clear()
-    ann, bob = record_turn(ledger, STREAM), StreamId("bob", "trip")
-    assert list(ledger.reader.memories("ann", [ann.position])) == [ann.position]
-    ledger.reader.standing("ann")
-    assert list(ledger.reader.memories("ann", [ann.position])) == [ann.position]
-    kept = memory_of.cache_info().currsize
-    ledger.reader.standing("ann")
-    assert memory_of.cache_info().currsize == kept == 1, "nobody was erased"
-    record_turn(ledger, bob)
-    erasure.begin(ledger, "bob", "e-1")
-    erasure.blank(ledger, "bob", "e-1")
-    ledger.reader.standing("ann")
-    assert memory_of.cache_info().currsize == 0

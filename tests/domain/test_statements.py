@@ -55,5 +55,7 @@ def test_what_a_turn_shows_is_looked_up(ask: Callable[[LedgerReader], object], i
         ask(reader)
     assert plan
     assert index in next(step for step in plan if step.startswith("SEARCH turn "))
-    walked = [step for step in plan if step.startswith("SCAN") and "VIRTUAL TABLE" not in step]
+    # "told" are the few rows that were found by then.
+    small = ("VIRTUAL TABLE", "SCAN told")
+    walked = [step for step in plan if step.startswith("SCAN") and not any(name in step for name in small)]
     assert not walked + [step for step in plan if "TEMP B-TREE" in step], plan
