@@ -2,11 +2,12 @@
 
 The service runs as a process in front of a scripted upstream without latency, another process on the same machine. The
 added latency of a turn is its time, from the first byte sent to the last one read, minus the time that it waited for
-upstream calls, as the service records it in the ledger. Beside it stands its time minus that of the same four calls,
-byte for byte as the service made them, made bare with the same client library: what is done while a call is waited for
-counts there too, and so does what other work of the service adds to a call. Turns and bare calls of all sizes take
-turns in one run, so that whatever else the machine does hits them alike; where it does much, both figures grow, and
-the bare calls tell by how much.
+upstream calls, as the service records it in the ledger: from composing a question to having read its answer, some 0.1
+ms more than the waiting alone. Beside it stands its time minus that of the same four calls, byte for byte as the
+service made them, made bare with the same client library: what is done while a call is waited for counts there too, and
+so does what other work of the service adds to a call. Turns and bare calls of all sizes take turns in one run, so that
+whatever else the machine does hits them alike; where it does much, both figures grow, and the bare calls tell by how
+much.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ _COLD_STARTS = 3
 _SETTLE_S = 0.3
 """After a turn: its summary, its vectors and its mirror line are written then, and belong to no turn's latency."""
 _ACCEPTED_S = 0.05
+"""After connecting: the service takes on the connection then, and not within the first turn."""
 _QUIET_S = 0.5
 """After a summary: its vector is asked for last."""
 _IDLE_TICKS_MAX = 5
@@ -227,11 +229,11 @@ async def _measure(settings: list[Setting], upstream_url: str, turns: int) -> No
 
 
 @contextlib.contextmanager
-def _connected(service: Service) -> Iterator[http.client.HTTPConnection]:
+def _connected(service: Service, settle_s: float = _ACCEPTED_S) -> Iterator[http.client.HTTPConnection]:
     """Open a connection of the plainest client there is: its own time is none of the service's."""
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=_TIMEOUT_S)) as connection:
         connection.connect()
-        time.sleep(_ACCEPTED_S)
+        time.sleep(settle_s)
         yield connection
 
 
@@ -293,7 +295,7 @@ def _measure_cold(setting: Setting) -> None:
     for number in range(_COLD_STARTS):
         setting.service.kill9()
         setting.service.start()
-        with _connected(setting.service) as connection:
+        with _connected(setting.service, settle_s=0) as connection:
             setting.measured.cold.append(_timed_turn(connection, 10_000 + number))
         time.sleep(_SETTLE_S)
 

@@ -102,7 +102,12 @@ def open_engine(
 
 @contextmanager
 def transaction(connection: Any) -> Iterator[None]:
-    """``BEGIN IMMEDIATE`` to ``COMMIT`` on a connection of the driver, or to ``ROLLBACK`` when something is raised."""
+    """``BEGIN IMMEDIATE`` to ``COMMIT`` on a connection of the driver, or to ``ROLLBACK`` when something is raised.
+
+    A transaction that could be neither committed nor rolled back is rolled back before the next one.
+    """
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

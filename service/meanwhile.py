@@ -39,5 +39,5 @@ async def meanwhile(work: Callable[[], None]) -> AsyncIterator[None]:
 def begun(read: Callable[[], T]) -> asyncio.Future[T]:
     """Begin to read in a thread, at once, what will be wanted later, or perhaps not: then its error is nobody's."""
     reading = asyncio.get_running_loop().run_in_executor(None, read)
-    reading.add_done_callback(lambda read: read.cancelled() or read.exception())
+    reading.add_done_callback(lambda done: done.cancelled() or done.exception())
     return reading

@@ -105,7 +105,7 @@ class TurnService:
             candidates = await self._retrieve(draft)
             async with meanwhile(lambda: self._prepare(draft, candidates)):
                 kept = await self._gate(draft, candidates)
-            around = begun(partial(self._around, draft, kept))
+            around = self._around(draft, kept)
             async with meanwhile(lambda: self._prepare(draft, candidates)):
                 replay, notes = await self._rerank(draft, kept)
             self._count_ahead(draft, candidates)
@@ -119,6 +119,8 @@ class TurnService:
                 async for delta in deltas:
                     if "first_token" not in draft.timings_ms:
                         draft.mark("first_token", started)
+                        # By now as a rule: what cannot be recorded must come to light while nothing was shown.
+                        self._recorder.prepare(draft)
                         yield self._started(draft, replay, notes)
                     draft.text += delta.text
                     draft.finish_reason = delta.finish_reason or draft.finish_reason
@@ -154,8 +156,8 @@ class TurnService:
             update={name: default for name, default in defaults.items() if getattr(knobs, name) is None}
         )
 
-    async def _read_window(self, draft: Draft) -> None:
-        await asyncio.sleep(QUESTION_UNDER_WAY_S)
+    async def _read_window(self, draft: Draft, after_s: float) -> None:
+        await asyncio.sleep(after_s)
         started = time.perf_counter()
         draft.window = await asyncio.to_thread(
             self._ledger.reader.recent_turns, draft.request.stream, draft.knobs.recent_turns
@@ -169,7 +171,8 @@ class TurnService:
         wanted_time = time_range(request.question, draft.ts)
         found: Searched | None = None
         trouble: EmbeddingError | IndexUnavailable | None = None
-        window_read = asyncio.create_task(self._read_window(draft))
+        embeds = knobs.candidate_n > 0 and knobs.retrieval != "lexical"
+        window_read = asyncio.create_task(self._read_window(draft, QUESTION_UNDER_WAY_S if embeds else 0.0))
         try:
             if knobs.candidate_n > 0:
                 # Every turn of the window may be among the nearest, so that many more are asked for.
@@ -206,7 +209,7 @@ class TurnService:
         candidates, excluded = exclude_window(found.candidates, draft.window, knobs.candidate_n)
         draft.mode = found.mode
         proposed = sorted([*candidates, *excluded], key=lambda item: item.rank)
-        draft.retrieval = cache(lambda: recorded(**_as_event(found, wanted_time, proposed)))
+        draft.retrieval = cache(lambda: recorded(**_event_fields(found, wanted_time, proposed)))
         return candidates
 
     def _prepare(self, draft: Draft, candidates: list[Candidate]) -> None:
@@ -261,20 +264,27 @@ class TurnService:
         draft.mark("rerank", started)
         return replay, notes
 
-    def _around(self, draft: Draft, kept: list[Candidate]) -> list[Memory]:
-        """Read the turns beside those that may be replayed: which will be, the rerank has yet to say if it is asked."""
+    def _around(self, draft: Draft, kept: list[Candidate]) -> asyncio.Future[list[Memory]] | None:
+        """Begin to read the turns beside those that may be replayed; None where none is wanted.
+
+        Which are replayed the rerank has yet to say, if it is asked. What is forgotten while it answers still comes
+        along once, as a replayed turn does that is forgotten then.
+        """
         knobs = draft.knobs
         may_be = kept if knobs.use_rerank else kept[: knobs.retrieve_k]
+        if not may_be or not knobs.neighbor_turns:
+            return None
         positions = [candidate.memory.position for candidate in may_be]
-        return self._ledger.reader.neighbours(draft.request.stream.user_id, positions, knobs.neighbor_turns or 0)
+        user_id = draft.request.stream.user_id
+        return begun(partial(self._ledger.reader.neighbours, user_id, positions, knobs.neighbor_turns))
 
     async def _neighbours(
-        self, draft: Draft, replay: list[Candidate], around: asyncio.Future[list[Memory]]
+        self, draft: Draft, replay: list[Candidate], around: asyncio.Future[list[Memory]] | None
     ) -> list[Neighbour]:
         """Choose which of the turns beside the replayed ones come along."""
         started = time.perf_counter()
         reach = draft.knobs.neighbor_turns or 0
-        if not replay or not reach:
+        if not replay or around is None:
             return []
         chosen = neighbours_of([candidate.memory for candidate in replay], await around, draft.window, reach)
         draft.mark("neighbours", started)
@@ -340,8 +350,8 @@ class TurnService:
         )
 
 
-def _as_event(found: Searched, wanted: TimeRange | None, proposed: list[Candidate]) -> JsonObject:
-    """Return what the event of the retrieval says of a search: ``proposed`` are its candidates, excluded ones too."""
+def _event_fields(found: Searched, wanted: TimeRange | None, proposed: list[Candidate]) -> JsonObject:
+    """Return what the retrieval's event says of a search: ``proposed`` are its candidates, excluded ones too."""
     return {
         "mode": found.mode,
         "fusion": found.fusion.as_event() if found.fusion is not None else None,

@@ -153,8 +153,9 @@ class TurnRecorder:
         log.warning("turn %s failed: %s (%d)", draft.correlation_id, code, status)
         try:
             self.prepare(draft)
-        except Exception as error:  # noqa: BLE001 - a fault in what was decided must not lose the question
-            log.warning("turn %s: what was decided cannot be recorded (%s)", draft.correlation_id, type(error).__name__)
+        except Exception as fault:  # noqa: BLE001 - a fault in what was decided must not lose the question
+            log.warning("turn %s: what was decided cannot be recorded (%s)", draft.correlation_id, type(fault).__name__)
+            # Events made by now are appended all the same, and what cannot be made is not asked for again.
             draft.retrieval = draft.retrieval if draft.decided else None
             draft.gate = draft.rerank = draft.report = None
         await self._append(draft, lambda _head: failed)
@@ -173,11 +174,12 @@ class TurnRecorder:
     def prepare(self, draft: Draft) -> None:
         """Make the events of what was decided so far, each caused by the one before it, and write them out.
 
+        A decision that could not be read is told in the log when its event is made.
         Whoever waits for an endpoint does well to have this done meanwhile: the append would do it otherwise.
         """
-        decided = [made for made in (draft.retrieval, draft.gate, draft.rerank) if made is not None]
-        for made in decided[len(draft.decided) :]:
-            payload = made()
+        decisions = [decision for decision in (draft.retrieval, draft.gate, draft.rerank) if decision is not None]
+        for decision in decisions[len(draft.decided) :]:
+            payload = decision()
             cause = draft.decided[-1].event_id if draft.decided else None
             event = NewEvent(self._ledger.clock.new_id(), payload, draft.correlation_id, cause)
             event.write_out()

@@ -197,7 +197,7 @@ def _delta(chunk: Any) -> Delta | None:
         raise ValueError("a chunk of the answer has not the shape of one")  # noqa: TRY004 - a bad value from outside
     return Delta(
         text=storable(text),
-        reasoning=reasoning if isinstance(reasoning, str) else "",
+        reasoning=storable(reasoning) if isinstance(reasoning, str) else "",
         finish_reason=storable(finish_reason) if finish_reason is not None else None,
         usage=usage,
     )

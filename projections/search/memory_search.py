@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -98,7 +98,7 @@ class MemorySearch:
         """
         depth = max(self._fusion.depth, count) if mode == "hybrid" else count
         after_s = 0.0 if mode == "lexical" else QUESTION_UNDER_WAY_S
-        asked = self._threads.submit(self._by_words, user_id, query, depth, after_s) if mode != "dense" else None
+        asked = self._ask_words(user_id, query, depth, after_s) if mode != "dense" else None
         rank = partial(self._ranked, user_id, count, wanted)
 
         def ranked_with_words(dense: Found) -> tuple[Found, Ranking | None]:
@@ -122,7 +122,7 @@ class MemorySearch:
         if ranked is None:
             if dense is not None or mode == "dense":
                 # Where a memory came in meanwhile, both must speak of the same, or the past could not be asked again.
-                words = await asyncio.wrap_future(self._threads.submit(self._by_words, user_id, query, depth))
+                words = await asyncio.wrap_future(self._ask_words(user_id, query, depth))
                 self._look_after(user_id, words)
             if dense is None and words.found is None:
                 why = trouble or words.trouble
@@ -163,7 +163,15 @@ class MemorySearch:
             wanted=wanted,
         )
 
-    def _by_words(self, user_id: str, query: str, count: int, after_s: float = 0.0) -> _ByWords:
+    def _ask_words(self, user_id: str, query: str, count: int, after_s: float = 0.0) -> Future[_ByWords]:
+        """Search a user's words in a thread, ``after_s`` seconds from now."""
+        if self._closing.is_set():
+            refused: Future[_ByWords] = Future()
+            refused.set_result(_ByWords(trouble=IndexUnavailable("the service is stopping")))
+            return refused
+        return self._threads.submit(self._by_words, user_id, query, count, after_s)
+
+    def _by_words(self, user_id: str, query: str, count: int, after_s: float) -> _ByWords:
         time.sleep(after_s)
         started = time.perf_counter()
         try:

@@ -178,6 +178,8 @@ class UserIndex:
 
         The search is exact. Memories of equal score come in the order of their age, oldest first.
         """
+        if count <= 0:
+            return []
         state = self._state
         tail = _Scored(_scores(state.tail_vectors[: state.tail_rows], query), state.tail_keys[: state.tail_rows])
         if state.snapshot is None or not len(state.row_keys):

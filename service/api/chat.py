@@ -39,7 +39,7 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
     try:
         if not body.stream:
             answer = await while_connected(request, _whole_answer(turn))
-            return Response(to_json(answer), media_type="application/json")
+            return Response(to_json(answer, inf_nan_mode="null"), media_type="application/json")
         # The status line must wait for the first sign of an answer: until then an error can still have its own.
         started = await while_connected(request, _begin(turn))
     except ClientGone:

@@ -21,8 +21,9 @@ from domain.history_reader import ConversationSummary
 from domain.identity import SYSTEM_ID, StreamId
 from domain.ledger import Ledger
 from domain.memory import FacetText
+from domain.prepared import as_list
 from domain.reader import ConversationHead
-from domain.statements import LATEST
+from domain.statements import LATEST, MEMORIES
 from tests.domain.histories import CONVERSATIONS, NOBODY, USERS, History, any_history
 from tests.ledgers import STREAM, all_stored, opened, record, record_turn, summary_of
 
@@ -241,3 +242,13 @@ def test_the_turns_beside_a_turn_are_those_of_its_own_conversation(ledger: Ledge
     assert ledger.reader.positions_beside("ann", [first[2]], as_of=first[2]) == {first[2]: ((first[1],), (first[0],))}
     assert ledger.reader.positions_beside("bob", first) == {}
     assert ledger.reader.positions_beside("ann", []) == {}
+
+
+def test_of_a_memory_that_was_edited_often_one_text_is_read(ledger: Ledger) -> None:
+    turn = record_turn(ledger, STREAM)
+    for number in range(3):
+        edited = MemoryEdited(memory_id=turn.event_id, turn_id=1, summary=f"edit {number}")
+        record(ledger, STREAM, edited, causation_id=turn.event_id)
+    asked = {"user_id": STREAM.user_id, "positions": as_list([turn.position]), "as_of": LATEST}
+    [row] = ledger.reader._run(MEMORIES, **asked)
+    assert "edit 2" in row.summary

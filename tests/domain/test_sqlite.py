@@ -34,6 +34,16 @@ def test_a_writer_is_durable(ledger_path: Path) -> None:
     assert pragmas(ledger_path, writer=True, durable=False)["synchronous"] == normal
 
 
+def test_a_transaction_that_could_not_be_ended_holds_up_no_other(tmp_path: Path) -> None:
+    with closing(sqlite.DRIVER.connect(tmp_path / "any.sqlite3", isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE noted (what)")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("INSERT INTO noted VALUES ('neither committed nor rolled back')")
+        with sqlite.transaction(connection):
+            connection.execute("INSERT INTO noted VALUES ('kept')")
+        assert connection.execute("SELECT what FROM noted").fetchall() == [("kept",)]
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from domain.errors import EmbeddingUnavailable, IndexCatchingUp
+from domain.errors import EmbeddingUnavailable, IndexCatchingUp, IndexUnavailable
 from domain.events import RetrievalMode
 from domain.fusion import Fusion
 from projections.search import memory_search
@@ -139,6 +139,16 @@ async def test_a_check_that_is_still_to_come_holds_up_no_end(
         assert search._in_background
         await asyncio.wait_for(search.close(), 60)
         assert not search._in_background
+
+
+async def test_what_is_asked_once_the_service_stops_gets_a_reason(storage: Path, upstream: ScriptedUpstream) -> None:
+    async with searching(storage, upstream) as (world, search):
+        ferry, *_ = remember(world.ledger, "ann", FACTS)
+        await search.close()
+        found = await search.search("ann", "When does the ferry to Lisbon leave?", 1, "hybrid")
+        assert (positions(found), found.mode, str(found.trouble)) == ([ferry], "dense", "the service is stopping")
+        with pytest.raises(IndexUnavailable, match="the service is stopping"):
+            await search.search("ann", "ferry", 1, "lexical")
 
 
 async def test_with_neither_the_reason_is_raised(storage: Path, upstream: ScriptedUpstream) -> None:

@@ -257,6 +257,17 @@ def test_an_empty_index_finds_nothing() -> None:
     assert UserIndex(DIMENSIONS, "fp16").search(np.ones(DIMENSIONS, np.float32), 3) == []
 
 
+def test_nothing_asked_for_is_nothing_found() -> None:
+    grown = UserIndex(DIMENSIONS, "fp16")
+    query = np.ones(DIMENSIONS, np.float32)
+    grown.extend(0, [1], [key_of(1, "exchange")], query[np.newaxis, :], 1)
+    assert grown.search(query, 0) == []
+    snapshot, position = grown.snapshot()
+    stored = UserIndex(DIMENSIONS, "fp16", snapshot=snapshot, position=position)
+    assert len(stored.search(query, 1)) == 1
+    assert stored.search(query, 0) == []
+
+
 @pytest.mark.parametrize("storage", ["fp16", "fp32"])
 @pytest.mark.parametrize("seed", range(10))
 def test_the_same_text_said_again_comes_oldest_first_wherever_it_is_stored(storage: Storage, seed: int) -> None:

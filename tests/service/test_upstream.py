@@ -199,16 +199,22 @@ def test_the_key_is_sent_to_both_endpoints(tmp_path: Path, user: str) -> None:
             assert "sk-wrong" not in service.log() + service.client.received
 
 
-@pytest.mark.parametrize("broken", ["service.turn.RetrievalRecorded", "service.decide.GateDecided"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("under_way_s", [0.001, 60], ids=["made while waiting", "made at the end"])
+@pytest.mark.parametrize(
+    "broken", ["service.turn.RetrievalRecorded", "service.decide.GateDecided", "service.turn.PromptReport"]
+)
 def test_a_decision_that_cannot_be_recorded_keeps_the_question(
-    service: Running, user: str, broken: str, monkeypatch: pytest.MonkeyPatch
+    service: Running, user: str, broken: str, under_way_s: float, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("service.meanwhile._UNDER_WAY_S", under_way_s)
+
     def stumble(*_arguments: object, **_named: object) -> None:
         raise RuntimeError(f"no event for {QUESTION}")
 
     monkeypatch.setattr(broken, stumble)
-    answer = service.client.ask(QUESTION, user)
-    assert (answer.status, answer.error["code"]) == (500, "internal_error")
+    answer = service.client.ask(QUESTION, user, stream=stream)
+    assert (answer.status, answer.error["code"]) == (500, "internal_error"), "nothing of an answer was shown by then"
     [failed] = service.ledger.all(TurnFailed, user)
     assert (failed.user, failed.code, failed.status) == (QUESTION, "internal_error", 500)
     assert len(service.ledger.all(RetrievalRecorded, user)) == (0 if "Retrieval" in broken else 1)
