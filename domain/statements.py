@@ -155,9 +155,9 @@ NEIGHBOURS = Prepared(
         .select_from(_ASKED.join(_BESIDE, or_(*(_BESIDE.c.position.in_(_steps(back=back)) for back in (True, False)))))
         # Not by its user too, or SQLite walks all events of that user; whose turns they are is asked above.
         .where(_ASKED.c.position.in_(each_of("positions")))
-    ).order_by(TURN.c.position)
+    )
 )
-"""The turns at most ``reach`` before or after those at ``positions``, each in its own conversation."""
+"""The turns at most ``reach`` before or after those at ``positions``, each in its own conversation, in no order."""
 _BY_CONVERSATION = (
     select(
         TURN.c.conversation_id,
