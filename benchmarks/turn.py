@@ -2,12 +2,11 @@
 
 The service runs as a process in front of a scripted upstream without latency, another process on the same machine. The
 added latency of a turn is its time, from the first byte sent to the last one read, minus the time that it waited for
-upstream calls, as the service records it in the ledger: from composing a question to having read its answer, some 0.1
-ms more than the waiting alone. Beside it stands its time minus that of the same four calls, byte for byte as the
-service made them, made bare with the same client library: what is done while a call is waited for counts there too, and
-so does what other work of the service adds to a call. Turns and bare calls of all sizes take turns in one run, so that
-whatever else the machine does hits them alike; where it does much, both figures grow, and the bare calls tell by how
-much.
+upstream calls, as the service records it in the ledger: from composing a question to having read its answer, piece by
+piece where it is streamed. Beside it stands its time minus that of the same four calls, byte for byte as the service
+made them, made bare with the same client library: what is done while a call is waited for counts there too, and so does
+what other work of the service adds to a call. Turns and bare calls of all sizes take turns in one run, so that whatever
+else the machine does hits them alike; where it does much, both figures grow, and the bare calls tell by how much.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from pydantic_core import from_json
+import msgspec
 from sqlalchemy import Row, and_, func, select, tuple_
 
 from domain.chain import GENESIS
@@ -322,10 +322,13 @@ class LedgerReader(Reader):
         return payload if isinstance(payload, PromptsActivated) else None
 
 
+_POSITIONS = msgspec.json.Decoder(list[int])
+
+
 def _rings(row: Row[Any]) -> tuple[tuple[int, ...], ...]:
     """Return the positions that a row of :data:`POSITIONS_BESIDE` holds by their distance."""
     # Turns of a conversation stand in the ledger in their order.
-    before, after = sorted(from_json(row.before), reverse=True), sorted(from_json(row.after))
+    before, after = sorted(_POSITIONS.decode(row.before), reverse=True), sorted(_POSITIONS.decode(row.after))
     return tuple((*before[at : at + 1], *after[at : at + 1]) for at in range(BESIDE_REACH))
 
 

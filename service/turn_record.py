@@ -174,8 +174,8 @@ class TurnRecorder:
     def prepare(self, draft: Draft) -> None:
         """Make the events of what was decided so far, each caused by the one before it, and write them out.
 
-        A decision that could not be read is told in the log when its event is made.
-        Whoever waits for an endpoint does well to have this done meanwhile: the append would do it otherwise.
+        Whoever waits for an endpoint does well to have this done meanwhile: the append would do it otherwise. A
+        decision that could not be read is told in the log when its event is made.
         """
         decisions = [decision for decision in (draft.retrieval, draft.gate, draft.rerank) if decision is not None]
         for decision in decisions[len(draft.decided) :]:
