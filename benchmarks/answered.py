@@ -35,12 +35,12 @@ import httpx2
 from benchmarks.remembered import Said, embedded_models, embedding_settings, remembered
 from domain.errors import UpstreamError
 from domain.events import GateDecided, JsonObject, RerankDecided, TurnRecorded, Usage
-from domain.reader import LedgerReader
+from domain.ledger_reader import LedgerReader
 from domain.reasoning import visible
 from domain.sqlite import open_engine
-from service.launch import api_environment
+from service.chat_client import ChatClient
+from service.launch.command import api_environment
 from service.settings import ServiceSettings
-from service.upstream import ChatClient
 from tests.processes import ROOT, service_process
 
 _ANSWER_S_MAX = 900.0

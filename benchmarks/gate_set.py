@@ -185,7 +185,7 @@ ENGLISH_UNANSWERABLE = (
     "Which bank do I use?",
     "Summarise the plot of Hamlet in one line.",
     "How do I reverse a string in JavaScript?",
-    "What did my neighbour say about the fence?",
+    "What did my neighbor say about the fence?",
     "Which running shoes did I buy?",
 )
 

@@ -1,6 +1,6 @@
 """What a gate costs: how much of the evidence it keeps, in how many memories, how well it tells them apart, how fast.
 
-The decision is the service's own (:mod:`service.decide`), made with its prompts and settings.
+The decision is the service's own (:mod:`service.decider`), made with its prompts and settings.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from domain.events import GateDecided, RetrievalMode
 from domain.prompts import load_prompts
 from domain.retrieval import Candidate
 from projections.settings import ProjectionSettings
-from service.decide import Decider
+from service.chat_client import ChatClient
+from service.decider import Decider
 from service.knobs import Knobs
 from service.settings import ServiceSettings
 from service.turn import DEFAULT_CONTEXT_TOKENS
-from service.upstream import ChatClient
 
 _NOBODY = {"LLM_BASE_URL": "http://127.0.0.1:1/v1", "LLM_MODEL": "none"}
 """What the settings want to be told and a gate by scores never asks."""

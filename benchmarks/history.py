@@ -23,7 +23,7 @@ from domain.ledger import Ledger, StreamHead
 from domain.memory import exchange_text
 from migrations.runner import migrate
 from projections.embedding.cache import VectorCache, text_hash
-from projections.embedding.client import EmbeddingSpace
+from projections.embedding.endpoint import EmbeddingSpace
 
 SHARED_WORD = "harbour"
 """In every text made here: the scripted gate keeps what shares a word with the question."""

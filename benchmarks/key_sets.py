@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 
 from domain.events import Facet
+from domain.ledger_reader import LedgerReader
 from domain.memory import FacetText, Memory, exchange_text
-from domain.reader import LedgerReader
 from domain.statements import LATEST
 from projections.keys import FACETS
 

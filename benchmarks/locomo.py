@@ -31,7 +31,7 @@ from benchmarks.ranks import recall, reciprocal_rank
 from benchmarks.remembered import embedding_endpoint, remembered
 from domain.events import RetrievalMode
 from domain.fusion import Fusion
-from domain.times.time_range import time_range
+from domain.temporal.time_range import time_range
 
 _KS = (5, 10, 20)
 _CANDIDATES = 60
@@ -80,7 +80,7 @@ WAYS = (
     Way("hybrid, min-max", "hybrid", Fusion(rule="min-max")),
     Way("hybrid, no time rule", "hybrid"),
     Way(_SERVED, "hybrid", by_time=True),
-    Way("hybrid, each with its neighbours", "hybrid", by_time=True, reach=1),
+    Way("hybrid, each with its neighbors", "hybrid", by_time=True, reach=1),
 )
 
 
@@ -127,7 +127,7 @@ async def _measure(talks: Sequence[Talk], storage: Path, environment: Mapping[st
                     row.times_ms.append((time.perf_counter() - started) * 1000)
                     ranked = [place[item.memory.position] for item in found.candidates]
                     if way.reach:
-                        ranked = _with_neighbours(ranked, talk, way.reach)
+                        ranked = _with_neighbors(ranked, talk, way.reach)
                     row.take(question, ranked)
                     if way.name == _SERVED:
                         served.take(question, ranked)
@@ -184,8 +184,8 @@ def _asked(talk: Talk) -> list[answered.Asked]:
     ]
 
 
-def _with_neighbours(ranked: Sequence[int], talk: Talk, reach: int) -> list[int]:
-    """Return the ranking in which each is followed by its neighbours: more is shown, so it is no fair row beside k."""
+def _with_neighbors(ranked: Sequence[int], talk: Talk, reach: int) -> list[int]:
+    """Return the ranking in which each is followed by its neighbors: more is shown, so it is no fair row beside k."""
     shown: dict[int, None] = {}
     for at in ranked:
         for near in (at, *(at + step * way for step in range(1, reach + 1) for way in (-1, 1))):

@@ -27,10 +27,10 @@ import numpy as np
 from benchmarks.history import SHARED_WORD, make_histories
 from benchmarks.turn import _rebuild, _upstream_process
 from domain.ledger import Ledger
+from projections.dense.memory_index import MemoryIndex
 from projections.embedding.cache import VectorCache
-from projections.embedding.client import EmbeddingClient, EmbeddingSpace
+from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace
 from projections.settings import ProjectionSettings
-from projections.vectors.memory_index import MemoryIndex
 from tests.processes import ROOT, service_process
 from tests.upstream import CHAT_MODEL, EMBEDDING_MODEL
 

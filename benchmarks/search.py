@@ -18,10 +18,10 @@ from typing import Any, get_args
 import faiss
 import numpy as np
 
-from projections.embedding.client import EmbeddingSpace, Vectors
+from projections.dense.index_files import IndexFiles
+from projections.dense.user_index import Storage, UserIndex
+from projections.embedding.endpoint import EmbeddingSpace, Vectors
 from projections.keys import FACETS, key_of
-from projections.vectors.files import IndexFiles
-from projections.vectors.user_index import Storage, UserIndex
 
 TIMES_MAX = 1.5
 ADDED_MS_MAX = 1.0

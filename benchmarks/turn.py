@@ -33,7 +33,7 @@ from openai.types.chat import ChatCompletionChunk
 from benchmarks.history import SHARED_WORD, make_history
 from domain.events import GateDecided, RerankDecided, RetrievalRecorded, TurnRecorded
 from domain.ledger import Ledger
-from projections.embedding.client import EmbeddingSpace
+from projections.embedding.endpoint import EmbeddingSpace
 from tests.processes import ROOT, Service, service_process
 from tests.upstream import CHAT_MODEL, EMBEDDING_MODEL, ScriptedUpstream
 

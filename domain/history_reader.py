@@ -20,9 +20,9 @@ from domain.events import (
     decode_payload,
 )
 from domain.memory import Memory, Scores
-from domain.neighbours import Neighbour, placed
+from domain.neighbors import Neighbor, placed
 from domain.prepared import as_list
-from domain.reading import Reader
+from domain.reader import Reader
 from domain.schema import EVENTS
 from domain.statements import CONVERSATIONS, LATEST, MEMORIES, TURN, memory_of
 
@@ -57,7 +57,7 @@ class ConversationSummary:
 class AnswerMemory:
     """The memories an answer was given with, how well they fitted its question, each best first, and the decisions.
 
-    ``neighbours`` came along with the replayed ones.
+    ``neighbors`` came along with the replayed ones.
     """
 
     retrieval: RetrievalRecorded
@@ -65,7 +65,7 @@ class AnswerMemory:
     rerank: RerankDecided
     replayed: list[tuple[Memory, Scores]]
     summarised: list[tuple[Memory, Scores]]
-    neighbours: list[Neighbour]
+    neighbors: list[Neighbor]
 
 
 class HistoryReader(Reader):

@@ -38,9 +38,9 @@ from domain.errors import (
 from domain.events import Event, NewEvent, TurnRecorded
 from domain.history_reader import HistoryReader
 from domain.identity import StreamId
+from domain.ledger_reader import LedgerReader
 from domain.person_reader import PersonReader
 from domain.prepared import Prepared
-from domain.reader import LedgerReader
 from domain.schema import EVENTS
 from domain.sqlite import (
     DATABASE_ERRORS,

@@ -15,7 +15,7 @@ from sqlalchemy.sql import Select
 from domain.events import TurnRecorded, UserErased
 from domain.identity import SYSTEM_ID, StreamId
 from domain.memory import Memory
-from domain.reading import IDS_PER_READ, Reader, StoredEvent, of_stream
+from domain.reader import IDS_PER_READ, Reader, StoredEvent, of_stream
 from domain.schema import EVENTS
 from domain.statements import REMEMBERED, TURN, memory_of
 

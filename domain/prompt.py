@@ -4,11 +4,11 @@ Layout ``system-replay-window-3``: one system message (several chat templates ta
 with the chat prompt, the day of the question, the client's own system text and the notes; then the replayed exchanges,
 each in a block with the turns beside it, and the recent window as alternating user and assistant turns; last the
 question. Every memory carries its date, so that "yesterday" in it can be understood, and the day of the question says
-how long ago that was. (Layout 2 did not name that day; layout 1 had no neighbours, and no dates in the window.)
+how long ago that was. (Layout 2 did not name that day; layout 1 had no neighbors, and no dates in the window.)
 
 The system text and the question are always there. Then the window is filled from its newest turn without a gap, the
-replay from its best memory, the notes from their best, and last come the neighbours, those of the best memory first. An
-item that does not fit is left out whole and reported. A memory that comes along as a neighbour needs no note.
+replay from its best memory, the notes from their best, and last come the neighbors, those of the best memory first. An
+item that does not fit is left out whole and reported. A memory that comes along as a neighbor needs no note.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from datetime import datetime
 from domain.chain import canonical, digest
 from domain.events import LeftOut, PromptPart
 from domain.memory import Memory, day
-from domain.neighbours import Neighbour, blocks
+from domain.neighbors import Neighbor, blocks
 
 Message = dict[str, str]
 CountTokens = Callable[[str], int]
@@ -45,7 +45,7 @@ class BuiltPrompt:
     window: list[Memory]
     replayed: list[Memory]
     summarised: list[Memory]
-    neighbours: list[Neighbour]
+    neighbors: list[Neighbor]
     left_out: tuple[LeftOut, ...]
     tokens: int
 
@@ -74,7 +74,7 @@ def build_prompt(
     window: Sequence[Memory],
     replay: Sequence[Memory],
     notes: Sequence[Memory],
-    neighbours: Sequence[Neighbour] = (),
+    neighbors: Sequence[Neighbor] = (),
     question: str,
     asked_at: datetime,
     budget_tokens: int,
@@ -102,17 +102,17 @@ def build_prompt(
             kept_notes.append(memory)
 
     replayed = {memory.memory_id for memory in kept_replay}
-    kept_neighbours = [
-        neighbour
-        for neighbour in neighbours
+    kept_neighbors = [
+        neighbor
+        for neighbor in neighbors
         if room.takes(
             "neighbour",
-            neighbour.memory,
-            _exchange_cost(neighbour.memory, count),
-            closed=neighbour.of not in replayed,
+            neighbor.memory,
+            _exchange_cost(neighbor.memory, count),
+            closed=neighbor.of not in replayed,
         )
     ]
-    came_along = {neighbour.memory.memory_id for neighbour in kept_neighbours}
+    came_along = {neighbor.memory.memory_id for neighbor in kept_neighbors}
     needed = [memory for memory in kept_notes if memory.memory_id not in came_along]
     room.tokens -= sum(_note_cost(memory, count) for memory in kept_notes if memory.memory_id in came_along)
     room.tokens -= heading if kept_notes and not needed else 0
@@ -123,12 +123,12 @@ def build_prompt(
         window=kept_window,
         replay=kept_replay,
         notes=needed,
-        neighbours=kept_neighbours,
+        neighbors=kept_neighbors,
         question=question,
         asked_at=asked_at,
     )
     left_out = tuple(item for item in room.left_out if item.memory_id not in came_along)
-    return BuiltPrompt(messages, kept_window, kept_replay, needed, kept_neighbours, left_out, room.tokens)
+    return BuiltPrompt(messages, kept_window, kept_replay, needed, kept_neighbors, left_out, room.tokens)
 
 
 def laid_out(
@@ -138,7 +138,7 @@ def laid_out(
     window: Sequence[Memory],
     replay: Sequence[Memory],
     notes: Sequence[Memory],
-    neighbours: Sequence[Neighbour],
+    neighbors: Sequence[Neighbor],
     question: str,
     asked_at: datetime,
     layout: str = LAYOUT,
@@ -152,7 +152,7 @@ def laid_out(
         for turn in window:
             messages += _exchange(turn.user, turn.assistant)
     else:
-        shown = [memory for block in blocks(replay, neighbours) for memory in block]
+        shown = [memory for block in blocks(replay, neighbors) for memory in block]
         for memory in (*shown, *window):
             messages += _exchange(_dated(memory), memory.assistant)
     return [*messages, {"role": "user", "content": question}]
@@ -175,7 +175,7 @@ def texts_to_count(
 ) -> list[str]:
     """Return the texts whose tokens :func:`build_prompt` will ask for, so that they can be counted ahead.
 
-    Neighbours are known too late for that, and are estimated.
+    Neighbors are known too late for that, and are estimated.
     """
     texts = [_fixed(system, client_system, asked_at), question, _HEADING]
     texts += [text for memory in (*window, *replay) for text in (_dated(memory), memory.assistant)]

@@ -18,8 +18,8 @@ from domain import chain
 from domain.errors import InvalidInput, LedgerReadFailed, UnknownEvent
 from domain.events import BLANK, UserErased, decode_payload
 from domain.identity import ERASED_PREFIX, SYSTEM_ID
-from domain.reader import LedgerReader
-from domain.reading import StoredEvent
+from domain.ledger_reader import LedgerReader
+from domain.reader import StoredEvent
 
 _PAGE_EVENTS = 500
 _BELOW_ALL = -(2**63)

@@ -16,8 +16,8 @@ if (root := str(Path(__file__).resolve().parent.parent)) not in sys.path:
 import streamlit as st
 
 from frontend.backend import Backend
-from frontend.legible import plain
 from frontend.local_time import LocalClock
+from frontend.markdown_safety import plain
 from frontend.page_state import DEFAULT_USER, PageState, new_conversation_id
 from frontend.settings import SettingsError, load_settings
 from frontend.sidebar import (

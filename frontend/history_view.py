@@ -11,9 +11,9 @@ from datetime import timedelta
 
 import streamlit as st
 
-from frontend.legible import model_markdown, plain
 from frontend.live_answer import AnswerSnapshot
 from frontend.local_time import LocalClock
+from frontend.markdown_safety import model_markdown, plain
 from frontend.memory_actions import draw_memory_actions
 from frontend.page_state import PageState
 from frontend.ui_text import Words
@@ -71,7 +71,7 @@ def _draw_memories(used: Retrieved, where: str, page: PageState, words: Words, c
 
 
 def _groups(used: Retrieved) -> list[list[Replayed]]:
-    """Each replayed memory with its neighbours in the order of their turns; the best memory's group first."""
+    """Each replayed memory with its neighbors in the order of their turns; the best memory's group first."""
     groups: dict[str, list[Replayed]] = {}
     for item in used.replay:
         groups.setdefault(item.neighbor_of or item.memory_id, []).append(item)

@@ -17,7 +17,7 @@ from frontend.backend_errors import (
     TooBusyError,
     UnreadableAnswerError,
 )
-from frontend.legible import plain
+from frontend.markdown_safety import plain
 from frontend.ui_text import Words
 
 _KEYS: dict[type[BackendError], str] = {

@@ -22,8 +22,8 @@ from frontend.knobs import (
     KnobValue,
     Switch,
 )
-from frontend.legible import plain
 from frontend.local_time import LocalClock
+from frontend.markdown_safety import plain
 from frontend.page_state import PageState
 from frontend.ui_text import UI_TEXT, Words
 from frontend.wire import ConversationInfo

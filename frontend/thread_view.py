@@ -11,9 +11,9 @@ from streamlit.runtime.scriptrunner import StopException
 
 from frontend.backend_errors import BackendError
 from frontend.history_view import draw_history
-from frontend.legible import model_markdown, plain
 from frontend.live_answer import AnswerSnapshot, LiveAnswer
 from frontend.local_time import LocalClock
+from frontend.markdown_safety import model_markdown, plain
 from frontend.memory_actions import draw_memory_actions
 from frontend.page_state import Exchange, PageState
 from frontend.problems import describe

@@ -1,7 +1,7 @@
 """Every text of the page, by language. A new language is one more top-level key.
 
 All languages have the same keys, and each text the same placeholders; a test holds that.
-Texts are Markdown; what is filled in has to be escaped (`legible.plain`) by whoever fills it in.
+Texts are Markdown; what is filled in has to be escaped (`markdown_safe.plain`) by whoever fills it in.
 """
 
 from __future__ import annotations

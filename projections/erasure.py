@@ -19,13 +19,13 @@ from domain import erasure
 from domain.errors import IndexUnavailable, InvalidInput, LedgerError
 from domain.events import MemoryEdited, SummaryRecorded, TurnRecorded
 from domain.ledger import Ledger
+from domain.ledger_reader import LedgerReader
 from domain.memory import exchange_text
 from domain.person_reader import PersonReader
-from domain.reader import LedgerReader
 from domain.statements import FACET_TYPES
 from projections.durable import fsync_path, write_durably
 from projections.embedding.cache import VectorCache, text_hash
-from projections.embedding.clients import PROBE_TEXT
+from projections.embedding.model_router import PROBE_TEXT
 from projections.mirror.mirror import Mirror
 
 _MARKERS = "erasing"

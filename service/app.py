@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from collections.abc import AsyncIterator
@@ -11,12 +12,11 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from domain.errors import OpmError
-from domain.garbage import look_rarely
 from domain.prompts import load_prompts
 from domain.settings import load_settings
 from service.api import chat, errors, health, history, memories
 from service.api.access import HostGuard
-from service.house import open_house
+from service.container import open_services
 from service.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_house(settings) as house:
-            app.state.house = house
+        async with open_services(settings) as services:
+            app.state.services = services
             yield
 
     app = FastAPI(title="OpenPersistentMemory", version=version("openpersistentmemory"), lifespan=lifespan)
@@ -57,7 +57,8 @@ def _app_from_environment() -> FastAPI:
         app = create_app(settings)
     except OpmError as error:
         sys.exit(f"openpersistentmemory: {error}")
-    look_rarely(_ALLOCATIONS_PER_COLLECTION)
+    gc.freeze()
+    gc.set_threshold(_ALLOCATIONS_PER_COLLECTION)
     return app
 
 

@@ -19,8 +19,8 @@ from domain.prompts import Prompt
 from domain.reasoning import visible
 from domain.tokens import beginning, estimate_tokens
 from projections.follower import safe_message
+from service.chat_client import ChatClient
 from service.settings import ServiceSettings
-from service.upstream import ChatClient
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from domain.tokens import estimate_tokens
-from service.upstream import ChatClient
+from service.chat_client import ChatClient
 
 _KEPT_MAX = 20_000
 _IN_FLIGHT_MAX = 8

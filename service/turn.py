@@ -25,20 +25,20 @@ from domain.events import (
 )
 from domain.ledger import Ledger
 from domain.memory import Memory
-from domain.neighbours import Neighbour, neighbours_of
+from domain.neighbors import Neighbor, neighbors_of
 from domain.prompt import LAYOUT, build_prompt, messages_hash, texts_to_count
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window
-from domain.times.time_range import TimeRange, time_range
-from projections.search.memory_search import QUESTION_UNDER_WAY_S, MemorySearch, Searched
-from service.decide import Decider
+from domain.temporal.time_range import TimeRange, time_range
+from projections.search.memory_search import QUESTION_UNDER_WAY_S, MemorySearch, SearchResult
+from service.chat_client import ChatClient, Delta
+from service.decider import Decider
 from service.knobs import Knobs
 from service.meanwhile import begun, meanwhile
 from service.reranker import Reranker
 from service.settings import ServiceSettings
 from service.token_counter import TokenCounter
-from service.turn_record import DISCONNECTED, INTERNAL_ERROR, STOPPED, Draft, Finished, TurnRecorder, TurnRequest
-from service.upstream import ChatClient, Delta
+from service.turn_recorder import DISCONNECTED, INTERNAL_ERROR, STOPPED, Draft, Finished, TurnRecorder, TurnRequest
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Started:
     model: str
     replay: list[Candidate]
     notes: list[Candidate]
-    neighbours: list[Neighbour]
+    neighbors: list[Neighbor]
     retrieval: RetrievalRecorded
     gate: GateDecided
     rerank: RerankDecided
@@ -109,8 +109,8 @@ class TurnService:
             async with meanwhile(lambda: self._prepare(draft, candidates)):
                 replay, notes = await self._rerank(draft, kept)
             self._count_ahead(draft, candidates)
-            neighbours = await self._neighbours(draft, replay, around)
-            messages = self._build_prompt(draft, replay, notes, neighbours)
+            neighbors = await self._neighbors(draft, replay, around)
+            messages = self._build_prompt(draft, replay, notes, neighbors)
             started = time.perf_counter()
             async with (
                 meanwhile(lambda: self._recorder.prepare(draft)),
@@ -169,7 +169,7 @@ class TurnService:
         started = time.perf_counter()
         request, knobs = draft.request, draft.knobs
         wanted_time = time_range(request.question, draft.ts)
-        found: Searched | None = None
+        found: SearchResult | None = None
         trouble: EmbeddingError | IndexUnavailable | None = None
         embeds = knobs.candidate_n > 0 and knobs.retrieval != "lexical"
         window_read = asyncio.create_task(self._read_window(draft, QUESTION_UNDER_WAY_S if embeds else 0.0))
@@ -276,22 +276,22 @@ class TurnService:
             return None
         positions = [candidate.memory.position for candidate in may_be]
         user_id = draft.request.stream.user_id
-        return begun(partial(self._ledger.reader.neighbours, user_id, positions, knobs.neighbor_turns))
+        return begun(partial(self._ledger.reader.neighbors, user_id, positions, knobs.neighbor_turns))
 
-    async def _neighbours(
+    async def _neighbors(
         self, draft: Draft, replay: list[Candidate], around: asyncio.Future[list[Memory]] | None
-    ) -> list[Neighbour]:
+    ) -> list[Neighbor]:
         """Choose which of the turns beside the replayed ones come along."""
         started = time.perf_counter()
         reach = draft.knobs.neighbor_turns or 0
         if not replay or around is None:
             return []
-        chosen = neighbours_of([candidate.memory for candidate in replay], await around, draft.window, reach)
+        chosen = neighbors_of([candidate.memory for candidate in replay], await around, draft.window, reach)
         draft.mark("neighbours", started)
         return chosen
 
     def _build_prompt(
-        self, draft: Draft, replay: list[Candidate], notes: list[Candidate], neighbours: list[Neighbour]
+        self, draft: Draft, replay: list[Candidate], notes: list[Candidate], neighbors: list[Neighbor]
     ) -> list[dict[str, str]]:
         budget = self._budget(draft.request)
         counting = self.tokens.counting()
@@ -301,7 +301,7 @@ class TurnService:
             window=draft.window,
             replay=[candidate.memory for candidate in replay],
             notes=[candidate.memory for candidate in notes],
-            neighbours=neighbours,
+            neighbors=neighbors,
             question=draft.request.question,
             asked_at=draft.ts,
             budget_tokens=budget,
@@ -342,7 +342,7 @@ class TurnService:
             model=self._chat.model,
             replay=[candidate for candidate in replay if candidate.memory.memory_id in replayed],
             notes=[candidate for candidate in notes if candidate.memory.memory_id in summarised],
-            neighbours=draft.prompt.neighbours,
+            neighbors=draft.prompt.neighbors,
             retrieval=draft.retrieval(),
             gate=draft.gate(),
             rerank=draft.rerank(),
@@ -350,7 +350,7 @@ class TurnService:
         )
 
 
-def _event_fields(found: Searched, wanted: TimeRange | None, proposed: list[Candidate]) -> JsonObject:
+def _event_fields(found: SearchResult, wanted: TimeRange | None, proposed: list[Candidate]) -> JsonObject:
     """Return what the retrieval's event says of a search: ``proposed`` are its candidates, excluded ones too."""
     return {
         "mode": found.mode,

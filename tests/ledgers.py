@@ -36,7 +36,7 @@ from domain.events import (
 )
 from domain.identity import StreamId
 from domain.ledger import Ledger, StreamHead
-from domain.reading import StoredEvent
+from domain.reader import StoredEvent
 from migrations.runner import migrate
 
 ROOT = Path(__file__).parent.parent

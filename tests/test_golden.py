@@ -22,12 +22,12 @@ from domain.settings import StorageSettings
 from domain.sqlite import DRIVER
 from domain.verification import LedgerHead, parse_head
 from migrations.runner import migrate, objects_of_revision, schema_objects, schema_revision
-from projections.copies.restore import restore_backup, restore_from_mirror
+from projections.backup.restore import restore_backup, restore_from_mirror
+from projections.dense.projection import VectorProjection
 from projections.embedding.cache import VectorCache
-from projections.embedding.client import EmbeddingClient
-from projections.generations.generation import rebuild
+from projections.embedding.endpoint import EmbeddingClient
 from projections.mirror.mirror import Mirror
-from projections.vectors.follower import VectorFollower
+from projections.rebuild.generation import rebuild
 from projections.verification.storage import verify_ledger_file, verify_storage
 from tests.golden.make import ASKED, EXPECTED_COUNT, MODELS
 from tests.ledgers import ROOT, STREAM, opened, record_turn
@@ -142,7 +142,7 @@ async def test_rebuilt_followed_and_found_then_are_the_same(
     settings = settings_for(golden.storage, upstream, emb_model=MODELS[1])
     followed: dict[str, list[tuple[int, float]]] = {}
     async with world_opened(settings) as world:
-        follower = VectorFollower(world.ledger, world.index, world.cache)
+        follower = VectorProjection(world.ledger, world.index, world.cache)
         while await follower.advance():
             pass
         for user, _, text in ASKED:

@@ -34,7 +34,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from domain.errors import IndexUnavailable
 from domain.sqlite import checkpoint, open_engine, truncate_wal
-from projections.embedding.client import EmbeddingSpace
+from projections.embedding.endpoint import EmbeddingSpace
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class VectorCache:
 
     def _rows(self, select_: str, space_id: int, hashes: Sequence[bytes]) -> Iterator[Row[Any]]:
         # Plain SQL, since a rebuild looks up two million texts and expanding the list each time took as long as finding
-        # them. In the order of the key, neighbours are found on the page just read.
+        # them. In the order of the key, neighbors are found on the page just read.
         wanted = sorted(set(hashes))
         with self._readers.connect() as connection:
             for start in range(0, len(wanted), _LOOKUP_MAX):

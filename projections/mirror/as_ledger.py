@@ -16,7 +16,7 @@ from typing import Any
 
 from domain.errors import OpmError
 from domain.identity import StreamId
-from domain.reading import StoredEvent
+from domain.reader import StoredEvent
 from domain.sqlite import DRIVER
 from domain.verification import ChainCheck, Finding, LedgerHead, hash_of, odd_column, verified_since
 from migrations.runner import migrate

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from domain import chain
 from domain.errors import OpmError, shown
-from domain.reading import StoredEvent
+from domain.reader import StoredEvent
 from domain.verification import is_blanked
 
 _TAIL_BLOCK_BYTES = 8 * 1024

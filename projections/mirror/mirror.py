@@ -19,8 +19,8 @@ from itertools import chain as joined
 from pathlib import Path
 
 from domain.identity import SYSTEM_ID, StreamId, file_name
-from domain.reader import LedgerReader
-from domain.reading import StoredEvent
+from domain.ledger_reader import LedgerReader
+from domain.reader import StoredEvent
 from projections.durable import fsync_path
 from projections.mirror import event_file
 from projections.mirror.event_file import MirrorLineCorrupt, Tail

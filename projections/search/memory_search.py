@@ -21,14 +21,14 @@ from typing import Any
 from domain.errors import EmbeddingError, IndexCatchingUp, IndexUnavailable
 from domain.events import RetrievalMode
 from domain.fusion import Fusion
-from domain.reader import LedgerReader
+from domain.ledger_reader import LedgerReader
 from domain.retrieval import Candidate
-from domain.times.time_range import TimeRange
-from projections.embedding.client import EmbeddingSpace
+from domain.temporal.time_range import TimeRange
+from projections.dense.memory_index import DenseResult, MemoryIndex
+from projections.embedding.endpoint import EmbeddingSpace
 from projections.follower import safe_message
+from projections.lexical.index_files import LexicalFiles, LexicalResult
 from projections.search.ranking import ByVectors, Ranking, ranking
-from projections.vectors.memory_index import Found, MemoryIndex
-from projections.words.files import LexicalFiles, LexicalFound
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _AFTER_A_TURN_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Searched:
+class SearchResult:
     """Candidates, best first, and how they were found. Times in milliseconds.
 
     ``mode`` is how memory was searched in the end: another than was asked for where ``trouble`` says why. ``fusion`` is
@@ -64,7 +64,7 @@ class Searched:
 class _ByWords:
     """What the words found and in how many milliseconds, or why they could not be searched."""
 
-    found: LexicalFound | None = None
+    found: LexicalResult | None = None
     took_ms: float = 0.0
     trouble: IndexUnavailable | None = None
 
@@ -91,7 +91,7 @@ class MemorySearch:
 
     async def search(
         self, user_id: str, query: str, count: int, mode: RetrievalMode, wanted: TimeRange | None = None
-    ) -> Searched:
+    ) -> SearchResult:
         """Return the ``count`` memories of a user that fit ``query`` best, and ``wanted``, the time that it names.
 
         Raises an :class:`EmbeddingError` or :class:`IndexUnavailable` where neither index can be searched.
@@ -101,13 +101,13 @@ class MemorySearch:
         asked = self._ask_words(user_id, query, depth, after_s) if mode != "dense" else None
         rank = partial(self._ranked, user_id, count, wanted)
 
-        def ranked_with_words(dense: Found) -> tuple[Found, Ranking | None]:
+        def ranked_with_words(dense: DenseResult) -> tuple[DenseResult, Ranking | None]:
             # Waited for in the thread that goes on with it: each change of threads takes its time.
             words = asked.result() if asked is not None else _NOT_ASKED
             behind = words.found is not None and words.found.position < dense.position
             return dense, None if behind else rank(dense, words.found)
 
-        dense: Found | None = None
+        dense: DenseResult | None = None
         ranked: Ranking | None = None
         trouble: Trouble | None = None
         try:
@@ -130,7 +130,7 @@ class MemorySearch:
                 raise why
             ranked = await asyncio.to_thread(rank, dense, words.found)
         position = dense.position if dense is not None else words.found.position if words.found is not None else 0
-        return Searched(
+        return SearchResult(
             candidates=ranked.candidates,
             mode="hybrid" if ranked.fusion is not None else "dense" if dense is not None else "lexical",
             trouble=trouble or words.trouble,
@@ -151,7 +151,12 @@ class MemorySearch:
         await asyncio.to_thread(self._threads.shutdown)
 
     def _ranked(
-        self, user_id: str, count: int, wanted: TimeRange | None, dense: Found | None, lexical: LexicalFound | None
+        self,
+        user_id: str,
+        count: int,
+        wanted: TimeRange | None,
+        dense: DenseResult | None,
+        lexical: LexicalResult | None,
     ) -> Ranking:
         return ranking(
             self._reader,

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from domain.fusion import Fusion, best_first
+from domain.ledger_reader import LedgerReader
 from domain.memory import Memory
-from domain.reader import LedgerReader
 from domain.retrieval import Candidate
 from domain.statements import LATEST
-from domain.times.preference import prefer
-from domain.times.time_range import TimeRange
-from projections.vectors.user_index import Hit
-from projections.words.index import LexicalHit
+from domain.temporal.preference import prefer
+from domain.temporal.time_range import TimeRange
+from projections.dense.user_index import Hit
+from projections.lexical.index import LexicalHit
 
 _POOL_FOR_TIME = 3
 """So many times the wanted number of memories are looked at for being of the time that a question names."""
@@ -56,7 +56,7 @@ def ranking(
 ) -> Ranking:
     """Return the ``count`` best of what was found, as their memories stood ``as_of`` a position; None was not asked.
 
-    ``wanted`` is the time that the question names: memories of that time gain (see :mod:`domain.times.preference`).
+    ``wanted`` is the time that the question names: memories of that time gain (see :mod:`domain.temporal.preference`).
     """
     by_vectors = _places(dense.hits) if dense is not None else {}
     by_words = _places(lexical) if lexical is not None else {}

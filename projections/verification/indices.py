@@ -18,18 +18,17 @@ import numpy as np
 from domain.errors import IndexCorrupt
 from domain.identity import SYSTEM_ID
 from domain.ledger import Ledger
-from domain.reader import LedgerReader
+from domain.ledger_reader import LedgerReader
 from domain.statements import LATEST
+from projections.dense.index_files import IndexFiles, Manifest
+from projections.dense.memory_index import TEXTS_WITH_QUERY_MAX
+from projections.dense.user_build import Row, rows_of, stored_rows
+from projections.dense.user_index import Storage, UserIndex
 from projections.embedding.cache import VectorCache
-from projections.embedding.client import EmbeddingSpace
-from projections.embedding.clients import space_of
-from projections.generations.generation import all_users
-from projections.generations.user_build import Row, rows_of, stored_rows
+from projections.embedding.endpoint import EmbeddingSpace
+from projections.embedding.model_router import space_of
 from projections.settings import ProjectionSettings
-from projections.vectors.files import IndexFiles, Manifest
-from projections.vectors.memory_index import TEXTS_WITH_QUERY_MAX
-from projections.vectors.user_index import Storage, UserIndex
-from projections.verification.words import wrong_words
+from projections.verification.lexical import wrong_words
 
 Kind = Literal["broken", "missing", "surplus", "changed", "ahead", "words"]
 _EMBEDDED_WITHIN_S = 3.0
@@ -61,7 +60,7 @@ def verify_indices(
     if user_id is None:
         yield from _ahead(ledger, cache)
     waiting: dict[str, EmbeddingSpace] = {}
-    for user in all_users(ledger.reader) if user_id is None else [user_id]:
+    for user in ledger.reader.all_users() if user_id is None else [user_id]:
         active = ledger.reader.active_embedding_model(user)
         if active is not None:
             space = space_of(active)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from domain.identity import StreamId
-from domain.reader import LedgerReader
-from domain.reading import StoredEvent
+from domain.ledger_reader import LedgerReader
+from domain.reader import StoredEvent
 from domain.verification import Finding
 from projections.mirror.event_file import line_of
 from projections.mirror.mirror import mirror_files, mirror_path

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from domain.errors import IndexCorrupt
 from domain.identity import file_name
-from domain.reader import LedgerReader
+from domain.ledger_reader import LedgerReader
 from domain.verification import Finding
+from projections.dense.index_files import IndexFiles, Manifest
 from projections.embedding.cache import VectorCache
-from projections.embedding.client import EmbeddingSpace
-from projections.vectors.files import IndexFiles, Manifest
+from projections.embedding.endpoint import EmbeddingSpace
 from projections.verification.indices import compared
 
 _PAGE_USERS = 500

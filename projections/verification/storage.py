@@ -14,15 +14,15 @@ from itertools import islice
 from pathlib import Path
 
 from domain.errors import LedgerReadFailed
-from domain.reader import LedgerReader
+from domain.ledger_reader import LedgerReader
 from domain.settings import StorageSettings
 from domain.sqlite import DRIVER, in_use, open_engine
 from domain.verification import Finding, LedgerHead, verified_events
 from migrations.runner import objects_of_revision, schema_objects, schema_revision
 from projections.embedding.cache import VectorCache
+from projections.verification.lexical import verified_lexical
 from projections.verification.mirror import MirrorState, verified_mirror
 from projections.verification.snapshots import verified_snapshots
-from projections.verification.words import verified_lexical
 
 FINDINGS_MAX = 100
 """Of each part. Behind the first one little is to be trusted anyway."""

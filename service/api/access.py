@@ -46,7 +46,7 @@ def key_owner(request: Request) -> str:
 
     Raises :class:`AccessDenied` for a key that is missing or unknown.
     """
-    keys = request.app.state.house.settings.api_keys
+    keys = request.app.state.services.settings.api_keys
     if not keys:
         return ANY_USER
     owner = _owner({key.get_secret_value(): user for key, user in keys.items()}, request)

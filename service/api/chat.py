@@ -18,10 +18,10 @@ from service.api.connection import ClientGone, EventStream, while_connected
 from service.api.errors import body_of, log_error
 from service.api.memory_fields import Scored, memory_status, retrieved
 from service.api.openai_types import ChatCompletionRequest
+from service.chat_client import Delta
 from service.knobs import Knobs
 from service.turn import Started, TurnService
-from service.turn_record import Finished
-from service.upstream import Delta
+from service.turn_recorder import Finished
 
 router = APIRouter(prefix="/v1")
 
@@ -33,7 +33,7 @@ Turn = AsyncGenerator[Started | Delta | Finished, None]
 @router.post("/chat/completions", response_model=None)
 async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
     """Answer with memory; stream when asked to."""
-    turns: TurnService = request.app.state.house.turns
+    turns: TurnService = request.app.state.services.turns
     asked = body.as_turn(user_of(request, body.user), _knobs(body.metadata or {}))
     turn: Turn = turns.answer(asked)
     try:
@@ -51,7 +51,7 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
 async def models(request: Request) -> dict[str, Any]:
     """List the one chat model that answers, with the knobs a request gets that does not turn them."""
     key_owner(request)
-    house = request.app.state.house
+    house = request.app.state.services
     return {
         "object": "list",
         "data": [
@@ -163,7 +163,7 @@ def _turn_field(finished: Finished) -> dict[str, Any]:
 
 def _memory_fields(started: Started) -> dict[str, Any]:
     return {
-        "retrieved": retrieved(map(_scored, started.replay), map(_scored, started.notes), started.neighbours),
+        "retrieved": retrieved(map(_scored, started.replay), map(_scored, started.notes), started.neighbors),
         "memory_status": memory_status(started.retrieval, started.gate, started.rerank, started.notice),
     }
 

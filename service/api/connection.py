@@ -12,7 +12,7 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.turn_record import DISCONNECTED
+from service.turn_recorder import DISCONNECTED
 
 T = TypeVar("T")
 

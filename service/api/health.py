@@ -33,7 +33,7 @@ async def alive() -> dict[str, str]:
 async def embed(request: Request) -> JSONResponse:
     """Embed one word and tell the dimension."""
     key_owner(request)
-    client, settings = request.app.state.house.embeddings, request.app.state.house.settings
+    client, settings = request.app.state.services.embeddings, request.app.state.services.settings
     try:
         vectors = await client.embed([client.query_prefix + "health"], timeout_s=settings.emb_timeout_s)
     except EmbeddingError as error:
@@ -45,7 +45,7 @@ async def embed(request: Request) -> JSONResponse:
 async def llm(request: Request) -> JSONResponse:
     """Ask the chat model for a few words and show them."""
     key_owner(request)
-    chat = request.app.state.house.chat
+    chat = request.app.state.services.chat
     try:
         completion = await chat.complete(
             [{"role": "user", "content": "Say hello."}], timeout_s=_SAMPLE_TIMEOUT_S, max_tokens=_SAMPLE_TOKENS
@@ -59,7 +59,7 @@ async def llm(request: Request) -> JSONResponse:
 async def rerank(request: Request) -> JSONResponse:
     """Let the rerank endpoint score a word, where there is one; tell who reranks in any case."""
     key_owner(request)
-    house = request.app.state.house
+    house = request.app.state.services
     strategy, reranker = house.settings.rerank_strategy, house.reranker
     if reranker is None:
         return JSONResponse({"status": "ok", "strategy": strategy})
@@ -76,7 +76,7 @@ async def rerank(request: Request) -> JSONResponse:
 @router.get("/ready")
 async def ready(request: Request) -> JSONResponse:
     """Tell whether turns can be recorded and memory can be searched, and how far the projections are."""
-    house = request.app.state.house
+    house = request.app.state.services
     checks: dict[str, Any] = {}
     try:
         checks["ledger"] = {"status": "ok", "position": await asyncio.to_thread(house.ledger.reader.head_position)}

@@ -24,7 +24,7 @@ async def conversations(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
     """List a user's conversations, the one used last first."""
-    history = request.app.state.house.ledger.history
+    history = request.app.state.services.ledger.history
     found = await asyncio.to_thread(history.conversations, user_of(request, user), limit)
     data = [
         {
@@ -48,7 +48,7 @@ async def turns(
 ) -> dict[str, Any]:
     """List the newest turns of a conversation, oldest first, each with the memories it was given and how they came."""
     stream = StreamId(user_of(request, user), check_id("conversation_id", conversation_id))
-    ledger = request.app.state.house.ledger
+    ledger = request.app.state.services.ledger
     found = await asyncio.to_thread(ledger.reader.recent_turns, stream, limit, before_turn)
     positions = [turn.position for turn in found]
     given = await asyncio.to_thread(ledger.history.answered_with, stream.user_id, positions)
@@ -72,6 +72,6 @@ def _memory_fields(given: AnswerMemory | None) -> dict[str, Any]:
     if given is None:  # nothing but an import writes a turn without its decisions beside it
         return {"retrieved": retrieved((), ()), "memory_status": None}
     return {
-        "retrieved": retrieved(given.replayed, given.summarised, given.neighbours),
+        "retrieved": retrieved(given.replayed, given.summarised, given.neighbors),
         "memory_status": memory_status(given.retrieval, given.gate, given.rerank),
     }

@@ -14,7 +14,7 @@ from domain.person_reader import PersonReader
 from domain.statements import LATEST
 from service.api.access import user_of
 from service.api.memory_fields import timestamp
-from service.memory_care import MemoryCare
+from service.memory_commands import MemoryCommands
 
 router = APIRouter(prefix="/v1")
 
@@ -36,7 +36,7 @@ async def memories(
     before: str | None = None,
 ) -> dict[str, Any]:
     """List a user's memories, newest first; ``before`` is the id of the last one of the page in front of this."""
-    reader = request.app.state.house.ledger.persons
+    reader = request.app.state.services.ledger.persons
     found, has_more = await asyncio.to_thread(_page, reader, user_of(request, user), limit, before)
     return {"object": "list", "data": [_shown(memory) for memory in found], "has_more": has_more}
 
@@ -44,7 +44,7 @@ async def memories(
 @router.get("/memories/{memory_id}")
 async def memory(request: Request, memory_id: str, user: str | None = None) -> dict[str, Any]:
     """Show one memory."""
-    persons = request.app.state.house.ledger.persons
+    persons = request.app.state.services.ledger.persons
     found = await asyncio.to_thread(persons.memory, user_of(request, user), memory_id)
     if found is None:
         raise UnknownMemory(memory_id)
@@ -54,9 +54,9 @@ async def memory(request: Request, memory_id: str, user: str | None = None) -> d
 @router.patch("/memories/{memory_id}")
 async def edit(request: Request, memory_id: str, correction: Correction) -> dict[str, Any]:
     """Put a person's own summary in the place of a memory's."""
-    ledger = request.app.state.house.ledger
+    ledger = request.app.state.services.ledger
     user_id = user_of(request, correction.user)
-    changed = await asyncio.to_thread(MemoryCare(ledger).edit, user_id, memory_id, correction.summary)
+    changed = await asyncio.to_thread(MemoryCommands(ledger).edit, user_id, memory_id, correction.summary)
     found = await asyncio.to_thread(ledger.persons.memory, user_id, memory_id)
     if found is None:  # forgotten or erased in between
         raise UnknownMemory(memory_id)
@@ -69,7 +69,9 @@ async def forget(
 ) -> dict[str, Any]:
     """Withdraw a memory from every search, window and list; ``changed`` is false where it already was."""
     user_id = user_of(request, user)
-    changed = await asyncio.to_thread(MemoryCare(request.app.state.house.ledger).forget, user_id, memory_id, reason)
+    changed = await asyncio.to_thread(
+        MemoryCommands(request.app.state.services.ledger).forget, user_id, memory_id, reason
+    )
     return {"object": "memory.deleted", "memory_id": memory_id, "deleted": True, "changed": changed}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from domain.events import GateDecided, RerankDecided, RetrievalMode, RetrievalRecorded
 from domain.memory import Memory, Scores
-from domain.neighbours import Neighbour
+from domain.neighbors import Neighbor
 
 Scored = tuple[Memory, Scores]
 _SEARCHED: dict[RetrievalMode | None, str] = {
@@ -25,15 +25,15 @@ def timestamp(moment: datetime) -> str:
 
 
 def retrieved(
-    replayed: Iterable[Scored], summarised: Iterable[Scored], neighbours: Sequence[Neighbour] = ()
+    replayed: Iterable[Scored], summarised: Iterable[Scored], neighbors: Sequence[Neighbor] = ()
 ) -> dict[str, Any]:
     """Return the ``retrieved`` field: memories, and how well they fitted the question.
 
     ``score`` is the similarity (cosine), which means the same from one question to the next; None where it is not
     known. ``scores`` has it again beside BM25 and the fused score by which candidates were ordered. A replayed memory
-    is followed by its neighbours in the order of their turns; these were not searched for, and have no scores.
+    is followed by its neighbors in the order of their turns; these were not searched for, and have no scores.
     """
-    beside = sorted(neighbours, key=lambda neighbour: neighbour.memory.turn_id)
+    beside = sorted(neighbors, key=lambda neighbor: neighbor.memory.turn_id)
     replay: list[dict[str, Any]] = []
     for memory, scores in replayed:
         replay.append(_shown_whole(memory, scores, None))

@@ -11,7 +11,7 @@ from domain.errors import InvalidInput
 from domain.events import JsonObject
 from domain.identity import DEFAULT_CONVERSATION, StreamId, check_id
 from service.knobs import Knobs, Whole
-from service.turn_record import TurnRequest
+from service.turn_recorder import TurnRequest
 
 
 def _numeric(value: Any) -> Any:

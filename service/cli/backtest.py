@@ -13,17 +13,17 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
+from domain.audit_reader import AuditReader
 from domain.errors import InvalidInput
 from domain.events import JsonObject, RetrievalMode
-from domain.past import PastReader
 from domain.settings import load_settings
+from service.audit.backtest import Backtest, Period, run_backtest
+from service.audit.backtest_page import page_of, summary_lines
+from service.audit.backtest_report import report_of
+from service.audit.replay import Variant
 from service.cli import moments
-from service.cli.shell import FAILED, AsJson, User, complain, opened_past, out, print_json, wide
+from service.cli.shell import FAILED, AsJson, User, complain, opened_audit, out, print_json, wide
 from service.cli.texts import one_line
-from service.past.backtest import Backtest, Period, run_backtest
-from service.past.backtest_page import page_of, summary_lines
-from service.past.backtest_report import report_of
-from service.past.replay import Variant
 from service.settings import ServiceSettings
 
 _QUESTIONS_SHOWN = 50
@@ -82,7 +82,7 @@ def backtest(
     settings = _settings(embedding_model, emb_base_url)
     if html is not None and not html.resolve().parent.is_dir():
         raise InvalidInput("--html", str(html), "name a file in a folder that exists")
-    with opened_past(settings) as reader:
+    with opened_audit(settings) as reader:
         period = _period(reader, user, since, until, limit)
         total = reader.count_retrievals(user, period.after, period.until)
         with (
@@ -148,7 +148,7 @@ def _settings(embedding_model: str | None, emb_base_url: str | None) -> ServiceS
     return load_settings(ServiceSettings, **given)
 
 
-def _period(reader: PastReader, user: str, since: str, until: str | None, limit: int | None) -> Period:
+def _period(reader: AuditReader, user: str, since: str, until: str | None, limit: int | None) -> Period:
     if not reader.has_events(user):
         raise InvalidInput("--user", user, "name a user who has asked something")
     after = moments.position_of(reader, "--since", since)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from domain.settings import StorageSettings, load_settings
-from projections.copies.ledger_copy import back_up
+from projections.backup.ledger_copy import back_up
 from service.cli.shell import AsJson, out, print_json
 
 

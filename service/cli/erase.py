@@ -12,7 +12,7 @@ from domain.errors import InvalidInput
 from domain.identity import check_id
 from domain.settings import StorageSettings, load_settings
 from migrations.runner import migrate
-from projections.copies.backups import known_backups
+from projections.backup.known_backups import known_backups
 from projections.erasure import ErasedUser, Extent, erase_user, extent_of
 from service.cli.shell import AsJson, User, err, opened_ledger, out, print_json
 

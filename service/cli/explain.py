@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
+from domain.audit_reader import AuditReader
 from domain.errors import InvalidInput
-from domain.past import PastReader
-from service.cli.shell import FAILED, AsJson, opened_past, out, print_json, wide
-from service.cli.story import prompt_parts, told
-from service.past.explain import find_answer, story_of
+from service.audit.explain import find_answer, trace_of
+from service.cli.render_trace import prompt_parts, told
+from service.cli.shell import FAILED, AsJson, opened_audit, out, print_json, wide
 
 
 def explain(
@@ -28,9 +28,9 @@ def explain(
 
     Ends with 1 when the prompt that is made again differs from the one that was sent.
     """
-    with opened_past() as reader:
+    with opened_audit() as reader:
         events = find_answer(reader, _asked_for(reader, completion_id, last=last, user=user))
-        story = story_of(reader, events)
+        story = trace_of(reader, events)
     if as_json:
         print_json(story.as_json())
     elif prompt is True:
@@ -44,7 +44,7 @@ def explain(
         raise typer.Exit(FAILED)
 
 
-def _asked_for(reader: PastReader, completion_id: str | None, *, last: bool, user: str | None) -> str:
+def _asked_for(reader: AuditReader, completion_id: str | None, *, last: bool, user: str | None) -> str:
     if completion_id is not None:
         if last or user is not None:
             raise InvalidInput("COMPLETION_ID", completion_id, "give either an id or --last --user U")

@@ -10,7 +10,7 @@ from domain.errors import UnknownMemory
 from domain.identity import check_id
 from domain.ledger import Ledger
 from service.cli.shell import AsJson, opened_ledger, out, print_json
-from service.memory_care import MemoryCare
+from service.memory_commands import MemoryCommands
 
 MemoryId = Annotated[str, typer.Argument(metavar="MEMORY_ID", help="The memory, as GET /v1/memories names it.")]
 Owner = Annotated[
@@ -27,7 +27,7 @@ def forget(
     """Withdraw a memory from every search, window and list. The turn stays in the ledger and the mirror."""
     with opened_ledger() as ledger:
         user_id = _owner(ledger, memory_id, user)
-        changed = MemoryCare(ledger).forget(user_id, memory_id, reason)
+        changed = MemoryCommands(ledger).forget(user_id, memory_id, reason)
     if as_json:
         print_json({"memory_id": memory_id, "forgotten": True, "changed": changed})
     else:
@@ -44,7 +44,7 @@ def edit(
     """Put your own summary in the place of a memory's. The one before stays in the ledger."""
     with opened_ledger() as ledger:
         user_id = _owner(ledger, memory_id, user)
-        changed = MemoryCare(ledger).edit(user_id, memory_id, summary)
+        changed = MemoryCommands(ledger).edit(user_id, memory_id, summary)
     if as_json:
         print_json({"memory_id": memory_id, "changed": changed})
     else:

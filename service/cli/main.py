@@ -17,11 +17,11 @@ from service.cli.backtest import backtest
 from service.cli.backup import backup
 from service.cli.erase import erase
 from service.cli.explain import explain
+from service.cli.export_import import export, import_
 from service.cli.forget import edit, forget
 from service.cli.recall import recall
 from service.cli.restore import restore
 from service.cli.shell import BAD_ARGUMENTS, FAILED, complain
-from service.cli.take_along import export, import_
 from service.cli.verify import verify
 
 app = typer.Typer(

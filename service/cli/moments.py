@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from domain.audit_reader import AuditReader
 from domain.errors import InvalidInput
-from domain.past import PastReader
 
 HELP = "a ledger position, or a date or time (ISO 8601; UTC where no offset is given, a date is its first moment)"
 
 
-def position_of(reader: PastReader, field: str, given: str) -> int:
+def position_of(reader: AuditReader, field: str, given: str) -> int:
     """Return the position that ``given`` names: itself, or that of the last event recorded before a date.
 
     Raises :class:`InvalidInput` for what is neither, and for a position that the ledger has not reached.

@@ -17,12 +17,12 @@ from domain.errors import InvalidInput, SettingsError
 from domain.events import JsonObject
 from domain.settings import load_settings
 from projections.settings import ProjectionSettings
+from service.audit.explain import change_json, memory_json
+from service.audit.recall import Recollection
+from service.audit.recall import recall as recollect
 from service.cli import moments
-from service.cli.shell import AsJson, User, opened_past, out, print_json, wide
+from service.cli.shell import AsJson, User, opened_audit, out, print_json, wide
 from service.cli.texts import one_line, scored
-from service.past.explain import change_json, memory_json
-from service.past.recall import Recollection
-from service.past.recall import recall as recollect
 
 _COUNT_MAX = 1000
 
@@ -43,7 +43,7 @@ def recall(
     settings = _endpoint_settings() if embed else None
     if not query.strip():
         raise InvalidInput("QUERY", query, "give at least one visible character")
-    with opened_past(settings) as reader:
+    with opened_audit(settings) as reader:
         if not reader.has_events(user):
             raise InvalidInput("--user", user, "name a user who has memories")
         position = moments.position_of(reader, "--at", at) if at is not None else None

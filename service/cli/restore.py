@@ -11,7 +11,7 @@ import typer
 from domain.errors import InvalidInput, LedgerReadFailed
 from domain.settings import StorageSettings, load_settings
 from domain.verification import parse_head
-from projections.copies.restore import mirror_restored, restore_backup, restore_from_mirror
+from projections.backup.restore import mirror_restored, restore_backup, restore_from_mirror
 from projections.mirror.as_ledger import MirrorIncomplete
 from service.cli.shell import FAILED, AsJson, complain, finding_line, out, print_json
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from domain.audit_reader import AuditReader
 from domain.ledger import Ledger
-from domain.past import PastReader
 from domain.settings import StorageSettings, load_settings
 from domain.sqlite import open_engine
 from domain.verification import Finding
@@ -71,7 +71,7 @@ def opened_ledger(settings: StorageSettings | None = None) -> Iterator[Ledger]:
 
 
 @contextmanager
-def opened_past(settings: StorageSettings | None = None) -> Iterator[PastReader]:
+def opened_audit(settings: StorageSettings | None = None) -> Iterator[AuditReader]:
     """Open the ledger of ``STORAGE_DIR`` to be asked only: nothing can be written through it.
 
     Raises :class:`LedgerSchemaError` as :func:`opened_ledger` does.
@@ -80,7 +80,7 @@ def opened_past(settings: StorageSettings | None = None) -> Iterator[PastReader]
     schema_revision(settings.ledger_path)
     engine = open_engine(settings.ledger_path, writer=False)
     try:
-        yield PastReader(engine)
+        yield AuditReader(engine)
     finally:
         engine.dispose()
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import httpx2
 
-from service.launching.tether import start_tethered, stop
+from service.launch.tether import start_tethered, stop
 from service.local_models.catalogue import ChatModel
 from service.local_models.errors import SourceFailed
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import answered, locomo, longmemeval
-from domain.reader import LedgerReader
+from domain.ledger_reader import LedgerReader
 from domain.sqlite import open_engine
 from tests.benchmarks.data import LOCOMO, LONGMEMEVAL, written
 from tests.upstream import ChatRequest, Fault, Reply, ScriptedUpstream

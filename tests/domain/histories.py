@@ -23,9 +23,9 @@ from domain.events import (
 )
 from domain.history_reader import HistoryReader
 from domain.identity import SYSTEM_STREAM, StreamId, user_stream
+from domain.ledger_reader import LedgerReader
 from domain.memory import Memory, exchange_text
 from domain.person_reader import PersonReader
-from domain.reader import LedgerReader
 from domain.statements import LATEST
 from tests.ledgers import activated, new_ledger_file, opened, record, record_turn, summary_of
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from domain import chain
 from domain.ledger import Ledger
-from domain.reading import StoredEvent
+from domain.reader import StoredEvent
 from tests.ledgers import STREAM, all_stored, check_chain, one_of_each, record
 
 

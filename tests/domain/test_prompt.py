@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.memory import Memory
-from domain.neighbours import Neighbour, neighbours_of
+from domain.neighbors import Neighbor, neighbors_of
 from domain.prompt import FIRST_LAYOUT, SECOND_LAYOUT, BuiltPrompt, build_prompt, laid_out, texts_to_count
 from tests.ledgers import START
 from tests.memories import memory, some_memories
@@ -114,50 +114,50 @@ def test_turns_of_the_window_carry_their_dates_too() -> None:
     assert messages[2]["content"] == "(no text)"
 
 
-def beside(number: int, of: int, user: str = "x y") -> Neighbour:
-    return Neighbour(memory(number, user), f"m{of}")
+def beside(number: int, of: int, user: str = "x y") -> Neighbor:
+    return Neighbor(memory(number, user), f"m{of}")
 
 
-class TestNeighbours:
+class TestNeighbors:
     def test_they_stand_beside_their_memory_in_the_order_of_the_conversation(self) -> None:
-        built = build(replay=[memory(9), memory(5)], neighbours=[beside(10, 9), beside(8, 9), beside(4, 5)])
+        built = build(replay=[memory(9), memory(5)], neighbors=[beside(10, 9), beside(8, 9), beside(4, 5)])
         shown = [message["content"].partition("] ")[2] for message in built.messages[1:-1:2]]
         assert shown == ["x y", "Remark 5.", "x y", "Remark 9.", "x y"]
-        assert [item.memory.turn_id for item in built.neighbours] == [10, 8, 4]
+        assert [item.memory.turn_id for item in built.neighbors] == [10, 8, 4]
         assert [item.memory_id for item in built.replayed] == ["m9", "m5"]
 
     def test_they_are_left_out_before_replayed_memories_and_notes(self) -> None:
         parts: dict[str, Any] = {"replay": [memory(5), memory(20)], "notes": [memory(30)]}
         room = build(**parts).tokens
-        built = build(**parts, neighbours=[beside(4, 5), beside(21, 20)], budget_tokens=room)
+        built = build(**parts, neighbors=[beside(4, 5), beside(21, 20)], budget_tokens=room)
         assert [item.memory_id for item in (*built.replayed, *built.summarised)] == ["m5", "m20", "m30"]
         assert [(item.part, item.memory_id) for item in built.left_out] == [("neighbour", "m4"), ("neighbour", "m21")]
-        built = build(**parts, neighbours=[beside(4, 5), beside(21, 20)], budget_tokens=room + 30)
-        assert [item.memory.memory_id for item in built.neighbours] == ["m4"]
+        built = build(**parts, neighbors=[beside(4, 5), beside(21, 20)], budget_tokens=room + 30)
+        assert [item.memory.memory_id for item in built.neighbors] == ["m4"]
 
     def test_without_its_memory_none_comes(self) -> None:
         huge = memory(5, "x " * 500)
-        built = build(replay=[huge], neighbours=[beside(4, 5)], budget_tokens=300)
+        built = build(replay=[huge], neighbors=[beside(4, 5)], budget_tokens=300)
         assert [item.part for item in built.left_out] == ["replay", "neighbour"]
         assert [message["role"] for message in built.messages] == ["system", "user"]
 
     def test_one_that_comes_needs_no_note_and_one_that_does_not_keeps_it(self) -> None:
         parts: dict[str, Any] = {"replay": [memory(5)], "notes": [memory(4, summary="Fourth.")]}
         with_note = build(**parts)
-        built = build(**parts, neighbours=[beside(4, 5)])
+        built = build(**parts, neighbors=[beside(4, 5)])
         assert (built.summarised, built.left_out) == ([], ())
         assert "What you remember" not in built.messages[0]["content"]
-        assert built.tokens == build(replay=[memory(5)], neighbours=[beside(4, 5)]).tokens
-        built = build(**parts, neighbours=[beside(4, 5)], budget_tokens=with_note.tokens)
+        assert built.tokens == build(replay=[memory(5)], neighbors=[beside(4, 5)]).tokens
+        built = build(**parts, neighbors=[beside(4, 5)], budget_tokens=with_note.tokens)
         assert built.summarised == parts["notes"]
         assert built.messages == with_note.messages
 
     def test_a_note_without_room_is_not_told_as_left_out_where_its_memory_comes_along(self) -> None:
         long_note = memory(4, "x", summary="word " * 60)
-        along = Neighbour(long_note, "m5")
-        room = build(replay=[memory(5)], neighbours=[along]).tokens
-        built = build(replay=[memory(5)], notes=[long_note], neighbours=[along], budget_tokens=room)
-        assert built.neighbours == [along]
+        along = Neighbor(long_note, "m5")
+        room = build(replay=[memory(5)], neighbors=[along]).tokens
+        built = build(replay=[memory(5)], notes=[long_note], neighbors=[along], budget_tokens=room)
+        assert built.neighbors == [along]
         assert (built.summarised, built.left_out) == ([], ())
 
     @given(replay=some_memories(5), notes=some_memories(5), around=some_memories(8), budget=st.integers(0, 500))
@@ -166,15 +166,15 @@ class TestNeighbours:
     ) -> None:
         replayed = {memory.memory_id for memory in replay}
         notes = [memory for memory in notes if memory.memory_id not in replayed]
-        neighbours = neighbours_of(replay, around, [], 3)
-        built = build(replay=replay, notes=notes, neighbours=neighbours, budget_tokens=budget)
+        neighbors = neighbors_of(replay, around, [], 3)
+        built = build(replay=replay, notes=notes, neighbors=neighbors, budget_tokens=budget)
         assert built.tokens <= max(budget, build(budget_tokens=budget).tokens)
         assert sum(count(message["content"]) for message in built.messages) <= built.tokens
-        came = [item.memory.memory_id for item in built.neighbours]
+        came = [item.memory.memory_id for item in built.neighbors]
         shown = [memory.memory_id for memory in (*built.replayed, *built.summarised)] + came
         assert len(shown) == len(set(shown))
         out = {item.memory_id for item in built.left_out}
-        given_ids = {memory.memory_id for memory in (*replay, *notes)} | {item.memory.memory_id for item in neighbours}
+        given_ids = {memory.memory_id for memory in (*replay, *notes)} | {item.memory.memory_id for item in neighbors}
         assert set(shown) | out == given_ids
         assert not set(came) & {item.memory_id for item in built.left_out}
 
@@ -188,7 +188,7 @@ def test_the_first_layout_can_still_be_made_again() -> None:
         window=[said],
         replay=[memory(8), seen],
         notes=[memory(1, summary="First.")],
-        neighbours=[],
+        neighbors=[],
         question="Who?",
         asked_at=START,
     )
@@ -206,7 +206,7 @@ def test_the_first_layout_can_still_be_made_again() -> None:
 
 def test_the_day_of_the_question_is_told_since_the_third_layout() -> None:
     given_texts: Any = {"system": "Be kind.", "client_system": "Speak French.", "question": "Who?", "asked_at": START}
-    nothing: Any = {"window": [], "replay": [], "notes": [], "neighbours": []}
+    nothing: Any = {"window": [], "replay": [], "notes": [], "neighbors": []}
     assert laid_out(**given_texts, **nothing)[0]["content"] == (
         "Be kind.\n\nToday is 2026-01-02, a Friday.\n\nSpeak French."
     )

@@ -12,7 +12,7 @@ from sqlalchemy import event
 
 from domain.identity import StreamId
 from domain.ledger import Ledger
-from domain.reader import LedgerReader
+from domain.ledger_reader import LedgerReader
 from domain.sqlite import DRIVER, open_engine
 from tests.ledgers import new_ledger_file
 
@@ -45,9 +45,9 @@ def planned(path: Path) -> Iterator[tuple[LedgerReader, list[str]]]:
     [
         (lambda reader: reader.recent_turns(ANN, 6), "events_stream_type (user_id=? AND conversation_id=? AND type=?)"),
         (lambda reader: reader.memories("ann", [1, 2]), "INTEGER PRIMARY KEY (rowid=?)"),
-        (lambda reader: reader.neighbours("ann", [1, 2], 1), "INTEGER PRIMARY KEY (rowid=?)"),
+        (lambda reader: reader.neighbors("ann", [1, 2], 1), "INTEGER PRIMARY KEY (rowid=?)"),
     ],
-    ids=["window", "memories", "neighbours"],
+    ids=["window", "memories", "neighbors"],
 )
 def test_what_a_turn_shows_is_looked_up(ask: Callable[[LedgerReader], object], index: str, tmp_path: Path) -> None:
     path = new_ledger_file(tmp_path)

@@ -11,7 +11,7 @@ from domain.tokens import estimate_tokens
 COUNTED = {
     "prose": (
         "The ferry was late again, so we walked along the harbour and argued about whether Bruno, the "
-        "neighbour's dog, had really eaten the whole lemon cake that my sister baked for the anniversary.",
+        "neighbor's dog, had really eaten the whole lemon cake that my sister baked for the anniversary.",
         42,
         38,
     ),

@@ -19,8 +19,8 @@ from domain.errors import InvalidInput
 from domain.events import BLANK, UserErased
 from domain.identity import StreamId, user_stream
 from domain.ledger import Ledger
-from domain.reader import LedgerReader
-from domain.reading import StoredEvent
+from domain.ledger_reader import LedgerReader
+from domain.reader import StoredEvent
 from domain.sqlite import DRIVER, open_engine
 from domain.verification import ChainCheck, Finding, LedgerHead, parse_head, verified_events
 from tests.ledgers import STREAM, all_stored, new_ledger_file, one_of_each, opened, record, record_turn

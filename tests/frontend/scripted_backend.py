@@ -230,7 +230,7 @@ def serve(backend: ScriptedBackend) -> Iterator[ScriptedBackend]:
         listener.close()
 
 
-def neighbours_of_november() -> list[dict[str, Any]]:
+def neighbors_of_november() -> list[dict[str, Any]]:
     """The turns before and after the replayed one of `some_history`, as the service adds them."""
     return [
         {

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from frontend.thread_view import SUGGESTIONS
 from frontend.ui_text import UI_TEXT
 from tests.frontend.conftest import OpenPage
-from tests.frontend.scripted_backend import MODEL, REQUEST_ID, ScriptedBackend, neighbours_of_november, some_history
+from tests.frontend.scripted_backend import MODEL, REQUEST_ID, ScriptedBackend, neighbors_of_november, some_history
 
 DEFAULTS = {
     "recent_turns": 6,
@@ -183,7 +183,7 @@ def headlines(page: AppTest) -> list[str]:
 
 def test_turns_that_came_along_stand_around_the_replayed_one(open_page: OpenPage, backend: ScriptedBackend) -> None:
     backend.retrieved = some_history()
-    backend.retrieved["replay"] += neighbours_of_november()
+    backend.retrieved["replay"] += neighbors_of_november()
     page = send(open_page(), "Where shall we eat?")
     (history,) = page.main.expander
     assert history.label == "History used · 1 replayed · 1 summarised"

@@ -22,9 +22,9 @@ from domain.events import MemoryEdited, MemoryForgotten
 from domain.identity import StreamId
 from domain.ledger import Ledger
 from projections.embedding.cache import VectorCache
-from projections.embedding.client import EmbeddingClient
+from projections.embedding.endpoint import EmbeddingClient
 from projections.erasure import erase_user
-from projections.generations.generation import rebuild
+from projections.rebuild.generation import rebuild
 from projections.settings import ProjectionSettings
 from service.importing.exchanges import Conversation, Exchange
 from service.importing.record import record_conversation

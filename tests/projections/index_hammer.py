@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from projections.embedding.client import EmbeddingSpace
+from projections.dense.index_files import IndexFiles
+from projections.dense.user_index import UserIndex
+from projections.embedding.endpoint import EmbeddingSpace
 from projections.keys import key_of
-from projections.vectors.files import IndexFiles
-from projections.vectors.user_index import UserIndex
 
 DIMENSIONS = 32
 _SEARCHERS = 6

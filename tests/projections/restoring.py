@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from domain.settings import StorageSettings
-from projections.copies.restore import restore_backup, restore_from_mirror
+from projections.backup.restore import restore_backup, restore_from_mirror
 
 _CHANGES = frozenset({"os.rename", "os.link", "os.remove", "os.mkdir"})
 

@@ -22,10 +22,10 @@ from domain.ledger import Ledger
 from domain.verification import is_blanked
 from migrations.runner import migrate
 from projections.erasure import erase_user, extent_of, finish_erasures
-from projections.generations.generation import rebuild
+from projections.lexical.index_files import LexicalFiles
 from projections.mirror import event_file
 from projections.mirror.mirror import Mirror
-from projections.words.files import LexicalFiles
+from projections.rebuild.generation import rebuild
 from tests.byte_search import traces
 from tests.ledgers import activated, all_stored, check_chain_with_erasures, opened, record, record_turn
 from tests.processes import ROOT

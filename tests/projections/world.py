@@ -11,10 +11,10 @@ from uuid import uuid4
 from domain.events import NewEvent
 from domain.identity import StreamId
 from domain.ledger import Ledger, StreamHead
+from projections.dense.memory_index import MemoryIndex
 from projections.embedding.cache import VectorCache
-from projections.embedding.client import EmbeddingClient
+from projections.embedding.endpoint import EmbeddingClient
 from projections.settings import ProjectionSettings
-from projections.vectors.memory_index import MemoryIndex
 from tests.ledgers import summary_of, turn
 from tests.upstream import ScriptedUpstream
 

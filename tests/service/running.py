@@ -24,10 +24,10 @@ import uvicorn
 
 from domain.events import Event, Payload, PromptReport, TurnRecorded
 from domain.identity import StreamId
-from domain.reader import LedgerReader
+from domain.ledger_reader import LedgerReader
 from domain.sqlite import open_engine
 from service.app import create_app
-from service.house import House
+from service.container import Services
 from service.settings import ServiceSettings
 from tests.upstream import ScriptedUpstream
 
@@ -56,7 +56,7 @@ def settings_for(upstream: ScriptedUpstream, storage_dir: Path, **more: Any) -> 
         "emb_base_url": upstream.base_url,
         "emb_model": upstream.embedding_model,
         "summary_attempts": 2,
-        # What a test replays is what it asked for; the tests of neighbours turn them on.
+        # What a test replays is what it asked for; the tests of neighbors turn them on.
         "neighbor_turns_default": 0,
         **more,
     }
@@ -224,7 +224,7 @@ class Running:
     upstream: ScriptedUpstream
     client: Client
     ledger: LedgerView
-    house: House
+    services: Services
     _loop: asyncio.AbstractEventLoop
     _log: io.StringIO
 
@@ -237,7 +237,7 @@ class Running:
 
         async def caught_up() -> None:
             for _ in range(2):  # a summary is one more event for those that were through already
-                for follower in self.house.followers.values():
+                for follower in self.services.followers.values():
                     await follower.caught_up()
 
         asyncio.run_coroutine_threadsafe(caught_up(), self._loop).result(DEADLINE_S)
@@ -293,7 +293,7 @@ def running(upstream: ScriptedUpstream, storage_dir: Path, **settings: Any) -> I
         client = Client(f"http://127.0.0.1:{port}")
         ledger = LedgerView(storage_dir / "ledger.sqlite3")
         try:
-            yield Running(upstream, client, ledger, app.state.house, loops[0], log)
+            yield Running(upstream, client, ledger, app.state.services, loops[0], log)
         finally:
             client.http.close()
             ledger.close()

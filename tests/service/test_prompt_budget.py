@@ -70,7 +70,7 @@ def test_by_what_the_server_says_its_model_takes(
         ScriptedUpstream(max_model_len=1200) as upstream,
         running(upstream, tmp_path, answer_reserve_tokens=300) as service,
     ):
-        until("the limit is known", lambda: service.house.turns.max_model_len == 1200)
+        until("the limit is known", lambda: service.services.turns.max_model_len == 1200)
         fill(service, user)
         for _ in range(3):
             # The strict server refuses a prompt that leaves no room for the answer.
@@ -121,7 +121,7 @@ def test_gate_rerank_and_summary_fit_the_model_too(tmp_path: Path, user: str) ->
         ScriptedUpstream(max_model_len=1500, tokenize=False) as upstream,
         running(upstream, tmp_path, answer_reserve_tokens=300, summary_attempts=1) as service,
     ):
-        until("the limit is known", lambda: service.house.turns.max_model_len == 1500)
+        until("the limit is known", lambda: service.services.turns.max_model_len == 1500)
         upstream.say("answer", "Noted.")
         upstream.fail("answer", Fault(content="All along the harbour wall. " * 400))
         upstream.responders["gate"] = gate_keeps_all

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from service.launch import EMBEDDED_PROFILE
+from service.launch.command import EMBEDDED_PROFILE
 from tests.embedded import embedded_models
 from tests.processes import service_process
 from tests.walk.conversation import ask

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from domain.identity import StreamId
-from projections.copies.backups import Backup, remember_backup
+from projections.backup.known_backups import Backup, remember_backup
 from projections.mirror.mirror import Mirror
 from tests.ledgers import all_stored, check_chain, opened, record_turn
 from tests.service.cli.conftest import Opm

@@ -1,0 +1,212 @@
+"""Another ledger in the place of the present one: from a backup, or made anew from the mirror.
+
+The new ledger is complete and proved before anything is touched, and comes into its place by one rename: whenever the
+machine stops, there is the old ledger or the new one. Nothing is destroyed. The present ledger, whole or damaged, and
+the projections that belong to it are put aside into one folder, which is itself a storage that can be opened. What is
+left, the cache of vectors, is told that it has read nothing yet of this ledger; the mirror is written anew, and all
+else grows back at the next start. While a restore runs no service can start, and none may be running.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from domain.clock import Clock
+from domain.errors import InvalidInput, LedgerLocked, LedgerReadFailed, LedgerSchemaError, OpmError
+from domain.ledger_reader import LedgerReader
+from domain.settings import StorageSettings
+from domain.sqlite import DRIVER, WriterLock, open_engine
+from domain.verification import GENESIS_HEAD, LedgerHead
+from migrations.runner import schema_revision
+from projections.backup.known_backups import Backup, remember_backup
+from projections.durable import fsync_path, replace_durably
+from projections.embedding.cache import VectorCache
+from projections.mirror.as_ledger import ledger_from_mirror
+from projections.mirror.mirror import Mirror
+from projections.verification.storage import head_of, verify_ledger_file
+
+_BESIDE = ("", "-wal", "-shm", "-journal")
+"""The files of a SQLite database, by what is appended to its name."""
+_PROJECTIONS = ("users", "system")
+"""Folders of what belongs to one ledger and no other."""
+_VECTOR_CACHE = "vectors.sqlite3"
+
+
+class RestoreRefused(OpmError):
+    """What was to be restored is no whole ledger; the present one is as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The head of the restored ledger, and the folder into which what was there before was put, if anything was.
+
+    ``erasures_undone`` counts the people who had been erased from the ledger that was there, and are in this one again.
+    """
+
+    head: LedgerHead
+    put_aside: Path | None
+    erasures_undone: int
+
+
+def restore_backup(settings: StorageSettings, backup: Path, clock: Clock | None = None) -> Restored:
+    """Put a copy of ``backup`` in the ledger's place.
+
+    Raises :class:`InvalidInput` when there is no such file, :class:`RestoreRefused` or :class:`LedgerSchemaError` when
+    it is no whole ledger or one of a newer version, :class:`LedgerLocked` while anybody has the present one open.
+    """
+    if not backup.is_file():
+        raise InvalidInput("PATH", str(backup), "there is no such file: name a backup that `opm backup` made")
+
+    def make(new: Path) -> LedgerHead:
+        for part in _BESIDE:  # a ledger copied by hand may have its newest events in the file beside it
+            beside = backup.with_name(backup.name + part)
+            if beside.exists() and part != "-shm":
+                shutil.copyfile(beside, new.with_name(new.name + part))
+        schema_revision(new, backup.name)
+        head, findings = verify_ledger_file(new, deep=True)
+        if findings:
+            first = findings[0]
+            where = f"event {first.position}: " if first.position is not None else ""
+            more = f" (and {len(findings) - 1} findings more)" if len(findings) > 1 else ""
+            raise RestoreRefused(f"{backup.name} is not a ledger as it was written: {where}{first.what}{more}")
+        return head
+
+    return _restore(settings, make, clock or Clock())
+
+
+def restore_from_mirror(
+    settings: StorageSettings, since: LedgerHead | None = None, clock: Clock | None = None
+) -> Restored:
+    """Put a ledger made from the JSONL files in the ledger's place.
+
+    Raises :class:`MirrorIncomplete` when they do not give a whole one, :class:`LedgerLocked` as above.
+    """
+    return _restore(settings, lambda new: ledger_from_mirror(settings.storage_dir, new, since), clock or Clock())
+
+
+def mirror_restored(settings: StorageSettings) -> None:
+    """Write the mirror of a restored ledger, so that there are two copies of it again before any service starts.
+
+    Raises :class:`OSError` where the files cannot be written; the next start makes them whole in any case.
+    """
+    engine = open_engine(settings.ledger_path, writer=False)
+    try:
+        Mirror(LedgerReader(engine), settings.storage_dir).complete()
+    finally:
+        engine.dispose()
+
+
+def _restore(settings: StorageSettings, make: Callable[[Path], LedgerHead], clock: Clock) -> Restored:
+    path = settings.ledger_path
+    new = path.with_name(f"{path.name}.restoring")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path):
+            try:
+                _remove(new)
+                head = make(new)
+                _fold(new)
+                undone = len(_erasures(path) - _erasures(new))
+                return Restored(head, _put_in_place(settings, new, clock), undone)
+            finally:
+                _remove(new)
+    except OSError as error:
+        raise RestoreRefused(f"STORAGE_DIR cannot be written ({error.strerror}): the ledger is as it was") from None
+    except DRIVER.Error as error:
+        raise RestoreRefused(f"the new ledger cannot be read or written ({error}): the old one is as it was") from None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Make sure that nobody has the ledger open, and keep services away until the block ends."""
+    lock = WriterLock(path, alone=True)
+    try:
+        if path.exists():
+            try:
+                # Also who takes no lock (a reader, an older version) is seen: then SQLite will not leave WAL mode.
+                _fold(path)
+            except DRIVER.OperationalError as error:
+                if "locked" in str(error):
+                    raise LedgerLocked(f"{path.name} is open in another program: close that first") from None
+            except DRIVER.DatabaseError:
+                pass  # no database, or a damaged one: it is put aside as it is
+        yield
+    finally:
+        lock.release()
+
+
+def _fold(path: Path) -> None:
+    """Bring everything that a database has into its one file."""
+    with closing(DRIVER.connect(path, isolation_level=None, timeout=0)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE").fetchall()
+
+
+def _put_in_place(settings: StorageSettings, new: Path, clock: Clock) -> Path | None:
+    path, storage_dir = settings.ledger_path, settings.storage_dir
+    present = [path.with_name(path.name + part) for part in _BESIDE if path.with_name(path.name + part).exists()]
+    projections = [storage_dir / name for name in _PROJECTIONS if (storage_dir / name).exists()]
+    aside: Path | None = None
+    if path.exists():
+        shutil.copymode(path, new)
+    if present or projections:
+        aside = storage_dir / f"before-restore-{clock.now():%Y%m%dT%H%M%S.%fZ}"
+        aside.mkdir()
+        # It holds what people said, so an erasure must know of it.
+        head = _head_if_any(path)
+        remember_backup(
+            storage_dir, Backup(path=str(aside.resolve()), made_at=clock.now(), position=head.position, hash=head.hash)
+        )
+        for part in present:
+            _keep(part, aside / part.name)
+        fsync_path(aside)
+        fsync_path(storage_dir)
+    if (vectors := storage_dir / _VECTOR_CACHE).exists():
+        with closing(VectorCache(vectors, half=True)) as cache:
+            cache.forget_positions()
+    for folder in projections:
+        assert aside is not None
+        folder.rename(aside / folder.name)
+    for ending in _BESIDE[1:]:  # SQLite would take what lies beside the new ledger for its own
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+    replace_durably(new, path)
+    return aside
+
+
+def _keep(part: Path, under: Path) -> None:
+    """Give a file a second name; where the file system has no such thing, copy it."""
+    try:
+        os.link(part, under)
+    except OSError:
+        shutil.copy2(part, under)
+        fsync_path(under)
+
+
+def _head_if_any(path: Path) -> LedgerHead:
+    try:
+        return head_of(path)
+    except (LedgerSchemaError, LedgerReadFailed):
+        return GENESIS_HEAD
+
+
+def _erasures(path: Path) -> set[str]:
+    """Return the events by which people were erased from a ledger; none where there is no ledger that can be read."""
+    if not path.exists():
+        return set()
+    engine = open_engine(path, writer=False)
+    try:
+        return LedgerReader(engine).erasure_ids()
+    except LedgerReadFailed:
+        return set()
+    finally:
+        engine.dispose()
+
+
+def _remove(new: Path) -> None:
+    for part in _BESIDE:
+        new.with_name(new.name + part).unlink(missing_ok=True)
+    new.with_suffix(".lock").unlink(missing_ok=True)

@@ -1,0 +1,113 @@
+"""Embeds the texts of memories through the cache, and gets on with texts that the model refuses.
+
+A text that the endpoint refuses (too long, usually) is halved until it is taken: a memory found by its beginning is
+better than one that is never found. What is refused even then is marked in the cache and left out of the index.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from domain.errors import EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailable
+from projections.embedding.cache import Cached, VectorCache, text_hash
+from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace, Vectors
+from projections.embedding.model_router import SpaceClient
+
+log = logging.getLogger(__name__)
+
+_SHORTEST_CHARS = 16
+_CONTROL_TEXT = "hello"
+
+
+class Embedder:
+    """Texts of one space to vectors.
+
+    ``batch`` bounds the texts of one request, ``timeout_s`` its time, ``concurrency`` the requests under way at once.
+    """
+
+    def __init__(
+        self,
+        client: EmbeddingClient | SpaceClient,
+        cache: VectorCache,
+        space: EmbeddingSpace,
+        *,
+        batch: int,
+        timeout_s: float,
+        concurrency: int = 1,
+    ) -> None:
+        self.space = space
+        self.space_id = cache.space_id(space)
+        self._client = client
+        self._cache = cache
+        self._batch = batch
+        self._timeout_s = timeout_s
+        self.concurrency = concurrency
+        self._under_way = asyncio.Semaphore(concurrency)
+
+    async def embed_missing(self, texts: Sequence[str]) -> int:
+        """Embed what the cache does not know yet; return how many texts that were.
+
+        Raises :class:`EmbeddingUnavailable` or :class:`EmbeddingMisfit`; what was embedded before that is kept.
+        """
+        known = self._cache.get(self.space_id, [text_hash(text) for text in texts])
+        missing = [text for text in dict.fromkeys(texts) if text_hash(text) not in known]
+        for start in range(0, len(missing), self._batch):
+            await self.embed(missing[start : start + self._batch])
+        return len(missing)
+
+    async def embed(self, texts: Sequence[str]) -> None:
+        """Embed texts in one request, as long as none of them is refused, and keep the vectors; raises as above."""
+        try:
+            vectors = await self.request([self.space.passage_prefix + text for text in texts])
+        except EmbeddingRejected:
+            if len(texts) > 1:
+                half = len(texts) // 2
+                await self.embed(texts[:half])
+                await self.embed(texts[half:])
+                return
+            vector = await self._shortened(texts[0])
+            if vector is None:
+                await self._check_endpoint()
+                log.warning(
+                    "the embedding endpoint refuses a memory of %d characters; it is left out of the index",
+                    len(texts[0]),
+                )
+            self._cache.put(self.space_id, {text_hash(texts[0]): vector})
+            return
+        await asyncio.to_thread(self.keep, texts, vectors)
+
+    def keep(self, texts: Sequence[str], vectors: Vectors) -> None:
+        """Put vectors of shape (len(texts), dimensions) into the cache."""
+        self._cache.put(self.space_id, {text_hash(text): row for text, row in zip(texts, vectors, strict=True)})
+
+    async def request(self, prefixed: Sequence[str]) -> Vectors:
+        """Embed texts that carry their prefixes; raise :class:`EmbeddingMisfit` for vectors of another length."""
+        async with self._under_way:
+            vectors = await self._client.embed(prefixed, timeout_s=self._timeout_s)
+        if vectors.shape[1] != self.space.dimensions:
+            raise EmbeddingMisfit(
+                f"{self.space.model} now gives vectors of {vectors.shape[1]} numbers, the index holds "
+                f"{self.space.dimensions}: run `python -m projections.rebuild`"
+            )
+        return vectors
+
+    async def _check_endpoint(self) -> None:
+        """Raise :class:`EmbeddingUnavailable` if the endpoint refuses everything: no text is to blame for that."""
+        try:
+            await self.request([self.space.passage_prefix + _CONTROL_TEXT])
+        except EmbeddingRejected as error:
+            raise EmbeddingUnavailable(f"the embedding endpoint refuses even a single word: {error}") from None
+
+    async def _shortened(self, text: str) -> Cached:
+        length = len(text) // 2
+        while length >= _SHORTEST_CHARS:
+            try:
+                row: Cached = (await self.request([self.space.passage_prefix + text[:length]]))[0]
+            except EmbeddingRejected:
+                length //= 2
+            else:
+                log.warning("a memory of %d characters is embedded by its first %d", len(text), length)
+                return row
+        return None

@@ -1,0 +1,278 @@
+"""Who embeds for a space: the endpoint that is configured for it, or the one that served it when it was activated.
+
+A service may be told to use another model than the one memory is indexed with, and a rebuild may activate a model that
+a running service was never told of. In both cases a question must be embedded with the model of the index it searches.
+So an activation carries the address of its endpoint and the prefix of its questions, and each space has a client of
+its own. Where the address is unknown or does not answer, the configured endpoint is asked under the old model's name,
+since many servers serve several models.
+
+Some servers ignore the name and answer with whatever they have loaded, perhaps in vectors of the same length. So with
+each request for another model than the configured one goes a text whose vector is known: the same model gives the same
+direction. The configured model is looked at once, at the start of a service, and watched like the others from then on
+if it was not the one that memory was indexed with.
+
+An address comes from the ledger, where an operator's rebuild has put it; the key that goes there is OPENAI_API_KEY.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from domain.errors import (
+    EmbeddingError,
+    EmbeddingMisfit,
+    EmbeddingModelMismatch,
+    EmbeddingRejected,
+    EmbeddingUnavailable,
+)
+from domain.events import EmbeddingModelActivated
+from domain.ledger import Ledger
+from projections.embedding.cache import VectorCache, text_hash
+from projections.embedding.endpoint import (
+    EmbeddingClient,
+    EmbeddingEndpoint,
+    EmbeddingSpace,
+    Vectors,
+    embed_beginning,
+    shown_space,
+)
+from projections.settings import ProjectionSettings, family_prefixes
+
+log = logging.getLogger(__name__)
+
+REBUILD_COMMAND = "python -m projections.rebuild"
+PROBE_TEXT = "dimension"
+"""Embedded whenever a model is activated, to learn the length of its vectors, and kept to know the model again by."""
+_SAME_COSINE = 0.99
+"""Two runs of one model differ by less, even at half precision and in batches; two models differ by far more."""
+_TEXTS_TRIED = 256
+
+Reference = tuple[str, Vectors]
+T = TypeVar("T")
+
+
+class SpaceClient:
+    """Embeds texts of one space at the first of its endpoints that is found to give vectors of it.
+
+    ``watched`` endpoints are given a known text along with each request, and must give it the vector it is known by.
+    Where no vector is left to compare with, only the ``named`` ones are believed. ``wanted`` names the configured
+    model where that is another.
+    """
+
+    def __init__(
+        self,
+        space: EmbeddingSpace,
+        query_prefix: str,
+        clients: Sequence[EmbeddingClient],
+        reference: Callable[[EmbeddingSpace], Reference | None],
+        *,
+        watched: bool,
+        named: Sequence[EmbeddingClient],
+        wanted: str | None,
+    ) -> None:
+        self.space = space
+        self.query_prefix = query_prefix
+        self._clients = list(clients)
+        self._watched = watched
+        self._named = named
+        self._find_reference = reference
+        self._reference: Reference | None = None
+        self._wanted = wanted
+        self.trouble: str | None = None
+        """Why the last call failed, None when it did not."""
+
+    async def embed(self, texts: Sequence[str], *, timeout_s: float) -> Vectors:
+        """Embed texts that carry their prefixes: float32 of shape (len(texts), dimensions), rows of length 1.
+
+        Raises :class:`EmbeddingRejected` for what the model refuses. Where no endpoint gives vectors of this space, the
+        configured one's trouble is raised as it is, and that of another model as :class:`EmbeddingModelMismatch`.
+        """
+
+        async def embedded(client: EmbeddingClient, each_s: float) -> Vectors:
+            if self._watched:
+                return await self._embed_watched(client, texts, each_s)
+            vectors = await client.embed(texts, timeout_s=each_s)
+            self._check_length(vectors)
+            return vectors
+
+        return await self._first(embedded, timeout_s)
+
+    async def embed_query(self, query: str, *, timeout_s: float) -> Vectors:
+        """Embed a question, or as much of its beginning as the model takes: float32 of shape (1, dimensions)."""
+        return await embed_beginning(self.embed, self.query_prefix + query, timeout_s)
+
+    async def check(self, *, timeout_s: float) -> None:
+        """Look at what the endpoint gives before a question meets it; raises as :meth:`embed` does.
+
+        One that gives the vectors of another model is watched from here on.
+        """
+
+        async def looked(client: EmbeddingClient, each_s: float) -> None:
+            try:
+                await self._embed_watched(client, [], each_s)
+            except EmbeddingRejected as error:
+                raise EmbeddingUnavailable(f"the embedding endpoint refuses even a known text: {error}") from None
+            except EmbeddingMisfit:
+                self._watched = True
+                raise
+
+        await self._first(looked, timeout_s)
+
+    async def _first(self, work: Callable[[EmbeddingClient, float], Awaitable[T]], timeout_s: float) -> T:
+        """Return what the first endpoint gives for which ``work`` succeeds; it is asked first from then on."""
+        troubles: list[EmbeddingError] = []
+        for client in tuple(self._clients):
+            try:
+                # They share the time, so that a silent endpoint does not make a turn wait twice.
+                done = await work(client, timeout_s / len(self._clients))
+            except EmbeddingRejected:
+                raise
+            except (EmbeddingUnavailable, EmbeddingMisfit) as error:
+                troubles.append(error)
+            else:
+                self.trouble = None
+                self._clients.sort(key=lambda other: other is not client)
+                return done
+        raise self._failed(troubles)
+
+    async def _embed_watched(self, client: EmbeddingClient, texts: Sequence[str], timeout_s: float) -> Vectors:
+        """Embed texts together with a known one; raise :class:`EmbeddingMisfit` unless that gets its known vector."""
+        if self._reference is None:
+            self._reference = await asyncio.to_thread(self._find_reference, self.space)
+        text, known = self._reference or (PROBE_TEXT, None)
+        if known is None and client not in self._named:
+            raise EmbeddingMisfit(
+                f"no vector is left by which to tell whether {client.endpoint.named} serves {self.space.model!r}"
+            )
+        vectors = await client.embed([self.space.passage_prefix + text, *texts], timeout_s=timeout_s)
+        self._check_length(vectors)
+        if known is not None and not same_direction(vectors[0], known):
+            raise EmbeddingMisfit(
+                f"{client.endpoint.named} answers to {self.space.model!r} with other vectors than memory was indexed "
+                "with, so it serves another model: point it at the model's own endpoint, or give the new model a name "
+                f"of its own and run `{REBUILD_COMMAND}`"
+            )
+        return vectors[1:]
+
+    def _check_length(self, vectors: Vectors) -> None:
+        if vectors.shape[1] != self.space.dimensions:
+            raise EmbeddingMisfit(
+                f"{self.space.model} now gives vectors of {vectors.shape[1]} numbers, memory is indexed with "
+                f"{self.space.dimensions}: run `{REBUILD_COMMAND}`"
+            )
+
+    def _failed(self, troubles: Sequence[EmbeddingError]) -> EmbeddingError | EmbeddingModelMismatch:
+        self.trouble = "; ".join(dict.fromkeys(map(str, troubles)))
+        if self._wanted is None:
+            return troubles[0]
+        return EmbeddingModelMismatch(
+            f"memory is indexed with {shown_space(self.space)}, which no endpoint gives now ({self.trouble}), and the "
+            f"service is configured for {self._wanted}: run `{REBUILD_COMMAND}`"
+        )
+
+
+class ModelRouter:
+    """The clients of all spaces that a process meets. To be used from one event loop and its threads."""
+
+    def __init__(
+        self, ledger: Ledger, configured: EmbeddingClient, cache: VectorCache, settings: ProjectionSettings
+    ) -> None:
+        self._ledger = ledger
+        self._configured = configured
+        self._cache = cache
+        self._settings = settings
+        self._of: dict[tuple[EmbeddingSpace, str | None, str | None], SpaceClient] = {}
+        self._newest: dict[EmbeddingSpace, SpaceClient] = {}
+        self._opened: list[EmbeddingClient] = []
+
+    async def close(self) -> None:
+        """Close what was opened here; the configured client is its owner's."""
+        for client in self._opened:
+            await client.close()
+
+    def wanted(self) -> str:
+        """Name the configured model; its dimensions are not known before it has answered, unless they were set."""
+        return shown_space(self._configured.space(self._settings.embedding_dims))
+
+    def is_configured(self, space: EmbeddingSpace) -> bool:
+        """Tell whether a space is the one that the settings ask for."""
+        return space == self._configured.space(self._settings.embedding_dims or space.dimensions)
+
+    def of(self, active: EmbeddingModelActivated) -> SpaceClient:
+        """Return the client of an activated model; the same one for the same activation."""
+        space = space_of(active)
+        key = (space, active.base_url, active.query_prefix)
+        client = self._of.get(key)
+        if client is None:
+            client = self._of.setdefault(key, self._made(active, space))
+        self._newest[space] = client
+        return client
+
+    def of_space(self, space: EmbeddingSpace) -> SpaceClient:
+        """Return the client of the activation of this space that was met last."""
+        return self._newest[space]
+
+    def _made(self, active: EmbeddingModelActivated, space: EmbeddingSpace) -> SpaceClient:
+        if self.is_configured(space):
+            own = [self._configured]
+            return SpaceClient(
+                space, self._configured.query_prefix, own, self._known_vector, watched=False, named=own, wanted=None
+            )
+        query_prefix = active.query_prefix
+        if query_prefix is None:
+            same = space.model == self._configured.model
+            query_prefix = self._configured.query_prefix if same else family_prefixes(space.model)[0]
+        configured = self._settings.emb_base_url
+        # The address in the ledger is without credentials; the same one in the settings may have some.
+        named = configured if recordable_url(configured) == active.base_url else active.base_url
+        clients = []
+        for address in dict.fromkeys((named, configured)):
+            if address is not None:
+                called = "EMB_BASE_URL" if address == configured else f"the endpoint of {space.model!r}"
+                endpoint = EmbeddingEndpoint(
+                    address, space.model, query_prefix, space.passage_prefix, space.dimensions, called
+                )
+                clients.append(EmbeddingClient(self._settings, endpoint))
+        self._opened += clients
+        return SpaceClient(
+            space,
+            query_prefix,
+            clients,
+            self._known_vector,
+            watched=True,
+            named=[client for client in clients if client.base_url == named],
+            wanted=self.wanted(),
+        )
+
+    def _known_vector(self, space: EmbeddingSpace) -> Reference | None:
+        """Return a text and its vector: the probe's, or for older ledgers that of one of the first memories."""
+        space_id = self._cache.space_id(space)
+        probe = self._cache.get(space_id, [text_hash(PROBE_TEXT)]).get(text_hash(PROBE_TEXT))
+        if probe is not None:
+            return PROBE_TEXT, probe
+        changes, _ = self._ledger.reader.facet_texts(None, 0, _TEXTS_TRIED)
+        texts = {text_hash(change.text): change.text for change in changes if change.text}
+        known = self._cache.get(space_id, list(texts))
+        return next(((texts[key], vector) for key, vector in known.items() if vector is not None), None)
+
+
+def space_of(active: EmbeddingModelActivated) -> EmbeddingSpace:
+    """Return the space that an event activated."""
+    return EmbeddingSpace(active.model, active.dimensions, active.passage_prefix)
+
+
+def same_direction(one: Vectors, other: Vectors) -> bool:
+    """Tell whether two vectors of one text can be by one model."""
+    return bool(float(one @ other) >= _SAME_COSINE * float(np.linalg.norm(one) * np.linalg.norm(other)))
+
+
+def recordable_url(url: str) -> str:
+    """Return an address without credentials: neither user nor password nor query go into the ledger."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

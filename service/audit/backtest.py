@@ -1,0 +1,256 @@
+"""A backtest: a user's past questions through other settings, and what that would have changed.
+
+Memory is carried forward through the ledger once, question after question in the order in which they were searched;
+the decisions about them are asked for a few at a time beside it. Nothing is written to the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from domain.agreement import Comparison, compare
+from domain.audit_reader import AuditReader
+from domain.errors import EmbeddingRejected, OpmError, UpstreamError
+from domain.identity import file_name
+from domain.prompts import load_prompts
+from domain.retrieval import Candidate
+from projections.search.as_of import SearchAsOf
+from projections.search.dense_as_of import DenseAsOf
+from service.audit.backtest_results import ResultsFile, backtests_dir
+from service.audit.recall import opened_cache, opened_client
+from service.audit.recorded_question import RecordedQuestion, recorded_questions
+from service.audit.replay import Replayed, Replayer, Spent, Variant
+from service.chat_client import ChatClient
+from service.reranker import Reranker
+from service.settings import ServiceSettings
+from service.turn import context_tokens
+
+log = logging.getLogger(__name__)
+
+_PROBE = "dimension"
+_PROBE_TIMEOUT_S = 30.0
+_FAILURES_IN_A_ROW_MAX = 3
+_KEY_CHARS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """The questions a backtest is about: of one user, in (``after``, ``until``] of the ledger, the first ``limit``."""
+
+    user_id: str
+    after: int
+    until: int
+    limit: int | None = None
+
+
+@dataclass
+class Backtest:
+    """What came of it. ``results`` and ``comparisons`` are in the order of the ledger.
+
+    ``left_out`` counts the questions that cannot be replayed by reason, ``unanswered`` are those for which the chat
+    model gave no decision this time, ``resumed`` were already in the results file.
+    """
+
+    period: Period
+    variant: Variant
+    embedding_model: str
+    path: Path
+    results: list[Replayed] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    unanswered: list[str] = field(default_factory=list)
+    trouble: str | None = None
+    resumed: int = 0
+    embedded: int = 0
+    questions_embedded: int = 0
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        return [compare(result.then, result.now) for result in self.results]
+
+    @property
+    def complete(self) -> bool:
+        return self.trouble is None and not self.unanswered
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """All questions together; agreements are means over the questions, None where there are none."""
+
+    questions: int
+    exact: int
+    agreement: float | None
+    agreement_replayed: float | None
+    came_in: Counter[str]
+    went_out: Counter[str]
+    fallbacks: int
+    taken_over: int
+    spent_then: Spent
+    spent: Spent
+
+
+def totals(backtest: Backtest) -> Totals:
+    """Add up the results of a backtest."""
+    compared = backtest.comparisons
+
+    def mean(values: Sequence[float]) -> float | None:
+        return round(sum(values) / len(values), 6) if values else None
+
+    return Totals(
+        questions=len(compared),
+        exact=sum(item.exact for item in compared),
+        agreement=mean([item.agreement for item in compared]),
+        agreement_replayed=mean([item.agreement_replayed for item in compared]),
+        came_in=Counter(memory_id for item in compared for memory_id in item.came_in),
+        went_out=Counter(memory_id for item in compared for memory_id in item.went_out),
+        fallbacks=sum(len(result.fallback) for result in backtest.results),
+        taken_over=sum(len(result.taken_over) for result in backtest.results),
+        spent_then=sum((result.spent_then for result in backtest.results), Spent()),
+        spent=sum((result.spent for result in backtest.results), Spent()),
+    )
+
+
+async def run_backtest(
+    reader: AuditReader,
+    settings: ServiceSettings,
+    period: Period,
+    variant: Variant,
+    *,
+    name: str | None = None,
+    fresh: bool = False,
+    concurrency: int = 4,
+    on_progress: Callable[[int], object] = lambda _done: None,
+    on_embedded: Callable[[int], object] = lambda _texts: None,
+) -> Backtest:
+    """Replay the questions of ``period`` that the results file does not have yet; return all its results.
+
+    ``settings`` already name the embedding model to search with. ``on_progress`` is told how many more are done,
+    ``on_embedded`` how many more texts of memories had to be embedded. What goes wrong with an endpoint on the way ends
+    the run early and is told in ``trouble``: the next one goes on from there. Raises an :class:`EmbeddingError` when
+    the embedding endpoint does not even answer once.
+    """
+    async with AsyncExitStack() as opened:
+        cache = await opened.enter_async_context(opened_cache(settings))
+        embeddings = await opened.enter_async_context(opened_client(settings))
+        chat = ChatClient(settings)
+        opened.push_async_callback(chat.close)
+        gate_chat = ChatClient(settings.model_copy(update={"llm_model": variant.gate_model or settings.llm_model}))
+        opened.push_async_callback(gate_chat.close)
+        reranker = None
+        if settings.rerank_base_url is not None and settings.rerank_model is not None:
+            reranker = Reranker(settings)
+            opened.push_async_callback(reranker.close)
+        probe = await embeddings.embed([embeddings.query_prefix + _PROBE], timeout_s=_PROBE_TIMEOUT_S)
+        space = embeddings.space(probe.shape[1])
+        vectors = DenseAsOf(
+            reader,
+            embeddings,
+            cache,
+            space,
+            period.user_id,
+            batch=settings.emb_batch,
+            on_embedded=on_embedded,
+        )
+        memory = opened.enter_context(closing(SearchAsOf(reader, period.user_id, vectors)))
+        replayer = Replayer(
+            reader,
+            memory,
+            chat,
+            gate_chat,
+            reranker,
+            load_prompts(settings.prompts_dir),
+            settings,
+            variant,
+            context_tokens=await _context_tokens(gate_chat, settings),
+        )
+        path = _path(settings, period.user_id, name or replayer.key[:_KEY_CHARS])
+        if fresh:
+            path.unlink(missing_ok=True)
+        backtest = Backtest(period, variant, space.model, path)
+        with ResultsFile(path, replayer.key) as file:
+            await _replay_all(reader, replayer, file, backtest, concurrency, on_progress)
+        backtest.embedded = vectors.embedded
+    return backtest
+
+
+async def _replay_all(
+    reader: AuditReader,
+    replayer: Replayer,
+    file: ResultsFile,
+    backtest: Backtest,
+    concurrency: int,
+    on_progress: Callable[[int], object],
+) -> None:
+    questions = await asyncio.to_thread(_questions, reader, backtest)
+    wanted = [question for question in questions if question.question_id not in file.known]
+    backtest.resumed = len(questions) - len(wanted)
+    on_progress(backtest.resumed + backtest.left_out.total())
+    places = asyncio.Semaphore(concurrency)
+    failures = 0
+
+    async def decide(question: RecordedQuestion, candidates: list[Candidate]) -> None:
+        nonlocal failures
+        try:
+            file.add(await replayer.decide(question, candidates))
+            failures = 0
+        except UpstreamError as error:
+            failures += 1
+            backtest.unanswered.append(question.question_id)
+            backtest.trouble = str(error) if failures >= _FAILURES_IN_A_ROW_MAX else backtest.trouble
+        finally:
+            places.release()
+        on_progress(1)
+
+    async with asyncio.TaskGroup() as deciding:
+        for question in wanted:
+            await places.acquire()
+            if backtest.trouble is not None:
+                break
+            try:
+                candidates = await replayer.candidates(question)
+            except EmbeddingRejected:
+                backtest.left_out["its question cannot be embedded"] += 1
+                places.release()
+                on_progress(1)
+                continue
+            except OpmError as error:
+                backtest.trouble = str(error)
+                break
+            backtest.questions_embedded += replayer.embeds(question)
+            deciding.create_task(decide(question, candidates))
+    known = {question.question_id for question in questions}
+    backtest.results = sorted(
+        (result for key, result in file.known.items() if key in known), key=lambda result: result.position
+    )
+
+
+def _questions(reader: AuditReader, backtest: Backtest) -> list[RecordedQuestion]:
+    """Return what is to be replayed, in the order in which memory was searched; count what cannot be."""
+    period = backtest.period
+    found: list[RecordedQuestion] = []
+    for item in recorded_questions(reader, period.user_id, after=period.after, until=period.until, limit=period.limit):
+        if isinstance(item, str):
+            backtest.left_out[item] += 1
+        else:
+            found.append(item)
+    # Of two turns at a time the one recorded later may have been searched earlier.
+    return sorted(found, key=lambda question: (question.position, question.event.position))
+
+
+async def _context_tokens(chat: ChatClient, settings: ServiceSettings) -> int:
+    """Return what the chat model takes, as a turn would know it."""
+    known: int | None = None
+    try:
+        known = await chat.max_model_len()
+    except UpstreamError as error:
+        log.info("the chat endpoint does not list its models (%s)", error.code)
+    return context_tokens(known, settings)
+
+
+def _path(settings: ServiceSettings, user_id: str, name: str) -> Path:
+    return backtests_dir(settings.users_dir, user_id) / f"{file_name(name)}.jsonl"

@@ -1,0 +1,283 @@
+"""The story of one answer, told from its events: what was proposed, decided, shown and said, and what it took.
+
+A :class:`AnswerTrace` holds values only; how it is printed is the command line's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from domain.audit_reader import AuditReader, Change, turn_of
+from domain.errors import InvalidInput
+from domain.events import (
+    CandidateFound,
+    Erased,
+    Event,
+    GateDecided,
+    JsonObject,
+    Payload,
+    RerankDecided,
+    RetrievalRecorded,
+    SummaryRecorded,
+    TurnFailed,
+    TurnRecorded,
+    Verdict,
+)
+from domain.memory import Memory
+from domain.prompt_reconstruction import ReconstructedPrompt, memories_as_shown, memories_named, reconstructed_prompt
+
+P = TypeVar("P", bound=Payload)
+
+Fate = Literal["replayed", "summary", "neighbour", "no_room", "over_limit", "dropped", "excluded", "kept", "undecided"]
+"""What became of a candidate. ``kept`` and ``undecided`` are left to turns that ended before the prompt was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateTrace:
+    """One candidate on its way. ``place`` is its place in the rerank's order, from 1."""
+
+    found: CandidateFound
+    memory: Memory | None
+    verdict: Verdict | None
+    place: int | None
+    rerank_score: float | None
+    fate: Fate
+    since: Change | None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTrace:
+    """All that the ledger holds of one answer. What an erasure blanked, or what never came to be, is None or empty.
+
+    ``summary`` is the first that a model wrote of it afterwards (it belongs to the answer by its correlation id).
+    ``memories`` are all that the answer has to do with, by id, with the texts they were shown with.
+    """
+
+    events: tuple[Event, ...]
+    turn: TurnRecorded | None
+    failed: TurnFailed | None
+    summary: SummaryRecorded | None
+    retrieval: RetrievalRecorded | None
+    gate: GateDecided | None
+    rerank: RerankDecided | None
+    window: tuple[Memory, ...]
+    candidates: tuple[CandidateTrace, ...]
+    memories: Mapping[str, Memory]
+    changes: Mapping[str, Change]
+    prompt: ReconstructedPrompt | None
+
+    @property
+    def ending(self) -> Event:
+        """The event with which the turn ended; of an erased answer the last that is left."""
+        return turn_of(self.events) or self.events[-1]
+
+    @property
+    def erased(self) -> bool:
+        return self.turn is None and self.failed is None
+
+    def as_json(self) -> JsonObject:
+        """Return the whole story as JSON values."""
+        ending = self.ending
+        said = self.turn or self.failed
+        return {
+            "correlation_id": ending.correlation_id,
+            "memory_id": ending.event_id if self.turn is not None else None,
+            "user_id": ending.user_id,
+            "conversation_id": ending.conversation_id,
+            "state": "erased" if self.erased else "answered" if self.turn is not None else "failed",
+            "events": [
+                {
+                    "position": event.position,
+                    "event_id": event.event_id,
+                    "type": type_of(event),
+                    "recorded_at": event.recorded_at.isoformat(),
+                }
+                for event in self.events
+            ],
+            "turn": said.model_dump(mode="json") if said is not None else None,
+            "summary": _dumped(self.summary),
+            "window": [memory_json(memory) for memory in self.window],
+            "retrieval": _dumped(self.retrieval, without={"candidates"}),
+            "candidates": [
+                {
+                    **candidate.found.model_dump(mode="json"),
+                    "verdict": _dumped(candidate.verdict),
+                    "rerank_place": candidate.place,
+                    "rerank_score": candidate.rerank_score,
+                    "fate": candidate.fate,
+                    "shown": memory_json(candidate.memory) if candidate.memory is not None else None,
+                    "since": change_json(candidate.since),
+                }
+                for candidate in self.candidates
+            ],
+            "gate": _dumped(self.gate, without={"verdicts"}),
+            "rerank": _dumped(self.rerank),
+            "shown": {
+                memory_id: {**memory_json(memory), "since": change_json(self.changes.get(memory_id))}
+                for memory_id, memory in self.memories.items()
+                if self.turn is not None
+                and memory_id in {*self.turn.replayed, *self.turn.summarised, *self.turn.neighbours}
+            },
+            "prompt": {"proof": self.prompt.proof, "note": self.prompt.note, "messages": self.prompt.messages}
+            if self.prompt is not None
+            else None,
+        }
+
+
+def type_of(event: Event) -> str:
+    """Return an event's type, also where its payload was blanked."""
+    return event.payload.event_type if isinstance(event.payload, Erased) else event.payload.type
+
+
+def find_answer(reader: AuditReader, given: str) -> list[Event]:
+    """Return the events of the answer that a completion's id or the id of any of its events names.
+
+    Raises :class:`InvalidInput` for an id of no answer.
+    """
+    events = reader.events_of_answer(given)
+    if events:
+        return events
+    named = reader.events_named([given]).get(given)
+    if named is None:
+        raise InvalidInput("COMPLETION_ID", given, "give the id of an answer (chatcmpl-...) or of a turn's event")
+    if named.correlation_id is not None:
+        return reader.events_of_answer(named.correlation_id)
+    if isinstance(named.payload, TurnRecorded):
+        return [named]
+    about = f", and {named.causation_id} is what it is about" if named.causation_id is not None else ""
+    raise InvalidInput("COMPLETION_ID", given, f"this is a {type_of(named)} event, not an answer{about}")
+
+
+def trace_of(reader: AuditReader, events: Sequence[Event]) -> AnswerTrace:
+    """Tell the story of one answer's events, which are at least one."""
+    turn, failed = _only(TurnRecorded, events), _only(TurnFailed, events)
+    retrieval, gate, rerank = (
+        _only(RetrievalRecorded, events),
+        _only(GateDecided, events),
+        _only(RerankDecided, events),
+    )
+    memories = _memories(reader, events, turn, retrieval)
+    ended = turn_of(events) or events[-1]
+    changes = reader.changes_since(ended.user_id, memories, ended.position)
+    window_ids = turn.window if turn is not None else retrieval.window if retrieval is not None else ()
+    prompt = None
+    if turn is not None:
+        system = reader.prompt_text("CHAT_SYSTEM", turn.prompt.system_version) if turn.prompt is not None else None
+        prompt = reconstructed_prompt(turn, system, memories)
+    return AnswerTrace(
+        events=tuple(events),
+        turn=turn,
+        failed=failed,
+        summary=_only(SummaryRecorded, events),
+        retrieval=retrieval,
+        gate=gate,
+        rerank=rerank,
+        window=tuple(memories[memory_id] for memory_id in window_ids if memory_id in memories),
+        candidates=tuple(
+            _candidate_story(found, turn, gate, rerank, memories, changes)
+            for found in (retrieval.candidates if retrieval is not None else ())
+        ),
+        memories=memories,
+        changes=changes,
+        prompt=prompt,
+    )
+
+
+def _memories(
+    reader: AuditReader, events: Sequence[Event], turn: TurnRecorded | None, retrieval: RetrievalRecorded | None
+) -> dict[str, Memory]:
+    """Return the memories of an answer as they were shown."""
+    user_id = events[0].user_id
+    ids = memories_named(turn, retrieval)
+    turns = {key: event for key, event in reader.events_named(ids).items() if event.user_id == user_id}
+    candidates = retrieval.candidates if retrieval is not None else ()
+    positions = {found.summary_position for found in candidates if found.summary_position is not None}
+    said = {at: event for at, event in reader.events_at(positions).items() if event.user_id == user_id}
+    shown = memories_as_shown(candidates, turns, said)
+    if turn is not None and turn.prompt is not None and turn.prompt.messages_hash is None:
+        # Schema 1 did not say which summary was shown: the newest before the turn was recorded, most likely.
+        then = reader.memories(user_id, [event.position for event in turns.values()], as_of=events[0].position - 1)
+        shown |= {memory.memory_id: memory for memory in then.values()}
+    return shown
+
+
+def _candidate_story(
+    found: CandidateFound,
+    turn: TurnRecorded | None,
+    gate: GateDecided | None,
+    rerank: RerankDecided | None,
+    memories: Mapping[str, Memory],
+    changes: Mapping[str, Change],
+) -> CandidateTrace:
+    memory_id = found.memory_id
+    verdict = None
+    if gate is not None and found.excluded is None:
+        verdict = next((verdict for verdict in gate.verdicts if verdict.memory_id == memory_id), None)
+    place = score = None
+    if rerank is not None and memory_id in rerank.order:
+        at = rerank.order.index(memory_id)
+        place = at + 1
+        score = rerank.scores[at] if at < len(rerank.scores) else None
+    return CandidateTrace(
+        found=found,
+        memory=memories.get(memory_id),
+        verdict=verdict,
+        place=place,
+        rerank_score=score,
+        fate=_fate(found, verdict, turn),
+        since=changes.get(memory_id),
+    )
+
+
+def _fate(found: CandidateFound, verdict: Verdict | None, turn: TurnRecorded | None) -> Fate:
+    if found.excluded is not None:
+        return "excluded"
+    if verdict is None:
+        return "undecided"
+    if not verdict.keep:
+        return "over_limit" if verdict.over_limit else "dropped"
+    if turn is None:
+        return "kept"
+    if found.memory_id in turn.replayed:
+        return "replayed"
+    if found.memory_id in turn.summarised:
+        return "summary"
+    if found.memory_id in turn.neighbours:
+        return "neighbour"
+    left_out = turn.prompt.left_out if turn.prompt is not None else ()
+    return "no_room" if any(item.memory_id == found.memory_id for item in left_out) else "kept"
+
+
+def _only(kind: type[P], events: Sequence[Event]) -> P | None:
+    return next((event.payload for event in events if isinstance(event.payload, kind)), None)
+
+
+def _dumped(value: Payload | Verdict | None, without: set[str] | None = None) -> JsonObject | None:
+    return value.model_dump(mode="json", exclude=without) if value is not None else None
+
+
+def memory_json(memory: Memory) -> JsonObject:
+    return {
+        "memory_id": memory.memory_id,
+        "position": memory.position,
+        "conversation_id": memory.conversation_id,
+        "turn_id": memory.turn_id,
+        "ts": memory.ts.isoformat(),
+        "user": memory.user,
+        "assistant": memory.assistant,
+        "summary": memory.summary,
+        "summary_position": memory.summary_position,
+    }
+
+
+def change_json(change: Change | None) -> JsonObject | None:
+    if change is None:
+        return None
+    return {
+        "what": change.what,
+        "position": change.position,
+        "recorded_at": change.recorded_at.isoformat(),
+        "summary": change.summary,
+    }

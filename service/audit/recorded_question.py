@@ -1,0 +1,83 @@
+"""A question of the past, with everything that was decided about it: what a replay starts from and is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from domain.agreement import Choice
+from domain.audit_reader import AuditReader
+from domain.events import Event, GateDecided, RerankDecided, RetrievalRecorded, TurnRecorded, Usage
+from domain.memory import Memory
+from domain.prompt_reconstruction import memory_from
+from service.knobs import Knobs
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedQuestion:
+    """An answered question. ``position`` is how far memory had been read when it was searched for it."""
+
+    event: Event
+    turn: TurnRecorded
+    retrieval: RetrievalRecorded
+    gate: GateDecided
+    rerank: RerankDecided
+    window: tuple[Memory, ...]
+    knobs: Knobs
+
+    @property
+    def question_id(self) -> str:
+        return self.event.event_id
+
+    @property
+    def position(self) -> int:
+        read_to = self.retrieval.index_position
+        return read_to if read_to is not None else self.event.position - 1
+
+    @property
+    def kept(self) -> list[str]:
+        return [verdict.memory_id for verdict in self.gate.verdicts if verdict.keep]
+
+    @property
+    def choice(self) -> Choice:
+        """What was chosen, before the prompt's budget: the room of a prompt is no matter of taste."""
+        replayed = set(self.rerank.replayed)
+        return Choice(
+            candidates=tuple(verdict.memory_id for verdict in self.gate.verdicts),
+            replayed=self.rerank.replayed,
+            summaries=tuple(memory_id for memory_id in self.rerank.order if memory_id not in replayed),
+        )
+
+    @property
+    def usages(self) -> list[Usage | None]:
+        """What each call of the chat model for these decisions cost, None where its endpoint did not say."""
+        asked = [decision for decision in (self.gate, self.rerank) if decision.model is not None]
+        return [decision.usage for decision in asked]
+
+
+def recorded_questions(
+    reader: AuditReader, user_id: str, *, after: int, until: int, limit: int | None
+) -> Iterator[RecordedQuestion | str]:
+    """Yield a user's questions in (``after``, ``until``], and for one that cannot be replayed the reason."""
+    for event in reader.retrievals(user_id, after, until, limit):
+        retrieval = event.payload
+        assert isinstance(retrieval, RetrievalRecorded)
+        decided = reader.events_of_answer(event.correlation_id) if event.correlation_id is not None else []
+        found = {type(item.payload): item.payload for item in decided}
+        turn, gate, rerank = found.get(TurnRecorded), found.get(GateDecided), found.get(RerankDecided)
+        if not (isinstance(turn, TurnRecorded) and isinstance(gate, GateDecided) and isinstance(rerank, RerankDecided)):
+            yield "not answered"
+        elif retrieval.outcome != "ok":
+            yield "memory was not asked" if retrieval.outcome == "skipped" else "memory was degraded"
+        else:
+            window = reader.events_named(retrieval.window)
+            memories = [memory_from(window[key]) for key in retrieval.window if key in window]
+            yield RecordedQuestion(
+                event=event,
+                turn=turn,
+                retrieval=retrieval,
+                gate=gate,
+                rerank=rerank,
+                window=tuple(memory for memory in memories if memory is not None),
+                knobs=Knobs.model_validate(retrieval.knobs),
+            )

@@ -1,0 +1,139 @@
+"""Everything a running service consists of, wired in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from domain.errors import EmbeddingError, IndexUnavailable, OpmError, UpstreamError
+from domain.events import NewEvent, PromptsActivated
+from domain.identity import SYSTEM_STREAM
+from domain.ledger import Ledger
+from domain.prompts import Prompts, load_prompts
+from migrations.runner import migrate
+from projections.dense.memory_index import MemoryIndex
+from projections.dense.projection import VectorProjection
+from projections.embedding.cache import VectorCache
+from projections.embedding.endpoint import EmbeddingClient
+from projections.erasure import finish_erasures
+from projections.follower import Follower
+from projections.lexical.index_files import LexicalFiles
+from projections.lexical.projection import LexicalProjection
+from projections.mirror.mirror import Mirror
+from projections.search.memory_search import MemorySearch
+from service.background import follow_alone
+from service.chat_client import ChatClient
+from service.reranker import Reranker
+from service.settings import ServiceSettings
+from service.summarizer import Summarizer
+from service.turn import TurnService
+
+log = logging.getLogger(__name__)
+
+_LIMITS_RETRY_S = 30.0
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts that the HTTP floor uses."""
+
+    settings: ServiceSettings
+    ledger: Ledger
+    embeddings: EmbeddingClient
+    chat: ChatClient
+    reranker: Reranker | None
+    index: MemoryIndex
+    turns: TurnService
+    followers: dict[str, Follower]
+    started_at: int
+
+
+@asynccontextmanager
+async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
+    """Migrate the ledger, start everything, and stop it all in the opposite order.
+
+    Raises :class:`OpmError` with one clear line when the ledger cannot be opened.
+    """
+    prompts = load_prompts(settings.prompts_dir)
+    await asyncio.to_thread(migrate, settings.ledger_path)
+    ledger = await asyncio.to_thread(Ledger, settings.ledger_path)
+    try:
+        if finished := await asyncio.to_thread(finish_erasures, ledger, settings.storage_dir):
+            log.warning("%d erasures that had been interrupted are finished", finished)
+    except OpmError as error:
+        log.warning("an erasure that was interrupted could not be finished: %s", error)
+    cache = await asyncio.to_thread(VectorCache, settings.vector_cache_path, half=settings.index_storage == "fp16")
+    embeddings, chat = EmbeddingClient(settings), ChatClient(settings)
+    index = MemoryIndex(ledger, embeddings, cache, settings)
+    reranker = Reranker(settings) if settings.rerank_strategy == "endpoint" else None
+    words = LexicalFiles(ledger.reader, settings.users_dir)
+    memory = MemorySearch(ledger.reader, index, words)
+    turns = TurnService(ledger, memory, chat, prompts, settings, reranker)
+    summarizer = Summarizer(ledger, chat, prompts.summary, settings, lambda: turns.context_tokens)
+    followers = {
+        "mirror": Follower(ledger, Mirror(ledger.reader, settings.storage_dir)),
+        "vectors": Follower(ledger, VectorProjection(ledger, index, cache)),
+        "words": Follower(ledger, LexicalProjection(ledger, words)),
+        "summaries": Follower(ledger, summarizer),
+    }
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        await _activate_prompts(ledger, prompts)
+        tasks = [asyncio.create_task(follow_alone(settings.storage_dir, followers), name="background")]
+        tasks.append(asyncio.create_task(_learn_limits(turns, chat), name="limits"))
+        tasks.append(asyncio.create_task(_try_embeddings(index), name="embeddings"))
+        yield Services(settings, ledger, embeddings, chat, reranker, index, turns, followers, int(time.time()))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await summarizer.close()
+        await memory.close()
+        await index.close()
+        await turns.tokens.close()
+        if reranker is not None:
+            await reranker.close()
+        await chat.close()
+        await embeddings.close()
+        await asyncio.to_thread(words.close)
+        await asyncio.to_thread(ledger.close)
+        await asyncio.to_thread(cache.close)
+
+
+async def _activate_prompts(ledger: Ledger, prompts: Prompts) -> None:
+    """Record the prompts' texts when they are not the ones recorded last, so that their versions can be read."""
+    named = prompts.by_name()
+    payload = PromptsActivated(
+        versions={name: prompt.version for name, prompt in named.items()},
+        texts={name: prompt.text for name, prompt in named.items()},
+    )
+    if await asyncio.to_thread(ledger.reader.active_prompts) == payload:
+        return
+    event = NewEvent(ledger.clock.new_id(), payload)
+    await asyncio.wrap_future(ledger.append(SYSTEM_STREAM, lambda _head: [event]))
+
+
+async def _learn_limits(turns: TurnService, chat: ChatClient) -> None:
+    """Ask the chat endpoint how much its model takes, until it has answered once."""
+    while True:
+        try:
+            turns.max_model_len = await chat.max_model_len()
+        except UpstreamError as error:
+            log.info("the chat endpoint does not list its models yet (%s)", error.code)
+            await asyncio.sleep(_LIMITS_RETRY_S)
+        else:
+            return
+
+
+async def _try_embeddings(index: MemoryIndex) -> None:
+    """Embed a word at the start: trouble is told before a turn meets it, and the first turn finds all warm."""
+    try:
+        await index.check_endpoint()
+    except IndexUnavailable:
+        return  # what is amiss is told by the follower of the vectors
+    except EmbeddingError as error:
+        log.warning("memory is searched by words only for now: %s", error)

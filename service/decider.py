@@ -1,0 +1,262 @@
+"""The gate and the rerank: which candidates come in, and which of those are replayed.
+
+Each always decides, and returns what will record its decision: where the chat model, or a rerank endpoint, gives
+nothing that can be read, the order of the vectors stands in, and the event says so with the raw answer. The event is
+put together when it is first asked for, so that the next endpoint need not wait for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+
+from domain.decisions import (
+    Answer,
+    fitting_notes,
+    full_order,
+    gate_format,
+    gate_messages,
+    read_answer,
+    rerank_format,
+    rerank_messages,
+    staying,
+    verdicts,
+)
+from domain.errors import UpstreamError
+from domain.events import GateDecided, JsonObject, Outcome, RerankDecided, RetrievalMode, Usage
+from domain.memory import Memory
+from domain.prompts import Prompts
+from domain.rerank_scores import read_scores
+from domain.retrieval import Candidate, split
+from domain.score_gate import rule_for
+from domain.tokens import estimate_tokens
+from service.chat_client import ChatClient
+from service.reranker import Reranker
+from service.settings import ServiceSettings
+
+_TOKENS_PER_NUMBER = 6
+_TOKENS_PER_REASON = 40
+_TOKENS_BASE = 64
+_TEMPLATE_TOKENS = 48
+"""The fixed words around question and candidates, and what a chat template adds."""
+_NOT_ASKED = "not asked about: the gate's prompt had no room for it"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a decision call gave: an answer that could be read, or why there is none."""
+
+    answer: Answer | None
+    note: str | None
+    raw: str | None
+    usage: Usage | None
+    shown: int = 0
+    """How many of the candidates, from the first, it was asked about."""
+    scores: tuple[float, ...] = ()
+
+
+class Decider:
+    """Decides about candidates with the configured strategy and prompts."""
+
+    def __init__(
+        self, chat: ChatClient, prompts: Prompts, settings: ServiceSettings, reranker: Reranker | None = None
+    ) -> None:
+        """``reranker`` is needed where the settings say that an endpoint reranks."""
+        self._chat = chat
+        self._reranker = reranker
+        self._prompts = prompts
+        self._settings = settings
+
+    async def gate(
+        self,
+        question: str,
+        candidates: Sequence[Candidate],
+        keep_max: int,
+        *,
+        asked_at: datetime,
+        mode: RetrievalMode,
+        use_gate: bool,
+        context_tokens: int,
+    ) -> tuple[list[Candidate], Callable[[], GateDecided]]:
+        """Return the candidates kept, in their given order, best first, and what gives the decision as an event.
+
+        ``mode`` is how they were found, and so what their scores mean. ``context_tokens`` is what the chat model takes,
+        question and answer together.
+        """
+        strategy = self._settings.gate if use_gate else "off"
+        everything = range(1, len(candidates) + 1)
+        started = time.perf_counter()
+        asked = _Asked(None, None, None, None)
+        outcome: Outcome = "ok"
+        kept: Sequence[int] = everything
+        reasons: dict[int, str] = {}
+        rule: JsonObject | None = None
+        if not candidates:
+            outcome, asked = "skipped", _Asked(None, "no candidates", None, None)
+        elif strategy == "off":
+            outcome, asked = "skipped", _Asked(None, "the gate is off", None, None)
+        elif strategy == "score":
+            standing_out = rule_for(question, candidates, mode, self._settings.gate_score_min)
+            rule = standing_out.as_event()
+            kept = [n for n in everything if standing_out.keeps(candidates[n - 1])]
+            reasons = {n: f"{standing_out.scale} score {candidates[n - 1].score:.4f}" for n in everything}
+        else:
+            asked = await self._ask_gate(question, asked_at, candidates, context_tokens)
+            if asked.answer is None:
+                outcome = "fallback"
+            else:
+                kept = asked.answer.numbers
+                reasons = dict.fromkeys(everything[asked.shown :], _NOT_ASKED) | asked.answer.reasons
+        latency_ms = _ms_since(started)
+
+        @cache
+        def event() -> GateDecided:
+            by_model = strategy == "llm" and outcome != "skipped"
+            return GateDecided(
+                strategy=strategy,
+                outcome=outcome,
+                note=asked.note,
+                model=self._chat.model if by_model else None,
+                prompt_version=self._prompts.gate.version if by_model else None,
+                keep_max=keep_max,
+                score_rule=rule,
+                verdicts=verdicts(candidates, kept, keep_max, reasons),
+                raw_answer=asked.raw,
+                usage=asked.usage,
+                latency_ms=latency_ms,
+            )
+
+        return [candidates[n - 1] for n in staying(kept, keep_max)], event
+
+    async def rerank(
+        self,
+        question: str,
+        kept: Sequence[Candidate],
+        retrieve_k: int,
+        *,
+        asked_at: datetime,
+        use_rerank: bool,
+        context_tokens: int,
+    ) -> tuple[list[Candidate], list[Candidate], Callable[[], RerankDecided]]:
+        """Return the memories to replay and those shown as summaries, each best first, and what gives the event."""
+        started = time.perf_counter()
+        strategy = self._settings.rerank_strategy if use_rerank else "none"
+        asked = _Asked(None, None, None, None)
+        outcome: Outcome = "skipped"
+        named: Sequence[int] = ()
+        model: str | None = None
+        if strategy == "none":
+            asked = _Asked(None, "the rerank is off", None, None)
+        elif len(kept) <= retrieve_k or retrieve_k == 0:
+            asked = _Asked(None, "there is nothing to choose: all or none are replayed", None, None)
+        else:
+            if strategy == "endpoint":
+                assert self._reranker is not None
+                model, asked = self._reranker.model, await self._ask_endpoint(self._reranker, question, kept)
+            else:
+                model = self._chat.model
+                asked = await self._ask_rerank(question, asked_at, kept, retrieve_k, context_tokens)
+            outcome = "ok" if asked.answer is not None else "fallback"
+            named = asked.answer.numbers if asked.answer is not None else ()
+        order = [kept[n - 1] for n in full_order(named, len(kept))]
+        replay, notes = split(order, retrieve_k)
+        latency_ms = _ms_since(started)
+
+        @cache
+        def event() -> RerankDecided:
+            prompted = strategy == "llm" and outcome != "skipped"
+            return RerankDecided(
+                strategy=strategy,
+                outcome=outcome,
+                note=asked.note,
+                model=model,
+                prompt_version=self._prompts.rerank.version if prompted else None,
+                retrieve_k=retrieve_k,
+                order=tuple(candidate.memory.memory_id for candidate in order),
+                named=len(named),
+                scores=asked.scores,
+                replayed=tuple(candidate.memory.memory_id for candidate in replay),
+                raw_answer=asked.raw,
+                usage=asked.usage,
+                latency_ms=latency_ms,
+            )
+
+        return replay, notes, event
+
+    async def _ask_gate(
+        self, question: str, asked_at: datetime, candidates: Sequence[Candidate], context_tokens: int
+    ) -> _Asked:
+        reasons = self._settings.gate_reasons
+        per_candidate = _TOKENS_PER_NUMBER + (_TOKENS_PER_REASON if reasons else 0)
+        answer_tokens = _TOKENS_BASE + per_candidate * len(candidates)
+        system = self._prompts.gate.text
+        memories, chars = _shown(system, question, candidates, context_tokens - answer_tokens)
+        return await self._ask(
+            gate_messages(system, question, asked_at, memories, chars),
+            gate_format(len(memories), reasons=reasons),
+            key="keep",
+            count=len(memories),
+            timeout_s=self._settings.gate_timeout_s,
+            max_tokens=answer_tokens,
+        )
+
+    async def _ask_rerank(
+        self, question: str, asked_at: datetime, kept: Sequence[Candidate], retrieve_k: int, context_tokens: int
+    ) -> _Asked:
+        answer_tokens = _TOKENS_BASE + _TOKENS_PER_NUMBER * retrieve_k
+        system = self._prompts.rerank.text
+        memories, chars = _shown(system, question, kept, context_tokens - answer_tokens)
+        return await self._ask(
+            rerank_messages(system, question, asked_at, memories, retrieve_k, chars),
+            rerank_format(len(memories), retrieve_k),
+            key="top",
+            count=len(memories),
+            timeout_s=self._settings.rerank_timeout_s,
+            max_tokens=answer_tokens,
+        )
+
+    async def _ask_endpoint(self, reranker: Reranker, question: str, kept: Sequence[Candidate]) -> _Asked:
+        try:
+            raw = await reranker.scores(question, [candidate.memory for candidate in kept])
+        except UpstreamError as error:
+            return _Asked(None, str(error), None, None)
+        scored = read_scores(raw, len(kept))
+        if scored is None:
+            return _Asked(None, "the answer holds no scores of these memories", raw, None)
+        answer = Answer(tuple(number for number, _ in scored), {})
+        return _Asked(answer, None, raw, None, scores=tuple(score for _, score in scored))
+
+    async def _ask(
+        self,
+        messages: list[dict[str, str]],
+        response_format: JsonObject,
+        *,
+        key: str,
+        count: int,
+        timeout_s: float,
+        max_tokens: int,
+    ) -> _Asked:
+        try:
+            completion = await self._chat.complete(
+                messages, timeout_s=timeout_s, max_tokens=max_tokens, response_format=response_format
+            )
+        except UpstreamError as error:
+            return _Asked(None, str(error), None, None, count)
+        answer = read_answer(completion.text, key, count)
+        note = None if answer is not None else "the answer holds no decision on these candidates"
+        return _Asked(answer, note, completion.text, completion.usage, count)
+
+
+def _shown(system: str, question: str, candidates: Sequence[Candidate], budget_tokens: int) -> tuple[list[Memory], int]:
+    """Return the memories that a decision call has room for, and how many characters of each."""
+    memories = [candidate.memory for candidate in candidates]
+    left = budget_tokens - _TEMPLATE_TOKENS - estimate_tokens(system) - estimate_tokens(question)
+    fitting, chars = fitting_notes(memories, left, estimate_tokens)
+    return memories[:fitting], chars
+
+
+def _ms_since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 3)

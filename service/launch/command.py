@@ -1,0 +1,215 @@
+"""`python -m service.launch`: the whole product on this machine, until Ctrl-C. `make run` calls it.
+
+Where no chat or embedding endpoint is configured, the embedded models are started and the API is pointed at
+them; then the API; then the chat page. Everything listens on loopback.
+"""
+
+import argparse
+import errno
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import httpx2
+from dotenv import dotenv_values
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from domain.errors import SettingsError
+from domain.prompts import load_prompts
+from domain.settings import load_settings
+from service.launch.supervisor import LaunchError, ProgramEnded, StopAsked, Supervisor, supervising
+from service.settings import ServiceSettings
+
+HOST = "127.0.0.1"
+ENV_FILE = ".env"
+PAGE = Path(__file__).parents[2] / "frontend" / "app.py"
+
+# Loading a model from a slow disk, migrating and catching up a large ledger, importing the page's libraries.
+MODELS_READY_SECONDS = 300.0
+API_READY_SECONDS = 120.0
+PAGE_READY_SECONDS = 60.0
+HEALTH_SECONDS = 2.0
+# The API's own wait for answers still streaming; shorter than the wait before it is killed.
+API_STREAMS_END_SECONDS = 5
+
+MODELS, API, CHAT_PAGE = "The embedded models", "The API", "The chat page"
+
+# What suits models this small on a processor, unless the operator says otherwise: they gate at chance, their similarity
+# scores do not; a summary in the background must not take the processor from the answers; a long text takes seconds to
+# embed, and each replayed turn seconds to read.
+CHAT_PROFILE = {
+    "GATE": "score",
+    "USE_RERANK_DEFAULT": "false",
+    "NEIGHBOR_TURNS_DEFAULT": "0",
+    "SUMMARY_CONCURRENCY": "1",
+}
+EMBEDDINGS_PROFILE = {"EMB_TIMEOUT_S": "30"}
+EMBEDDED_PROFILE = {**CHAT_PROFILE, **EMBEDDINGS_PROFILE}
+
+
+class LaunchSettings(BaseSettings):
+    """What the launcher itself needs; the programs read the rest."""
+
+    model_config = SettingsConfigDict(env_file=ENV_FILE, extra="ignore", env_ignore_empty=True, frozen=True)
+
+    port: int = Field(default=9000, ge=1, le=65535)
+    ui_port: int = Field(default=8501, ge=1, le=65535)
+    llm_base_url: str = ""
+    emb_base_url: str = ""
+
+    @property
+    def embedded(self) -> list[str]:
+        """Which of the two models are ours to serve, as `--only` of the embedded models names them."""
+        return [
+            model for model, url in (("chat", self.llm_base_url), ("embeddings", self.emb_base_url)) if not url.strip()
+        ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m service.launch", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--rebuild",
+        action="store_true",
+        help="rebuild memory's indices with these settings and end; further arguments are the rebuild's own",
+    )
+    parser.add_argument("--extras", action="store_true", help="print the extras needed here and end")
+    parser.add_argument("--with-parent", action="store_true", help="end when the process that started this ends")
+    options, further = parser.parse_known_args(arguments)
+    if further and not options.rebuild:
+        parser.error(f"unrecognized arguments: {' '.join(further)}")
+    # GNU make, killed outright, leaves the program in its recipe running.
+    parent = os.getppid() if options.with_parent else None
+    try:
+        settings = load_settings(LaunchSettings)
+        if options.extras:
+            sys.stdout.write("local\n" if settings.embedded else "")
+            return 0
+        if not options.rebuild:
+            _check_ports(settings)
+            _check_service(settings)
+        with supervising(parent) as supervisor:
+            if options.rebuild:
+                return rebuild(settings, supervisor, further)
+            launch(settings, supervisor)
+    except (SettingsError, LaunchError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except (StopAsked, KeyboardInterrupt):
+        sys.stderr.write("Stopped.\n")
+    return 0
+
+
+def launch(settings: LaunchSettings, supervisor: Supervisor) -> None:
+    """Start everything and stay; raises StopAsked or a LaunchError, never returns."""
+    endpoints = _start_models(settings, supervisor) if settings.embedded else {}
+    api, page = f"http://{HOST}:{settings.port}", f"http://{HOST}:{settings.ui_port}"
+    supervisor.start(API, _api_command(settings.port), endpoints)
+    supervisor.wait_until(API, lambda: _healthy(f"{api}/health"), API_READY_SECONDS)
+    supervisor.start(CHAT_PAGE, _page_command(settings.ui_port), {"BACKEND_URL": api})
+    supervisor.wait_until(CHAT_PAGE, lambda: _healthy(f"{page}/_stcore/health"), PAGE_READY_SECONDS)
+    sys.stdout.write(f"\n  Chat page  {page}\n  API        {api}/v1\n\nCtrl-C stops both.\n")
+    sys.stdout.flush()
+    supervisor.watch()
+
+
+def rebuild(settings: LaunchSettings, supervisor: Supervisor, arguments: Sequence[str]) -> int:
+    """Run `python -m projections.rebuild`, with the embedded embedding model where none is configured.
+
+    Returns its exit status; what went wrong it has said itself.
+    """
+    environment: dict[str, str] = {}
+    if "embeddings" in settings.embedded:
+        environment = _start_models(settings.model_copy(update={"llm_base_url": "not needed"}), supervisor)
+    try:
+        supervisor.finish("The rebuild", [sys.executable, "-m", "projections.rebuild", *arguments], environment)
+    except ProgramEnded as error:
+        if error.code < 0:
+            raise
+        return error.code
+    return 0
+
+
+def api_environment(
+    announced: Mapping[str, str], embedded: Sequence[str], configured: Mapping[str, str | None]
+) -> dict[str, str]:
+    """The API's variables beyond the operator's own (`configured`: environment and `.env`).
+
+    Addresses and model names of what we serve replace whatever is configured; the profile and the dummy key
+    only fill in what is not.
+    """
+    profile = (CHAT_PROFILE if "chat" in embedded else {}) | (EMBEDDINGS_PROFILE if "embeddings" in embedded else {})
+    if configured.get("RERANK_BASE_URL"):
+        # Whoever brings a reranker means it to be used.
+        profile = {name: value for name, value in profile.items() if name != "USE_RERANK_DEFAULT"}
+    fillers = {**profile, "OPENAI_API_KEY": announced["OPENAI_API_KEY"]}
+    return {
+        **{name: value for name, value in announced.items() if name not in fillers},
+        **{name: value for name, value in fillers.items() if not configured.get(name)},
+    }
+
+
+def _start_models(settings: LaunchSettings, supervisor: Supervisor) -> dict[str, str]:
+    command = [sys.executable, "-m", "service.local_models"]
+    if "chat" in settings.embedded:
+        # On its own, because a download may take hours and loading may not.
+        supervisor.finish("Fetching the chat model", [*command, "--fetch-only"], {})
+    only = ["--only", settings.embedded[0]] if len(settings.embedded) == 1 else []
+    child = supervisor.start(MODELS, [*command, "--port", "0", *only], {}, stdout=subprocess.PIPE)
+    lines = supervisor.read_announcement(MODELS, child, "ready", MODELS_READY_SECONDS)
+    announced = dict(line.split("=", 1) for line in lines)
+    configured = {**dotenv_values(ENV_FILE), **os.environ}
+    return api_environment(announced, settings.embedded, configured)
+
+
+def _api_command(port: int) -> list[str]:
+    command = [sys.executable, "-m", "uvicorn", "service.app:app", "--host", HOST, "--port", str(port)]
+    return [*command, "--timeout-graceful-shutdown", str(API_STREAMS_END_SECONDS)]
+
+
+def _page_command(port: int) -> list[str]:
+    command = [sys.executable, "-m", "streamlit", "run", str(PAGE), "--server.address", HOST]
+    command += ["--server.port", str(port), "--server.headless", "true"]
+    return [*command, "--browser.gatherUsageStats", "false"]
+
+
+def _check_ports(settings: LaunchSettings) -> None:
+    if settings.port == settings.ui_port:
+        raise LaunchError(f"PORT and UI_PORT are both {settings.port}: set one of them to another port.")
+    complaints = [
+        f"Port {port} on {HOST} {trouble}: set {variable} to a free one, for example {variable}={port + 10} make run."
+        for variable, port in (("PORT", settings.port), ("UI_PORT", settings.ui_port))
+        if (trouble := _port_trouble(port)) is not None
+    ]
+    if complaints:
+        raise LaunchError("\n".join(complaints))
+
+
+def _port_trouble(port: int) -> str | None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            return "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+    return None
+
+
+def _check_service(settings: LaunchSettings) -> None:
+    """Read the API's settings as it will read them: what is wrong is said before models are fetched and loaded."""
+    ours = {
+        "chat": {"llm_base_url": "http://ours", "llm_model": "ours"},
+        "embeddings": {"emb_base_url": "http://ours", "emb_model": "ours"},
+    }
+    filled = {name: value for model in settings.embedded for name, value in ours[model].items()}
+    load_prompts(load_settings(ServiceSettings, **filled).prompts_dir)
+
+
+def _healthy(url: str) -> bool:
+    try:
+        return httpx2.get(url, timeout=HEALTH_SECONDS, trust_env=False).status_code == httpx2.codes.OK
+    except httpx2.TransportError:
+        return False

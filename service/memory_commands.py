@@ -1,0 +1,96 @@
+"""What a person does with one memory of theirs: correct its summary, or withdraw it.
+
+Both are events in the conversation of the turn, caused by it, so that everything which follows the ledger (indices of
+this and of other processes, lists, rebuilds) takes them in by itself. Whoever asks twice gets one event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from domain.errors import InvalidInput, LedgerOverloaded, MemoryErased, UnknownMemory, VersionConflict
+from domain.events import MemoryEdited, MemoryForgotten, NewEvent, Payload
+from domain.ledger import Ledger
+from domain.memory import Memory
+from domain.person_reader import TurnPlace
+
+TEXT_CHARS_MAX = 8_000
+"""Of a summary or a reason: several times what a model is asked for."""
+_ATTEMPTS_MAX = 50
+
+
+class MemoryCommands:
+    """Forget and edit memories. Calls wait for the disk."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def forget(self, user_id: str, memory_id: str, reason: str | None = None) -> bool:
+        """Withdraw a memory; False where that had been done before and nothing was appended.
+
+        Raises :class:`UnknownMemory` where the user has no such memory.
+        """
+        checked = _text("reason", reason) if reason is not None else None
+
+        def decide(place: TurnPlace, memory: Memory | None) -> Payload | None:
+            if memory is None:
+                return None
+            return MemoryForgotten(memory_id=memory_id, turn_id=place.turn_id, reason=checked)
+
+        return self._append(user_id, memory_id, decide)
+
+    def edit(self, user_id: str, memory_id: str, summary: str) -> bool:
+        """Put a person's own summary in the place of a memory's; False where it stood there already.
+
+        Raises :class:`UnknownMemory` where the user has no such memory, or has forgotten it.
+        """
+        checked = _text("summary", summary)
+
+        def decide(place: TurnPlace, memory: Memory | None) -> Payload | None:
+            if memory is None:
+                raise UnknownMemory(memory_id)
+            if memory.edited and memory.summary == checked:
+                return None
+            return MemoryEdited(memory_id=memory_id, turn_id=place.turn_id, summary=checked)
+
+        return self._append(user_id, memory_id, decide)
+
+    def _append(
+        self, user_id: str, memory_id: str, decide: Callable[[TurnPlace, Memory | None], Payload | None]
+    ) -> bool:
+        """Append what ``decide`` says of the memory as it stands; True when there was something to append."""
+        reader = self._ledger.persons
+        for _ in range(_ATTEMPTS_MAX):
+            place = reader.place_of(user_id, memory_id)
+            if place is None:
+                raise UnknownMemory(memory_id)
+            # Read after the version: who came in between moved that on, and the append is refused.
+            payload = decide(place, reader.memory(user_id, memory_id))
+            if payload is None:
+                return False
+            try:
+                self._record(place, memory_id, payload)
+            except VersionConflict:
+                continue
+            except MemoryErased:
+                raise UnknownMemory(memory_id) from None
+            return True
+        raise LedgerOverloaded("the conversation keeps moving on: try again in a moment")
+
+    def _record(self, place: TurnPlace, memory_id: str, payload: Payload) -> None:
+        event = NewEvent(self._ledger.clock.new_id(), payload, causation_id=memory_id)
+        version = place.head_version
+        self._ledger.append(place.stream, lambda _: [event], expected_version=version, builds_on=memory_id).result()
+
+
+def _text(field: str, value: str) -> str:
+    text = value.strip()
+    if not text:
+        raise InvalidInput(field, value, "write at least one visible character")
+    if len(text) > TEXT_CHARS_MAX:
+        raise InvalidInput(field, f"{len(text)} characters", f"write at most {TEXT_CHARS_MAX} characters")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidInput(field, value, "remove the lone surrogates, which are no characters") from None
+    return text

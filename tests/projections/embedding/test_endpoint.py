@@ -1,0 +1,110 @@
+"""Each way in which an embedding endpoint can fail becomes the one error that says what to do about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from domain.errors import EmbeddingError, EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailable
+from projections.embedding.endpoint import EmbeddingClient
+from projections.settings import ProjectionSettings
+from tests.projections.world import settings_for
+from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream
+
+TIMEOUT_S = 10.0
+
+
+async def embed(settings: ProjectionSettings, *texts: str, timeout_s: float = TIMEOUT_S) -> np.ndarray:
+    client = EmbeddingClient(settings)
+    try:
+        return await client.embed(texts, timeout_s=timeout_s)
+    finally:
+        await client.close()
+
+
+async def test_vectors_have_length_one_and_the_order_of_their_texts(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    settings = settings_for(tmp_path, upstream)
+    together = await embed(settings, "the ferry", "a violin")
+    assert together.shape == (2, 64)
+    assert together.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(together[1], (await embed(settings, "a violin"))[0])
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "says"),
+    [
+        (Fault(status=400), EmbeddingRejected, "refused the text"),
+        (Fault(status=413), EmbeddingRejected, "413"),
+        (Fault(status=422), EmbeddingRejected, "422"),
+        (Fault(status=401), EmbeddingMisfit, "OPENAI_API_KEY"),
+        (Fault(status=403), EmbeddingMisfit, "OPENAI_API_KEY"),
+        (Fault(status=404), EmbeddingMisfit, "EMB_MODEL"),
+        (Fault(status=402), EmbeddingUnavailable, "402"),
+        (Fault(status=408), EmbeddingUnavailable, "408"),
+        (Fault(status=409), EmbeddingUnavailable, "409"),
+        (Fault(status=423), EmbeddingUnavailable, "423"),
+        (Fault(status=429, retry_after="1"), EmbeddingUnavailable, "429"),
+        (Fault(status=500), EmbeddingUnavailable, "500"),
+        (Fault(status=503), EmbeddingUnavailable, "503"),
+        (Fault(close=True), EmbeddingUnavailable, "EMB_BASE_URL"),
+        (Fault(cut=True), EmbeddingUnavailable, "EMB_BASE_URL"),
+        (Fault(malformed=True), EmbeddingMisfit, "cannot be read"),
+        (Fault(garbage=True), EmbeddingMisfit, "cannot be read"),
+        (Fault(empty_choices=True), EmbeddingMisfit, "cannot be read"),
+        (Fault(null_vectors=True), EmbeddingMisfit, "cannot be read"),
+        (Fault(nan=True), EmbeddingRejected, "not finite"),
+    ],
+)
+async def test_failures(
+    tmp_path: Path, upstream: ScriptedUpstream, fault: Fault, error: type[EmbeddingError], says: str
+) -> None:
+    upstream.fail_always("embed", fault)
+    with pytest.raises(EmbeddingError, match=says) as raised:
+        await embed(settings_for(tmp_path, upstream, openai_api_key="sk-secret"), "my diary")
+    assert type(raised.value) is error
+    assert "diary" not in str(raised.value)
+    assert "sk-secret" not in str(raised.value)
+    assert len(upstream.calls_of("embed")) == 1, "nothing is retried here"
+
+
+async def test_a_silent_endpoint(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.fail("embed", Fault(hang_s=UNTIL_RELEASED))
+    with pytest.raises(EmbeddingUnavailable, match=r"within 0\.2 s"):
+        await embed(settings_for(tmp_path, upstream), "a", timeout_s=0.2)
+
+
+async def test_nobody_listens(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    settings = settings_for(tmp_path, upstream)
+    upstream.stop()
+    with pytest.raises(EmbeddingUnavailable, match="cannot be reached"):
+        await embed(settings, "a")
+
+
+async def test_an_unknown_model(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    with pytest.raises(EmbeddingMisfit, match="EMB_MODEL = 'absent'"):
+        await embed(settings_for(tmp_path, upstream, emb_model="absent"), "a")
+
+
+async def test_a_matryoshka_model_is_asked_for_the_wanted_length(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.matryoshka = True
+    vectors = await embed(settings_for(tmp_path, upstream, embedding_dims=16), "a ferry")
+    assert vectors.shape == (1, 16)
+    assert [call.body.get("dimensions") for call in upstream.calls_of("embed")] == [None, 16]
+
+
+async def test_a_length_the_model_cannot_give(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    with pytest.raises(EmbeddingMisfit, match="EMBEDDING_DIMS = 16, but emb-old at EMB_BASE_URL gives 64"):
+        await embed(settings_for(tmp_path, upstream, embedding_dims=16), "a ferry")
+
+
+async def test_the_length_it_has_is_not_asked_for(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    await embed(settings_for(tmp_path, upstream, embedding_dims=64), "a ferry")
+    assert ["dimensions" in call.body for call in upstream.calls_of("embed")] == [False]
+
+
+async def test_vectors_travel_as_base64(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    await embed(settings_for(tmp_path, upstream), "a ferry")
+    assert [call.body.get("encoding_format") for call in upstream.calls_of("embed")] == ["base64"]

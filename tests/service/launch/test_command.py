@@ -1,0 +1,255 @@
+"""The launcher over tiny real programs in the places of the API and the page."""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from service.launch.command import EMBEDDED_PROFILE, EMBEDDINGS_PROFILE, api_environment
+
+# What `python -m service.launch` does, with the two commands replaced.
+DRIVER = """
+import sys
+from service import launch
+
+def stub(port):
+    return [sys.executable, "-m", "tests.stub_program", str(port)]
+
+launch._api_command = launch._page_command = stub
+sys.exit(launch.main(sys.argv[1:]))
+"""
+ROOT = Path(__file__).parents[3]
+ENDPOINTS = {
+    "LLM_BASE_URL": "http://127.0.0.1:1/v1",
+    "LLM_MODEL": "chat",
+    "EMB_BASE_URL": "http://127.0.0.1:2/v1",
+    "EMB_MODEL": "embedding",
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(**variables: str) -> dict[str, str]:
+    return {**os.environ, **ENDPOINTS, "PYTHONPATH": str(ROOT), **variables}
+
+
+class Launched:
+    def __init__(self, folder: Path) -> None:
+        self.ports = (free_port(), free_port())
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", DRIVER],
+            env=environment(PORT=str(self.ports[0]), UI_PORT=str(self.ports[1])),
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def said(self, last: str) -> str:
+        """Standard output up to `last`."""
+        assert self.process.stdout is not None
+        output = b""
+        while last.encode() not in output:
+            assert select.select([self.process.stdout], [], [], 60)[0], f"no more output after {output!r}"
+            piece = os.read(self.process.stdout.fileno(), 4096)
+            assert piece, f"the launcher ended after {output!r}"
+            output += piece
+        return output.decode()
+
+    def errors(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.read().decode()
+
+    def wait_until_nobody_listens(self) -> None:
+        for port in self.ports:
+            for _attempt in range(200):
+                with socket.socket() as client:
+                    if client.connect_ex(("127.0.0.1", port)) != 0:
+                        break
+                time.sleep(0.05)
+            else:
+                raise AssertionError(f"something still listens on {port}")
+
+
+@pytest.fixture
+def launched(tmp_path: Path) -> Iterator[Launched]:
+    running = Launched(tmp_path)
+    yield running
+    running.process.kill()
+    running.process.communicate()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_it_prints_both_addresses_and_a_signal_stops_everything(launched: Launched, signum: int) -> None:
+    api, page = launched.ports
+    said = launched.said("Ctrl-C")
+    assert f"http://127.0.0.1:{api}/v1" in said
+    assert f"http://127.0.0.1:{page}" in said
+    launched.process.send_signal(signum)
+    assert launched.process.wait(60) == 0
+    assert launched.errors() == "Stopped.\n"
+    launched.wait_until_nobody_listens()
+
+
+def test_a_program_that_ends_is_named_and_stops_the_other(launched: Launched) -> None:
+    launched.said("Ctrl-C")
+    with pytest.raises(httpx2.TransportError):
+        httpx2.get(f"http://127.0.0.1:{launched.ports[0]}/end")
+    assert launched.process.wait(60) == 1
+    assert launched.errors() == "The API ended with exit code 3; everything was stopped.\n"
+    launched.wait_until_nobody_listens()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
+def test_no_program_outlives_a_launcher_that_was_killed(launched: Launched) -> None:
+    launched.said("Ctrl-C")
+    launched.process.kill()
+    launched.process.wait()
+    launched.wait_until_nobody_listens()
+
+
+def test_it_ends_with_its_parent_when_told_so(tmp_path: Path) -> None:
+    variables = environment(PORT=str(free_port()), UI_PORT=str(free_port()))
+    starter = (
+        "import os, subprocess, sys\n"
+        "command = [sys.executable, '-c', sys.argv[1], '--with-parent']\n"
+        "child = subprocess.Popen(command, stdout=subprocess.PIPE)\n"
+        "for line in child.stdout:\n"
+        "    if b'Ctrl-C' in line:\n"
+        "        os._exit(0)\n"
+        "sys.exit('the launcher ended by itself')\n"
+    )
+    # Standard error stays open as long as anyone of the family holds it.
+    result = subprocess.run(
+        [sys.executable, "-c", starter, DRIVER],
+        env=variables,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        check=True,
+    )
+    assert result.stderr == b"Stopped.\n"
+
+
+def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "service.launch", *arguments],
+        env=environment(**variables),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("variable", ["PORT", "UI_PORT"])
+def test_a_busy_port_is_said_with_the_variable_that_changes_it(variable: str, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ports = {"PORT": str(free_port()), "UI_PORT": str(free_port()), variable: str(port)}
+        result = run(tmp_path, **ports)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"Port {port} on 127.0.0.1 is taken: set {variable} to a free one")
+    assert result.stderr.count("\n") == 1
+
+
+def test_two_busy_ports_are_said_at_once(tmp_path: Path) -> None:
+    with socket.socket() as first, socket.socket() as second:
+        for taken in (first, second):
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+        result = run(tmp_path, PORT=str(first.getsockname()[1]), UI_PORT=str(second.getsockname()[1]))
+    assert result.returncode == 1
+    assert [line.split(": set ")[1].split()[0] for line in result.stderr.splitlines()] == ["PORT", "UI_PORT"]
+
+
+def test_a_bad_setting_of_the_service_is_said_before_anything_is_fetched(tmp_path: Path) -> None:
+    result = run(tmp_path, LLM_BASE_URL="", EMB_BASE_URL="", GATE="sometimes")
+    assert result.returncode == 1
+    assert result.stderr.startswith("GATE = 'sometimes' (")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_bad_value_is_one_line(tmp_path: Path) -> None:
+    result = run(tmp_path, PORT="ninety")
+    assert result.returncode == 1
+    assert result.stderr.startswith("PORT = 'ninety': ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_rebuild_gets_its_own_arguments_and_its_status_is_passed_on(tmp_path: Path) -> None:
+    settings = {"STORAGE_DIR": str(tmp_path / "storage"), "EMB_MODEL": "any"}
+    planned = run(tmp_path, "--rebuild", "--dry-run", "--json", **settings)
+    assert (planned.returncode, planned.stderr) == (0, "")
+    assert json.loads(planned.stdout)["events"] == 0
+    refused = run(tmp_path, "--rebuild", "--verify", "--prune", **settings)
+    assert refused.returncode == 2
+    assert "not allowed with" in refused.stderr
+    failed = run(tmp_path, "--rebuild", "--verify", **settings)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("rebuild: there is no ledger")
+    assert failed.stderr.count("\n") == 1
+
+
+def test_arguments_of_a_rebuild_are_no_arguments_of_a_launch(tmp_path: Path) -> None:
+    result = run(tmp_path, "--dry-run")
+    assert result.returncode == 2
+    assert "unrecognized arguments: --dry-run" in result.stderr
+
+
+def test_the_local_extra_is_asked_for_unless_both_endpoints_are_configured(tmp_path: Path) -> None:
+    assert run(tmp_path, "--extras").stdout == ""
+    assert run(tmp_path, "--extras", EMB_BASE_URL="").stdout == "local\n"
+    (tmp_path / ".env").write_text("EMB_BASE_URL=http://127.0.0.1:2/v1\n")
+    variables = environment()
+    del variables["EMB_BASE_URL"]
+    asked = [sys.executable, "-m", "service.launch", "--extras"]
+    assert subprocess.run(asked, env=variables, cwd=tmp_path, capture_output=True, check=True).stdout == b""
+
+
+ANNOUNCED = {
+    "OPENAI_API_KEY": "local",
+    "LLM_BASE_URL": "http://127.0.0.1:9/v1",
+    "LLM_MODEL": "small",
+    "EMB_BASE_URL": "http://127.0.0.1:9/v1",
+    "EMB_MODEL": "e5",
+    "EMBEDDING_DIMS": "384",
+}
+
+
+def test_the_api_is_pointed_at_what_we_serve_and_given_the_profile_that_suits_it() -> None:
+    found = api_environment(ANNOUNCED, ["chat", "embeddings"], {"LLM_MODEL": "gpt-9"})
+    assert found == {**ANNOUNCED, **EMBEDDED_PROFILE}
+
+
+def test_what_the_operator_set_stays() -> None:
+    configured = {"GATE": "llm", "OPENAI_API_KEY": "mine", "USE_RERANK_DEFAULT": ""}
+    found = api_environment(ANNOUNCED, ["chat", "embeddings"], configured)
+    assert "GATE" not in found
+    assert "OPENAI_API_KEY" not in found
+    assert found["USE_RERANK_DEFAULT"] == "false"
+
+
+def test_who_brings_a_reranker_means_it_to_be_used() -> None:
+    found = api_environment(ANNOUNCED, ["chat", "embeddings"], {"RERANK_BASE_URL": "http://r", "RERANK_MODEL": "r"})
+    assert "USE_RERANK_DEFAULT" not in found
+    assert found["GATE"] == EMBEDDED_PROFILE["GATE"]
+
+
+def test_a_chat_model_of_the_operators_keeps_its_own_gate() -> None:
+    only_embeddings = {name: value for name, value in ANNOUNCED.items() if not name.startswith("LLM")}
+    assert api_environment(only_embeddings, ["embeddings"], {}) == only_embeddings | EMBEDDINGS_PROFILE
