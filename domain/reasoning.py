@@ -8,6 +8,7 @@ import re
 _THINKING = re.compile(r"^[ \t]*<think>.*?(</think>|\Z)", re.DOTALL | re.MULTILINE)
 # Some chat templates put the opening tag into the prompt: only the closing one is generated, on a line of its own.
 _OPENED_BY_TEMPLATE = re.compile(r"\A((?!<think>).)*?^[ \t]*</think>[ \t]*$", re.DOTALL | re.MULTILINE)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _REPLACEMENT = "\ufffd"
 
 
@@ -18,4 +19,4 @@ def visible(text: str) -> str:
 
 def storable(text: str) -> str:
     """Return text that UTF-8 can carry: a lone surrogate, which a JSON escape can smuggle in, becomes U+FFFD."""
-    return "".join(_REPLACEMENT if "\ud800" <= char <= "\udfff" else char for char in text)
+    return _SURROGATE.sub(_REPLACEMENT, text)

@@ -19,7 +19,7 @@ from service.launch.command import EMBEDDED_PROFILE, EMBEDDINGS_PROFILE, api_env
 # What `python -m service.launch` does, with the two commands replaced.
 DRIVER = """
 import sys
-from service import launch
+from service.launch import command as launch
 
 def stub(port):
     return [sys.executable, "-m", "tests.stub_program", str(port)]
