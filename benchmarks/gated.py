@@ -42,7 +42,7 @@ class Gate:
         self, question: str, asked_at: datetime, candidates: Sequence[Candidate], mode: RetrievalMode
     ) -> tuple[list[Candidate], GateDecided]:
         """Return the candidates kept and the decision, made as in a turn that turns no knob."""
-        kept, decided = await self._decider.gate(
+        gated = await self._decider.gate(
             question,
             candidates,
             keep_max=Knobs().gate_keep_max,
@@ -51,7 +51,7 @@ class Gate:
             use_gate=True,
             context_tokens=self._context_tokens,
         )
-        return kept, decided()
+        return gated.kept, gated.event
 
     async def close(self) -> None:
         await self._chat.close()

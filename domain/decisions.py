@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
 from domain.events import JsonObject, Verdict
@@ -20,11 +22,14 @@ from domain.reasoning import storable, visible
 from domain.retrieval import Candidate
 
 Message = dict[str, str]
+CountTokens = Callable[[str], int]
 
 GATE_SCHEMA_NAME = "memory_gate"
 RERANK_SCHEMA_NAME = "memory_rerank"
-NOTE_CHARS_MAX = 400
-_SHORTER_NOTES = (240, 160, 100, 60)
+LINE_CHARS_MAX = 400
+_SHORTER_LINES = (240, 160, 100, 60)
+_NUMBER_TOKENS = 6
+"""Of ``[12] `` in front of a line, and the end of the line."""
 _REASON_CHARS_MAX = 200
 
 _NUMBER = re.compile(r"\d{1,6}")
@@ -38,35 +43,30 @@ class Answer:
     reasons: dict[int, str]
 
 
-def candidate_lines(memories: Sequence[Memory], note_chars_max: int = NOTE_CHARS_MAX) -> str:
+def candidate_lines(memories: Sequence[Memory], chars_max: int = LINE_CHARS_MAX) -> str:
     """Return one line per memory, ``[n] (date) summary``; without a summary, the start of the exchange."""
-    return "\n".join(
-        f"[{n}] ({memory.date}) {_note(memory, note_chars_max)}" for n, memory in enumerate(memories, start=1)
-    )
+    return "\n".join(f"[{n}] {_line(memory, chars_max)}" for n, memory in enumerate(memories, start=1))
 
 
-def fitting_notes(memories: Sequence[Memory], budget_tokens: int, count: Callable[[str], int]) -> tuple[int, int]:
+def fitting_lines(memories: Sequence[Memory], budget_tokens: int, count: CountTokens) -> tuple[int, int]:
     """Return how many memories, from the first, and how many characters of each fit into ``budget_tokens``.
 
-    The notes are shortened before any is left out: a gate that sees the beginning of each decides better than one that
-    does not see the last ones at all.
+    The lines are shortened before any is left out: a gate that sees the beginning of each decides better than one that
+    does not see the last ones at all. A line costs the same in every prompt, so ``count`` may remember it.
     """
-    for note_chars in (NOTE_CHARS_MAX, *_SHORTER_NOTES):
-        lines = candidate_lines(memories, note_chars)
-        # A token is at least a byte, and counting bytes costs nothing.
-        if len(lines.encode()) <= budget_tokens or count(lines) <= budget_tokens:
-            return len(memories), note_chars
-    fitting = len(memories)
-    while fitting > 1 and count(candidate_lines(memories[:fitting], note_chars)) > budget_tokens:
-        fitting = fitting * 3 // 4
-    return fitting, note_chars
+    for chars in (LINE_CHARS_MAX, *_SHORTER_LINES):
+        costs = [count(_line(memory, chars)) + _NUMBER_TOKENS for memory in memories]
+        if sum(costs) <= budget_tokens:
+            return len(memories), chars
+    fitting = bisect_right(list(accumulate(costs)), budget_tokens)
+    return max(fitting, 1), chars
 
 
 def gate_messages(
-    system: str, question: str, asked_at: datetime, memories: Sequence[Memory], note_chars_max: int = NOTE_CHARS_MAX
+    system: str, question: str, asked_at: datetime, memories: Sequence[Memory], chars_max: int = LINE_CHARS_MAX
 ) -> list[Message]:
     """Return the messages that ask the gate."""
-    notes = candidate_lines(memories, note_chars_max)
+    notes = candidate_lines(memories, chars_max)
     asked = f"{_asked(question, asked_at)}\n\nCandidates:\n{notes}"
     return [{"role": "system", "content": system}, {"role": "user", "content": asked}]
 
@@ -77,10 +77,10 @@ def rerank_messages(
     asked_at: datetime,
     memories: Sequence[Memory],
     count: int,
-    note_chars_max: int = NOTE_CHARS_MAX,
+    chars_max: int = LINE_CHARS_MAX,
 ) -> list[Message]:
     """Return the messages that ask the rerank for the best ``count``."""
-    notes = candidate_lines(memories, note_chars_max)
+    notes = candidate_lines(memories, chars_max)
     asked = f"{_asked(question, asked_at)}\n\nName the best {count}.\n\nNotes:\n{notes}"
     return [{"role": "system", "content": system}, {"role": "user", "content": asked}]
 
@@ -164,9 +164,9 @@ def full_order(named: Sequence[int], count: int) -> list[int]:
     return [*named, *(n for n in range(1, count + 1) if n not in set(named))]
 
 
-def _note(memory: Memory, chars_max: int) -> str:
-    line = memory.note
-    return line if len(line) <= chars_max else f"{line[: chars_max - 1]}…"
+def _line(memory: Memory, chars_max: int) -> str:
+    said = memory.note
+    return f"({memory.date}) {said if len(said) <= chars_max else f'{said[: chars_max - 1]}…'}"
 
 
 def _numbers_schema(count: int, items_max: int) -> JsonObject:

@@ -93,7 +93,7 @@ def reconstructed_prompt(turn: TurnRecorded, system: str | None, memories: Mappi
         return ReconstructedPrompt(
             [], "not_possible", f"the ledger does not hold {len(lost)} of the {len(named)} memories"
         )
-    window, replay, neighbors, notes = (
+    window, replay, neighbors, summarised = (
         [memories[memory_id] for memory_id in ids]
         for ids in (turn.window, turn.replayed, turn.neighbours, turn.summarised)
     )
@@ -103,7 +103,7 @@ def reconstructed_prompt(turn: TurnRecorded, system: str | None, memories: Mappi
         client_system=turn.client_system or "",
         window=window,
         replay=replay,
-        notes=notes,
+        summarised=summarised,
         neighbors=placed(neighbors, replay),
         question=turn.user,
         asked_at=turn.ts,

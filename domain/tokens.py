@@ -13,8 +13,10 @@ Llama 2, with its 32,000 tokens, sets most costs.
 
 import math
 import re
+from collections import OrderedDict
 from functools import lru_cache
 
+ESTIMATES_KEPT_MAX = 50_000
 PIECES_CACHED_MAX = 50_000
 # A longer piece is hardly met again: it would only fill the cache.
 PIECE_CHARS_CACHED_MAX = 40
@@ -47,6 +49,28 @@ _CHARACTER_COSTS = (
 def estimate_tokens(text: str) -> int:
     """Return an upper estimate of the tokens of ``text`` alone, without what a chat template puts around it."""
     return math.ceil(sum(map(_cost, _PIECE.findall(text))))
+
+
+class KeptEstimates:
+    """Estimates that are remembered: the same memories come up again and again, and a long text takes a while to count.
+
+    Kept are hashes and numbers, never a text; the ones used longest ago are forgotten first.
+    """
+
+    def __init__(self) -> None:
+        self._tokens: OrderedDict[tuple[int, int], int] = OrderedDict()
+
+    def __call__(self, text: str) -> int:
+        """Return :func:`estimate_tokens` of a text."""
+        key = (len(text), hash(text))
+        tokens = self._tokens.get(key)
+        if tokens is None:
+            tokens = self._tokens[key] = estimate_tokens(text)
+            if len(self._tokens) > ESTIMATES_KEPT_MAX:
+                self._tokens.popitem(last=False)
+        else:
+            self._tokens.move_to_end(key)
+        return tokens
 
 
 def beginning(text: str, tokens_max: int) -> str:

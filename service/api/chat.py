@@ -163,7 +163,7 @@ def _turn_field(finished: Finished) -> dict[str, Any]:
 
 def _memory_fields(started: Started) -> dict[str, Any]:
     return {
-        "retrieved": retrieved(map(_scored, started.replay), map(_scored, started.notes), started.neighbors),
+        "retrieved": retrieved(map(_scored, started.replayed), map(_scored, started.summarised), started.neighbors),
         "memory_status": memory_status(started.retrieval, started.gate, started.rerank, started.notice),
     }
 

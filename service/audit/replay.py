@@ -210,7 +210,7 @@ class Replayer:
         if then.strategy == "score" and then.score_rule is not None:
             floor = then.score_rule.get("floor")
         settings = self._settings.model_copy(update={"gate": strategy, "gate_score_min": floor})
-        kept, decided = await Decider(self._gate_chat, self._prompts, settings).gate(
+        gated = await Decider(self._gate_chat, self._prompts, settings).gate(
             question.retrieval.query,
             candidates,
             knobs.gate_keep_max,
@@ -219,9 +219,8 @@ class Replayer:
             use_gate=True,
             context_tokens=self._context_tokens,
         )
-        made = decided()
-        _check_answered(made)
-        return kept, made
+        _check_answered(gated.event)
+        return gated.kept, gated.event
 
     async def _rerank(
         self, question: RecordedQuestion, kept: list[Candidate], knobs: Knobs
@@ -241,7 +240,7 @@ class Replayer:
         settings = self._settings
         if then.strategy == "llm" or (then.strategy == "endpoint" and self._reranker is not None):
             settings = settings.model_copy(update={"reranker": then.strategy})
-        replay, notes, decided = await Decider(self._chat, self._prompts, settings, self._reranker).rerank(
+        reranked = await Decider(self._chat, self._prompts, settings, self._reranker).rerank(
             question.retrieval.query,
             kept,
             knobs.retrieve_k,
@@ -249,9 +248,8 @@ class Replayer:
             use_rerank=then.strategy != "none",
             context_tokens=self._context_tokens,
         )
-        made = decided()
-        _check_answered(made)
-        return replay, notes, made
+        _check_answered(reranked.event)
+        return reranked.replay, reranked.summarised, reranked.event
 
     def _as_shown(self, question: RecordedQuestion, found: Sequence[Candidate]) -> list[Candidate]:
         """Return what was found with the very summaries that the question's own candidates were shown with.

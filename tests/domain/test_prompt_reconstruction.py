@@ -34,7 +34,7 @@ def built_of(window: list[Memory], replay: list[Memory], notes: list[Memory], cl
         client_system=client_system,
         window=window,
         replay=replay,
-        notes=notes,
+        summarised=notes,
         question="Who?",
         asked_at=turn(1, "Who?").ts,
         budget_tokens=220,
