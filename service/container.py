@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from domain.errors import EmbeddingError, IndexUnavailable, OpmError, UpstreamError
-from domain.events import NewEvent, PromptsActivated
+from domain.events import PromptsActivated
 from domain.identity import SYSTEM_STREAM
 from domain.ledger import Ledger
 from domain.prompts import Prompts, load_prompts
+from domain.record_once import record_once
 from migrations.runner import migrate
 from projections.dense.memory_index import MemoryIndex
 from projections.dense.projection import VectorProjection
@@ -111,10 +112,11 @@ async def _activate_prompts(ledger: Ledger, prompts: Prompts) -> None:
         versions={name: prompt.version for name, prompt in named.items()},
         texts={name: prompt.text for name, prompt in named.items()},
     )
-    if await asyncio.to_thread(ledger.reader.active_prompts) == payload:
-        return
-    event = NewEvent(ledger.clock.new_id(), payload)
-    await asyncio.wrap_future(ledger.append(SYSTEM_STREAM, lambda _head: [event]))
+
+    def missing() -> PromptsActivated | None:
+        return None if ledger.reader.active_prompts() == payload else payload
+
+    await asyncio.to_thread(record_once, ledger, SYSTEM_STREAM, missing)
 
 
 async def _learn_limits(turns: TurnService, chat: ChatClient) -> None:

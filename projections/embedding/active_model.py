@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from domain.events import EmbeddingModelActivated, NewEvent
+from domain.events import EmbeddingModelActivated
 from domain.identity import SYSTEM_ID, SYSTEM_STREAM
 from domain.ledger import Ledger
+from domain.record_once import record_once
 from projections.embedding.cache import VectorCache, text_hash
 from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace, Vectors, shown_space
 from projections.embedding.model_router import (
@@ -84,16 +85,22 @@ class ActiveModel:
         return await asyncio.shield(self._activating)
 
     async def _activate_once(self) -> EmbeddingModelActivated:
-        active = await asyncio.to_thread(self._ledger.reader.active_embedding_model, SYSTEM_ID)
+        active = await asyncio.to_thread(self._activated)
         if active is not None:
             return active
         space, probe = await probed(self._client, timeout_s=self._settings.emb_timeout_s)
         await asyncio.to_thread(keep_probe, self._cache, space, probe)
         payload = activation(self._client, space, memories=0, vectors=0, ledger_position=0)
-        event = NewEvent(self._ledger.clock.new_id(), payload)
-        await asyncio.wrap_future(self._ledger.append(SYSTEM_STREAM, lambda _head: [event]))
+        first = await asyncio.to_thread(
+            record_once, self._ledger, SYSTEM_STREAM, lambda: payload if self._activated() is None else None
+        )
+        if not first:
+            return await self._activate_once()
         log.info("embedding model %s activated", shown_space(space))
         return payload
+
+    def _activated(self) -> EmbeddingModelActivated | None:
+        return self._ledger.reader.active_embedding_model(SYSTEM_ID)
 
 
 async def probed(client: EmbeddingClient, *, timeout_s: float) -> tuple[EmbeddingSpace, Vectors]:

@@ -33,6 +33,8 @@ MODELS_READY_SECONDS = 300.0
 API_READY_SECONDS = 120.0
 PAGE_READY_SECONDS = 60.0
 HEALTH_SECONDS = 2.0
+# Far above any number of cores that would help; a slip of the finger must not start thousands.
+WORKERS_MAX = 256
 # The API's own wait for answers still streaming; shorter than the wait before it is killed.
 API_STREAMS_END_SECONDS = 5
 
@@ -58,6 +60,7 @@ class LaunchSettings(BaseSettings):
 
     port: int = Field(default=9000, ge=1, le=65535)
     ui_port: int = Field(default=8501, ge=1, le=65535)
+    workers: int = Field(default=1, ge=1, le=WORKERS_MAX, description="processes of the API")
     llm_base_url: str = ""
     emb_base_url: str = ""
 
@@ -107,7 +110,7 @@ def launch(settings: LaunchSettings, supervisor: Supervisor) -> None:
     """Start everything and stay; raises StopAsked or a LaunchError, never returns."""
     endpoints = _start_models(settings, supervisor) if settings.embedded else {}
     api, page = f"http://{HOST}:{settings.port}", f"http://{HOST}:{settings.ui_port}"
-    supervisor.start(API, _api_command(settings.port), endpoints)
+    supervisor.start(API, _api_command(settings.port, settings.workers), endpoints)
     supervisor.wait_until(API, lambda: _healthy(f"{api}/health"), API_READY_SECONDS)
     supervisor.start(CHAT_PAGE, _page_command(settings.ui_port), {"BACKEND_URL": api})
     supervisor.wait_until(CHAT_PAGE, lambda: _healthy(f"{page}/_stcore/health"), PAGE_READY_SECONDS)
@@ -165,8 +168,9 @@ def _start_models(settings: LaunchSettings, supervisor: Supervisor) -> dict[str,
     return api_environment(announced, settings.embedded, configured)
 
 
-def _api_command(port: int) -> list[str]:
+def _api_command(port: int, workers: int) -> list[str]:
     command = [sys.executable, "-m", "uvicorn", "service.app:app", "--host", HOST, "--port", str(port)]
+    command += ["--workers", str(workers)]
     return [*command, "--timeout-graceful-shutdown", str(API_STREAMS_END_SECONDS)]
 
 
