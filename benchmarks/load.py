@@ -36,10 +36,11 @@ import numpy as np
 from benchmarks.history import make_histories, make_history
 from benchmarks.lag import PATH as LAG_PATH
 from benchmarks.load_proxy import TIMEOUT_S, Body
-from benchmarks.turn import ANSWER, _environment, _note, _rebuild, _request
+from benchmarks.load_upstream import CALLS_PER_TURN
+from benchmarks.turn import _environment, _note, _rebuild, _request
 from projections.embedding.client import EmbeddingSpace
 from tests.processes import ROOT, Service, service_process
-from tests.upstream import EMBEDDING_MODEL, ScriptedUpstream, gate_keeps_all
+from tests.upstream import EMBEDDING_MODEL
 
 TURNS = {1: 60, 4: 80, 16: 240, 64: 320}
 """Turns of a cell, by its users."""
@@ -47,7 +48,6 @@ FEW = 20
 """Memories of a user who has none to speak of: enough that there are candidates outside the recent window."""
 PACE_S = 0.25
 RATE_MIN, PACED_MAX, GROWTH_MAX, LAG_MS_MAX, FIRST_MS_MAX, WORKERS_MIN = 0.4, 2.0, 1.3, 10.0, 5.0, 1.6
-_KINDS = ("embed", "gate", "rerank", "answer", "summary")
 _POLL_S = 0.1
 _QUIET_S = 0.6
 _QUIET_TICKS_MAX = 4
@@ -55,6 +55,8 @@ _QUIET_TICKS_MAX = 4
 _DRAIN_S_MAX = 120.0
 _WARM_TRIES_MAX = 300
 _RECORDED_TURNS = 8
+_QUESTIONS_PER_CELL = 100_000
+"""No question is asked twice."""
 _FIRST_WORD = re.compile(rb'"content": ?"(\d+\.\d+)"')
 
 
@@ -129,7 +131,7 @@ class Bench:
     fresh: Iterator[str]
     turns: Mapping[int, int]
     paced_turns: int
-    numbers: Iterator[int] = field(default_factory=itertools.count)
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
 
 def main() -> None:
@@ -159,11 +161,12 @@ def main() -> None:
         storage_dir = Path(folder) / "storage"
         shutil.copytree(made, storage_dir)
         env = _environment(storage_dir, upstream_url)
+        service = stack.enter_context(_running(env, "service.app:app"))
+        servers = {"service": Server("service", service)}
         _note("recording the calls of a turn")
-        calls = _recorded_calls(env, given.dims, {"few": users[0], **{_big(n): _big(n) for n in bigs}})
+        calls = _recorded_calls(service, upstream_url, {"few": users[0], **{_big(n): _big(n) for n in bigs}})
         (Path(folder) / "calls.json").write_text(json.dumps(calls))
-        servers: dict[str, Server] = {}
-        for name in sorted({cell.server for cell in cells}):
+        for name in sorted({cell.server for cell in cells} - {"service"}):
             if name in ("openai", "plain"):
                 proxy_env = {
                     "PROXY_CLIENT": name,
@@ -171,10 +174,8 @@ def main() -> None:
                     "PROXY_CALLS": str(Path(folder) / "calls.json"),
                     "PYTHONPATH": str(ROOT),
                 }
-                service = stack.enter_context(_running(proxy_env, "benchmarks.load_proxy:app"))
-                servers[name] = Server(name, service, is_proxy=True)
-            elif name == "service":
-                servers[name] = Server(name, stack.enter_context(_running(env, "service.app:app")))
+                proxy = stack.enter_context(_running(proxy_env, "benchmarks.load_proxy:app"))
+                servers[name] = Server(name, proxy, is_proxy=True)
             else:
                 many = Path(folder) / "workers"
                 shutil.copytree(made, many)
@@ -258,31 +259,31 @@ def _running(env: Mapping[str, str], app: str, options: Sequence[str] = ()) -> I
                     os.kill(pid, signal.SIGKILL)
 
 
-def _recorded_calls(env: Mapping[str, str], dims: int, askers: Mapping[str, str]) -> dict[str, list[Body]]:
-    """Run turns of each user in front of an upstream that keeps what it is asked; return the last one's seven calls."""
+def _recorded_calls(service: Service, upstream_url: str, askers: Mapping[str, str]) -> dict[str, list[Body]]:
+    """Run turns of each user; return the seven calls of the last one."""
     recorded = {}
-    with (
-        ScriptedUpstream(dims=dims, tokenize=False) as upstream,
-        service_process({**env, "LLM_BASE_URL": upstream.base_url, "EMB_BASE_URL": upstream.base_url}) as service,
-        httpx2.Client(timeout=TIMEOUT_S) as client,
-    ):
-        upstream.say("answer", ANSWER)
-        upstream.responders["gate"] = gate_keeps_all
+    with httpx2.Client(timeout=TIMEOUT_S) as client:
         for name, user in askers.items():
             _warm(client, service.base_url, user)
-            _wait_until_quiet([service.pid])
             for number in range(_RECORDED_TURNS):
-                upstream.forget_calls()
                 asked = _asked(user, number, "recorded", name)
                 client.post(f"{service.base_url}/v1/chat/completions", json=asked).raise_for_status()
-                upstream.wait_for("summary", ended=True)
-                _wait_until_quiet([service.pid])
-            bodies = [(call.kind, dict(call.body)) for call in sorted(upstream.calls, key=lambda call: call.started)]
-            embeds = [body for kind, body in bodies if kind == "embed"]
-            assert sorted(kind for kind, _ in bodies) == sorted([*_KINDS, "embed", "embed"]), [k for k, _ in bodies]
-            by_kind = dict(bodies)
-            recorded[name] = [embeds[0], *(by_kind[kind] for kind in _KINDS[1:]), *embeds[1:]]
+                _drain(client, upstream_url, [service.pid])
+            last = client.get(_calls_url(upstream_url)).json()["last"]
+            recorded[name] = _seven(last)
     return recorded
+
+
+def _seven(last: list[tuple[str, Body]]) -> list[Body]:
+    """Return the bodies of one turn, each text of the background in an embedding call of its own."""
+    kinds = [kind for kind, _ in last]
+    gate, answer = kinds.index("gate"), kinds.index("answer")
+    afterwards = [{**body, "input": [text]} for kind, body in last[answer:] if kind == "embed" for text in body["input"]]
+    summary = last[kinds.index("summary", answer)][1]
+    seven = [*(body for _, body in last[gate - 1 : answer + 1]), summary, *afterwards]
+    assert kinds[gate - 1 : answer + 1] == ["embed", "gate", "rerank", "answer"], kinds
+    assert len(seven) == CALLS_PER_TURN, kinds
+    return seven
 
 
 def _asked(user: str, number: int, conversation: str, calls: str) -> dict[str, Any]:
@@ -331,8 +332,9 @@ async def _measure_cell(bench: Bench, cell: Cell, client: httpx2.Client) -> Meas
     client.get(server.service.base_url + LAG_PATH)
     measured = Measured()
     turns = bench.paced_turns if cell.pace_s else bench.turns[cell.users]
-    left = iter(range(turns))
-    conversation = f"measured {next(bench.numbers)}"
+    start = next(bench.numbers) * _QUESTIONS_PER_CELL
+    left = iter(range(start, start + turns))
+    conversation = f"measured {start}"
     calls_before = _calls(client, bench.upstream_url)
     before = _cpu_ms(pids), _cpu_ms([bench.upstream_pid]), time.process_time() * 1000
     started = time.perf_counter()
@@ -406,7 +408,11 @@ def _drain(client: httpx2.Client, upstream_url: str, pids: Sequence[int]) -> flo
 
 
 def _calls(client: httpx2.Client, upstream_url: str) -> int:
-    return sum(client.get(upstream_url.removesuffix("/v1") + "/_calls").json().values())
+    return int(client.get(_calls_url(upstream_url)).json()["count"])
+
+
+def _calls_url(upstream_url: str) -> str:
+    return upstream_url.removesuffix("/v1") + "/_calls"
 
 
 def _wait_until_quiet(pids: Sequence[int]) -> None:

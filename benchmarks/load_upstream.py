@@ -2,7 +2,8 @@
 
 It says the same to everybody: the gate keeps every candidate, the rerank takes them in their order, an embedding is one
 of a pool of random vectors. The first word of a streamed answer is the time at which it was sent, by the machine's
-monotonic clock. ``GET /_calls`` returns how many calls of each kind came. The first line of output is the base URL.
+monotonic clock. ``GET /_calls`` returns how many calls came, and kind and body of the last seven, oldest first: those
+of one turn. The first line of output is the base URL.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import base64
 import json
 import re
 import time
-from collections import Counter
+from collections import deque
 from zlib import crc32
 
 import numpy as np
@@ -23,6 +24,7 @@ from tests.upstream.dialect import Dialect
 from tests.upstream.http import Connection, HttpRequest
 
 ANSWER_WORDS = 60
+CALLS_PER_TURN = 7
 _POOL = 1024
 _USAGE = b'{"prompt_tokens":900,"completion_tokens":60,"total_tokens":960}'
 _HEAD = b'{"id":"chatcmpl-1","created":1700000000,"model":"%b","object":"chat.completion' % CHAT_MODEL.encode()
@@ -39,7 +41,8 @@ _WHOLE = (
     + _USAGE
     + b"}"
 )
-_SUMMARY = b'"The person asked what we read by the harbour, and the assistant told it in some sixty words."'
+# Numbered, since the vector of a text that was said before is not asked for again.
+_SUMMARY = b'"The person asked what we read by the harbour, and the assistant told it in some sixty words (%d)."'
 _CANDIDATE = re.compile(rb"\\n\[(\d+)\] ")
 _IS_SUMMARY = re.compile(rb"memory summar", re.IGNORECASE)
 
@@ -52,7 +55,8 @@ class CheapUpstream:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         self._pool = [base64.b64encode(vector.astype("<f4").tobytes()) for vector in vectors]
         self._models = json.dumps(Dialect().models()).encode()
-        self._calls: Counter[str] = Counter()
+        self._calls = 0
+        self._last: deque[tuple[str, bytes]] = deque(maxlen=CALLS_PER_TURN)
 
     async def handle(self, http: HttpRequest, connection: Connection) -> None:
         match http.path:
@@ -63,12 +67,17 @@ class CheapUpstream:
             case "/v1/models":
                 connection.send(200, self._models)
             case "/_calls":
-                connection.send(200, json.dumps(self._calls).encode())
+                last = [(kind, json.loads(body)) for kind, body in self._last]
+                connection.send(200, json.dumps({"count": self._calls, "last": last}).encode())
             case _:
                 connection.send(404, b'{"detail":"Not Found"}')
 
+    def _came(self, kind: str, body: bytes) -> None:
+        self._calls += 1
+        self._last.append((kind, body))
+
     def _embed(self, body: bytes, connection: Connection) -> None:
-        self._calls["embed"] += 1
+        self._came("embed", body)
         asked = json.loads(body)
         if asked.get("encoding_format") != "base64":
             connection.send(400, b'{"error":{"message":"only base64 here","type":"invalid_request_error"}}')
@@ -88,14 +97,14 @@ class CheapUpstream:
         elif b'"memory_rerank"' in body:
             self._decide("rerank", b"top", body, connection)
         elif _IS_SUMMARY.search(body):
-            self._calls["summary"] += 1
-            connection.send(200, _WHOLE % _SUMMARY)
+            self._came("summary", body)
+            connection.send(200, _WHOLE % (_SUMMARY % self._calls))
         else:
-            self._calls["answer"] += 1
+            self._came("answer", body)
             self._stream(connection)
 
     def _decide(self, kind: str, field: bytes, body: bytes, connection: Connection) -> None:
-        self._calls[kind] += 1
+        self._came(kind, body)
         decision = b'{"%b":[%b]}' % (field, b",".join(_CANDIDATE.findall(body)))
         connection.send(200, _WHOLE % json.dumps(decision.decode()).encode())
 
