@@ -1,7 +1,6 @@
 """An application with a meter of its event loop: ``uvicorn benchmarks.lag:app`` runs the one named in MEASURED_APP.
 
-``GET /_lag`` returns by how many milliseconds a task that sleeps 5 ms woke late since the last time it was asked, sorted
-into nothing: every sample, oldest first.
+``GET /_lag`` returns by how many milliseconds a task that sleeps 5 ms woke late, each time since it was last asked.
 """
 
 from __future__ import annotations

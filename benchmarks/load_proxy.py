@@ -3,7 +3,7 @@
 For each request it asks for an embedding and two decisions, passes a streamed answer through, and then, in the
 background, asks for a summary and two embeddings. The bodies are those that the service sent, in PROXY_CALLS: a JSON
 file of lists of seven, by the name that a request gives in ``metadata.calls``. PROXY_CLIENT says through what they are
-sent: ``openai``, the package, or ``plain``, aiohttp.
+sent: ``openai``, the package, ``httpx``, what that package is built on, or ``plain``, aiohttp.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import aiohttp
+import httpx2
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 from openai import AsyncOpenAI, AsyncStream
@@ -64,6 +65,32 @@ class OpenAIClient:
         await self._client.close()
 
 
+class HttpxClient:
+    """Through httpx2: JSON is read, and a stream is passed on as it comes."""
+
+    def __init__(self, base_url: str) -> None:
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+        self._client = httpx2.AsyncClient(base_url=base_url, timeout=TIMEOUT_S, limits=limits)
+
+    async def embed(self, body: Body) -> object:
+        return await self._post("/embeddings", body)
+
+    async def complete(self, body: Body) -> object:
+        return await self._post("/chat/completions", body)
+
+    async def _post(self, path: str, body: Body) -> object:
+        answer = await self._client.post(path, json=body)
+        return answer.raise_for_status().json()
+
+    async def stream(self, body: Body) -> AsyncIterator[bytes]:
+        async with self._client.stream("POST", "/chat/completions", json=body) as answer:
+            async for data in answer.raise_for_status().aiter_bytes():
+                yield data
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
 class PlainClient:
     """Through aiohttp: JSON is read, and a stream is passed on as it comes."""
 
@@ -92,12 +119,15 @@ class PlainClient:
         await self._session.close()
 
 
+CLIENTS: dict[str, Callable[[str], Client]] = {"openai": OpenAIClient, "httpx": HttpxClient, "plain": PlainClient}
+
+
 def create_app(client_name: str, base_url: str, calls: dict[str, list[Body]]) -> FastAPI:
     """Return the proxy. ``calls`` has seven bodies by name, in the order in which they are sent."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.client = OpenAIClient(base_url) if client_name == "openai" else PlainClient(base_url)
+        app.state.client = CLIENTS[client_name](base_url)
         yield
         await app.state.client.close()
 
