@@ -4,7 +4,8 @@ Each is a process of its own on this machine: an upstream without latency, a Fas
 package, one through a plain HTTP client, the service, and this one, which asks. A proxy makes the seven upstream calls
 of one of the service's turns with the bodies that the service sent. N users ask as fast as they are answered, or one
 user asks at a steady pace. Each has some memories from the start, so that gate and rerank have something to decide. A
-cell is a fixed number of turns, so that a faster service does no other work; the cells of all servers take turns.
+cell of the service is a fixed number of turns, since its work grows with what was said: a faster one does the same. One
+of a proxy, all of whose turns are alike, lasts a fixed time. The cells of all servers take turns.
 
 Processor time counts until the background work of a cell is done, and so all of a turn's.
 """
@@ -24,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from projections.embedding.client import EmbeddingSpace
 from tests.processes import ROOT, Service, service_process
 from tests.upstream import EMBEDDING_MODEL
 
-TURNS = {1: 60, 4: 80, 16: 240, 64: 320}
+TURNS = {1: 40, 4: 60, 16: 160, 64: 256}
 """Turns of a cell, by its users."""
 FEW = 20
 """Memories of a user who has none to speak of: enough that there are candidates outside the recent window."""
@@ -56,6 +57,7 @@ _DRAIN_S_MAX = 120.0
 _WARM_TRIES_MAX = 300
 _RECORDED_TURNS = 8
 _OPENING_TURNS = 2
+_PROXY_S = 4.0
 _QUESTIONS_PER_CELL = 100_000
 """No question is asked twice."""
 _FIRST_WORD = re.compile(rb'"content": ?"(\d+\.\d+)"')
@@ -189,7 +191,7 @@ def main() -> None:
                 many_env = _environment(many, upstream_url)
                 servers[name] = Server(name, stack.enter_context(_running(many_env, "service.app:app", options)))
         turns = {count: max(count, round(TURNS.get(count, 4 * count) * given.turns)) for count in given.users}
-        paced_turns = max(10, round(40 * given.turns))
+        paced_turns = max(10, round(30 * given.turns))
         bench = Bench(servers, upstream_url, upstream_pid, iter(users[1:]), turns, paced_turns)
         results = asyncio.run(_measure(bench, cells, given.repeats))
     medians = {cell: _medians(runs) for cell, runs in results.items()}
@@ -344,7 +346,7 @@ async def _measure_cell(bench: Bench, cell: Cell, client: httpx2.Client) -> Meas
         connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)
     ) as session:
 
-        async def ask(numbers: range, into: Measured) -> None:
+        async def ask(numbers: Iterable[int], into: Measured) -> None:
             left = iter(numbers)
             asking = (_ask_on(session, url, user, conversation, cell, server, left, into) for user in users)
             await asyncio.gather(*asking)
@@ -356,7 +358,12 @@ async def _measure_cell(bench: Bench, cell: Cell, client: httpx2.Client) -> Meas
         calls_before = _calls(client, bench.upstream_url)
         before = _cpu_ms(pids), _cpu_ms([bench.upstream_pid]), time.process_time() * 1000
         started = time.perf_counter()
-        await ask(range(start + _QUESTIONS_PER_CELL // 2, start + _QUESTIONS_PER_CELL // 2 + turns), measured)
+        numbers: Iterable[int] = itertools.count(start + _QUESTIONS_PER_CELL // 2)
+        if server.is_proxy and not cell.pace_s:
+            numbers = itertools.takewhile(lambda _: time.perf_counter() < started + _PROXY_S, numbers)
+        else:
+            numbers = itertools.islice(numbers, turns)
+        await ask(numbers, measured)
         measured.took_s = time.perf_counter() - started
         measured.client_cpu_ms = time.process_time() * 1000 - before[2]
     measured.lag = client.get(server.service.base_url + LAG_PATH).json()
