@@ -54,6 +54,8 @@ _QUIET_S = 0.6
 _QUIET_TICKS_MAX = 4
 """Of a hundredth of a second each, within ``_QUIET_S``: what an idle process and its meter use."""
 _DRAIN_S_MAX = 120.0
+_KEEP_ALIVE_S = 150
+"""Longer than the longest wait between two turns: a connection must not end while the next question is sent on it."""
 _WARM_TRIES_MAX = 300
 _RECORDED_TURNS = 8
 _OPENING_TURNS = 2
@@ -255,6 +257,7 @@ def _upstream(dims: int) -> Iterator[tuple[str, int]]:
 @contextlib.contextmanager
 def _running(env: Mapping[str, str], app: str, options: Sequence[str] = ()) -> Iterator[Service]:
     """Run an application behind the meter, and end its workers with it."""
+    options = (*options, "--timeout-keep-alive", str(_KEEP_ALIVE_S))
     with service_process({**env, "MEASURED_APP": app}, app="benchmarks.lag:app", options=options) as service:
         try:
             yield service
@@ -343,7 +346,8 @@ async def _measure_cell(bench: Bench, cell: Cell, client: httpx2.Client) -> Meas
     start = next(bench.numbers) * _QUESTIONS_PER_CELL
     conversation = f"measured {start}"
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
     ) as session:
 
         async def ask(numbers: Iterable[int], into: Measured) -> None:
@@ -353,7 +357,7 @@ async def _measure_cell(bench: Bench, cell: Cell, client: httpx2.Client) -> Meas
 
         # Unmeasured: every connection is opened, here and to the upstream, and what is imported late is imported.
         await ask(range(start, start + _OPENING_TURNS * cell.users), Measured())
-        _drain(client, bench.upstream_url, pids)
+        await asyncio.to_thread(_drain, client, bench.upstream_url, pids)
         client.get(server.service.base_url + LAG_PATH)
         calls_before = _calls(client, bench.upstream_url)
         before = _cpu_ms(pids), _cpu_ms([bench.upstream_pid]), time.process_time() * 1000
