@@ -52,7 +52,8 @@ def test_a_whole_answer(service: Running, asked: str, fault: Fault) -> None:
 def test_every_chunk_of_a_stream(service: Running, asked: str, include_usage: bool) -> None:
     service.upstream.fail("answer", Fault(reasoning="Hm."))
     answer = ask(service, asked, stream=True, stream_options={"include_usage": include_usage})
-    assert len(answer.events) > 3
+    assert "Hm." in json.dumps(answer.events)
+    assert answer.text
     for event in answer.events:
         check(ChatCompletionChunk, event)
 
