@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
-from service.launch.tether import start_tethered, stop
+from service.child_process import start_child, stop
 
 POLL_SECONDS = 0.1
 
@@ -57,13 +57,13 @@ class Supervisor:
         self, name: str, command: Sequence[str], env: Mapping[str, str], *, stdout: int | None = None
     ) -> subprocess.Popen[bytes]:
         self._check()
-        child = start_tethered(command, env=env, stdout=stdout)
+        child = start_child(command, env=env, stdout=stdout)
         self._running.append((name, child))
         return child
 
     def finish(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> None:
         """Run a program to its end, without a time limit; raises ProgramEnded unless it succeeds."""
-        child = start_tethered(command, env=env)
+        child = start_child(command, env=env)
         try:
             while child.poll() is None:
                 self._pause()

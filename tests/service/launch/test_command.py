@@ -19,13 +19,13 @@ from service.launch.command import EMBEDDED_PROFILE, EMBEDDINGS_PROFILE, api_env
 # What `python -m service.launch` does, with the two commands replaced.
 DRIVER = """
 import sys
-from service import launch
+from service.launch import command
 
 def stub(port):
     return [sys.executable, "-m", "tests.stub_program", str(port)]
 
-launch._api_command = launch._page_command = stub
-sys.exit(launch.main(sys.argv[1:]))
+command._api_command = command._page_command = stub
+sys.exit(command.main(sys.argv[1:]))
 """
 ROOT = Path(__file__).parents[3]
 ENDPOINTS = {

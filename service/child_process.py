@@ -20,7 +20,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-def start_tethered(
+def start_child(
     command: Sequence[str],
     *,
     env: Mapping[str, str] | None = None,
