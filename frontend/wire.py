@@ -1,7 +1,7 @@
-"""The service's answers as the page reads them: frozen values from JSON.
+"""The service's answers as the page reads them: frozen models of the JSON.
 
-The page ignores fields it does not know, so that a newer service can send more. A field that it needs and does not find
-is an error of the backend (`UnreadableAnswerError`), never a KeyError in the drawing code.
+Unknown fields are ignored, so that a newer service can add some. A missing field is a backend error
+(`UnreadableAnswerError`), never a KeyError in the drawing code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _Wire(BaseModel):
 
 
 class Scores(_Wire):
-    """How each index scored a memory; None where it did not find it. `dense` is the similarity to the question."""
+    """The score of each index, None if it did not find the memory. `dense` is the similarity to the question."""
 
     dense: float | None = None
     lexical: float | None = None
@@ -34,8 +34,8 @@ class Scores(_Wire):
 class Replayed(_Wire):
     """An earlier exchange that the model saw word for word.
 
-    `score` is its similarity to the question; `scores` has more. `neighbor_of` names the memory with which it came
-    along, None where a search found it.
+    `score` is the similarity to the question; `scores` has those of each index. `neighbor_of` is the memory whose
+    neighbor it is, None if it was found itself.
     """
 
     memory_id: str
@@ -62,14 +62,14 @@ class Summarised(_Wire):
 
 
 class Retrieved(_Wire):
-    """The history one answer was given from."""
+    """The memories an answer was given."""
 
     replay: tuple[Replayed, ...] = ()
     summary_only: tuple[Summarised, ...] = ()
 
 
 class NamedTime(_Wire):
-    """The time that a question named, as the service read it; `end` is the first moment after it."""
+    """The time that a question named, as the service understood it; `end` is exclusive."""
 
     phrase: str
     start: UtcTime
@@ -77,7 +77,7 @@ class NamedTime(_Wire):
 
 
 class MemoryStatus(_Wire):
-    """How memory worked for one answer. `notice` tells a person what did not work, `code` names its kind."""
+    """How memory worked for an answer. If degraded, `notice` is a sentence for people and `code` the reason."""
 
     retrieval: str = "ok"
     code: str | None = None
@@ -94,7 +94,7 @@ class TurnRef(_Wire):
 
 
 class StoredTurn(_Wire):
-    """One past exchange, with the history it was answered from and how memory worked then."""
+    """One recorded exchange, with the memories it was given and how memory worked."""
 
     turn_id: int
     memory_id: str
@@ -114,7 +114,7 @@ class MemoryInfo(_Wire):
 
 
 class MemoryGone(_Wire):
-    """The receipt for a forgotten memory."""
+    """The answer to a forget."""
 
     memory_id: str
 
@@ -137,7 +137,7 @@ class TurnList(_Wire):
 
 
 class ModelInfo(_Wire):
-    """The chat model that answers, and the knobs of a request that sets none."""
+    """The chat model that answers, and the service's default knobs."""
 
     id: str
     knobs: dict[str, bool | int | float | str | None] = {}

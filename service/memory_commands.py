@@ -1,7 +1,7 @@
-"""What a person does with one memory of theirs: correct its summary, or withdraw it.
+"""Commands on one memory: edit its summary, or forget it.
 
-Both are events in the conversation of the turn, caused by it, so that everything which follows the ledger (indices of
-this and of other processes, lists, rebuilds) takes them in by itself. Whoever asks twice gets one event.
+Each appends an event to the conversation of the turn, with the turn as its cause, so that everything that follows the
+ledger (indices in any process, lists, rebuilds) applies it. Repeating a command appends nothing.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from domain.memory import Memory
 from domain.person_reader import TurnPlace
 
 TEXT_CHARS_MAX = 8_000
-"""Of a summary or a reason: several times what a model is asked for."""
+"""Longest summary or reason: several times what a model is asked for."""
 _ATTEMPTS_MAX = 50
 
 
 class MemoryCommands:
-    """Forget and edit memories. Calls wait for the disk."""
+    """Forget and edit memories. Calls block until the event is on the disk."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     def forget(self, user_id: str, memory_id: str, reason: str | None = None) -> bool:
-        """Withdraw a memory; False where that had been done before and nothing was appended.
+        """Forget a memory; return False if it was forgotten before and nothing was appended.
 
-        Raises :class:`UnknownMemory` where the user has no such memory.
+        Raises :class:`UnknownMemory` if the user has no such memory.
         """
         checked = _text("reason", reason) if reason is not None else None
 
@@ -40,9 +40,9 @@ class MemoryCommands:
         return self._append(user_id, memory_id, decide)
 
     def edit(self, user_id: str, memory_id: str, summary: str) -> bool:
-        """Put a person's own summary in the place of a memory's; False where it stood there already.
+        """Replace a memory's summary with a person's own; return False if it is already that one.
 
-        Raises :class:`UnknownMemory` where the user has no such memory, or has forgotten it.
+        Raises :class:`UnknownMemory` if the user has no such memory, or has forgotten it.
         """
         checked = _text("summary", summary)
 
@@ -58,13 +58,13 @@ class MemoryCommands:
     def _append(
         self, user_id: str, memory_id: str, decide: Callable[[TurnPlace, Memory | None], Payload | None]
     ) -> bool:
-        """Append what ``decide`` says of the memory as it stands; True when there was something to append."""
+        """Append the event that ``decide`` makes of the memory's present state; return False if it makes none."""
         reader = self._ledger.persons
         for _ in range(_ATTEMPTS_MAX):
             place = reader.place_of(user_id, memory_id)
             if place is None:
                 raise UnknownMemory(memory_id)
-            # Read after the version: who came in between moved that on, and the append is refused.
+            # Read after the version: a concurrent append has then changed it, and ours is refused.
             payload = decide(place, reader.memory(user_id, memory_id))
             if payload is None:
                 return False
@@ -75,7 +75,7 @@ class MemoryCommands:
             except MemoryErased:
                 raise UnknownMemory(memory_id) from None
             return True
-        raise LedgerOverloaded("the conversation keeps moving on: try again in a moment")
+        raise LedgerOverloaded("the conversation keeps changing: try again in a moment")
 
     def _record(self, place: TurnPlace, memory_id: str, payload: Payload) -> None:
         event = NewEvent(self._ledger.clock.new_id(), payload, causation_id=memory_id)

@@ -96,7 +96,7 @@ def test_in_a_browser(chat: ChatBrowser, backend: ScriptedBackend) -> None:
     chat.unfold(answer.get_by_text("History used"))
     summarised = answer.get_by_text("Ada plans a trip to Kyoto.").locator("xpath=ancestor::*[.//button][1]")
     summarised.get_by_role("button", name="Edit summary").click()
-    box = chat.page.get_by_role("textbox", name="What is to be remembered")
+    box = chat.page.get_by_role("textbox", name="What to remember")
     expect(box).to_be_visible()
     box.fill("Ada has been to Kyoto.")
     chat.button("Save").click()

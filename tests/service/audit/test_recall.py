@@ -1,4 +1,4 @@
-"""``opm recall`` finds what a turn finds, and finds of the past what a turn would have found then."""
+"""``opm recall`` finds what a turn finds, and as of an earlier position what a turn would have found then."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class TestThen:
         assert then["ranks"]["lexical"] is None
         assert now["ranks"]["lexical"] == 1
 
-    def test_every_turn_of_the_past_is_found_again_as_it_was(self, service: Running, user: str) -> None:
+    def test_every_earlier_turn_is_found_again_as_it_was(self, service: Running, user: str) -> None:
         asked = []
         for number, fact in enumerate([*FACTS, "The dog Bruno met cat number 5."]):
             service.client.tell(fact, user, "facts", candidate_n=0)

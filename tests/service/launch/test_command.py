@@ -20,15 +20,15 @@ from service.launch.command import EMBEDDED_PROFILE, EMBEDDINGS_PROFILE, api_env
 # What `python -m service.launch` does, with the two commands replaced.
 DRIVER = """
 import sys
-from service.launch import command as launch
+from service.launch import command
 
 def stub(port, workers=1):
     return [sys.executable, "-m", "tests.stub_program", str(port)]
 
-launch._api_command = launch._page_command = stub
-sys.exit(launch.main(sys.argv[1:]))
+command._api_command = command._page_command = stub
+sys.exit(command.main(sys.argv[1:]))
 """
-WITH_REAL_API = DRIVER.replace("launch._api_command = ", "")
+WITH_REAL_API = DRIVER.replace("command._api_command = ", "")
 ROOT = Path(__file__).parents[3]
 ENDPOINTS = {
     "LLM_BASE_URL": "http://127.0.0.1:1/v1",
