@@ -27,7 +27,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from domain.errors import IndexCorrupt
 from domain.identity import file_name
 from domain.ledger_reader import LedgerReader
-from projections.dense.user_index import Storage, UserIndex
+from projections.dense.snapshot import Storage
+from projections.dense.user_index import UserIndex
 from projections.durable import fsync_path, replace_durably, write_durably
 from projections.embedding.endpoint import EmbeddingSpace
 

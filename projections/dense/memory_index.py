@@ -28,7 +28,7 @@ from domain.memory import FacetText
 from projections.dense.index_files import IndexFiles
 from projections.dense.index_rows import hash_of, index_rows, ready_count
 from projections.dense.open_indices import OpenIndices
-from projections.dense.user_index import Hit, UserIndex
+from projections.dense.user_index import DenseHit, UserIndex
 from projections.embedding.active_model import ActiveModel
 from projections.embedding.batcher import Embedder
 from projections.embedding.cache import VectorCache
@@ -51,7 +51,7 @@ _AFTER_A_TURN_S = 2.0
 class DenseResult:
     """What a search gave: hits best first, and how it went. Times in milliseconds."""
 
-    hits: list[Hit]
+    hits: list[DenseHit]
     space: EmbeddingSpace
     position: int
     embed_ms: float
@@ -116,11 +116,7 @@ class MemoryIndex:
             embed_ms, search_ms = (embedded - started) * 1000, (time.perf_counter() - embedded) * 1000
             return then(DenseResult(hits, client.space, position, embed_ms, search_ms, index, vectors[0]))
 
-        done = await _in_thread(searched)
-        if prepared[1].wants_coarse_look():
-            # Not beside the rest of this turn, which would have to share the processor with it.
-            self._maintain_later(user_id, after_s=_AFTER_A_TURN_S)
-        return done
+        return await _in_thread(searched)
 
     def _prepared(self, user_id: str) -> _Prepared | None:
         """Return what a search needs, the texts to embed with its query last; None before any model was activated."""
@@ -137,7 +133,7 @@ class MemoryIndex:
 
     def _searched(
         self, user_id: str, prepared: _Prepared, vectors: Vectors, count: int
-    ) -> tuple[UserIndex, int, list[Hit]]:
+    ) -> tuple[UserIndex, int, list[DenseHit]]:
         """Take in the vectors that came with the query's, and search."""
         # The index itself is carried along: by now it may have been closed to make room for others.
         client, index, pending = prepared
@@ -208,8 +204,6 @@ class MemoryIndex:
         index = await asyncio.to_thread(self._keep, user_id, space, index)
         if index.wants_snapshot():
             await asyncio.to_thread(self._take_snapshot, user_id, space, index)
-        elif index.wants_coarse_look():
-            await asyncio.to_thread(index.make_coarse_look)
 
     def embedder(self, space: EmbeddingSpace) -> Embedder:
         """Return the embedder of a space for work in the background."""
@@ -353,8 +347,6 @@ class MemoryIndex:
         if not self._stands(user_id, position):
             files.remove()  # erased while it was written: the folder may be there again after the erasure removed it
             return
-        if fresh.wants_coarse_look():
-            fresh.make_coarse_look()
         index.adopt(fresh)
 
     def _files(self, user_id: str, space: EmbeddingSpace) -> IndexFiles:

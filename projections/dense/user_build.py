@@ -19,7 +19,7 @@ from domain.memory import FacetText
 from domain.statements import LATEST
 from projections.dense.index_files import IndexFiles
 from projections.dense.index_rows import hash_of
-from projections.dense.user_index import Storage, empty_snapshot
+from projections.dense.snapshot import Storage, empty_snapshot
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingSpace
 from projections.keys import key_of

@@ -16,13 +16,13 @@ from domain.retrieval import Candidate
 from domain.statements import LATEST
 from domain.temporal.preference import prefer
 from domain.temporal.time_range import TimeRange
-from projections.dense.user_index import Hit
+from projections.dense.user_index import DenseHit
 from projections.lexical.index import LexicalHit
 
 _POOL_FOR_TIME = 3
 """So many times the wanted number of memories are looked at for being of the time that a question names."""
 
-H = TypeVar("H", Hit, LexicalHit)
+H = TypeVar("H", DenseHit, LexicalHit)
 Cosines = Callable[[Sequence[int]], Mapping[int, float]]
 """Gives the similarity to the question of memories by their positions, as far as they have vectors."""
 
@@ -31,7 +31,7 @@ Cosines = Callable[[Sequence[int]], Mapping[int, float]]
 class ByVectors:
     """What the vectors found, best first, and how to learn how similar other memories are."""
 
-    hits: Sequence[Hit]
+    hits: Sequence[DenseHit]
     cosines: Cosines
 
 
@@ -90,7 +90,7 @@ def _places(hits: Sequence[H]) -> dict[int, tuple[H, int]]:
     return {hit.turn_position: (hit, rank) for rank, hit in enumerate(hits, start=1)}
 
 
-def _scores(places: Mapping[int, tuple[Hit | LexicalHit, int]]) -> dict[int, float]:
+def _scores(places: Mapping[int, tuple[DenseHit | LexicalHit, int]]) -> dict[int, float]:
     return {position: hit.score for position, (hit, _) in places.items()}
 
 
@@ -98,7 +98,7 @@ def _candidate(
     memory: Memory,
     rank: int,
     score: float,
-    by_vectors: Mapping[int, tuple[Hit, int]],
+    by_vectors: Mapping[int, tuple[DenseHit, int]],
     by_words: Mapping[int, tuple[LexicalHit, int]],
     cosines: Mapping[int, float],
 ) -> Candidate:

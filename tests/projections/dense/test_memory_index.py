@@ -307,33 +307,6 @@ class TestOneUserAtATime:
             assert held is None or len(held) == 2 * len(again)
 
 
-class TestLargeIndices:
-    async def test_a_coarse_look_is_made_in_the_background_and_finds_the_same(
-        self, storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("projections.dense.user_index._CHANGES_MIN", 16)
-        monkeypatch.setattr("projections.dense.user_index._COARSE_SHARE_MAX", 1.1)
-        monkeypatch.setattr("projections.dense.memory_index._AFTER_A_TURN_S", 0.0)
-        async with opened(settings_for(storage, upstream)) as world:
-            remember(world.ledger, "ann", many(60))
-            await follow(world)
-            space = await world.index.space_of("ann")
-            expected = await world.found("ann", QUESTION)
-            (index,) = (
-                world.index.held.get(key, lambda: UserIndex(space.dimensions, "fp16")) for key in world.index.held
-            )
-            alone = index.nbytes
-            assert not index.wants_coarse_look()
-            monkeypatch.setattr("projections.dense.user_index._COARSE_ROWS_MIN", 100)
-            assert index.wants_coarse_look()
-            assert await world.found("ann", QUESTION) == expected
-            await asyncio.gather(*world.index._maintaining.values())
-            assert not index.wants_coarse_look()
-            assert index.nbytes == alone + 120 * space.dimensions, "a byte for each number of each vector"
-            assert await world.found("ann", QUESTION) == expected
-            await world.index.close()
-
-
 class TestModels:
     async def test_the_first_use_activates_the_model_once(self, storage: Path, upstream: ScriptedUpstream) -> None:
         async with opened(settings_for(storage, upstream)) as world:
