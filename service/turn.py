@@ -30,7 +30,7 @@ from domain.prompt import LAYOUT, build_prompt, messages_hash, texts_to_count
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window
 from domain.temporal.time_range import TimeRange, time_range
-from projections.search.memory_search import QUESTION_UNDER_WAY_S, MemorySearch, SearchResult
+from projections.search.memory_search import MemorySearch, SearchResult
 from service.chat_client import ChatClient, Delta
 from service.decider import Decider
 from service.knobs import Knobs
@@ -156,8 +156,7 @@ class TurnService:
             update={name: default for name, default in defaults.items() if getattr(knobs, name) is None}
         )
 
-    async def _read_window(self, draft: Draft, after_s: float) -> None:
-        await asyncio.sleep(after_s)
+    async def _read_window(self, draft: Draft) -> None:
         started = time.perf_counter()
         draft.window = await asyncio.to_thread(
             self._ledger.reader.recent_turns, draft.request.stream, draft.knobs.recent_turns
@@ -171,8 +170,7 @@ class TurnService:
         wanted_time = time_range(request.question, draft.ts)
         found: SearchResult | None = None
         trouble: EmbeddingError | IndexUnavailable | None = None
-        embeds = knobs.candidate_n > 0 and knobs.retrieval != "lexical"
-        window_read = asyncio.create_task(self._read_window(draft, QUESTION_UNDER_WAY_S if embeds else 0.0))
+        window_read = asyncio.create_task(self._read_window(draft))
         try:
             if knobs.candidate_n > 0:
                 # Every turn of the window may be among the nearest, so that many more are asked for.

@@ -18,8 +18,8 @@ from domain.ledger_reader import LedgerReader
 from domain.memory import FacetText
 from domain.statements import LATEST
 from projections.dense.index_files import IndexFiles
-from projections.dense.index_rows import hash_of
 from projections.dense.snapshot import Storage, empty_snapshot
+from projections.dense.vector_changes import hash_of
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingSpace
 from projections.keys import key_of

@@ -18,8 +18,8 @@ from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace, Vect
 from projections.embedding.model_router import (
     PROBE_TEXT,
     REBUILD_COMMAND,
+    ModelClient,
     ModelRouter,
-    SpaceClient,
     recordable_url,
     space_of,
 )
@@ -39,22 +39,22 @@ class ActiveModel:
         self._client = client
         self._cache = cache
         self._settings = settings
-        self._by_activation: dict[int, SpaceClient] = {}
+        self._by_activation: dict[int, ModelClient] = {}
         self._activating: asyncio.Task[EmbeddingModelActivated] | None = None
 
-    def known(self, user_id: str) -> SpaceClient | None:
+    def known(self, user_id: str) -> ModelClient | None:
         """Return who embeds for a user's memory, None where no model was ever activated. Reads the ledger."""
         active = self._ledger.reader.active_embedding_model(user_id)
         return self.clients.of(active) if active is not None else None
 
-    def activated_at(self, position: int) -> SpaceClient | None:
+    def activated_at(self, position: int) -> ModelClient | None:
         """Return who embeds with the model that the event at ``position`` activated, None where it did not."""
         client = self._by_activation.get(position)
         if client is None and (active := self._ledger.reader.activation_at(position)) is not None:
             client = self._by_activation[position] = self.clients.of(active)
         return client
 
-    async def of(self, user_id: str) -> SpaceClient:
+    async def of(self, user_id: str) -> ModelClient:
         """Return who embeds for a user's memory, activating the configured model if none ever was.
 
         Raises an :class:`EmbeddingError` when the model to activate does not answer.

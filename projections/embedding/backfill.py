@@ -19,8 +19,8 @@ from tenacity.wait import wait_base, wait_random
 
 from domain.errors import EmbeddingUnavailable
 from domain.ledger import Ledger
-from projections.embedding.batcher import Embedder
 from projections.embedding.cache import VectorCache, text_hash
+from projections.embedding.caching_embedder import CachingEmbedder
 from projections.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ async def retried(work: Callable[[], Awaitable[T]]) -> T:
 async def embed_texts(
     ledger: Ledger,
     cache: VectorCache,
-    embedder: Embedder,
+    embedder: CachingEmbedder,
     *,
     user_id: str | None,
     after: int,
@@ -115,7 +115,7 @@ async def embed_texts(
 class _Run:
     """Requests under way, and how far everything is done. Batches are numbered in the order they are filled."""
 
-    def __init__(self, cache: VectorCache, embedder: Embedder, batch: int, *, moves_position: bool) -> None:
+    def __init__(self, cache: VectorCache, embedder: CachingEmbedder, batch: int, *, moves_position: bool) -> None:
         self.embedded = 0
         self._cache = cache
         self._embedder = embedder

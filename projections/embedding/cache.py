@@ -105,6 +105,7 @@ class VectorCache:
         self._path = path
         self._bytes_since_checkpoint = 0
         self._dimensions_of: dict[int, int] = {}
+        self._ids: dict[EmbeddingSpace, int] = {}
 
     def close(self) -> None:
         self._readers.dispose()
@@ -112,6 +113,12 @@ class VectorCache:
 
     def space_id(self, space: EmbeddingSpace) -> int:
         """Return the number under which vectors of ``space`` are kept."""
+        known = self._ids.get(space)
+        if known is None:
+            known = self._ids[space] = self._stored_id(space)
+        return known
+
+    def _stored_id(self, space: EmbeddingSpace) -> int:
         query = select(_SPACES.c.id).where(
             _SPACES.c.model == space.model,
             _SPACES.c.dimensions == space.dimensions,

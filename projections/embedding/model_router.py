@@ -57,7 +57,7 @@ Reference = tuple[str, Vectors]
 T = TypeVar("T")
 
 
-class SpaceClient:
+class ModelClient:
     """Embeds texts of one space at the first of its endpoints that is found to give vectors of it.
 
     ``watched`` endpoints are given a known text along with each request, and must give it the vector it is known by.
@@ -187,8 +187,8 @@ class ModelRouter:
         self._configured = configured
         self._cache = cache
         self._settings = settings
-        self._of: dict[tuple[EmbeddingSpace, str | None, str | None], SpaceClient] = {}
-        self._newest: dict[EmbeddingSpace, SpaceClient] = {}
+        self._of: dict[tuple[EmbeddingSpace, str | None, str | None], ModelClient] = {}
+        self._newest: dict[EmbeddingSpace, ModelClient] = {}
         self._opened: list[EmbeddingClient] = []
 
     async def close(self) -> None:
@@ -204,7 +204,7 @@ class ModelRouter:
         """Tell whether a space is the one that the settings ask for."""
         return space == self._configured.space(self._settings.embedding_dims or space.dimensions)
 
-    def of(self, active: EmbeddingModelActivated) -> SpaceClient:
+    def of(self, active: EmbeddingModelActivated) -> ModelClient:
         """Return the client of an activated model; the same one for the same activation."""
         space = space_of(active)
         key = (space, active.base_url, active.query_prefix)
@@ -214,14 +214,14 @@ class ModelRouter:
         self._newest[space] = client
         return client
 
-    def of_space(self, space: EmbeddingSpace) -> SpaceClient:
+    def of_space(self, space: EmbeddingSpace) -> ModelClient:
         """Return the client of the activation of this space that was met last."""
         return self._newest[space]
 
-    def _made(self, active: EmbeddingModelActivated, space: EmbeddingSpace) -> SpaceClient:
+    def _made(self, active: EmbeddingModelActivated, space: EmbeddingSpace) -> ModelClient:
         if self.is_configured(space):
             own = [self._configured]
-            return SpaceClient(
+            return ModelClient(
                 space, self._configured.query_prefix, own, self._known_vector, watched=False, named=own, wanted=None
             )
         query_prefix = active.query_prefix
@@ -240,7 +240,7 @@ class ModelRouter:
                 )
                 clients.append(EmbeddingClient(self._settings, endpoint))
         self._opened += clients
-        return SpaceClient(
+        return ModelClient(
             space,
             query_prefix,
             clients,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from domain.errors import EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailable
 from projections.embedding.cache import Cached, VectorCache, text_hash
 from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace, Vectors
-from projections.embedding.model_router import SpaceClient
+from projections.embedding.model_router import ModelClient
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ _SHORTEST_CHARS = 16
 _CONTROL_TEXT = "hello"
 
 
-class Embedder:
+class CachingEmbedder:
     """Texts of one space to vectors.
 
     ``batch`` bounds the texts of one request, ``timeout_s`` its time, ``concurrency`` the requests under way at once.
@@ -29,7 +29,7 @@ class Embedder:
 
     def __init__(
         self,
-        client: EmbeddingClient | SpaceClient,
+        client: EmbeddingClient | ModelClient,
         cache: VectorCache,
         space: EmbeddingSpace,
         *,
@@ -51,11 +51,15 @@ class Embedder:
 
         Raises :class:`EmbeddingUnavailable` or :class:`EmbeddingMisfit`; what was embedded before that is kept.
         """
-        known = self._cache.get(self.space_id, [text_hash(text) for text in texts])
-        missing = [text for text in dict.fromkeys(texts) if text_hash(text) not in known]
+        missing = await asyncio.to_thread(self._missing, texts) if texts else []
         for start in range(0, len(missing), self._batch):
             await self.embed(missing[start : start + self._batch])
         return len(missing)
+
+    def _missing(self, texts: Sequence[str]) -> list[str]:
+        by_hash = {text_hash(text): text for text in texts}
+        known = self._cache.known(self.space_id, list(by_hash))
+        return [text for key, text in by_hash.items() if key not in known]
 
     async def embed(self, texts: Sequence[str]) -> None:
         """Embed texts in one request, as long as none of them is refused, and keep the vectors; raises as above."""
