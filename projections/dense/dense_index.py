@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 from sqlalchemy.exc import DatabaseError
 
@@ -35,6 +37,11 @@ from projections.embedding.model_router import ModelClient
 from projections.settings import ProjectionSettings
 
 _MAINTENANCE_TIMEOUT_S = 60.0
+_SEARCH_THREADS = 2
+"""More contend for the interpreter: see docs/decisions/0021-search-threads.md."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,7 @@ class DenseIndex:
         self._active = ActiveModel(ledger, client, cache, settings)
         self._embedders: dict[ModelClient, CachingEmbedder] = {}
         self._maintenance = BackgroundTasks()
+        self._threads = ThreadPoolExecutor(_SEARCH_THREADS, thread_name_prefix="search")
         self.notice: str | None = None
         """What the operator is told where memory in general is searched with another model than the configured one."""
 
@@ -106,7 +114,18 @@ class DenseIndex:
     async def search(self, user_id: str, query: str, count: int) -> DenseResult:
         """Return the ``count`` memories of a user nearest to ``query``; raises as :meth:`embed` does."""
         embedded = await self.embed(user_id, query)
-        return await asyncio.to_thread(self.search_embedded, embedded, count)
+        return await self.in_search_thread(self.search_embedded, embedded, count)
+
+    async def in_search_thread(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Do what a search has to do in one of the few threads that searches have, so that the background delays none.
+
+        Raises :class:`IndexUnavailable` once this index is closed.
+        """
+        try:
+            future = self._threads.submit(work, *arguments, **named)
+        except RuntimeError:
+            raise IndexUnavailable("the service is stopping") from None
+        return await asyncio.wrap_future(future)
 
     async def embed(self, user_id: str, query: str) -> EmbeddedQuery:
         """Bring a user's index up to the ledger, and embed a question for it.
@@ -116,10 +135,10 @@ class DenseIndex:
         to wait for it.
         """
         try:
-            opened = await asyncio.to_thread(self._open_for_search, user_id)
+            opened = await self.in_search_thread(self._open_for_search, user_id)
             if opened is None:
                 await self._active.of(user_id)
-                opened = await asyncio.to_thread(self._open_for_search, user_id)
+                opened = await self.in_search_thread(self._open_for_search, user_id)
                 assert opened is not None, "a model was activated just now"
         except IndexCatchingUp:
             self._maintenance.start(user_id, "bringing an index up to date", lambda: self.maintain(user_id))
@@ -133,7 +152,7 @@ class DenseIndex:
     def search_embedded(self, embedded: EmbeddedQuery, count: int) -> DenseResult:
         """Keep the vectors that came with the question's, and return the ``count`` memories nearest to it.
 
-        Blocks: to be called in a thread. Raises :class:`IndexUnavailable`.
+        Blocks: to be called by :meth:`in_search_thread`. Raises :class:`IndexUnavailable`.
         """
         started = time.perf_counter()
         # The index comes with the question: it may have made room for others by now.
@@ -177,6 +196,7 @@ class DenseIndex:
         """Stop what runs in the background."""
         await self._maintenance.close()
         await self._active.close()
+        await asyncio.to_thread(self._threads.shutdown)
 
     async def space_of(self, user_id: str) -> EmbeddingSpace:
         """Return the space in which a user's memory is searched; raises as :meth:`ActiveModel.of`."""

@@ -1,6 +1,6 @@
-"""Embeds the texts of memories through the cache, and gets on with texts that the model refuses.
+"""Embeds the texts of memories through the cache, and copes with texts that the model refuses.
 
-A text that the endpoint refuses (too long, usually) is halved until it is taken: a memory found by its beginning is
+A text that the endpoint refuses (usually too long) is halved until it is accepted: a memory found by its beginning is
 better than one that is never found. What is refused even then is marked in the cache and left out of the index.
 """
 
@@ -22,9 +22,9 @@ _CONTROL_TEXT = "hello"
 
 
 class CachingEmbedder:
-    """Texts of one space to vectors.
+    """Turns texts into vectors of one space, and keeps them.
 
-    ``batch`` bounds the texts of one request, ``timeout_s`` its time, ``concurrency`` the requests under way at once.
+    ``batch`` bounds the texts of one request, ``timeout_s`` its time, and ``concurrency`` the pending requests.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class CachingEmbedder:
         return [text for key, text in by_hash.items() if key not in known]
 
     async def embed(self, texts: Sequence[str]) -> None:
-        """Embed texts in one request, as long as none of them is refused, and keep the vectors; raises as above."""
+        """Embed texts and keep the vectors, in one request unless one of them is refused; raises as above."""
         try:
             vectors = await self.request([self.space.passage_prefix + text for text in texts])
         except EmbeddingRejected:

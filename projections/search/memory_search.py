@@ -95,7 +95,7 @@ class MemorySearch:
                 embedded = await self._dense.embed(user_id, query)
             except (EmbeddingError, IndexUnavailable) as error:
                 embedded = error
-        lexical, result = await asyncio.to_thread(self._search_and_rank, request, embedded)
+        lexical, result = await self._dense.in_search_thread(self._search_and_rank, request, embedded)
         self._look_after_lexical(user_id, lexical)
         if isinstance(result, Exception):
             raise result
