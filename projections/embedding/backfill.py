@@ -113,7 +113,7 @@ async def embed_texts(
 
 
 class _Batches:
-    """The pending requests of one backfill, and how far it is done. Batches are numbered in the order they are filled."""
+    """The pending requests of one backfill, and how far it is done. Batches are numbered as they are filled."""
 
     def __init__(self, cache: VectorCache, embedder: CachingEmbedder, batch: int, *, moves_position: bool) -> None:
         self.embedded = 0
