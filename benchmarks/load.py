@@ -33,13 +33,13 @@ from typing import Any
 import aiohttp
 import httpx2
 import numpy as np
-from projections.embedding.endpoint import EmbeddingSpace
 
 from benchmarks.history import make_histories, make_history
 from benchmarks.lag import PATH as LAG_PATH
 from benchmarks.load_proxy import CLIENTS, TIMEOUT_S, Body
 from benchmarks.load_upstream import CALLS_PER_TURN
 from benchmarks.turn import _environment, _note, _rebuild, _request
+from projections.embedding.endpoint import EmbeddingSpace
 from tests.processes import ROOT, Service, service_process
 from tests.upstream import EMBEDDING_MODEL
 

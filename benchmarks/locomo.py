@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import answered
+from benchmarks.fusion_rules import MinMax, ReciprocalRank
 from benchmarks.gated import Gate, Gated
 from benchmarks.key_sets import EXCHANGE, KEY_SETS
 from benchmarks.locomo_data import CATEGORIES, Question, Talk, as_said, read_talks, sampled
@@ -74,10 +75,10 @@ _SERVED = "hybrid (as served)"
 WAYS = (
     Way("lexical", "lexical"),
     Way("dense", "dense"),
-    Way("hybrid, reciprocal ranks, nothing lent", "hybrid", Fusion(rule="reciprocal-rank", lent=())),
-    Way("hybrid, min-max, nothing lent", "hybrid", Fusion(rule="min-max", lent=())),
-    Way("hybrid, z-scores, nothing lent", "hybrid", Fusion(lent=())),
-    Way("hybrid, min-max", "hybrid", Fusion(rule="min-max")),
+    Way("hybrid, reciprocal ranks, no boost", "hybrid", ReciprocalRank(neighbor_boost=())),
+    Way("hybrid, min-max, no boost", "hybrid", MinMax(neighbor_boost=())),
+    Way("hybrid, z-scores, no boost", "hybrid", Fusion(neighbor_boost=())),
+    Way("hybrid, min-max", "hybrid", MinMax()),
     Way("hybrid, no time rule", "hybrid"),
     Way(_SERVED, "hybrid", by_time=True),
     Way("hybrid, each with its neighbors", "hybrid", by_time=True, reach=1),

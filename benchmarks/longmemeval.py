@@ -43,7 +43,7 @@ _FIGURES: dict[str, Callable[[Sequence[int], Collection[int]], float]] = {
 _WAYS: tuple[tuple[str, RetrievalMode, Fusion], ...] = (
     ("lexical", "lexical", Fusion()),
     ("dense", "dense", Fusion()),
-    ("hybrid, nothing lent", "hybrid", Fusion(lent=())),
+    ("hybrid, no boost", "hybrid", Fusion(neighbor_boost=())),
     ("hybrid (as served)", "hybrid", Fusion()),
 )
 

@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks.history import SHARED_WORD, make_histories
 from benchmarks.turn import _rebuild, _upstream_process
 from domain.ledger import Ledger
-from projections.dense.memory_index import MemoryIndex
+from projections.dense.dense_index import DenseIndex
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace
 from projections.settings import ProjectionSettings
@@ -111,7 +111,7 @@ async def _measure(settings: ProjectionSettings, users: list[str]) -> None:
     ledger = Ledger(settings.ledger_path)
     cache = VectorCache(settings.vector_cache_path, half=settings.index_storage == "fp16")
     client = EmbeddingClient(settings)
-    index = MemoryIndex(ledger, client, cache, settings)
+    index = DenseIndex(ledger, client, cache, settings)
     await index.search("nobody", SHARED_WORD, _WANTED)
     before = _resident_mb()
     first = await _searched(index, users)
@@ -129,12 +129,12 @@ async def _measure(settings: ProjectionSettings, users: list[str]) -> None:
         print(f"{name:16} p50 {np.percentile(times, 50):7.2f} ms   p95 {np.percentile(times, 95):7.2f} ms")
     for name, resident in (("before", before), ("after every user", held)):
         print(f"resident memory {name}: {resident[0]:.0f} MB own and {resident[1]:.0f} MB of mapped files")
-    print(f"open indices: {len(index.held)} of {len(users)}, counted as {index.held.nbytes / 2**20:.0f} MB")
+    print(f"open indices: {len(index.store.held)} of {len(users)}, counted as {index.store.held.nbytes / 2**20:.0f} MB")
     print(f"file descriptors: {descriptors}")
     _print_goal(peak_mb)
 
 
-async def _searched(index: MemoryIndex, users: Iterable[str]) -> list[float]:
+async def _searched(index: DenseIndex, users: Iterable[str]) -> list[float]:
     """Search for each user; return the milliseconds without those of the embedding call."""
     times: list[float] = []
     for user in users:

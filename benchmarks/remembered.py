@@ -24,7 +24,7 @@ from domain.ledger import Ledger, StreamHead
 from domain.sqlite import open_engine
 from domain.statements import LATEST
 from migrations.runner import migrate
-from projections.dense.memory_index import MemoryIndex
+from projections.dense.dense_index import DenseIndex
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient
 from projections.lexical.index_files import LexicalFiles
@@ -53,7 +53,7 @@ class Remembered:
 
     settings: ProjectionSettings
     ledger: Ledger
-    index: MemoryIndex
+    index: DenseIndex
     words: LexicalFiles
 
     def search(self, fusion: Fusion) -> MemorySearch:
@@ -103,7 +103,7 @@ async def remembered(
         ledger.reader = KeyedReader(keyed, key_set)
     cache = VectorCache(vectors or settings.vector_cache_path, half=settings.index_storage == "fp16")
     client = EmbeddingClient(settings)
-    index = MemoryIndex(ledger, client, cache, settings)
+    index = DenseIndex(ledger, client, cache, settings)
     words = LexicalFiles(ledger.reader, settings.users_dir)
     try:
         yield Remembered(settings, ledger, index, words)

@@ -16,8 +16,8 @@ from domain.ledger import Ledger
 from domain.prompts import Prompts, load_prompts
 from domain.record_once import record_once
 from migrations.runner import migrate
-from projections.dense.memory_index import MemoryIndex
-from projections.dense.projection import VectorProjection
+from projections.dense.dense_index import DenseIndex
+from projections.dense.projection import DenseProjection
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient
 from projections.erasure import finish_erasures
@@ -47,7 +47,7 @@ class Services:
     embeddings: EmbeddingClient
     chat: ChatClient
     reranker: Reranker | None
-    index: MemoryIndex
+    index: DenseIndex
     turns: TurnService
     followers: dict[str, Follower]
     started_at: int
@@ -69,7 +69,7 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
         log.warning("an erasure that was interrupted could not be finished: %s", error)
     cache = await asyncio.to_thread(VectorCache, settings.vector_cache_path, half=settings.index_storage == "fp16")
     embeddings, chat = EmbeddingClient(settings), ChatClient(settings)
-    index = MemoryIndex(ledger, embeddings, cache, settings)
+    index = DenseIndex(ledger, embeddings, cache, settings)
     reranker = Reranker(settings) if settings.rerank_strategy == "endpoint" else None
     words = LexicalFiles(ledger.reader, settings.users_dir)
     memory = MemorySearch(ledger.reader, index, words)
@@ -77,7 +77,7 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
     summarizer = Summarizer(ledger, chat, prompts.summary, settings, lambda: turns.context_tokens)
     followers = {
         "mirror": Follower(ledger, Mirror(ledger.reader, settings.storage_dir)),
-        "vectors": Follower(ledger, VectorProjection(ledger, index, cache)),
+        "vectors": Follower(ledger, DenseProjection(ledger, index, cache)),
         "words": Follower(ledger, LexicalProjection(ledger, words)),
         "summaries": Follower(ledger, summarizer),
     }
@@ -131,7 +131,7 @@ async def _learn_limits(turns: TurnService, chat: ChatClient) -> None:
             return
 
 
-async def _try_embeddings(index: MemoryIndex) -> None:
+async def _try_embeddings(index: DenseIndex) -> None:
     """Embed a word at the start: trouble is told before a turn meets it, and the first turn finds all warm."""
     try:
         await index.check_endpoint()

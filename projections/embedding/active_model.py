@@ -1,8 +1,8 @@
 """Which embedding model a user's memory is searched with: the one that the ledger says was activated last.
 
 The first use of an empty ledger activates the configured model. From then on a service that is configured for another
-one goes on with the active model for as long as an endpoint gives its vectors, and is told what to run, until a rebuild
-has activated the configured one.
+one keeps using the active model for as long as an endpoint serves it, and tells the operator what to run, until a
+rebuild has activated the configured one.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace, Vect
 from projections.embedding.model_router import (
     PROBE_TEXT,
     REBUILD_COMMAND,
+    ModelClient,
     ModelRouter,
-    SpaceClient,
     recordable_url,
     space_of,
 )
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class ActiveModel:
-    """Tells who embeds for each user, and activates the configured model where none ever was."""
+    """Knows the client of each user's active model, and activates the configured model where none ever was."""
 
     def __init__(
         self, ledger: Ledger, client: EmbeddingClient, cache: VectorCache, settings: ProjectionSettings
@@ -40,23 +40,23 @@ class ActiveModel:
         self._client = client
         self._cache = cache
         self._settings = settings
-        self._by_activation: dict[int, SpaceClient] = {}
+        self._by_activation: dict[int, ModelClient] = {}
         self._activating: asyncio.Task[EmbeddingModelActivated] | None = None
 
-    def known(self, user_id: str) -> SpaceClient | None:
-        """Return who embeds for a user's memory, None where no model was ever activated. Reads the ledger."""
+    def known(self, user_id: str) -> ModelClient | None:
+        """Return the client of a user's active model, None where none was ever activated. Reads the ledger."""
         active = self._ledger.reader.active_embedding_model(user_id)
         return self.clients.of(active) if active is not None else None
 
-    def activated_at(self, position: int) -> SpaceClient | None:
-        """Return who embeds with the model that the event at ``position`` activated, None where it did not."""
+    def activated_at(self, position: int) -> ModelClient | None:
+        """Return the client of the model that the event at ``position`` activated, None where it activated none."""
         client = self._by_activation.get(position)
         if client is None and (active := self._ledger.reader.activation_at(position)) is not None:
             client = self._by_activation[position] = self.clients.of(active)
         return client
 
-    async def of(self, user_id: str) -> SpaceClient:
-        """Return who embeds for a user's memory, activating the configured model if none ever was.
+    async def of(self, user_id: str) -> ModelClient:
+        """Return the client of a user's active model; activate the configured one if none ever was.
 
         Raises an :class:`EmbeddingError` when the model to activate does not answer.
         """
@@ -72,14 +72,14 @@ class ActiveModel:
         )
 
     async def close(self) -> None:
-        """Stop an activation that is under way, and close the clients."""
+        """Cancel a pending activation, and close the clients."""
         if self._activating is not None:
             self._activating.cancel()
             await asyncio.gather(self._activating, return_exceptions=True)
         await self.clients.close()
 
     async def _activate(self) -> EmbeddingModelActivated:
-        """Activate the configured model, in one attempt that all who wait for it share."""
+        """Activate the configured model, in one attempt shared by all who wait for it."""
         if self._activating is None or self._activating.done():
             self._activating = asyncio.get_running_loop().create_task(self._activate_once())
         return await asyncio.shield(self._activating)
@@ -110,7 +110,7 @@ async def probed(client: EmbeddingClient, *, timeout_s: float) -> tuple[Embeddin
 
 
 def keep_probe(cache: VectorCache, space: EmbeddingSpace, probe: Vectors) -> None:
-    """Keep the vector by which the model of a space is known again."""
+    """Keep the vector by which the model of a space is recognised."""
     cache.put(cache.space_id(space), {text_hash(PROBE_TEXT): probe})
 
 

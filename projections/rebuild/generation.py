@@ -27,8 +27,8 @@ from domain.ledger import Ledger
 from projections.dense.user_build import Target, VectorsMissing, build_user
 from projections.embedding.active_model import activation, keep_probe, probed
 from projections.embedding.backfill import Embedded, embed_texts, retried
-from projections.embedding.batcher import Embedder
 from projections.embedding.cache import VectorCache, text_hash
+from projections.embedding.caching_embedder import CachingEmbedder
 from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace, Vectors
 from projections.embedding.model_router import PROBE_TEXT, same_direction
 from projections.progress import Progress
@@ -123,7 +123,7 @@ class _Generation:
         self._settings = settings
         self._space = space
         self._user_id = user_id
-        self._embedder = Embedder(
+        self._embedder = CachingEmbedder(
             client,
             cache,
             space,

@@ -21,9 +21,10 @@ from domain.ledger import Ledger
 from domain.ledger_reader import LedgerReader
 from domain.statements import LATEST
 from projections.dense.index_files import IndexFiles, Manifest
-from projections.dense.memory_index import TEXTS_WITH_QUERY_MAX
+from projections.dense.query_embedding import TEXTS_WITH_QUERY_MAX
+from projections.dense.snapshot import Storage
 from projections.dense.user_build import Row, rows_of, stored_rows
-from projections.dense.user_index import Storage, UserIndex
+from projections.dense.user_index import UserIndex
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingSpace
 from projections.embedding.model_router import space_of

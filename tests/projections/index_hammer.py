@@ -75,8 +75,6 @@ class Hammer:
         while not self.done.is_set():
             snapshot, position = self.index.snapshot()
             fresh = self.files.load(self.files.save(snapshot, self.index.storage, position, "anchor"))
-            if len(fresh):
-                fresh.make_coarse_look()
             self.index.adopt(fresh)
             self.snapshots += 1
 

@@ -240,9 +240,9 @@ async def test_an_index_written_while_its_user_is_erased_does_not_stay(
         remember(world.ledger, "ann", said_by_ann(300), summarised=False)
         await world.index.maintain("ann")
         space = await world.index.space_of("ann")
-        index, _ = world.index._caught_up("ann", space)
+        key, index = world.index._open("ann", space)
         erase_user(world.ledger, storage, "ann")
-        await asyncio.to_thread(world.index._take_snapshot, "ann", space, index)
+        await asyncio.to_thread(world.index.store.save, key, index)
         assert not (storage / "users" / "ann").exists()
         assert await world.found("ann", said_by_ann(1)[0]) == []
 
@@ -255,7 +255,7 @@ async def test_no_index_of_an_erased_person_is_held(storage: Path, upstream: Scr
             assert await world.found(user, said_by_ann(1)[0])
         erase_user(world.ledger, storage, "ann")
         assert await world.found("bob", said_by_ann(1)[0])  # somebody else's question is enough
-        assert [user for user, _ in world.index.held] == ["bob"]
+        assert [key.user_id for key in world.index.store.held] == ["bob"]
 
 
 def test_what_was_activated_for_the_person_alone_is_blanked_too(storage: Path, ledger: Ledger) -> None:

@@ -31,7 +31,7 @@ from domain.verification import LedgerHead, hash_of
 from projections.backup.known_backups import known_backups
 from projections.backup.ledger_copy import back_up
 from projections.backup.restore import RestoreRefused, restore_backup, restore_from_mirror
-from projections.dense.projection import VectorProjection
+from projections.dense.projection import DenseProjection
 from projections.erasure import erase_user
 from projections.mirror.as_ledger import MirrorIncomplete
 from projections.mirror.event_file import line_of
@@ -167,7 +167,7 @@ class TestFromABackup:
             async with world_opened(settings) as world:
                 await world.index.space_of("ann")
                 remember(world.ledger, "ann", said)
-                follower = VectorProjection(world.ledger, world.index, world.cache)
+                follower = DenseProjection(world.ledger, world.index, world.cache)
                 while await follower.advance():
                     pass
                 # Not by the search, which would take a few along: the follower itself has read on.

@@ -274,10 +274,10 @@ class TestVerify:
         keys = index.snapshot_keys
         if kind == "missing":
             gone = [(manifest.position, int(keys[0]))]
-            assert index.extend(manifest.position, [], [], index_rows(0), manifest.position, withdrawn=gone)
+            assert index.extend(manifest.position, [], [], vector_changes(0), manifest.position, withdrawn=gone)
         else:
             key = 4_000_000 if kind == "surplus" else int(keys[0])
-            assert index.extend(manifest.position, [manifest.position], [key], index_rows(1), manifest.position)
+            assert index.extend(manifest.position, [manifest.position], [key], vector_changes(1), manifest.position)
         rewrite(files, index, manifest.anchor)
         (difference,) = said("--verify", status=FAILED)["differences"]
         assert (difference["user_id"], difference["kind"]) == ("ann", kind)
@@ -293,7 +293,7 @@ class TestVerify:
         with opened_ledger(storage / "ledger.sqlite3") as ledger:
             forgotten = change_memories(ledger)
             assert main([]) == DONE
-            index.extend(manifest.position, [], [], index_rows(0), forgotten)
+            index.extend(manifest.position, [], [], vector_changes(0), forgotten)
             rewrite(files, index, ledger.reader.hash_at(forgotten))
         kinds = {difference["kind"] for difference in said("--verify", status=FAILED)["differences"]}
         assert kinds == {"surplus", "changed"}
@@ -310,7 +310,7 @@ class TestVerify:
         assert (difference["user_id"], difference["kind"]) == ("", "ahead")
 
 
-def index_rows(count: int) -> Vectors:
+def vector_changes(count: int) -> Vectors:
     return np.full((count, 64), 0.125, np.float32)
 
 

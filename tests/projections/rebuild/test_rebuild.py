@@ -23,7 +23,7 @@ from domain.errors import IndexCorrupt
 from domain.events import UserErased
 from domain.identity import user_stream
 from domain.sqlite import DRIVER
-from projections.dense.projection import VectorProjection
+from projections.dense.projection import DenseProjection
 from projections.embedding.backfill import Embedded
 from projections.rebuild.command import BAD_ARGUMENTS, DONE, FAILED, main
 from projections.rebuild.generation import rebuild
@@ -63,7 +63,7 @@ def record(storage: Path, upstream: ScriptedUpstream, users: dict[str, list[str]
             await world.index.space_of("ann")
             for user_id, said in users.items():
                 remember(world.ledger, user_id, said)
-            follower = VectorProjection(world.ledger, world.index, world.cache)
+            follower = DenseProjection(world.ledger, world.index, world.cache)
             while await follower.advance():
                 pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -14,7 +15,6 @@ from domain.events import RetrievalMode
 from domain.fusion import Fusion
 from projections.lexical import index_files as lexical_files
 from projections.lexical.index_files import LexicalFiles
-from projections.search import memory_search
 from projections.search.as_of import SearchAsOf
 from projections.search.dense_as_of import DenseAsOf
 from projections.search.memory_search import MemorySearch, SearchResult
@@ -110,14 +110,13 @@ async def test_without_the_words_vectors_serve_until_those_are_indexed(
         assert found.mode == "dense"
         assert isinstance(found.trouble, IndexCatchingUp)
         assert len(found.candidates) == 3
-        await until(lambda: not search._in_background)
+        await until(lambda: not len(search._catching_up))
         assert (await search.search("ann", "violin", 3, "hybrid")).mode == "hybrid"
 
 
 async def test_words_are_checked_whole_after_the_first_question(
     storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_search, "_AFTER_A_TURN_S", 0.01)
     checked: list[str] = []
     monkeypatch.setattr(LexicalFiles, "check", lambda _files, user_id: checked.append(user_id))
     async with searching(storage, upstream) as (world, search):
@@ -125,20 +124,33 @@ async def test_words_are_checked_whole_after_the_first_question(
             remember(world.ledger, user, FACTS)
         for user in ("ann", "bob", "ann"):
             await search.search(user, "violin", 3, "hybrid")
-            await until(lambda: not search._in_background)
+            await until(lambda: not len(search._checking))
     assert checked == ["ann", "bob"], "once since the start"
 
 
-async def test_a_check_that_is_still_to_come_holds_up_no_end(
+async def test_checks_that_are_still_to_come_hold_up_no_end(
     storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_search, "_AFTER_A_TURN_S", 3600.0)
+    checked: list[str] = []
+    reading, read_on = threading.Event(), threading.Event()
+
+    def slow(_files: LexicalFiles, user_id: str) -> None:
+        checked.append(user_id)
+        reading.set()
+        assert read_on.wait(60)
+
+    monkeypatch.setattr(LexicalFiles, "check", slow)
     async with searching(storage, upstream) as (world, search):
-        remember(world.ledger, "ann", FACTS)
-        await search.search("ann", "violin", 3, "lexical")
-        assert search._in_background
-        await asyncio.wait_for(search.close(), 60)
-        assert not search._in_background
+        for user in ("ann", "bob"):
+            remember(world.ledger, user, FACTS)
+            await search.search(user, "violin", 3, "lexical")
+        assert await asyncio.to_thread(reading.wait, 60)
+        closing = asyncio.create_task(search.close())
+        await asyncio.sleep(0)
+        assert not closing.done(), "a file is not closed under whoever reads it"
+        read_on.set()
+        await asyncio.wait_for(closing, 60)
+    assert checked == ["ann"], "one at a time, and the next one never begins"
 
 
 async def test_what_is_asked_once_the_service_stops_gets_a_reason(storage: Path, upstream: ScriptedUpstream) -> None:

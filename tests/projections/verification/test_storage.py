@@ -23,7 +23,7 @@ from domain.sqlite import DRIVER
 from domain.verification import LedgerHead
 from projections.dense import user_index
 from projections.dense.index_files import IndexFiles, Manifest
-from projections.dense.projection import VectorProjection
+from projections.dense.projection import DenseProjection
 from projections.embedding.endpoint import EmbeddingSpace
 from projections.mirror.mirror import Mirror, mirror_files, mirror_path
 from projections.verification.storage import FINDINGS_MAX, Verified, head_of, verify_ledger_file, verify_storage
@@ -164,7 +164,7 @@ class TestSnapshots:
         async with world_opened(settings_for(storage_dir, upstream)) as world:
             await world.index.space_of("ann")
             remember(world.ledger, "ann", many(30))
-            follower = VectorProjection(world.ledger, world.index, world.cache)
+            follower = DenseProjection(world.ledger, world.index, world.cache)
             while await follower.advance():
                 pass
             await to_head(Mirror(world.ledger.reader, storage_dir))
