@@ -64,7 +64,7 @@ _OPENING_TURNS = 2
 _PROXY_S = 4.0
 _QUESTIONS_PER_CELL = 100_000
 """No question is asked twice."""
-_FIRST_WORD = re.compile(rb'"content": ?"(\d+\.\d+)"')
+_FIRST_WORD = re.compile(rb'"content": ?"(\d+\.\d{6})[ "]')
 
 
 @dataclass
