@@ -182,7 +182,6 @@ class TurnRecorder:
             payload = decision()
             cause = draft.decided[-1].event_id if draft.decided else None
             event = NewEvent(self._ledger.clock.new_id(), payload, draft.correlation_id, cause)
-            event.write_out()
             draft.decided.append(event)
             if isinstance(payload, GateDecided | RerankDecided) and payload.outcome == "fallback":
                 # An endpoint that never decides would go unnoticed. Why is in the event: it may quote what that said.

@@ -22,8 +22,8 @@ from domain.identity import SYSTEM_ID, StreamId
 from domain.ledger import Ledger
 from domain.ledger_reader import ConversationHead
 from domain.memory import FacetText
-from domain.prepared import as_list
-from domain.statements import LATEST, MEMORIES
+from domain.reader import json_list
+from domain.statements import LATEST
 from tests.domain.histories import CONVERSATIONS, NOBODY, USERS, History, any_history
 from tests.ledgers import STREAM, all_stored, opened, record, record_turn, summary_of
 
@@ -249,6 +249,6 @@ def test_of_a_memory_that_was_edited_often_one_text_is_read(ledger: Ledger) -> N
     for number in range(3):
         edited = MemoryEdited(memory_id=turn.event_id, turn_id=1, summary=f"edit {number}")
         record(ledger, STREAM, edited, causation_id=turn.event_id)
-    asked = {"user_id": STREAM.user_id, "positions": as_list([turn.position]), "as_of": LATEST}
-    [row] = ledger.reader._run(MEMORIES, **asked)
+    asked = {"user_id": STREAM.user_id, "positions": json_list([turn.position]), "as_of": LATEST}
+    [row] = ledger.reader._rows("memories", **asked)
     assert "edit 2" in row.summary
