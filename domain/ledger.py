@@ -336,6 +336,7 @@ def _chained(
     recorded_at: datetime,
 ) -> tuple[tuple[Event, ...], list[dict[str, Any]]]:
     """Complete the envelopes of new events and chain their rows to ``prev_hash``."""
+    recorded_text = iso(recorded_at)
     events: list[Event] = []
     rows: list[dict[str, Any]] = []
     for offset, new in enumerate(new_events, start=1):
@@ -350,7 +351,7 @@ def _chained(
             causation_id=new.causation_id,
             payload=new.payload,
         )
-        row = _row(event, new.payload_json, prev_hash)
+        row = _row(event, recorded_text, new.payload_json, prev_hash)
         prev_hash = row["hash"]
         events.append(event)
         rows.append(row)
@@ -362,9 +363,12 @@ def _moved(head: StreamHead, events: Sequence[Event]) -> StreamHead:
     return StreamHead(version=events[-1].version, turn_id=turns[-1] if turns else head.turn_id)
 
 
-def _row(event: Event, payload: str, prev_hash: str) -> dict[str, Any]:
+def _row(event: Event, recorded_at: str, payload: str, prev_hash: str) -> dict[str, Any]:
+    """Return an event's columns by name, hashed and chained to the event before it."""
     salt = chain.new_salt()
-    row: dict[str, Any] = {
+    identity_hash = chain.identity_hash(salt, event.user_id, event.conversation_id)
+    payload_hash = chain.payload_hash(salt, payload)
+    return {
         "position": event.position,
         "event_id": event.event_id,
         "user_id": event.user_id,
@@ -372,26 +376,25 @@ def _row(event: Event, payload: str, prev_hash: str) -> dict[str, Any]:
         "version": event.version,
         "type": event.payload.type,
         "schema_version": event.payload.schema_version,
-        "recorded_at": iso(event.recorded_at),
+        "recorded_at": recorded_at,
         "correlation_id": event.correlation_id,
         "causation_id": event.causation_id,
         "payload": payload,
         "salt": salt,
-        "identity_hash": chain.identity_hash(salt, event.user_id, event.conversation_id),
-        "payload_hash": chain.payload_hash(salt, payload),
+        "identity_hash": identity_hash,
+        "payload_hash": payload_hash,
         "prev_hash": prev_hash,
+        "hash": chain.event_hash(
+            prev_hash=prev_hash,
+            position=event.position,
+            event_id=event.event_id,
+            version=event.version,
+            event_type=event.payload.type,
+            schema_version=event.payload.schema_version,
+            recorded_at=recorded_at,
+            correlation_id=event.correlation_id,
+            causation_id=event.causation_id,
+            identity_hash=identity_hash,
+            payload_hash=payload_hash,
+        ),
     }
-    row["hash"] = chain.event_hash(
-        prev_hash=prev_hash,
-        position=event.position,
-        event_id=event.event_id,
-        version=event.version,
-        event_type=event.payload.type,
-        schema_version=event.payload.schema_version,
-        recorded_at=row["recorded_at"],
-        correlation_id=event.correlation_id,
-        causation_id=event.causation_id,
-        identity_hash=row["identity_hash"],
-        payload_hash=row["payload_hash"],
-    )
-    return row

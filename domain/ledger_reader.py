@@ -159,7 +159,7 @@ class LedgerReader(Reader):
         if not positions:
             return {}
         rows = self._rows("memories", user_id=user_id, positions=json_list(positions), as_of=as_of)
-        return {row.position: memory_of(row) for row in rows}
+        return {memory.position: memory for memory in map(memory_of, rows)}
 
     def neighbors(self, user_id: str, positions: Sequence[int], reach: int, *, as_of: int = LATEST) -> list[Memory]:
         """Return the turns at most ``reach`` before or after this user's turns at ``positions``, oldest first.
@@ -171,7 +171,7 @@ class LedgerReader(Reader):
             return []
         rows = self._rows("neighbors", user_id=user_id, positions=json_list(positions), reach=reach, as_of=as_of)
         # Sorted here, since SQLite would copy every text for it.
-        return [memory_of(row) for row in sorted(rows, key=attrgetter("position"))]
+        return sorted(map(memory_of, rows), key=attrgetter("position"))
 
     def belongs(self, user_id: str, position: int) -> bool:
         """Tell whether the event at a position is this user's. After an erasure it no longer is."""
@@ -191,7 +191,7 @@ class LedgerReader(Reader):
         if not positions:
             return {}
         rows = self._rows("positions_beside", positions=json_list(positions), reach=_BESIDE_REACH, as_of=as_of)
-        return {row.position: _by_distance(row) for row in rows if row.user_id == user_id}
+        return {position: _by_distance(before, after) for position, owner, before, after in rows if owner == user_id}
 
     def facet_texts(
         self, user_id: str | None, after: int, limit: int, *, as_of: int = LATEST
@@ -257,11 +257,11 @@ class LedgerReader(Reader):
 _POSITIONS = msgspec.json.Decoder(list[int])
 
 
-def _by_distance(row: Row[Any]) -> tuple[tuple[int, ...], ...]:
-    """Return the positions in a row of ``positions_beside`` by their distance."""
+def _by_distance(turns_before: str, turns_after: str) -> tuple[tuple[int, ...], ...]:
+    """Return positions before and after a turn, two JSON arrays, by their distance from it."""
     # The turns of a conversation stand in the ledger in their order.
-    before = sorted(_POSITIONS.decode(row.turns_before), reverse=True)
-    after = sorted(_POSITIONS.decode(row.turns_after))
+    before = sorted(_POSITIONS.decode(turns_before), reverse=True)
+    after = sorted(_POSITIONS.decode(turns_after))
     return tuple((*before[at : at + 1], *after[at : at + 1]) for at in range(_BESIDE_REACH))
 
 

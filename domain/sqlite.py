@@ -104,8 +104,8 @@ def open_engine(
 def begin(connection: Connection) -> Iterator[None]:
     """Run a transaction on a writer's connection, and leave none open, whatever fails.
 
-    SQLAlchemy takes a transaction whose COMMIT failed for ended and sends no ROLLBACK. SQLite keeps it open, and with it
-    the lock that other writers wait for.
+    When a COMMIT fails, SQLAlchemy considers the transaction over and sends no ROLLBACK. SQLite keeps it open, and with
+    it the lock that other writers wait for.
     """
     try:
         with connection.begin():
