@@ -191,7 +191,11 @@ class LedgerReader(Reader):
         if not positions:
             return {}
         rows = self._rows("positions_beside", positions=json_list(positions), reach=_BESIDE_REACH, as_of=as_of)
-        return {position: _by_distance(before, after) for position, owner, before, after in rows if owner == user_id}
+        return {
+            position: _by_distance(before, after)
+            for position, owner, before, after in map(tuple, rows)
+            if owner == user_id
+        }
 
     def facet_texts(
         self, user_id: str | None, after: int, limit: int, *, as_of: int = LATEST

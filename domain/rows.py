@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, TypeVar, get_args
 
@@ -64,7 +65,7 @@ class _SummaryPart(msgspec.Struct, gc=False):
 _TURN_PART, _SUMMARY_PART = msgspec.json.Decoder(_TurnPart), msgspec.json.Decoder(_SummaryPart)
 
 
-def memory_of(row: Row[Any]) -> Memory:
+def memory_of(row: Sequence[Any]) -> Memory:
     """Return the memory in a row of ``recent_turns``, ``memories`` or another statement with the same columns."""
     # Unpacked, since a turn reads sixty rows and an attribute of a Row is looked up slowly.
     position, event_id, conversation_id, schema_version, payload, *summary = row
