@@ -1,7 +1,6 @@
 """Questions about what was: how one answer came about, and what memory looked like at a position of the ledger.
 
-These are asked by people at a command line, never by a turn. They are apart from :class:`LedgerReader` for that reason
-only: what it answers is answered here too.
+People ask these at a command line; no turn does. What :class:`LedgerReader` answers is answered here too.
 """
 
 from __future__ import annotations
@@ -10,24 +9,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
-
 from domain.clock import iso
-from domain.events import (
-    EmbeddingModelActivated,
-    Event,
-    MemoryEdited,
-    MemoryForgotten,
-    PromptsActivated,
-    RetrievalRecorded,
-    TurnFailed,
-    TurnRecorded,
-)
-from domain.identity import SYSTEM_ID
+from domain.events import EmbeddingModelActivated, Event, MemoryEdited, PromptsActivated, TurnFailed, TurnRecorded
 from domain.ledger_reader import LedgerReader
-from domain.reader import IDS_PER_READ
-from domain.schema import EVENTS
-from domain.statements import ACTIVE_MODEL, LATEST, event_of
+from domain.reader import json_list
+from domain.rows import event_of
+from domain.statements import LATEST
+
+_EVENTS_PER_READ = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,67 +37,32 @@ class AuditReader(LedgerReader):
 
     def events_named(self, event_ids: Collection[str]) -> dict[str, Event]:
         """Return events by their ids; an id that no event has is missing."""
-        wanted = list(dict.fromkeys(event_ids))
-        found: dict[str, Event] = {}
-        for start in range(0, len(wanted), IDS_PER_READ):
-            query = select(EVENTS).where(EVENTS.c.event_id.in_(wanted[start : start + IDS_PER_READ]))
-            found |= {event.event_id: event for event in map(event_of, self._all(query))}
-        return found
+        events = map(event_of, self._rows("events_named", event_ids=json_list(event_ids)))
+        return {event.event_id: event for event in events}
 
     def events_at(self, positions: Collection[int]) -> dict[int, Event]:
         """Return events by their positions; a position that the ledger has not reached is missing."""
-        wanted = list(dict.fromkeys(positions))
-        found: dict[int, Event] = {}
-        for start in range(0, len(wanted), IDS_PER_READ):
-            query = select(EVENTS).where(EVENTS.c.position.in_(wanted[start : start + IDS_PER_READ]))
-            found |= {event.position: event for event in map(event_of, self._all(query))}
-        return found
+        events = map(event_of, self._rows("events_at", positions=json_list(positions)))
+        return {event.position: event for event in events}
 
     def last_question(self, user_id: str) -> Event | None:
         """Return the event with which a user's newest turn ended, answered or not."""
-        query = (
-            select(EVENTS)
-            .where(EVENTS.c.user_id == user_id, EVENTS.c.type.in_((TurnRecorded.type, TurnFailed.type)))
-            .order_by(EVENTS.c.position.desc())
-            .limit(1)
-        )
-        rows = self._all(query)
+        rows = self._rows("last_question", user_id=user_id)
         return event_of(rows[0]) if rows else None
 
     def changes_since(self, user_id: str, memory_ids: Collection[str], position: int) -> dict[str, Change]:
-        """Return the last thing that people did to these memories behind ``position``, by the memory's id."""
-        wanted = list(dict.fromkeys(memory_ids))
-        events: list[Event] = []
-        for start in range(0, len(wanted), IDS_PER_READ):
-            query = select(EVENTS).where(
-                EVENTS.c.causation_id.in_(wanted[start : start + IDS_PER_READ]),
-                EVENTS.c.type.in_((MemoryEdited.type, MemoryForgotten.type)),
-                EVENTS.c.user_id == user_id,
-                EVENTS.c.position > position,
-            )
-            events += map(event_of, self._all(query))
-        return {
-            event.causation_id: Change(
-                event.position,
-                event.recorded_at,
-                event.payload.summary if isinstance(event.payload, MemoryEdited) else None,
-            )
-            for event in sorted(events, key=lambda event: event.position)
-            if event.causation_id is not None
-        }
+        """Return the last thing that people did to these memories after ``position``, by the memory's id."""
+        rows = self._rows("changes_after", user_id=user_id, memory_ids=json_list(memory_ids), position=position)
+        changes: dict[str, Change] = {}
+        for event in map(event_of, rows):
+            if event.causation_id is not None:
+                summary = event.payload.summary if isinstance(event.payload, MemoryEdited) else None
+                changes[event.causation_id] = Change(event.position, event.recorded_at, summary)
+        return changes
 
     def prompt_text(self, name: str, version: str) -> str | None:
         """Return the text that a version of a prompt stood for, None where it was never activated."""
-        query = (
-            select(EVENTS)
-            .where(
-                EVENTS.c.user_id == SYSTEM_ID,
-                EVENTS.c.conversation_id == SYSTEM_ID,
-                EVENTS.c.type == PromptsActivated.type,
-            )
-            .order_by(EVENTS.c.version.desc())
-        )
-        for row in self._all(query):
+        for row in self._rows("prompts_newest_first"):
             activated = event_of(row).payload
             if isinstance(activated, PromptsActivated) and activated.versions.get(name) == version:
                 return activated.texts.get(name)
@@ -116,64 +70,38 @@ class AuditReader(LedgerReader):
 
     def position_before(self, moment: datetime) -> int:
         """Return the position of the last event recorded before ``moment``, 0 when there is none."""
-        query = (
-            select(EVENTS.c.position)
-            .where(EVENTS.c.recorded_at < iso(moment))
-            .order_by(EVENTS.c.position.desc())
-            .limit(1)
-        )
-        rows = self._all(query)
+        rows = self._rows("position_before", moment=iso(moment))
         return rows[0].position if rows else 0
 
     def recorded_at(self, position: int) -> datetime | None:
         """Return when the event at ``position`` was recorded."""
-        rows = self._all(select(EVENTS.c.recorded_at).where(EVENTS.c.position == position))
+        rows = self._rows("recorded_at", position=position)
         return datetime.fromisoformat(rows[0].recorded_at) if rows else None
 
     def model_active_at(self, user_id: str, position: int) -> EmbeddingModelActivated | None:
         """Return the embedding model that a user's memory was searched with at ``position``."""
-        query = ACTIVE_MODEL.where(EVENTS.c.position <= position)
-        rows = self._all(query, user_id=user_id)
-        payload = event_of(rows[0]).payload if rows else None
-        return payload if isinstance(payload, EmbeddingModelActivated) else None
+        return self.active_embedding_model(user_id, as_of=position)
 
     def has_events(self, user_id: str) -> bool:
         """Tell whether anything was ever recorded of a user."""
-        return bool(self._all(select(EVENTS.c.position).where(EVENTS.c.user_id == user_id).limit(1)))
+        return bool(self._rows("has_events", user_id=user_id))
 
     def retrievals(self, user_id: str, after: int, until: int = LATEST, limit: int | None = None) -> Iterator[Event]:
-        """Yield what was asked of a user's memory in (``after``, ``until``], in order, ``limit`` questions at most."""
+        """Yield the searches of a user's memory in (``after``, ``until``], in order, ``limit`` of them at most."""
         left = limit
         while left is None or left > 0:
-            query = (
-                select(EVENTS)
-                .where(
-                    EVENTS.c.user_id == user_id,
-                    EVENTS.c.type == RetrievalRecorded.type,
-                    EVENTS.c.position > after,
-                    EVENTS.c.position <= until,
-                    EVENTS.c.salt != "",
-                )
-                .order_by(EVENTS.c.position)
-                .limit(IDS_PER_READ if left is None else min(left, IDS_PER_READ))
-            )
-            events = [event_of(row) for row in self._all(query)]
-            if not events:
+            count = _EVENTS_PER_READ if left is None else min(left, _EVENTS_PER_READ)
+            rows = self._rows("retrievals", user_id=user_id, position=after, until=until, count=count)
+            if not rows:
                 return
+            events = [event_of(row) for row in rows]
             yield from events
             after = events[-1].position
             left = None if left is None else left - len(events)
 
     def count_retrievals(self, user_id: str, after: int, until: int = LATEST) -> int:
         """Count what :meth:`retrievals` would yield."""
-        query = select(func.count()).where(
-            EVENTS.c.user_id == user_id,
-            EVENTS.c.type == RetrievalRecorded.type,
-            EVENTS.c.position > after,
-            EVENTS.c.position <= until,
-            EVENTS.c.salt != "",
-        )
-        return int(self._all(query)[0][0])
+        return int(self._rows("count_retrievals", user_id=user_id, position=after, until=until)[0][0])
 
 
 def turn_of(events: Sequence[Event]) -> Event | None:

@@ -8,9 +8,8 @@ they were written, and every reader sees the newest shape.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -375,23 +374,23 @@ BLANK = "{}"
 """The payload's text, and with it an empty salt, after an erasure."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event to be appended: its envelope is completed by the ledger."""
+    """An event to be appended. The ledger completes its envelope.
+
+    ``payload_json`` is the payload as it will be stored. It is made with the event, so that a payload that cannot be
+    recorded fails where it is made, and not after an answer was shown.
+    """
 
     event_id: str
     payload: Payload
     correlation_id: str | None = None
     causation_id: str | None = None
+    payload_json: str = field(init=False, repr=False, compare=False)
 
-    @cached_property
-    def payload_json(self) -> str:
-        """The payload as it will be stored."""
-        return canonical(self.payload.model_dump(mode="json"))
-
-    def write_out(self) -> None:
-        """Make :attr:`payload_json` now, so that the append need not."""
-        _ = self.payload_json
+    def __post_init__(self) -> None:
+        # What a frozen dataclass offers for a field that is derived from others.
+        object.__setattr__(self, "payload_json", canonical(self.payload.model_dump(mode="json")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a person is shown again of their conversations: the list of them, and with what each answer was given."""
+"""What a person is shown of their past conversations: the list of them, and the memories behind each answer."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
-
-from sqlalchemy import bindparam, select
 
 from domain.events import (
     CandidateFound,
@@ -21,26 +19,12 @@ from domain.events import (
 )
 from domain.memory import Memory, Scores
 from domain.neighbors import Neighbor, placed
-from domain.prepared import as_list
-from domain.reader import Reader
-from domain.schema import EVENTS
-from domain.statements import CONVERSATIONS, LATEST, MEMORIES, TURN, memory_of
+from domain.reader import Reader, json_list
+from domain.rows import memory_of
+from domain.statements import LATEST
 
-_PART = EVENTS.alias("part")
 _PARTS = (TurnRecorded.type, RetrievalRecorded.type, GateDecided.type, RerankDecided.type)
-_PARTS_OF_TURNS = (
-    select(TURN.c.position, _PART.c.type, _PART.c.schema_version, _PART.c.payload)
-    .join(_PART, (_PART.c.correlation_id == TURN.c.correlation_id) & (_PART.c.user_id == TURN.c.user_id))
-    .where(
-        TURN.c.user_id == bindparam("user_id"),
-        TURN.c.type == TurnRecorded.type,
-        TURN.c.position.in_(bindparam("positions", expanding=True)),
-        _PART.c.type.in_(_PARTS),
-    )
-)
-_POSITIONS = select(EVENTS.c.position).where(
-    EVENTS.c.user_id == bindparam("user_id"), EVENTS.c.event_id.in_(bindparam("ids", expanding=True))
-)
+"""The events of an answer that was given here: an imported turn has no decisions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +53,22 @@ class AnswerMemory:
 
 
 class HistoryReader(Reader):
-    """What has been said, for the person who said it."""
+    """What a person is shown of their own past conversations."""
 
     def conversations(self, user_id: str, limit: int) -> list[ConversationSummary]:
-        """Return this user's conversations of which a turn is remembered, the one used last first."""
+        """Return this user's conversations that have a remembered turn, the one used last first."""
         return [
             ConversationSummary(row.conversation_id, row.turns, datetime.fromisoformat(row.last_ts), row.title)
-            for row in self._run(CONVERSATIONS, user_id=user_id, count=limit, as_of=LATEST)
+            for row in self._rows("conversations", user_id=user_id, count=limit)
         ]
 
     def answered_with(self, user_id: str, turn_positions: Sequence[int]) -> dict[int, AnswerMemory]:
-        """Return by position what this user's turns were answered with; an imported turn was not answered here.
+        """Return by position which memories this user's turns were answered with.
 
-        A memory that was forgotten since is missing.
+        Missing are imported turns, which were not answered here, and memories that were forgotten since.
         """
         parts: dict[int, dict[str, Payload]] = {}
-        for row in self._all(_PARTS_OF_TURNS, user_id=user_id, positions=list(turn_positions)):
+        for row in self._rows("answers_at", user_id=user_id, positions=json_list(turn_positions)):
             payload = decode_payload(row.type, row.schema_version, json.loads(row.payload))
             parts.setdefault(row.position, {})[row.type] = payload
         whole = {position: found for position, found in parts.items() if len(found) == len(_PARTS)}
@@ -99,8 +83,8 @@ class HistoryReader(Reader):
             ids.update(turn.replayed, turn.summarised, turn.neighbours)
         if not ids:
             return {}
-        positions = [row.position for row in self._all(_POSITIONS, user_id=user_id, ids=list(ids))]
-        rows = self._run(MEMORIES, user_id=user_id, positions=as_list(positions), as_of=LATEST)
+        positions = [row.position for row in self._rows("positions_of", user_id=user_id, event_ids=json_list(ids))]
+        rows = self._rows("memories", user_id=user_id, positions=json_list(positions), as_of=LATEST)
         return {row.event_id: memory_of(row) for row in rows}
 
 

@@ -1,12 +1,12 @@
 """The ledger: the only code that writes the events table.
 
-One thread per process owns the only writing connection. Callers hand it appends; it takes all that wait, up to a bound,
-into one transaction (SQLite has no group commit of its own, and the fsync of a commit is most of its cost), and
-answers each caller after the commit, never before. The head (position, last hash, the conversation's version) is read
-inside that transaction and never kept, so another process may append to the same file at any time.
+One thread per process owns the only writing connection. Callers hand it appends. It takes all that wait, up to a bound,
+into one transaction, and answers each caller after the commit, never before: SQLite has no group commit of its own, and
+the fsync of a commit is most of its cost. The head (last position and hash, the conversation's version) is read inside
+that transaction and never cached, so another process may append to the same file at any time.
 
-An append gives a function from the head to events, rather than events: what depends on the head (a turn's number) is
-thereby decided where nothing can come between.
+An append is given as a function from the head to events. So whatever depends on the head, such as a turn's number, is
+decided where nothing can come between.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, bindparam, func, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from domain import chain
 from domain.clock import Clock, iso
@@ -40,18 +40,8 @@ from domain.history_reader import HistoryReader
 from domain.identity import StreamId
 from domain.ledger_reader import LedgerReader
 from domain.person_reader import PersonReader
-from domain.prepared import Prepared
-from domain.schema import EVENTS
-from domain.sqlite import (
-    DATABASE_ERRORS,
-    DRIVER,
-    WriterLock,
-    checkpoint,
-    open_engine,
-    said_by_driver,
-    transaction,
-    wal_bytes,
-)
+from domain.sqlite import WriterLock, begin, checkpoint, open_engine, wal_bytes
+from domain.statements import STATEMENTS
 
 log = logging.getLogger(__name__)
 
@@ -120,10 +110,9 @@ class Ledger:
         self._closed = False
         try:
             writer = _Writer(self._writer, self.clock)
-        except DATABASE_ERRORS as error:
+        except DatabaseError as error:
             self._lock.release()
-            said = said_by_driver(error)
-            raise LedgerSchemaError(f"{path.name} cannot be opened as a ledger ({said})") from None
+            raise LedgerSchemaError(f"{path.name} cannot be opened as a ledger ({error.orig})") from None
         self._thread = threading.Thread(target=self._write_forever, args=(writer,), name="ledger-writer", daemon=True)
         self._thread.start()
 
@@ -222,9 +211,10 @@ class Ledger:
             return
         try:
             copied = writer.checkpoint(truncate=wal_bytes(self.path) >= _WARN_WAL_BYTES)
-        except DRIVER.Error as error:  # what was committed is safe in the WAL: the next commit tries again
+        except DatabaseError as error:  # what was committed is safe in the WAL, and the next commit tries again
             self.failures += 1
-            log.warning("ledger checkpoint failed (%s): the WAL stays at %d MiB", error, wal_bytes(self.path) >> 20)
+            size = wal_bytes(self.path)
+            log.warning("ledger checkpoint failed (%s): the WAL stays at %d MiB", error.orig, size >> 20)
             return
         size = wal_bytes(self.path)
         if not copied and size >= _WARN_WAL_BYTES:
@@ -242,10 +232,6 @@ class _Writer:
     def close(self) -> None:
         self._connection.close()
 
-    @property
-    def _raw(self) -> Any:  # the DBAPI has no types of its own
-        return self._connection.connection.driver_connection
-
     def write(self, batch: Sequence[_Append | _Work]) -> None:
         """Commit a batch and answer its callers."""
         waiting = [item for item in batch if item.done.set_running_or_notify_cancel()]
@@ -256,10 +242,10 @@ class _Writer:
 
     def _run(self, item: _Work) -> None:
         try:
-            with self._connection.begin() if item.transaction else contextlib.nullcontext():
+            with begin(self._connection) if item.transaction else contextlib.nullcontext():
                 answer = item.work(self._connection)
-        except DATABASE_ERRORS as error:
-            item.done.set_exception(LedgerWriteFailed(f"the ledger could not be changed ({said_by_driver(error)})"))
+        except DatabaseError as error:
+            item.done.set_exception(LedgerWriteFailed(f"the ledger could not be changed ({error.orig})"))
         except Exception as error:  # noqa: BLE001 - handed to the caller whose work it is
             item.done.set_exception(error)
         else:
@@ -269,18 +255,16 @@ class _Writer:
         if not batch:
             return
         try:
-            # By the driver itself: on the way through SQLAlchemy a commit of one turn takes a tenth longer.
-            with transaction(self._raw):
+            with begin(self._connection):
                 answers = self._append_all(batch)
-        except (IntegrityError, DRIVER.IntegrityError) as error:
+        except IntegrityError as error:
             if len(batch) > 1:  # one append is at fault, and the others must not suffer for it
                 for item in batch:
                     self._commit([item])
                 return
-            answers = [LedgerWriteFailed(f"the event was refused ({said_by_driver(error)})")]
-        except DATABASE_ERRORS as error:
-            said = said_by_driver(error)
-            failure = LedgerWriteFailed(f"the ledger could not be written ({said}): nothing was recorded")
+            answers = [LedgerWriteFailed(f"the event was refused ({error.orig})")]
+        except DatabaseError as error:
+            failure = LedgerWriteFailed(f"the ledger could not be written ({error.orig}): nothing was recorded")
             answers = [failure] * len(batch)
         for item, answer in zip(batch, answers, strict=True):
             if isinstance(answer, Exception):
@@ -289,9 +273,9 @@ class _Writer:
                 item.done.set_result(answer)
 
     def _append_all(self, batch: Sequence[_Append]) -> list[tuple[Event, ...] | Exception]:
-        """Decide every append of a batch on top of the one before it, and insert all rows at once."""
-        last = _LEDGER_HEAD.rows(self._raw, {})
-        position, prev_hash = last[0] if last else (0, chain.GENESIS)
+        """Decide every append of a batch on top of the one before it, and insert all rows together."""
+        last = self._connection.execute(STATEMENTS["head"]).one_or_none()
+        position, prev_hash = (last.position, last.hash) if last else (0, chain.GENESIS)
         recorded_at = self._clock.now()
         heads: dict[StreamId, StreamHead] = {}
         rows: list[dict[str, Any]] = []
@@ -299,7 +283,7 @@ class _Writer:
         for item in batch:
             head = heads.get(item.stream) or self._stream_head(item.stream)
             try:
-                new_events = _decided(item, head, erased=not self._stands(item))
+                new_events = _decided(item, head, erased=self._is_erased(item))
                 events, new_rows = _chained(item.stream, head, new_events, position, prev_hash, recorded_at)
             except Exception as error:  # noqa: BLE001 - handed to the caller whose append it is
                 answers.append(error)
@@ -310,48 +294,27 @@ class _Writer:
                 position, prev_hash = position + len(events), new_rows[-1]["hash"]
                 heads[item.stream] = _moved(head, events)
         if rows:
-            _INSERT.execute_many(self._raw, rows)
+            self._connection.execute(STATEMENTS["insert_event"], rows)
             self.bytes_since_checkpoint += sum(len(row["payload"]) for row in rows)
         return answers
 
     def _stream_head(self, stream: StreamId) -> StreamHead:
-        asked = {"user_id": stream.user_id, "conversation_id": stream.conversation_id}
-        row = _STREAM_HEAD.rows(self._raw, asked)[0]
+        ids = {"user_id": stream.user_id, "conversation_id": stream.conversation_id}
+        row = self._connection.execute(STATEMENTS["stream_head"], ids).one()
         return StreamHead(version=row.version or 0, turn_id=row.turn_id or 0)
 
-    def _stands(self, item: _Append) -> bool:
-        """Tell whether what an append builds on, if anything, still is an event of its user."""
+    def _is_erased(self, item: _Append) -> bool:
+        """Tell whether what an append builds on, if anything, is no longer an event of its user."""
         if item.builds_on is None:
-            return True
-        asked = {"user_id": item.stream.user_id, "event_id": item.builds_on}
-        return bool(_STANDING.rows(self._raw, asked))
+            return False
+        ids = {"user_id": item.stream.user_id, "event_id": item.builds_on}
+        return self._connection.execute(STATEMENTS["is_event_of"], ids).first() is None
 
     def checkpoint(self, *, truncate: bool) -> bool:
         """Copy the WAL into the database file; False when readers did not allow all of it."""
         copied = checkpoint(self._connection, truncate=truncate)
         self.bytes_since_checkpoint = 0
         return copied
-
-
-_OF_STREAM = (EVENTS.c.user_id == bindparam("user_id")) & (EVENTS.c.conversation_id == bindparam("conversation_id"))
-_INSERT = Prepared(insert(EVENTS))
-_LEDGER_HEAD = Prepared(select(EVENTS.c.position, EVENTS.c.hash).order_by(EVENTS.c.position.desc()).limit(1))
-_STANDING = Prepared(
-    select(EVENTS.c.position).where(
-        EVENTS.c.event_id == bindparam("event_id"), EVENTS.c.user_id == bindparam("user_id")
-    )
-)
-_STREAM_HEAD = Prepared(
-    select(
-        select(func.max(EVENTS.c.version)).where(_OF_STREAM).scalar_subquery().label("version"),
-        select(func.json_extract(EVENTS.c.payload, "$.turn_id"))
-        .where(_OF_STREAM, EVENTS.c.type == TurnRecorded.type)
-        .order_by(EVENTS.c.version.desc())
-        .limit(1)
-        .scalar_subquery()
-        .label("turn_id"),
-    )
-)
 
 
 def _decided(item: _Append, head: StreamHead, *, erased: bool) -> Sequence[NewEvent]:
@@ -373,6 +336,7 @@ def _chained(
     recorded_at: datetime,
 ) -> tuple[tuple[Event, ...], list[dict[str, Any]]]:
     """Complete the envelopes of new events and chain their rows to ``prev_hash``."""
+    recorded_text = iso(recorded_at)
     events: list[Event] = []
     rows: list[dict[str, Any]] = []
     for offset, new in enumerate(new_events, start=1):
@@ -387,7 +351,7 @@ def _chained(
             causation_id=new.causation_id,
             payload=new.payload,
         )
-        row = _row(event, new.payload_json, prev_hash)
+        row = _row(event, recorded_text, new.payload_json, prev_hash)
         prev_hash = row["hash"]
         events.append(event)
         rows.append(row)
@@ -399,9 +363,12 @@ def _moved(head: StreamHead, events: Sequence[Event]) -> StreamHead:
     return StreamHead(version=events[-1].version, turn_id=turns[-1] if turns else head.turn_id)
 
 
-def _row(event: Event, payload: str, prev_hash: str) -> dict[str, Any]:
+def _row(event: Event, recorded_at: str, payload: str, prev_hash: str) -> dict[str, Any]:
+    """Return an event's columns by name, hashed and chained to the event before it."""
     salt = chain.new_salt()
-    row: dict[str, Any] = {
+    identity_hash = chain.identity_hash(salt, event.user_id, event.conversation_id)
+    payload_hash = chain.payload_hash(salt, payload)
+    return {
         "position": event.position,
         "event_id": event.event_id,
         "user_id": event.user_id,
@@ -409,26 +376,25 @@ def _row(event: Event, payload: str, prev_hash: str) -> dict[str, Any]:
         "version": event.version,
         "type": event.payload.type,
         "schema_version": event.payload.schema_version,
-        "recorded_at": iso(event.recorded_at),
+        "recorded_at": recorded_at,
         "correlation_id": event.correlation_id,
         "causation_id": event.causation_id,
         "payload": payload,
         "salt": salt,
-        "identity_hash": chain.identity_hash(salt, event.user_id, event.conversation_id),
-        "payload_hash": chain.payload_hash(salt, payload),
+        "identity_hash": identity_hash,
+        "payload_hash": payload_hash,
         "prev_hash": prev_hash,
+        "hash": chain.event_hash(
+            prev_hash=prev_hash,
+            position=event.position,
+            event_id=event.event_id,
+            version=event.version,
+            event_type=event.payload.type,
+            schema_version=event.payload.schema_version,
+            recorded_at=recorded_at,
+            correlation_id=event.correlation_id,
+            causation_id=event.causation_id,
+            identity_hash=identity_hash,
+            payload_hash=payload_hash,
+        ),
     }
-    row["hash"] = chain.event_hash(
-        prev_hash=prev_hash,
-        position=event.position,
-        event_id=event.event_id,
-        version=event.version,
-        event_type=event.payload.type,
-        schema_version=event.payload.schema_version,
-        recorded_at=row["recorded_at"],
-        correlation_id=event.correlation_id,
-        causation_id=event.causation_id,
-        identity_hash=row["identity_hash"],
-        payload_hash=row["payload_hash"],
-    )
-    return row

@@ -1,32 +1,26 @@
-"""How the ledger is read, and what all its readers share.
+"""What all readers of the ledger share.
 
-Every question about a user filters by that user in the query itself. Reads are short, since a long one would let the
-WAL grow without bound; whoever reads everything pages by position.
+Every question about a user filters by that user in the statement itself. Reads are short, since a long one would let
+the WAL grow without bound: whoever reads everything reads it page by page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine, Row
-from sqlalchemy.sql import Select
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.exc import DatabaseError
 
 from domain.errors import LedgerReadFailed
-from domain.identity import StreamId
-from domain.prepared import Prepared
-from domain.schema import EVENTS
-from domain.sqlite import DATABASE_ERRORS, said_by_driver
-
-IDS_PER_READ = 500
-"""Values given to one statement: of more, the statement itself would grow large."""
+from domain.statements import STATEMENTS
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event as it stands in the table: every column, the payload as its JSON text."""
+    """An event as the table has it: every column, the payload as its JSON text."""
 
     position: int
     event_id: str
@@ -47,30 +41,25 @@ class StoredEvent:
 
 
 class Reader:
-    """Questions to the ledger through a pool of reading connections; safe to call from any thread."""
+    """Asks the ledger through a pool of reading connections. Safe to call from any thread."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def _all(self, query: Select[Any], **values: object) -> Sequence[Row[Any]]:
+    def _rows(self, name: str, **values: object) -> Sequence[Row[Any]]:
+        """Return all rows of the statement ``name``. Raises :class:`LedgerReadFailed`."""
         try:
             with self._engine.connect() as connection:
-                return connection.execute(query, values).all()
-        except DATABASE_ERRORS as error:
-            raise LedgerReadFailed(f"the ledger cannot be read ({said_by_driver(error)})") from None
-
-    def _run(self, statement: Prepared, **values: object) -> list[Any]:
-        """Return the rows of a prepared statement."""
-        try:
-            connection = self._engine.raw_connection()
-            try:
-                return statement.rows(connection.driver_connection, values)
-            finally:
-                connection.close()
-        except DATABASE_ERRORS as error:
-            raise LedgerReadFailed(f"the ledger cannot be read ({said_by_driver(error)})") from None
+                return connection.execute(STATEMENTS[name], values).all()
+        except DatabaseError as error:
+            raise LedgerReadFailed(f"the ledger cannot be read ({error.orig})") from None
 
 
-def of_stream(stream: StreamId) -> ColumnElement[bool]:
-    """Select the events of one conversation."""
-    return (EVENTS.c.user_id == stream.user_id) & (EVENTS.c.conversation_id == stream.conversation_id)
+def json_list(members: Iterable[int | str]) -> str:
+    """Return a list as the one parameter that a statement takes it as: a JSON array, of any length."""
+    return json.dumps(list(members))
+
+
+def stored_of(row: Row[Any]) -> StoredEvent:
+    """Return the event in a row that has every column in its order."""
+    return StoredEvent(*tuple(row))

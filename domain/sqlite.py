@@ -1,4 +1,4 @@
-"""What only SQLite can do, in one place: the driver, the pragmas, who may write.
+"""What only SQLite does, in one place: the driver, the pragmas, transactions, the WAL, who may write.
 
 SQLite 3.7.0 to 3.51.2 can corrupt a WAL database when two connections write or checkpoint at the same moment
 (https://sqlite.org/wal.html, "the WAL-reset bug"). Many Pythons link such a version, so the ``pysqlite3`` wheel is used
@@ -11,7 +11,7 @@ import fcntl
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
@@ -23,12 +23,12 @@ from domain.errors import LedgerLocked
 
 SAFE_WAL_VERSION = (3, 51, 3)
 _BUSY_TIMEOUT_MS = 60_000
-"""How long a commit waits for another process's. An erasure writes the whole file anew, some 10 s for each GB."""
+"""How long a commit waits for another process's: an erasure writes the whole file anew, some 10 s for each GB."""
 _CHECKPOINT_TIMEOUT_MS = 10_000
-"""How long emptying the WAL waits for readers. Whoever appends waits for it."""
+"""How long emptying the WAL waits for readers; appends wait for it meanwhile."""
 _READERS_MAX = 16
 _MAPPED_BYTES = 64 * 1024 * 1024
-"""Read by each connection without copying: counted as memory of the process, though it can be taken back."""
+"""Read by each connection without copying. It counts as the process's memory, though the system can take it back."""
 _LOCK_PATIENCE_S = 0.5
 
 
@@ -42,8 +42,6 @@ def _newest_driver() -> ModuleType:
 
 
 DRIVER = _newest_driver()
-DATABASE_ERRORS = (DatabaseError, DRIVER.Error)
-"""What goes wrong with a file: as SQLAlchemy says it, and as the driver does where it is asked itself."""
 SHARES_WRITING = DRIVER.sqlite_version_info >= SAFE_WAL_VERSION
 
 
@@ -61,11 +59,12 @@ def open_engine(
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         module=DRIVER,
+        paramstyle="named",  # statements reach SQLite as they are written, so a trace shows them so
         poolclass=pool.QueuePool,
         pool_size=1 if writer else _READERS_MAX,
         max_overflow=0,
-        pool_use_lifo=True,  # the connection used last has its statements and its pages at hand
-        # A reader's statements each see one snapshot; a transaction around each would be two more round trips.
+        pool_use_lifo=True,  # the connection used last has its statements and pages cached
+        # Each of a reader's statements sees one snapshot by itself and needs no transaction around it.
         pool_reset_on_return="rollback" if writer else None,
         connect_args={"check_same_thread": False, "timeout": _BUSY_TIMEOUT_MS / 1000},
     )
@@ -94,18 +93,38 @@ def open_engine(
     if writer:
 
         @event.listens_for(engine, "begin")
-        def _begin(connection: Any) -> None:
+        def _begin(connection: Connection) -> None:
+            _roll_back_leftover(connection)
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 
 
 @contextmanager
-def transaction(connection: Any) -> Iterator[None]:
-    """``BEGIN IMMEDIATE`` to ``COMMIT`` on a connection of the driver, or to ``ROLLBACK`` when something is raised.
+def begin(connection: Connection) -> Iterator[None]:
+    """Run a transaction on a writer's connection, and leave none open, whatever fails.
 
-    A transaction that could be neither committed nor rolled back is rolled back before the next one.
+    When a COMMIT fails, SQLAlchemy considers the transaction over and sends no ROLLBACK. SQLite keeps it open, and with
+    it the lock that other writers wait for.
     """
+    try:
+        with connection.begin():
+            yield
+    finally:
+        _roll_back_leftover(connection)
+
+
+def _roll_back_leftover(connection: Connection) -> None:
+    raw = _raw(connection)
+    if raw.in_transaction:
+        # Where this fails too, the next BEGIN tries again.
+        with suppress(DRIVER.Error):
+            raw.rollback()
+
+
+@contextmanager
+def transaction(connection: Any) -> Iterator[None]:  # the DBAPI has no types of its own
+    """Do the same with a connection of the driver itself, for a file that is used without SQLAlchemy."""
     if connection.in_transaction:
         connection.execute("ROLLBACK")
     connection.execute("BEGIN IMMEDIATE")
@@ -115,11 +134,6 @@ def transaction(connection: Any) -> Iterator[None]:
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-
-
-def said_by_driver(error: BaseException) -> BaseException:
-    """Return the driver's own error of one of :data:`DATABASE_ERRORS`."""
-    return error.orig or error if isinstance(error, DatabaseError) else error
 
 
 def wal_bytes(path: Path) -> int:
@@ -135,9 +149,7 @@ def checkpoint(connection: Connection, *, truncate: bool = False) -> bool:
     """
     if truncate:
         return truncate_wal(connection)
-    cursor = _raw(connection).execute("PRAGMA wal_checkpoint(PASSIVE)")
-    busy, frames, copied = cursor.fetchone()
-    cursor.close()
+    busy, frames, copied = _run_alone(connection, "PRAGMA wal_checkpoint(PASSIVE)")
     return not busy and bool(frames == copied)
 
 
@@ -146,25 +158,33 @@ def truncate_wal(connection: Connection) -> bool:
 
     Outside of any transaction, and only a file's writer may call this.
     """
-    raw = _raw(connection)
-    waiting_ms = raw.execute("PRAGMA busy_timeout").fetchone()[0]
-    raw.execute(f"PRAGMA busy_timeout={min(waiting_ms, _CHECKPOINT_TIMEOUT_MS)}").close()
+    (waiting_ms,) = _run_alone(connection, "PRAGMA busy_timeout")
+    _run_alone(connection, f"PRAGMA busy_timeout={min(waiting_ms, _CHECKPOINT_TIMEOUT_MS)}")
     try:
-        cursor = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        busy, frames, _copied = cursor.fetchone()
-        cursor.close()
+        busy, frames, _copied = _run_alone(connection, "PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
-        raw.execute(f"PRAGMA busy_timeout={waiting_ms}").close()
+        _run_alone(connection, f"PRAGMA busy_timeout={waiting_ms}")
     return not busy and not frames
 
 
 def compact(connection: Connection) -> bool:
     """Write the whole file anew and empty the WAL, so that no old page is left in either.
 
-    As :func:`truncate_wal`, whose word it returns.
+    Called and answers as :func:`truncate_wal`.
     """
-    _raw(connection).execute("VACUUM").close()
+    _run_alone(connection, "VACUUM")
     return truncate_wal(connection)
+
+
+def _run_alone(connection: Connection, statement: str) -> Any:
+    """Run what SQLite refuses inside a transaction, which SQLAlchemy would begin; return its first row."""
+    try:
+        cursor = _raw(connection).execute(statement)
+        row = cursor.fetchone()
+        cursor.close()
+    except DRIVER.Error as error:
+        raise DatabaseError(statement, None, error) from error
+    return row
 
 
 def _raw(connection: Connection) -> Any:  # the DBAPI has no types of its own

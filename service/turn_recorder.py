@@ -128,9 +128,7 @@ class TurnLog:
     def event(self, payload: Payload) -> NewEvent:
         """Return the next event of this turn, caused by the last one."""
         cause = self.events[-1].event_id if self.events else None
-        event = NewEvent(self._clock.new_id(), payload, self.correlation_id, cause)
-        event.write_out()
-        return event
+        return NewEvent(self._clock.new_id(), payload, self.correlation_id, cause)
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:

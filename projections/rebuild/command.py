@@ -19,11 +19,12 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+from sqlalchemy.exc import DatabaseError
+
 from domain.errors import EmbeddingUnavailable, InvalidInput, OpmError
 from domain.identity import check_id
 from domain.ledger import Ledger
 from domain.settings import load_settings
-from domain.sqlite import DATABASE_ERRORS, said_by_driver
 from migrations.runner import migrate
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient
@@ -62,9 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
     except OpmError as error:
         sys.stderr.write(f"rebuild: {error}\n")
         return FAILED
-    except DATABASE_ERRORS as error:
+    except DatabaseError as error:
         sys.stderr.write(
-            f"rebuild: a database is broken ({said_by_driver(error)}): see what `opm verify` says of the ledger; if "
+            f"rebuild: a database is broken ({error.orig}): see what `opm verify` says of the ledger; if "
             "that is well, stop the service, delete vectors.sqlite3 and run the rebuild again\n"
         )
         return FAILED

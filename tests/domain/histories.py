@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.events import (
@@ -27,7 +27,8 @@ from domain.ledger_reader import LedgerReader
 from domain.memory import Memory, exchange_text
 from domain.person_reader import PersonReader
 from domain.statements import LATEST
-from tests.ledgers import activated, new_ledger_file, opened, record, record_turn, summary_of
+from tests.domain.ledger_contract import Store
+from tests.ledgers import activated, record, record_turn, summary_of
 
 USERS = ("ann", "Ann", "a/b", "%", "用户")
 CONVERSATIONS = ("trip", "Trip", "default")
@@ -105,8 +106,8 @@ STEPS = st.lists(
 
 
 @contextmanager
-def history(steps: Sequence[tuple[str, str, str, int]]) -> Iterator[History]:
-    with tempfile.TemporaryDirectory() as folder, opened(new_ledger_file(Path(folder))) as ledger:
+def history(store: Store, steps: Sequence[tuple[str, str, str, int]]) -> Iterator[History]:
+    with tempfile.TemporaryDirectory() as folder, closing(store.open(store.create(Path(folder)))) as ledger:
         made = History(ledger.reader, ledger.persons, ledger.history)
         for number, (kind, user, conversation, pick) in enumerate(steps):
             turns = [event for event in made.events if isinstance(event.payload, TurnRecorded)]
@@ -137,12 +138,15 @@ def history(steps: Sequence[tuple[str, str, str, int]]) -> Iterator[History]:
         yield made
 
 
-def any_history(test: Callable[[History], None]) -> Callable[[], None]:
-    @settings(deadline=None, max_examples=25)
+def any_history(test: Callable[[Any, History], None]) -> Callable[[Any], None]:
+    """Run a test method of a store's suite with any history, in a ledger of that store."""
+
+    # A contract's tests are the same functions for every store.
+    @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.differing_executors])
     @given(STEPS)
-    def run(steps: Sequence[tuple[str, str, str, int]]) -> None:
-        with history(steps) as made:
-            test(made)
+    def run(self: Store, steps: Sequence[tuple[str, str, str, int]]) -> None:
+        with history(self, steps) as made:
+            test(self, made)
 
     run.__name__, run.__doc__ = test.__name__, test.__doc__
     return run

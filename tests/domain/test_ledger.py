@@ -1,16 +1,12 @@
-"""The ledger's promises: acknowledged is durable, nothing changes, order holds, one failure hurts nobody else."""
+"""The ledger in SQLite: the contract of every ledger, and what only this one does or fails at."""
 
 from __future__ import annotations
 
-import queue
 import resource
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,104 +17,26 @@ from sqlalchemy import Connection
 
 from domain import chain, sqlite
 from domain import ledger as ledger_module
-from domain.errors import LedgerError, LedgerOverloaded, LedgerSchemaError, LedgerWriteFailed, VersionConflict
-from domain.events import Event, NewEvent, TurnRecorded
-from domain.identity import StreamId
+from domain.errors import LedgerOverloaded, LedgerSchemaError, LedgerWriteFailed
+from domain.events import NewEvent
 from domain.ledger import Ledger, StreamHead
-from tests.ledgers import ROOT, STREAM, all_stored, check_chain, new_ledger_file, opened, record, record_turn, turn
+from tests.domain.ledger_contract import LedgerContract, held, new_turn
+from tests.domain.sqlite_store import SqliteStore
+from tests.ledgers import STREAM, all_stored, check_chain, opened, record_turn, turn
 
 
-def start_appender(path: Path, conversation: str, count: int) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.domain.appender", str(path), "ann", conversation, str(count)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def new_turn(head: StreamHead) -> NewEvent:
-    return NewEvent(str(uuid4()), turn(head.turn_id + 1))
-
-
-def turn_ids(ledger: Ledger, stream: StreamId) -> list[int]:
-    return [memory.turn_id for memory in ledger.reader.recent_turns(stream, 100_000)]
-
-
-def versions(ledger: Ledger, stream: StreamId) -> list[int]:
-    return [row.version for row in ledger.reader.stored_in_stream(stream, 0, 100_000)]
-
-
-@contextmanager
-def held(ledger: Ledger) -> Iterator[None]:
-    """Hold the writer inside a transaction: what is appended meanwhile waits, and then becomes one batch."""
-    entered, leave = threading.Event(), threading.Event()
-
-    def wait(_head: StreamHead) -> list[NewEvent]:
-        entered.set()
-        leave.wait()
-        return []
-
-    holding = ledger.append(StreamId("nobody", "holds"), wait)
-    entered.wait()
-    try:
-        yield
-    finally:
-        leave.set()
-        holding.result()
-
-
-class TestAcknowledgedMeansCommitted:
-    def test_what_a_killed_process_acknowledged_is_there(self, ledger_path: Path) -> None:
-        with start_appender(ledger_path, "trip", 1_000_000) as process:
-            assert process.stdout is not None
-            acknowledged = [process.stdout.readline().strip() for _ in range(30)]
-            process.kill()
-            acknowledged += process.stdout.read().split("\n")[:-1]
-        with opened(ledger_path) as ledger:
-            rows = all_stored(ledger)
-            check_chain(rows)
-            kept = [row.event_id for row in rows]
-            assert kept[: len(acknowledged)] == acknowledged
-            assert len(kept) <= len(acknowledged) + 1  # at most one was committed and not yet reported
-            assert record_turn(ledger, STREAM).version == len(kept) + 1
-
+class TestSqliteLedger(SqliteStore, LedgerContract):
     def test_another_connection_sees_it_when_the_future_resolves(self, ledger: Ledger) -> None:
         event = record_turn(ledger, STREAM)
         with closing(sqlite.DRIVER.connect(ledger.path)) as other:
             assert other.execute("SELECT event_id FROM events").fetchall() == [(event.event_id,)]
 
-    def test_close_writes_what_waits(self, ledger_path: Path) -> None:
+    def test_close_leaves_no_wal(self, ledger_path: Path) -> None:
         ledger = Ledger(ledger_path)
         futures = [ledger.append(STREAM, lambda head: [new_turn(head)]) for _ in range(300)]
         ledger.close()
-        assert [future.result(timeout=0)[0].version for future in futures] == list(range(1, 301))
-        with pytest.raises(LedgerError, match="closed"):
-            ledger.append(STREAM, lambda _head: [])
+        assert all(future.done() for future in futures)
         assert not ledger_path.with_name("ledger.sqlite3-wal").exists()
-
-    def test_an_append_that_races_close_is_refused_or_answered(self, ledger_path: Path) -> None:
-        ledger = Ledger(ledger_path)
-        started = threading.Event()
-
-        def append_until_closed() -> int:
-            count = 0
-            while True:
-                try:
-                    future = ledger.append(STREAM, lambda head: [new_turn(head)])
-                except LedgerError:
-                    return count
-                future.result(timeout=30)
-                count += 1
-                started.set()
-
-        with ThreadPoolExecutor(4) as pool:
-            workers = [pool.submit(append_until_closed) for _ in range(4)]
-            started.wait()
-            ledger.close()
-            count = sum(worker.result() for worker in workers)
-        with opened(ledger_path) as again:
-            assert versions(again, STREAM) == list(range(1, count + 1))
 
 
 def columns_of(path: Path, position: int) -> dict[str, Any]:
@@ -207,92 +125,44 @@ class TestAppendOnlyFromAnyClient:
         assert columns_of(path, 4)["event_id"] == "new"
 
 
-class TestOrder:
-    def test_group_commit_keeps_the_order_of_appends(self, ledger: Ledger) -> None:
-        commits: list[None] = []
-        ledger.subscribe(lambda: commits.append(None))
-        streams = [StreamId(f"u{number % 3}", "c") for number in range(500)]
-        futures = [ledger.append(stream, lambda head: [new_turn(head)]) for stream in streams]
-        events = [future.result()[0] for future in futures]
-        assert [event.position for event in events] == list(range(1, 501))
-        assert [event.stream for event in events] == streams
-        assert all(event == seen for event, seen in zip(events, ledger.reader.events_after(0, 1000), strict=True))
-        ledger.close()
-        assert len(commits) < 500, "every append was a commit of its own"
+class TestTransactions:
+    """A transaction that could not be ended holds up no later one."""
 
-    def test_versions_and_turn_ids_are_consecutive_with_many_threads(self, ledger: Ledger) -> None:
-        with ThreadPoolExecutor(16) as pool:
-            events: list[Event] = list(pool.map(lambda _: record_turn(ledger, STREAM), range(400)))
-        assert sorted(event.version for event in events) == list(range(1, 401))
-        assert versions(ledger, STREAM) == list(range(1, 401))
-        assert turn_ids(ledger, STREAM) == list(range(1, 401))
+    def test_one_that_was_left_open_is_rolled_back_before_the_next(self, ledger: Ledger) -> None:
+        def leave_open(connection: Connection) -> None:
+            raw = connection.connection.driver_connection
+            assert raw is not None
+            raw.execute("BEGIN IMMEDIATE")
+            raw.execute("CREATE TABLE left_open (x)")
+
+        ledger.write(leave_open, transaction=False).result()
+        assert record_turn(ledger, STREAM).version == 1
+        with closing(sqlite.DRIVER.connect(ledger.path)) as other:
+            assert other.execute("SELECT name FROM sqlite_master WHERE name = 'left_open'").fetchall() == []
+            assert other.execute("SELECT count(*) FROM events").fetchone() == (1,)
+
+    def test_a_commit_that_fails_lets_go_of_the_file_at_once(self, ledger: Ledger) -> None:
+        def prepare(connection: Connection) -> None:
+            raw = connection.connection.driver_connection
+            assert raw is not None
+            raw.execute("PRAGMA foreign_keys=ON")
+            raw.execute("CREATE TEMP TABLE parent (id PRIMARY KEY)")
+            raw.execute("CREATE TEMP TABLE child (of REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)")
+
+        def orphan(connection: Connection) -> None:  # a deferred constraint is checked by COMMIT, and it fails then
+            connection.exec_driver_sql("INSERT INTO child VALUES (1)")
+
+        ledger.write(prepare, transaction=False).result()
+        for _ in range(2):
+            with pytest.raises(LedgerWriteFailed, match="FOREIGN KEY"):
+                ledger.write(orphan).result()
+            with closing(sqlite.DRIVER.connect(ledger.path, isolation_level=None, timeout=5)) as other:
+                other.execute("BEGIN IMMEDIATE")
+        assert record_turn(ledger, STREAM).version == 1
         check_chain(all_stored(ledger))
 
-    @pytest.mark.skipif(not sqlite.SHARES_WRITING, reason="this SQLite allows one writer only")
-    def test_two_processes_append_to_one_conversation(self, ledger_path: Path) -> None:
-        with start_appender(ledger_path, "trip", 150) as one, start_appender(ledger_path, "trip", 150) as other:
-            printed = [process.communicate()[0].split() for process in (one, other)]
-        assert [process.returncode for process in (one, other)] == [0, 0]
-        with opened(ledger_path) as ledger:
-            rows = all_stored(ledger)
-            check_chain(rows)
-            assert sorted(row.event_id for row in rows) == sorted(printed[0] + printed[1])
-            assert [row.version for row in rows] == list(range(1, 301))
-            assert turn_ids(ledger, STREAM) == list(range(1, 301))
 
-    def test_an_atomic_append_is_together(self, ledger: Ledger) -> None:
-        with ThreadPoolExecutor(8) as pool:
-            together = list(pool.map(lambda _: record(ledger, STREAM, turn(1), turn(2), turn(3)), range(40)))
-        for events in together:
-            first = events[0].position
-            assert [event.position for event in events] == [first, first + 1, first + 2]
-
-
-class TestConflictsAndFailures:
-    def test_one_of_two_that_expect_the_same_version_wins(self, ledger: Ledger) -> None:
-        record_turn(ledger, STREAM)
-        with held(ledger):
-            futures = [
-                ledger.append(STREAM, lambda head: [new_turn(head)], expected_version=1),
-                ledger.append(STREAM, lambda head: [new_turn(head)], expected_version=1),
-            ]
-        assert futures[0].result()[0].version == 2
-        with pytest.raises(VersionConflict, match="version 2, not 1"):
-            futures[1].result()
-        assert versions(ledger, STREAM) == [1, 2]
-
-    def test_a_decide_that_raises_hurts_nobody_else(self, ledger: Ledger) -> None:
-        def undecided(_head: StreamHead) -> list[NewEvent]:
-            raise ValueError("cannot decide")
-
-        with held(ledger):
-            before = ledger.append(STREAM, lambda head: [new_turn(head)])
-            failing = ledger.append(STREAM, undecided)
-            after = ledger.append(STREAM, lambda head: [new_turn(head)])
-        with pytest.raises(ValueError, match="cannot decide"):
-            failing.result()
-        assert [before.result()[0].version, after.result()[0].version] == [1, 2]
-        check_chain(all_stored(ledger))
-
-    def test_an_event_id_twice_fails_alone(self, ledger: Ledger) -> None:
-        taken = record_turn(ledger, STREAM).event_id
-        with held(ledger):
-            futures = [
-                ledger.append(STREAM, lambda head: [new_turn(head)]),
-                ledger.append(STREAM, lambda head: [new_turn(head), NewEvent(taken, turn(9))]),
-                ledger.append(STREAM, lambda head: [new_turn(head)]),
-            ]
-        with pytest.raises(LedgerWriteFailed, match="refused"):
-            futures[1].result()
-        assert [futures[0].result()[0].version, futures[2].result()[0].version] == [2, 3]
-        assert turn_ids(ledger, STREAM) == [1, 2, 3]
-        check_chain(all_stored(ledger))
-
-    def test_text_that_is_no_unicode_fails_alone(self, ledger: Ledger) -> None:
-        with pytest.raises(UnicodeEncodeError):
-            record(ledger, STREAM, turn(1).model_copy(update={"user": "\ud800"}))
-        assert record_turn(ledger, STREAM).position == 1
-
+class TestFailures:
     def test_a_locked_ledger_fails_the_append_and_works_again(
         self, ledger_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -422,17 +292,6 @@ class TestConflictsAndFailures:
             assert ledger_path.with_name("ledger.sqlite3-wal").stat().st_size < 100_000
             assert ledger.failures == 0
 
-    def test_a_listener_that_raises_does_not_end_the_writer(self, ledger: Ledger) -> None:
-        def broken() -> None:
-            raise RuntimeError("the loop is closed")
-
-        unsubscribe = ledger.subscribe(broken)
-        record_turn(ledger, STREAM)
-        assert record_turn(ledger, STREAM).version == 2
-        unsubscribe()
-        ledger.close()
-        assert ledger.failures == 2
-
     def test_overload_is_said_at_once(self, ledger_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ledger_module, "_QUEUE_MAX", 2)
         with opened(ledger_path) as ledger:
@@ -442,12 +301,6 @@ class TestConflictsAndFailures:
                     ledger.append(STREAM, lambda _head: [])
             assert [future.result() for future in waiting] == [(), ()]
             assert record_turn(ledger, STREAM).version == 1
-
-    def test_a_cancelled_append_is_not_written(self, ledger: Ledger) -> None:
-        with held(ledger):
-            cancelled = ledger.append(STREAM, lambda head: [new_turn(head)])
-            assert cancelled.cancel()
-        assert record_turn(ledger, STREAM).version == 1
 
 
 class TestOpening:
@@ -461,21 +314,3 @@ class TestOpening:
         path.write_text("a note, and not a database" * 100)
         with pytest.raises(LedgerSchemaError, match="not a database"):
             Ledger(path)
-
-    def test_subscribers_are_called_until_they_leave(self, ledger: Ledger) -> None:
-        calls: queue.Queue[None] = queue.Queue()
-        unsubscribe = ledger.subscribe(lambda: calls.put(None))
-        record_turn(ledger, STREAM)
-        calls.get(timeout=30)
-        unsubscribe()
-        record_turn(ledger, STREAM)
-        record_turn(ledger, STREAM)
-        assert calls.empty()
-
-    def test_it_goes_on_where_it_stopped(self, tmp_path: Path) -> None:
-        path = new_ledger_file(tmp_path)
-        for version in range(1, 4):
-            with opened(path) as ledger:
-                event = record_turn(ledger, STREAM)
-                assert isinstance(event.payload, TurnRecorded)
-                assert (event.position, event.version, event.payload.turn_id) == (version, version, version)

@@ -1,223 +1,23 @@
-"""Each question to the ledger, asked of random histories and of a plain-Python model; users never mix."""
+"""The readers of the ledger in SQLite: the contract of every ledger's readers, and what only this one does."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from domain.errors import LedgerReadFailed
-from domain.events import (
-    EmbeddingModelActivated,
-    Event,
-    MemoryEdited,
-    MemoryForgotten,
-    PromptsActivated,
-    SummaryRecorded,
-    TurnRecorded,
-)
-from domain.history_reader import ConversationSummary
-from domain.identity import SYSTEM_ID, StreamId
+from domain.events import MemoryEdited
 from domain.ledger import Ledger
-from domain.ledger_reader import ConversationHead
-from domain.memory import FacetText
-from domain.prepared import as_list
-from domain.statements import LATEST, MEMORIES
-from tests.domain.histories import CONVERSATIONS, NOBODY, USERS, History, any_history
-from tests.ledgers import STREAM, all_stored, opened, record, record_turn, summary_of
+from domain.reader import json_list
+from domain.statements import LATEST
+from tests.domain.reader_contract import ReaderContract
+from tests.domain.sqlite_store import SqliteStore
+from tests.ledgers import STREAM, opened, record, record_turn
 
 
-@any_history
-def test_events_by_position(made: History) -> None:
-    assert made.reader.head_position() == len(made.events)
-    for after in range(0, len(made.events) + 2, 3):
-        for limit in (0, 2, 100):
-            assert made.reader.events_after(after, limit) == made.events[after : after + limit]
-            found = [row.event_id for row in made.reader.stored_after(after, limit)]
-            assert found == [event.event_id for event in made.events[after : after + limit]]
-    turns = [event for event in made.events if isinstance(event.payload, TurnRecorded)]
-    assert made.reader.events_after(0, 100, ["TurnRecorded"]) == turns
-    assert made.reader.events_after(0, 100, []) == []
-
-
-@any_history
-def test_one_conversation(made: History) -> None:
-    for stream in (*{event.stream for event in made.events}, StreamId(NOBODY, "trip")):
-        own = [event for event in made.events if event.stream == stream]
-        for after in range(len(own) + 1):
-            rows = made.reader.stored_in_stream(stream, after, 3)
-            assert [row.event_id for row in rows] == [event.event_id for event in own[after : after + 3]]
-            assert [row.version for row in rows] == list(range(after + 1, after + 1 + len(rows)))
-        said = [event for event in own if isinstance(event.payload, TurnRecorded)]
-        turns = made.memories(said)
-        for limit in (0, 1, 3, 100):
-            assert made.reader.recent_turns(stream, limit) == (turns[-limit:] if limit else [])
-        for as_of in range(0, len(made.events), 4):
-            assert made.reader.recent_turns(stream, 3, as_of=as_of) == made.memories(said, as_of)[-3:]
-        for memory in turns:
-            earlier = [other for other in turns if other.turn_id < memory.turn_id]
-            assert made.reader.recent_turns(stream, 2, before_turn=memory.turn_id) == earlier[-2:]
-
-
-@any_history
-def test_memories_of_a_user_and_of_no_other(made: History) -> None:
-    every_position = range(len(made.events) + 2)
-    for user in (*USERS, NOBODY, SYSTEM_ID):
-        turns = made.of(user, TurnRecorded)
-        for as_of in (*range(0, len(made.events), 4), LATEST):
-            expected = {memory.position: memory for memory in made.memories(turns, as_of)}
-            assert made.reader.memories(user, every_position, as_of=as_of) == expected
-    assert made.reader.memories("ann", []) == {}
-
-
-@any_history
-def test_the_turns_beside_others(made: History) -> None:
-    for user in (*USERS, NOBODY):
-        turns = made.of(user, TurnRecorded)
-        asked = turns[::3]
-        for reach in (0, 1, 2):
-            beside = []
-            for conversation in CONVERSATIONS:
-                own = [turn for turn in turns if turn.conversation_id == conversation]
-                near = [at for at, turn in enumerate(own) if turn in asked]
-                beside += [turn for at, turn in enumerate(own) if any(1 <= abs(at - other) <= reach for other in near)]
-            in_order = sorted(beside, key=lambda turn: turn.position)
-            everywhere = [event.position for event in made.events if event in asked or event.user_id != user]
-            for as_of in (*range(0, len(made.events), 6), LATEST):
-                found = made.reader.neighbors(user, [turn.position for turn in asked], reach, as_of=as_of)
-                assert found == made.memories(in_order, as_of)
-                assert made.reader.neighbors(user, everywhere, reach, as_of=as_of) == found
-    assert made.reader.neighbors("ann", [], 3) == []
-
-
-@any_history
-def test_texts_to_embed(made: History) -> None:
-    for user in (*USERS, NOBODY, None):
-        found: list[FacetText] = []
-        after = 0
-        while True:
-            texts, position = made.reader.facet_texts(user, after, 2)
-            found += texts
-            if position == after:
-                break
-            assert position > after
-            after = position
-        assert outcome_of(found) == made.found_by(user)
-        carrying = [
-            event
-            for event in made.events
-            if isinstance(event.payload, TurnRecorded | SummaryRecorded | MemoryEdited | MemoryForgotten)
-            and user in (None, event.user_id)
-        ]
-        assert made.reader.count_facets(user) == len(carrying)
-        for as_of in range(0, len(made.events), 4):
-            found, _ = made.reader.facet_texts(user, 0, 1000, as_of=as_of)
-            assert outcome_of(found) == made.found_by(user, as_of)
-
-
-def outcome_of(changes: Sequence[FacetText]) -> dict[tuple[int, str], str]:
-    """Take in changes in their order, as an index does."""
-    texts: dict[tuple[int, str], str] = {}
-    for change in changes:
-        texts.pop((change.turn_position, change.facet), None)
-        if change.text is not None:
-            texts[change.turn_position, change.facet] = change.text
-    return texts
-
-
-@any_history
-def test_turns_that_lack_a_summary(made: History) -> None:
-    lacking = [
-        event
-        for event in made.events
-        if isinstance(event.payload, TurnRecorded)
-        and not any(made.about(event, kind) for kind in (SummaryRecorded, MemoryEdited, MemoryForgotten))
-    ]
-    assert made.reader.turns_without_summary(0, 100) == lacking
-    if lacking:
-        assert made.reader.turns_without_summary(lacking[0].position, 1) == lacking[1:2]
-
-
-@any_history
-def test_walks_over_conversations_and_users(made: History) -> None:
-    last: dict[tuple[str, str], Event] = {}
-    for event in made.events:
-        last[event.user_id, event.conversation_id] = event
-    expected = [
-        ConversationHead(*ids, event.version, made.reader.hash_at(event.position))
-        for ids, event in sorted(last.items())
-    ]
-    found: list[ConversationHead] = []
-    while page := made.reader.heads_after(StreamId(found[-1].user_id, found[-1].conversation_id) if found else None, 2):
-        found += page
-    assert found == expected
-
-    users = sorted({event.user_id for event in made.events if isinstance(event.payload, TurnRecorded)})
-    walked: list[str] = []
-    while names := made.reader.users_after(walked[-1] if walked else "", 2):
-        walked += names
-    assert walked == users
-
-
-@any_history
-def test_conversations_of_a_user_and_of_no_other(made: History) -> None:
-    for user in (*USERS, NOBODY):
-        by_conversation: dict[str, list[Event]] = {}
-        for turn in made.of(user, TurnRecorded):
-            if made.memory(turn) is not None:
-                by_conversation.setdefault(turn.conversation_id, []).append(turn)
-        expected = []
-        for conversation, turns in sorted(by_conversation.items(), key=lambda item: -item[1][-1].position):
-            first, last = turns[0].payload, turns[-1].payload
-            assert isinstance(first, TurnRecorded)
-            assert isinstance(last, TurnRecorded)
-            expected.append(ConversationSummary(conversation, len(turns), last.ts, first.user))
-        assert made.history.conversations(user, 100) == expected
-        assert made.history.conversations(user, 1) == expected[:1]
-
-
-@any_history
-def test_what_is_active_for_a_user(made: History) -> None:
-    for user in (*USERS, NOBODY):
-        seen = [
-            event.payload
-            for event in made.events
-            if isinstance(event.payload, EmbeddingModelActivated) and event.user_id in (SYSTEM_ID, user)
-        ]
-        assert made.reader.active_embedding_model(user) == (seen[-1] if seen else None)
-    prompts = [event.payload for event in made.events if isinstance(event.payload, PromptsActivated)]
-    assert made.reader.active_prompts() == (prompts[-1] if prompts else None)
-
-
-@any_history
-def test_the_events_of_one_answer(made: History) -> None:
-    for event in made.events:
-        if event.correlation_id is not None:
-            same = [other for other in made.events if other.correlation_id == event.correlation_id]
-            assert made.reader.events_of_answer(event.correlation_id) == same
-    assert made.reader.events_of_answer("chatcmpl-unknown") == []
-
-
-def test_a_question_with_quotes_finds_nothing(ledger: Ledger) -> None:
-    record_turn(ledger, STREAM)
-    for user in ("' OR '1'='1", "ann' --", "%", "_nn"):
-        assert ledger.history.conversations(user, 10) == []
-        assert ledger.reader.memories(user, [1]) == {}
-        assert ledger.reader.recent_turns(StreamId(user, "trip"), 10) == []
-
-
-def test_thousands_of_positions_are_one_question(ledger: Ledger) -> None:
-    record_turn(ledger, STREAM)
-    assert list(ledger.reader.memories("ann", range(20_000))) == [1]
-
-
-def test_an_empty_ledger_has_a_head(ledger: Ledger) -> None:
-    position, prev_hash = ledger.reader.head()
-    assert position == 0
-    record_turn(ledger, STREAM)
-    assert all_stored(ledger)[0].prev_hash == prev_hash
-    ledger.reader.head_position()
+class TestSqliteReaders(SqliteStore, ReaderContract):
+    pass
 
 
 def test_an_unmigrated_ledger_is_said(tmp_path: Path) -> None:
@@ -227,28 +27,11 @@ def test_an_unmigrated_ledger_is_said(tmp_path: Path) -> None:
         ledger.reader.head_position()
 
 
-def test_the_turns_beside_a_turn_are_those_of_its_own_conversation(ledger: Ledger) -> None:
-    here, there = StreamId("ann", "here"), StreamId("ann", "there")
-    first = [record_turn(ledger, here).position]
-    other = record_turn(ledger, there).position
-    record(ledger, here, summary_of("m1"))
-    first += [record_turn(ledger, here).position for _ in range(3)]
-    beside = ledger.reader.positions_beside("ann", [first[0], first[2], other])
-    assert beside == {
-        first[0]: ((first[1],), (first[2],)),
-        first[2]: ((first[1], first[3]), (first[0],)),
-        other: ((), ()),
-    }
-    assert ledger.reader.positions_beside("ann", [first[2]], as_of=first[2]) == {first[2]: ((first[1],), (first[0],))}
-    assert ledger.reader.positions_beside("bob", first) == {}
-    assert ledger.reader.positions_beside("ann", []) == {}
-
-
 def test_of_a_memory_that_was_edited_often_one_text_is_read(ledger: Ledger) -> None:
     turn = record_turn(ledger, STREAM)
     for number in range(3):
         edited = MemoryEdited(memory_id=turn.event_id, turn_id=1, summary=f"edit {number}")
         record(ledger, STREAM, edited, causation_id=turn.event_id)
-    asked = {"user_id": STREAM.user_id, "positions": as_list([turn.position]), "as_of": LATEST}
-    [row] = ledger.reader._run(MEMORIES, **asked)
+    asked = {"user_id": STREAM.user_id, "positions": json_list([turn.position]), "as_of": LATEST}
+    [row] = ledger.reader._rows("memories", **asked)
     assert "edit 2" in row.summary

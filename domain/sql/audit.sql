@@ -1,0 +1,89 @@
+-- Questions about what was: how one answer came about, and what memory looked like at a position of the ledger.
+-- People ask these at a command line; no turn does.
+
+-- name: events_of_answer
+-- The events of one chat completion, in order.
+SELECT *
+FROM events
+WHERE correlation_id = :correlation_id
+ORDER BY position;
+
+-- name: events_named
+-- The events whose ids are in the JSON array :event_ids.
+SELECT *
+FROM events
+WHERE event_id IN (SELECT value FROM json_each(:event_ids));
+
+-- name: events_at
+-- The events at the positions in the JSON array :positions.
+SELECT *
+FROM events
+WHERE position IN (SELECT value FROM json_each(:positions));
+
+-- name: last_question
+-- The event with which a user's newest turn ended, answered or not.
+SELECT *
+FROM events
+WHERE user_id = :user_id AND type IN ('TurnRecorded', 'TurnFailed')
+ORDER BY position DESC
+LIMIT 1;
+
+-- name: changes_after
+-- What people did after a position to the memories in the JSON array :memory_ids of a user, in order.
+SELECT *
+FROM events
+WHERE causation_id IN (SELECT value FROM json_each(:memory_ids))
+  AND type IN ('MemoryEdited', 'MemoryForgotten')
+  AND +user_id = :user_id
+  AND position > :position
+ORDER BY position;
+
+-- name: prompts_newest_first
+-- Every activation of prompts, newest first.
+SELECT *
+FROM events
+WHERE user_id = '' AND conversation_id = '' AND type = 'PromptsActivated'
+ORDER BY version DESC;
+
+-- name: position_before
+-- The position of the last event recorded before a moment (ISO 8601 in UTC, as the column has it).
+SELECT position
+FROM events
+WHERE recorded_at < :moment
+ORDER BY position DESC
+LIMIT 1;
+
+-- name: recorded_at
+-- When the event at a position was recorded.
+SELECT recorded_at
+FROM events
+WHERE position = :position;
+
+-- name: has_events
+-- Whether anything was ever recorded of a user.
+SELECT 1
+FROM events
+WHERE user_id = :user_id
+LIMIT 1;
+
+-- name: retrievals
+-- The next searches of a user's memory in (:position, :until], in order; blanked ones are left out.
+SELECT *
+FROM events
+WHERE user_id = :user_id
+  AND type = 'RetrievalRecorded'
+  AND position > :position
+  AND position <= :until
+  AND salt <> ''
+ORDER BY position
+LIMIT :count;
+
+-- name: count_retrievals
+-- How many searches of a user's memory stand in (:position, :until].
+SELECT count(*)
+FROM events
+WHERE user_id = :user_id
+  AND type = 'RetrievalRecorded'
+  AND position > :position
+  AND position <= :until
+  AND salt <> '';

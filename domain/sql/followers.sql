@@ -1,0 +1,132 @@
+-- What is asked by those who follow the ledger: the indices, the summarizer, a rebuild.
+
+-- name: facet_texts
+-- The next events, of all users, that change by which texts memories can be found, in order. "forgotten" says that
+-- the memory was withdrawn, "superseded" that a person's edit stands above this summary.
+-- The page of positions is chosen from keys alone: chosen and completed at once, every page would be sorted out of
+-- complete rows of all that follows, and reading a million memories would take hours.
+-- +type: the rows are walked as they lie; the index by type is not in the order of positions.
+SELECT event.position,
+       event.user_id,
+       event.type,
+       event.schema_version,
+       event.payload,
+       event.salt,
+       turn.position AS turn_position,
+       EXISTS (
+           SELECT 1 FROM events
+           WHERE causation_id = CASE WHEN event.type = 'TurnRecorded' THEN event.event_id ELSE event.causation_id END
+             AND type = 'MemoryForgotten' AND user_id = event.user_id AND position <= :as_of
+       ) AS forgotten,
+       event.type = 'SummaryRecorded' AND EXISTS (
+           SELECT 1 FROM events
+           WHERE causation_id = event.causation_id
+             AND type = 'MemoryEdited' AND user_id = event.user_id AND position <= :as_of
+       ) AS superseded
+FROM (
+    SELECT position FROM events
+    WHERE +type IN ('TurnRecorded', 'SummaryRecorded', 'MemoryEdited', 'MemoryForgotten')
+      AND position > :position AND position <= :as_of
+    ORDER BY position
+    LIMIT :count
+) AS page
+JOIN events AS event ON event.position = page.position
+LEFT JOIN events AS turn
+  ON turn.event_id = event.causation_id
+ AND turn.user_id = event.user_id
+ AND turn.type = 'TurnRecorded'
+ AND event.type <> 'TurnRecorded'
+ORDER BY page.position;
+
+-- name: facet_texts_of_user
+-- The same of one user, whose events of these types an index has.
+SELECT event.position,
+       event.user_id,
+       event.type,
+       event.schema_version,
+       event.payload,
+       event.salt,
+       turn.position AS turn_position,
+       EXISTS (
+           SELECT 1 FROM events
+           WHERE causation_id = CASE WHEN event.type = 'TurnRecorded' THEN event.event_id ELSE event.causation_id END
+             AND type = 'MemoryForgotten' AND user_id = event.user_id AND position <= :as_of
+       ) AS forgotten,
+       event.type = 'SummaryRecorded' AND EXISTS (
+           SELECT 1 FROM events
+           WHERE causation_id = event.causation_id
+             AND type = 'MemoryEdited' AND user_id = event.user_id AND position <= :as_of
+       ) AS superseded
+FROM (
+    SELECT position FROM events
+    WHERE user_id = :user_id
+      AND type IN ('TurnRecorded', 'SummaryRecorded', 'MemoryEdited', 'MemoryForgotten')
+      AND position > :position AND position <= :as_of
+    ORDER BY position
+    LIMIT :count
+) AS page
+JOIN events AS event ON event.position = page.position
+LEFT JOIN events AS turn
+  ON turn.event_id = event.causation_id
+ AND turn.user_id = event.user_id
+ AND turn.type = 'TurnRecorded'
+ AND event.type <> 'TurnRecorded'
+ORDER BY page.position;
+
+-- name: count_events
+-- How many events of the types in the JSON array :types stand after a position, of all users. Blanked ones do not count.
+SELECT count(*)
+FROM events
+WHERE type IN (SELECT value FROM json_each(:types)) AND salt <> '' AND position > :position;
+
+-- name: count_events_of_user
+-- The same of one user.
+SELECT count(*)
+FROM events
+WHERE user_id = :user_id
+  AND type IN (SELECT value FROM json_each(:types)) AND salt <> '' AND position > :position;
+
+-- name: turns_without_summary
+-- The next turns after a position that nobody has summarised, edited or forgotten yet, in order.
+SELECT *
+FROM events AS turn
+WHERE type = 'TurnRecorded'
+  AND position > :position
+  AND salt <> ''
+  AND NOT EXISTS (
+    SELECT 1 FROM events AS about
+    WHERE about.causation_id = turn.event_id
+      AND about.type IN ('SummaryRecorded', 'MemoryEdited', 'MemoryForgotten')
+      AND about.user_id = turn.user_id
+  )
+ORDER BY position
+LIMIT :count;
+
+-- name: active_prompts
+-- The prompts activated last.
+SELECT *
+FROM events
+WHERE type = 'PromptsActivated'
+ORDER BY position DESC
+LIMIT 1;
+
+-- name: users_after
+-- The next users that have memories, in the order of their ids; the erased have none.
+SELECT DISTINCT user_id
+FROM events
+WHERE user_id > :user_id AND type = 'TurnRecorded' AND salt <> ''
+ORDER BY user_id
+LIMIT :count;
+
+-- name: streams_of
+-- The ids of a user's conversations, in order. That of the user's own stream is empty.
+SELECT DISTINCT conversation_id
+FROM events
+WHERE user_id = :user_id
+ORDER BY conversation_id;
+
+-- name: erasures
+-- The events by which people were erased. One whose salt is left has yet to be blanked itself, which comes last.
+SELECT event_id, salt
+FROM events
+WHERE type = 'UserErased';

@@ -1,0 +1,44 @@
+-- What a person is shown again of their conversations.
+
+-- name: conversations
+-- A user's conversations, the one used last first. One of which every turn was forgotten is not among them.
+-- Title and time are read for the conversations of the page alone, hence the subquery.
+SELECT page.conversation_id,
+       page.turns,
+       json_extract(last_turn.payload, '$.ts') AS last_ts,
+       json_extract(first_turn.payload, '$.user') AS title
+FROM (
+    SELECT turn.conversation_id,
+           max(turn.position) AS last_position,
+           min(turn.position) AS first_position,
+           count(*) AS turns
+    FROM events AS turn
+    WHERE turn.user_id = :user_id
+      AND turn.type = 'TurnRecorded'
+      AND NOT EXISTS (
+        SELECT 1 FROM events
+        WHERE causation_id = turn.event_id AND type = 'MemoryForgotten' AND user_id = turn.user_id
+      )
+    GROUP BY turn.conversation_id
+    ORDER BY last_position DESC
+    LIMIT :count
+) AS page
+JOIN events AS last_turn ON last_turn.position = page.last_position
+JOIN events AS first_turn ON first_turn.position = page.first_position
+ORDER BY page.last_position DESC;
+
+-- name: answers_at
+-- The turn, retrieval, gate and rerank of each answer whose turn stands at one of :positions (a JSON array).
+SELECT turn.position, part.type, part.schema_version, part.payload
+FROM events AS turn
+JOIN events AS part ON part.correlation_id = turn.correlation_id AND part.user_id = turn.user_id
+WHERE turn.position IN (SELECT value FROM json_each(:positions))
+  AND turn.user_id = :user_id
+  AND turn.type = 'TurnRecorded'
+  AND part.type IN ('TurnRecorded', 'RetrievalRecorded', 'GateDecided', 'RerankDecided');
+
+-- name: positions_of
+-- Where a user's events in the JSON array :event_ids stand.
+SELECT position
+FROM events
+WHERE user_id = :user_id AND event_id IN (SELECT value FROM json_each(:event_ids));

@@ -1,0 +1,168 @@
+-- What one chat turn asks of memory. Each answer costs the same however long the history is: no statement here
+-- may walk all events or all of a user's turns. A unary + keeps SQLite's planner from an index on that column.
+--
+-- :as_of is a position of the ledger: the answer is what it was when that event was the last one.
+
+-- name: recent_turns
+-- The newest turns of a conversation, each with its newest summary; forgotten ones are left out. Newest first.
+-- What a person wrote stands, even where a model's summary came after it, hence the coalesce.
+-- +position: nearly all turns are below :as_of, so the index on positions would walk them all.
+SELECT turn.position,
+       turn.event_id,
+       turn.conversation_id,
+       turn.schema_version,
+       turn.payload,
+       summary.schema_version AS summary_version,
+       summary.payload AS summary,
+       summary.type AS summary_type,
+       summary.position AS summary_position
+FROM events AS turn
+LEFT JOIN events AS summary ON summary.position = coalesce(
+    (SELECT max(position) FROM events
+     WHERE causation_id = turn.event_id AND type = 'MemoryEdited' AND user_id = turn.user_id AND position <= :as_of),
+    (SELECT max(position) FROM events
+     WHERE causation_id = turn.event_id AND type = 'SummaryRecorded' AND user_id = turn.user_id AND position <= :as_of)
+)
+WHERE turn.user_id = :user_id
+  AND turn.conversation_id = :conversation_id
+  AND turn.type = 'TurnRecorded'
+  AND +turn.position <= :as_of
+  AND (:before_turn IS NULL OR json_extract(turn.payload, '$.turn_id') < :before_turn)
+  AND NOT EXISTS (
+    SELECT 1 FROM events
+    WHERE causation_id = turn.event_id AND type = 'MemoryForgotten' AND user_id = turn.user_id AND position <= :as_of
+  )
+ORDER BY turn.version DESC
+LIMIT :count;
+
+-- name: memories
+-- A user's turns at the positions in the JSON array :positions, each with its newest summary, in no order. What is
+-- not this user's turn, or was forgotten, is left out.
+-- All events about these turns are grouped first, by keys alone: for sixty turns that is quicker than asking of each
+-- which summary is the newest, and of a memory that was edited a hundred times one text is read.
+SELECT turn.position,
+       turn.event_id,
+       turn.conversation_id,
+       turn.schema_version,
+       turn.payload,
+       summary.schema_version AS summary_version,
+       summary.payload AS summary,
+       summary.type AS summary_type,
+       summary.position AS summary_position
+FROM (
+    SELECT found.position,
+           coalesce(
+               max(CASE WHEN about.type = 'MemoryEdited' THEN about.position END),
+               max(CASE WHEN about.type = 'SummaryRecorded' THEN about.position END)
+           ) AS summary_position
+    FROM events AS found
+    LEFT JOIN events AS about
+      ON about.causation_id = found.event_id
+     AND +about.type IN ('SummaryRecorded', 'MemoryEdited', 'MemoryForgotten')
+     AND +about.user_id = found.user_id
+     AND about.position <= :as_of
+    WHERE found.position IN (SELECT value FROM json_each(:positions))
+      AND +found.type = 'TurnRecorded'
+      AND +found.user_id = :user_id
+      AND +found.position <= :as_of
+    GROUP BY found.position
+    HAVING max(CASE WHEN about.type = 'MemoryForgotten' THEN about.position END) IS NULL
+) AS remembered
+JOIN events AS turn ON turn.position = remembered.position
+LEFT JOIN events AS summary ON summary.position = remembered.summary_position;
+
+-- name: neighbors
+-- The turns at most :reach before or after a user's turns at :positions (a JSON array), each in its own
+-- conversation, as "memories" gives them. The turns asked about may be among them.
+-- "asked" is not filtered by user, or SQLite walks all events of that user; whose turns come back is asked of "found".
+SELECT turn.position,
+       turn.event_id,
+       turn.conversation_id,
+       turn.schema_version,
+       turn.payload,
+       summary.schema_version AS summary_version,
+       summary.payload AS summary,
+       summary.type AS summary_type,
+       summary.position AS summary_position
+FROM (
+    SELECT found.position,
+           coalesce(
+               max(CASE WHEN about.type = 'MemoryEdited' THEN about.position END),
+               max(CASE WHEN about.type = 'SummaryRecorded' THEN about.position END)
+           ) AS summary_position
+    FROM events AS found
+    LEFT JOIN events AS about
+      ON about.causation_id = found.event_id
+     AND +about.type IN ('SummaryRecorded', 'MemoryEdited', 'MemoryForgotten')
+     AND +about.user_id = found.user_id
+     AND about.position <= :as_of
+    WHERE found.position IN (
+        SELECT beside.position
+        FROM events AS asked
+        JOIN events AS beside
+          ON beside.position IN (
+              SELECT step.position FROM events AS step
+              WHERE step.user_id = asked.user_id AND step.conversation_id = asked.conversation_id
+                AND step.type = 'TurnRecorded' AND step.version < asked.version
+              ORDER BY step.version DESC LIMIT :reach)
+          OR beside.position IN (
+              SELECT step.position FROM events AS step
+              WHERE step.user_id = asked.user_id AND step.conversation_id = asked.conversation_id
+                AND step.type = 'TurnRecorded' AND step.version > asked.version
+              ORDER BY step.version LIMIT :reach)
+        WHERE asked.position IN (SELECT value FROM json_each(:positions))
+    )
+      AND +found.type = 'TurnRecorded'
+      AND +found.user_id = :user_id
+      AND +found.position <= :as_of
+    GROUP BY found.position
+    HAVING max(CASE WHEN about.type = 'MemoryForgotten' THEN about.position END) IS NULL
+) AS remembered
+JOIN events AS turn ON turn.position = remembered.position
+LEFT JOIN events AS summary ON summary.position = remembered.summary_position;
+
+-- name: positions_beside
+-- For each turn at :positions (a JSON array), the positions of up to :reach turns before and after it in its
+-- conversation, as a JSON array each. Forgotten turns count.
+-- Not filtered by user, or SQLite walks all events of that user: the reader drops what is somebody else's.
+SELECT turn.position,
+       turn.user_id,
+       (SELECT json_group_array(position) FROM (
+           SELECT step.position FROM events AS step
+           WHERE step.user_id = turn.user_id AND step.conversation_id = turn.conversation_id
+             AND step.type = 'TurnRecorded' AND step.version < turn.version AND step.position <= :as_of
+           ORDER BY step.version DESC LIMIT :reach)) AS turns_before,
+       (SELECT json_group_array(position) FROM (
+           SELECT step.position FROM events AS step
+           WHERE step.user_id = turn.user_id AND step.conversation_id = turn.conversation_id
+             AND step.type = 'TurnRecorded' AND step.version > turn.version AND step.position <= :as_of
+           ORDER BY step.version LIMIT :reach)) AS turns_after
+FROM events AS turn
+WHERE turn.position IN (SELECT value FROM json_each(:positions));
+
+-- name: memory_state
+-- Up to which event a user's memory and its embedding model have changed, and how many people were erased.
+-- One subquery per type: asked for several types at once, SQLite walks all their events instead of taking the last.
+SELECT max(
+           (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'TurnRecorded'),
+           (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'SummaryRecorded'),
+           (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'MemoryEdited'),
+           (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'MemoryForgotten')
+       ) AS facets_at,
+       max(
+           (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'EmbeddingModelActivated'),
+           (SELECT coalesce(max(position), 0) FROM events WHERE user_id = '' AND type = 'EmbeddingModelActivated')
+       ) AS activated_at,
+       (SELECT count(*) FROM events WHERE type = 'UserErased') AS begun,
+       (SELECT count(*) FROM events WHERE type = 'UserErased' AND salt <> '') AS unfinished;
+
+-- name: active_embedding_model
+-- What was activated last for a user or for everybody (the system's own stream, whose ids are empty).
+SELECT *
+FROM events
+WHERE user_id IN ('', :user_id)
+  AND type = 'EmbeddingModelActivated'
+  AND conversation_id = ''
+  AND position <= :as_of
+ORDER BY position DESC
+LIMIT 1;
