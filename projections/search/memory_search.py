@@ -27,7 +27,8 @@ from domain.temporal.time_range import TimeRange
 from projections.dense.memory_index import DenseResult, MemoryIndex
 from projections.embedding.endpoint import EmbeddingSpace
 from projections.follower import safe_message
-from projections.lexical.index_files import LexicalFiles, LexicalResult
+from projections.lexical.index import LexicalResult
+from projections.lexical.index_files import LexicalFiles
 from projections.search.ranking import ByVectors, Ranking, ranking
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from domain.identity import file_name
 from domain.ledger_reader import LedgerReader
 from domain.verification import Finding
 from projections.keys import facet_of, key_of
-from projections.lexical.index import LexicalIndex, words_of
+from projections.lexical.index import LexicalIndex, entry_text
 from projections.lexical.index_files import LEXICAL_NAME, inode_of
 
 _PAGE_USERS = 500
@@ -71,7 +71,7 @@ def _wanted(reader: LedgerReader, user_id: str, position: int) -> dict[int, str]
     while True:
         changes, read_to = reader.facet_texts(user_id, after, _EVENTS_PER_READ, as_of=position)
         for change in changes:
-            key, text = key_of(change.turn_position, change.facet), words_of(change)
+            key, text = key_of(change.turn_position, change.facet), entry_text(change)
             if text is None:
                 wanted.pop(key, None)
             else:

@@ -29,7 +29,7 @@ def index_of(*changes: FacetText) -> LexicalIndex:
 
 
 def found(index: LexicalIndex, query: str, count: int = 10) -> list[int]:
-    return [hit.turn_position for hit in index.search(query, count)]
+    return [hit.turn_position for hit in index.search(query, count).hits]
 
 
 def test_words_are_found_by_stem_case_and_without_accents() -> None:
@@ -57,7 +57,7 @@ def test_a_memory_counts_by_its_best_text() -> None:
         said(3, "We had tuna on the boat, and bread, and then cheese and more of that tuna."),
         *(said(number, "Nothing of note.") for number in range(4, 9)),
     )
-    hits = index.search("tuna", 10)
+    hits = index.search("tuna", 10).hits
     assert [(hit.turn_position, hit.matched) for hit in hits] == [(1, "summary"), (3, "exchange")]
     assert hits[0].score > hits[1].score > 0
 
