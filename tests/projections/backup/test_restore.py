@@ -33,8 +33,8 @@ from projections.backup.ledger_copy import back_up
 from projections.backup.restore import RestoreRefused, restore_backup, restore_from_mirror
 from projections.dense.projection import VectorProjection
 from projections.erasure import erase_user
-from projections.mirror.as_ledger import MirrorIncomplete
 from projections.mirror.event_file import line_of
+from projections.mirror.ledger_from_mirror import MirrorIncomplete
 from projections.mirror.mirror import Mirror, mirror_path
 from projections.verification.storage import head_of, verify_storage
 from tests.ledgers import ROOT, STREAM, all_stored, one_of_each, opened, record, record_turn

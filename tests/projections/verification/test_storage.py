@@ -237,7 +237,7 @@ class TestSchema:
             ),
             (
                 "CREATE TRIGGER mine AFTER INSERT ON events BEGIN SELECT 1; END",
-                "the trigger mine is none of the migrations'",
+                "the trigger mine was not made by the migrations",
             ),
         ],
     )
