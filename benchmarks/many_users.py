@@ -1,10 +1,10 @@
-"""``python -m benchmarks.many_users``: how many users fit into how much memory, and what a search costs each of them.
+"""``python -m benchmarks.many_users``: how many users fit into memory, and what a search costs each of them.
 
-Every user is searched twice: first in turn, each for the first time since the start, then in random order, when most
-have had to make room for others. The memory is that of this process, which holds all that a service holds of its
-index: the ledger's readers, the vector cache, the open indices. The histories are made by another one.
+Every user is searched twice: first in turn, which is the first search since the start, then in random order, when most
+have been evicted. The memory counted is that of this process, which holds all that a service holds for its index:
+ledger readers, the vector cache, and open indices. Another process makes the histories.
 
-With ``--service`` the whole service is measured instead, as a process of its own: every user asks it one question, by
+With ``--service`` the whole service is measured, as a process of its own: every user asks it one question, searched by
 meaning and by words, and it answers and records the turn.
 """
 
@@ -117,7 +117,7 @@ async def _measure(settings: ProjectionSettings, users: list[str]) -> None:
     first = await _searched(index, users)
     held = _resident_mb()
     warm = await _searched(index, (users[-1] for _ in range(100)))
-    order = random.Random(3).choices(users, k=_WARM_MAX)  # noqa: S311 - an order, no secret
+    order = random.Random(3).choices(users, k=_WARM_MAX)  # noqa: S311 - an order, not a secret
     again = await _searched(index, order)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     descriptors = _descriptors()
@@ -135,7 +135,7 @@ async def _measure(settings: ProjectionSettings, users: list[str]) -> None:
 
 
 async def _searched(index: DenseIndex, users: Iterable[str]) -> list[float]:
-    """Search for each user; return the milliseconds without those of the embedding call."""
+    """Search for each user; return the milliseconds without the embedding call."""
     times: list[float] = []
     for user in users:
         started = time.perf_counter()
@@ -146,7 +146,7 @@ async def _searched(index: DenseIndex, users: Iterable[str]) -> list[float]:
 
 
 def _resident_mb(pid: int | str = "self") -> tuple[float, float]:
-    """Return what a process has allocated, and what it has read of mapped files, which the kernel may take back."""
+    """Return the MB that a process has allocated, and those of mapped files, which the kernel may reclaim."""
     return _status_mb("RssAnon", pid), _status_mb("RssFile", pid)
 
 

@@ -1,8 +1,8 @@
-"""``python -m benchmarks.search``: what the index of a user adds to FAISS, as the number of vectors grows.
+"""``python -m benchmarks.search``: what a user's index adds to FAISS, as the number of vectors grows.
 
-Each index is built, written and mapped as in the service, with a tail behind its snapshot. It is searched for memories,
-and a bare flat FAISS index of the same vectors in float32 for as many rows, one after the other in one run, so that
-whatever else the machine does hits both alike. What is found is compared, too.
+Each index is built, written and mapped as in the service, with a tail after its snapshot. Searches alternate with those
+of a bare flat float32 FAISS index of the same vectors, asked for as many rows, so that other work on the machine
+affects both alike. The results are compared too.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from projections.keys import FACETS, key_of
 TIMES_MAX = 1.5
 ADDED_MS_MAX = 1.0
 _MEMORIES_WANTED = 66
-"""What a turn asks for without knobs: 60 candidates and as many as the window may take away."""
+"""What a turn without knobs asks for: 60 candidates, and as many more as the window may exclude."""
 _TAIL_ROWS = 40
 _WARM_UP = 5
 
 
 def main() -> None:
-    """Print a row per size, length and storage, and whether the goal is met."""
+    """Print a row for each size, length and storage, and whether the goal is met."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.search", description="UserIndex against a bare flat FAISS index."
     )
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _measured(rows: Vectors, queries: Vectors, storage: Storage) -> bool:
-    """Print one row; tell whether it meets the goal."""
+    """Print one row; return whether it meets the goal."""
     vectors, dims = rows.shape
     print(f"building {vectors} vectors of {dims} numbers", file=sys.stderr, flush=True)
     bare: Any = faiss.IndexFlatIP(dims)
@@ -87,7 +87,7 @@ def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def _check(rows: Any, positions: list[int]) -> None:
-    """Two vectors stand for each memory, so the nearest rows name the nearest memories; equal scores may differ."""
+    """Check that the nearest rows, two for each memory, name the nearest memories; equal scores may differ in order."""
     nearest = list(dict.fromkeys((rows // len(FACETS) + 1).tolist()))[: len(positions)]
     assert len(set(nearest) - set(positions)) <= 1, "the index finds other memories than FAISS"
 

@@ -22,7 +22,8 @@ from domain.temporal.time_range import TimeRange
 from projections.background_tasks import BackgroundTasks
 from projections.dense.dense_index import DenseIndex, DenseResult, EmbeddedQuery
 from projections.embedding.endpoint import EmbeddingSpace
-from projections.lexical.index_files import LexicalFiles, LexicalResult
+from projections.lexical.index import LexicalResult
+from projections.lexical.index_files import LexicalFiles
 from projections.search.ranking import DenseHits, ranking
 
 Trouble = EmbeddingError | IndexUnavailable

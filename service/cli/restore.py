@@ -12,7 +12,7 @@ from domain.errors import InvalidInput, LedgerReadFailed
 from domain.settings import StorageSettings, load_settings
 from domain.verification import parse_head
 from projections.backup.restore import mirror_restored, restore_backup, restore_from_mirror
-from projections.mirror.as_ledger import MirrorIncomplete
+from projections.mirror.ledger_from_mirror import MirrorIncomplete
 from service.cli.shell import FAILED, AsJson, complain, finding_line, out, print_json
 
 

@@ -16,7 +16,7 @@ from tests.projections.world import MODEL, opened
 
 
 async def main() -> None:
-    """Follow the ledger in small steps, for as long as there is anything to do."""
+    """Follow the ledger in small steps, while there is anything to do."""
     user_index._CHANGES_MIN = 8
     values = {"storage_dir": Path(sys.argv[1]), "emb_base_url": sys.argv[2], "emb_model": MODEL, "emb_batch": 4}
     settings = ProjectionSettings.model_validate(values)
