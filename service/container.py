@@ -49,6 +49,7 @@ class Services:
     reranker: Reranker | None
     index: DenseIndex
     turns: TurnService
+    summarizer: Summarizer
     followers: dict[str, Follower]
     started_at: int
 
@@ -87,7 +88,9 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
         tasks = [asyncio.create_task(follow_alone(settings.storage_dir, followers), name="background")]
         tasks.append(asyncio.create_task(_learn_limits(turns, chat), name="limits"))
         tasks.append(asyncio.create_task(_try_embeddings(index), name="embeddings"))
-        yield Services(settings, ledger, embeddings, chat, reranker, index, turns, followers, int(time.time()))
+        yield Services(
+            settings, ledger, embeddings, chat, reranker, index, turns, summarizer, followers, int(time.time())
+        )
     finally:
         for task in tasks:
             task.cancel()

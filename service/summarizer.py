@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
@@ -18,7 +19,7 @@ from domain.ledger import Ledger
 from domain.prompts import Prompt
 from domain.reasoning import visible
 from domain.tokens import beginning, estimate_tokens
-from projections.follower import safe_message
+from projections.background_tasks import BackgroundTasks
 from service.chat_client import ChatClient
 from service.settings import ServiceSettings
 
@@ -49,37 +50,35 @@ class Summarizer:
         self._settings = settings
         self._context_tokens = context_tokens
         self._position = 0
-        self._running: set[asyncio.Task[None]] = set()
-        self.failures = 0
+        self._writing = BackgroundTasks()
 
     async def advance(self) -> bool:
         """Start on the next turns that lack a summary, as far as there are places; True when there may be more."""
-        free = self._settings.summary_concurrency - len(self._running)
+        free = self._settings.summary_concurrency - len(self._writing)
         if free == 0:
             # One that hangs holds its own place and nobody else's; the next place that gets free is taken again.
-            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            await self._writing.wait_for_one()
             return True
         turns = await asyncio.to_thread(self._ledger.reader.turns_without_summary, self._position, free)
         for turn in turns:
-            task = asyncio.get_running_loop().create_task(self._summarise_counted(turn))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            what = f"recording the summary of turn {turn.correlation_id}"
+            self._writing.start(turn.event_id, what, partial(self._summarise, turn))
             self._position = turn.position
         return bool(turns)
 
+    @property
+    def writing(self) -> int:
+        """How many summaries are being written."""
+        return len(self._writing)
+
+    @property
+    def failures(self) -> int:
+        """How many summaries could not be recorded."""
+        return self._writing.failures
+
     async def close(self) -> None:
         """Stop what is being written; the next start takes it up again."""
-        tasks = list(self._running)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _summarise_counted(self, turn: Event) -> None:
-        try:
-            await self._summarise(turn)
-        except Exception as error:  # noqa: BLE001 - the outermost loop of a background task: logged and counted
-            self.failures += 1
-            log.warning("the summary of turn %s could not be recorded: %s", turn.correlation_id, safe_message(error))
+        await self._writing.close()
 
     async def _summarise(self, event: Event) -> None:
         turn = event.payload

@@ -236,7 +236,8 @@ class Running:
         """Wait until everything in the background has followed the ledger's head."""
 
         async def caught_up() -> None:
-            for _ in range(2):  # a summary is one more event for those that were through already
+            head = -1
+            while head != (head := self.ledger.reader.head_position()) or self.services.summarizer.writing:
                 for follower in self.services.followers.values():
                     await follower.caught_up()
 
