@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from domain.errors import EmbeddingUnavailable, IndexCatchingUp, IndexUnavailable
 from domain.events import RetrievalMode
 from domain.fusion import Fusion
+from domain.sqlite import DRIVER
 from projections.lexical import index_files as lexical_files
 from projections.lexical.index_files import LexicalFiles
 from projections.search.as_of import SearchAsOf
@@ -53,6 +56,35 @@ async def test_both_indices_propose_and_the_candidate_says_what_each_said(
     assert [candidate.rank for candidate in found.candidates] == [1, 2, 3]
     assert (found.mode, found.fusion, found.trouble) == ("hybrid", Fusion(), None)
     assert all(candidate.dense_score is not None for candidate in found.candidates), "the gate goes by it"
+
+
+async def test_a_search_that_takes_in_new_memories_waits_for_no_disk(
+    storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, normal = 2, 1
+    connected: list[Any] = []
+    flushed: list[int] = []
+    connect = DRIVER.connect
+
+    def connect_seen(*arguments: Any, **named: Any) -> Any:
+        connected.append(connect(*arguments, **named))
+        return connected[-1]
+
+    monkeypatch.setattr(DRIVER, "connect", connect_seen)
+    async with searching(storage, upstream) as (world, search):
+        remember(world.ledger, "ann", FACTS)
+        monkeypatch.setattr(os, "fsync", flushed.append)
+        found = await search.search("ann", "When does the ferry to Lisbon leave?", 3, "hybrid")
+        assert len(found.candidates) == 3
+        modes: dict[str, tuple[int, int]] = {}
+        for connection in connected:
+            if connection.execute("PRAGMA query_only").fetchone() == (0,):
+                file = Path(connection.execute("PRAGMA database_list").fetchone()[2]).name
+                (flushes,) = connection.execute("PRAGMA synchronous").fetchone()
+                (copies_after,) = connection.execute("PRAGMA wal_autocheckpoint").fetchone()
+                modes[file] = (flushes, copies_after)
+    assert modes == {"ledger.sqlite3": (full, 0), "vectors.sqlite3": (normal, 0), "lexical.sqlite3": (normal, 0)}
+    assert flushed == [], "no snapshot is written while a question waits"
 
 
 async def test_what_is_beside_a_good_memory_comes_up(storage: Path, upstream: ScriptedUpstream) -> None:
