@@ -17,6 +17,7 @@ from typing import Protocol
 
 from domain.errors import InvalidInput, OpmError
 from domain.ledger import Ledger
+from projections.threads import in_background
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ class Follower:
             return True
         # Compare with the last look, not with a checkpoint: a projection that reads only some types may stand still
         # while the head moves on. An append made just before the projection read costs one needless round.
-        head = await asyncio.to_thread(self._ledger.reader.head_position)
+        head = await in_background(self._ledger.reader.head_position)
         moved, self._head_seen = head != self._head_seen, head
         return moved
 

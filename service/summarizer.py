@@ -20,6 +20,7 @@ from domain.prompts import Prompt
 from domain.reasoning import visible
 from domain.tokens import beginning, estimate_tokens
 from projections.background_tasks import BackgroundTasks
+from projections.threads import in_background
 from service.chat_client import ChatClient
 from service.settings import ServiceSettings
 
@@ -59,7 +60,7 @@ class Summarizer:
             # One that hangs holds its own place and nobody else's; the next place that gets free is taken again.
             await self._writing.wait_for_one()
             return True
-        turns = await asyncio.to_thread(self._ledger.reader.turns_without_summary, self._position, free)
+        turns = await in_background(self._ledger.reader.turns_without_summary, self._position, free)
         for turn in turns:
             what = f"recording the summary of turn {turn.correlation_id}"
             self._writing.start(turn.event_id, what, partial(self._summarise, turn))

@@ -165,7 +165,7 @@ class TurnService:
         """Read the newest turns of this conversation, oldest first."""
         read = self._ledger.reader.recent_turns
         with turn.timed("window"):
-            window = await asyncio.to_thread(read, turn.request.stream, turn.knobs.recent_turns)
+            window = await self._memory.in_search_thread(read, turn.request.stream, turn.knobs.recent_turns)
         turn.builds_on = window[0].memory_id if window else None
         return window
 
@@ -259,7 +259,7 @@ class TurnService:
         replayed = [candidate.memory for candidate in replay]
         positions = [memory.position for memory in replayed]
         with turn.timed("neighbours"):
-            around = await asyncio.to_thread(
+            around = await self._memory.in_search_thread(
                 self._ledger.reader.neighbors, turn.request.stream.user_id, positions, reach
             )
             return neighbors_of(replayed, around, window, reach)

@@ -35,6 +35,7 @@ from projections.embedding.caching_embedder import CachingEmbedder
 from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace, Vectors
 from projections.embedding.model_router import ModelClient
 from projections.settings import ProjectionSettings
+from projections.threads import in_background
 
 _MAINTENANCE_TIMEOUT_S = 60.0
 _SEARCH_THREADS = 2
@@ -171,24 +172,24 @@ class DenseIndex:
         Raises as :meth:`embed` does, except that it waits for what is missing.
         """
         space = await self.space_of(user_id)
-        key, index = await asyncio.to_thread(self._open, user_id, space)
+        key, index = await in_background(self._open, user_id, space)
         while True:
             try:
-                step = await asyncio.to_thread(self._catch_up.step, key, index)
+                step = await in_background(self._catch_up.step, key, index)
             except EpochEnded:
-                key, index = await asyncio.to_thread(self._open, user_id, space)
+                key, index = await in_background(self._open, user_id, space)
                 continue
             if step.whole:
                 break
             await self.embedder(space).embed_missing(_texts(step.missing))
-        await asyncio.to_thread(self._hold, key, index)
+        await in_background(self._hold, key, index)
 
     async def follow(self, user_ids: Sequence[str]) -> None:
         """Bring the indices of users up to what was embedded just now; raises as :meth:`maintain` does.
 
         A user whose model nobody serves any more is left out: the rebuild that they wait for embeds what is missing.
         """
-        for user_id in await asyncio.to_thread(self._follow, user_ids):
+        for user_id in await in_background(self._follow, user_ids):
             with suppress(EmbeddingModelMismatch):
                 await self.maintain(user_id)
 

@@ -5,7 +5,6 @@ The checkpoint lies in the vector cache, beside the vectors it speaks of, and mo
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -16,6 +15,7 @@ from domain.memory import FacetText
 from projections.dense.dense_index import DenseIndex
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingSpace
+from projections.threads import in_background
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +54,12 @@ class DenseProjection:
 
     async def _follow(self, space: EmbeddingSpace) -> bool:
         embedder = self._index.embedder(space)
-        after, texts, position = await asyncio.to_thread(self._read, embedder.space_id)
+        after, texts, position = await in_background(self._read, embedder.space_id)
         if position == after:
             return False
         await embedder.embed_missing([text.text for text in texts if text.text is not None])
         await self._index.follow(_users(texts))
-        await asyncio.to_thread(self._record, embedder.space_id, position)
+        await in_background(self._record, embedder.space_id, position)
         return True
 
     def _read(self, space_id: int) -> tuple[int, list[FacetText], int]:
@@ -72,7 +72,7 @@ class DenseProjection:
 
     async def _follow_rebuilt_users(self) -> bool:
         """Serve the users whose own model answers: a rebuild has activated it for them alone."""
-        texts, self._position = await asyncio.to_thread(self._reader.facet_texts, None, self._position, _EVENTS_MAX)
+        texts, self._position = await in_background(self._reader.facet_texts, None, self._position, _EVENTS_MAX)
         await self._index.follow(_users(texts))
         return bool(texts)
 

@@ -14,6 +14,7 @@ from domain.errors import EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailab
 from projections.embedding.cache import Cached, VectorCache, text_hash
 from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace, Vectors
 from projections.embedding.model_router import ModelClient
+from projections.threads import in_background
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class CachingEmbedder:
 
         Raises :class:`EmbeddingUnavailable` or :class:`EmbeddingMisfit`; what was embedded before that is kept.
         """
-        missing = await asyncio.to_thread(self._missing, texts) if texts else []
+        missing = await in_background(self._missing, texts) if texts else []
         for start in range(0, len(missing), self._batch):
             await self.embed(missing[start : start + self._batch])
         return len(missing)
@@ -80,7 +81,7 @@ class CachingEmbedder:
                 )
             self._cache.put(self.space_id, {text_hash(texts[0]): vector})
             return
-        await asyncio.to_thread(self.keep, texts, vectors)
+        await in_background(self.keep, texts, vectors)
 
     def keep(self, texts: Sequence[str], vectors: Vectors) -> None:
         """Put vectors of shape (len(texts), dimensions) into the cache."""

@@ -5,10 +5,9 @@ It follows only what is recorded after the start. The first search of a user bri
 
 from __future__ import annotations
 
-import asyncio
-
 from domain.ledger import Ledger
 from projections.lexical.index_files import LexicalFiles
+from projections.threads import in_background
 
 _EVENTS_MAX = 256
 
@@ -25,8 +24,8 @@ class LexicalProjection:
 
     async def advance(self) -> bool:
         """Bring up the indices of the users in a bounded batch of events."""
-        changes, position = await asyncio.to_thread(self._reader.facet_texts, None, self._position, _EVENTS_MAX)
+        changes, position = await in_background(self._reader.facet_texts, None, self._position, _EVENTS_MAX)
         for user_id in {change.user_id: None for change in changes}:
-            await asyncio.to_thread(self._files.catch_up, user_id)
+            await in_background(self._files.catch_up, user_id)
         moved, self._position = position > self._position, position
         return moved

@@ -9,7 +9,6 @@ conversation or at the next start. A line changed in the middle is not noticed, 
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import shutil
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from domain.reader import StoredEvent
 from projections.durable import fsync_path
 from projections.mirror import event_file
 from projections.mirror.event_file import MirrorLineCorrupt, Tail
+from projections.threads import in_background
 
 _BATCH_EVENTS = 200
 _PAGE_CONVERSATIONS = 200
@@ -104,12 +104,12 @@ class Mirror:
         """Mirror one page of conversations or one batch of events; True when there may be more."""
         if self._position is None:
             # Noted before the pass: what is appended during it is looked at twice rather than never.
-            self._position = await asyncio.to_thread(self._reader.head_position)
+            self._position = await in_background(self._reader.head_position)
         if self._reconciling:
-            self._reconciled, more = await asyncio.to_thread(self._reconcile, self._reconciled)
+            self._reconciled, more = await in_background(self._reconcile, self._reconciled)
             self._reconciling = more
             return True
-        position = await asyncio.to_thread(self._follow, self._position)
+        position = await in_background(self._follow, self._position)
         moved, self._position = position > self._position, position
         return moved
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import ParamSpec, TypeVar
 
 from domain.errors import EmbeddingError, IndexCatchingUp, IndexUnavailable
 from domain.events import RetrievalMode
@@ -26,6 +28,8 @@ from projections.lexical.index import LexicalResult
 from projections.lexical.index_files import LexicalFiles
 from projections.search.ranking import DenseHits, ranking
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Trouble = EmbeddingError | IndexUnavailable
 
 
@@ -101,6 +105,10 @@ class MemorySearch:
         if isinstance(result, Exception):
             raise result
         return result
+
+    async def in_search_thread(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Do blocking work of a turn in one of the threads of its search; raises as :meth:`search` once closed."""
+        return await self._dense.in_search_thread(work, *arguments, **named)
 
     async def close(self) -> None:
         """Search no more, and wait for what runs in the background."""
