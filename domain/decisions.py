@@ -66,8 +66,8 @@ def gate_messages(
     system: str, question: str, asked_at: datetime, memories: Sequence[Memory], chars_max: int = LINE_CHARS_MAX
 ) -> list[Message]:
     """Return the messages that ask the gate."""
-    notes = candidate_lines(memories, chars_max)
-    asked = f"{_asked(question, asked_at)}\n\nCandidates:\n{notes}"
+    lines = candidate_lines(memories, chars_max)
+    asked = f"{_asked(question, asked_at)}\n\nCandidates:\n{lines}"
     return [{"role": "system", "content": system}, {"role": "user", "content": asked}]
 
 
@@ -80,8 +80,8 @@ def rerank_messages(
     chars_max: int = LINE_CHARS_MAX,
 ) -> list[Message]:
     """Return the messages that ask the rerank for the best ``count``."""
-    notes = candidate_lines(memories, chars_max)
-    asked = f"{_asked(question, asked_at)}\n\nName the best {count}.\n\nNotes:\n{notes}"
+    lines = candidate_lines(memories, chars_max)
+    asked = f"{_asked(question, asked_at)}\n\nName the best {count}.\n\nNotes:\n{lines}"
     return [{"role": "system", "content": system}, {"role": "user", "content": asked}]
 
 
@@ -165,7 +165,7 @@ def full_order(named: Sequence[int], count: int) -> list[int]:
 
 
 def _line(memory: Memory, chars_max: int) -> str:
-    said = memory.note
+    said = memory.line
     return f"({memory.date}) {said if len(said) <= chars_max else f'{said[: chars_max - 1]}…'}"
 
 

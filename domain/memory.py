@@ -39,7 +39,7 @@ class Memory:
         return self.ts.date().isoformat()
 
     @cached_property
-    def note(self) -> str:
+    def line(self) -> str:
         """The memory on one line: its summary, or the exchange itself while it has none."""
         return " ".join((self.summary or f"{self.user} — {self.assistant}").split())
 

@@ -170,7 +170,7 @@ def _fixed(system: str, client_system: str, asked_at: datetime | None) -> str:
 
 
 def _summary_line(memory: Memory) -> str:
-    return f"- ({memory.date}) {memory.note}"
+    return f"- ({memory.date}) {memory.line}"
 
 
 def _dated(memory: Memory) -> str:

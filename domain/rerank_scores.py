@@ -16,7 +16,7 @@ from domain.events import JsonObject
 from domain.memory import Memory
 
 QUESTION_CHARS_MAX = 1000
-NOTE_CHARS_MAX = 1000
+LINE_CHARS_MAX = 1000
 """Cross-encoders commonly take 512 tokens, question and note together, and refuse what is much longer or cut it."""
 _LISTS = ("results", "data", "rankings")
 _SCORES = ("relevance_score", "score")
@@ -27,7 +27,7 @@ def rerank_request(model: str, question: str, memories: Sequence[Memory]) -> Jso
     return {
         "model": model,
         "query": question[:QUESTION_CHARS_MAX],
-        "documents": [f"({memory.date}) {memory.note[:NOTE_CHARS_MAX]}" for memory in memories],
+        "documents": [f"({memory.date}) {memory.line[:LINE_CHARS_MAX]}" for memory in memories],
         "top_n": len(memories),
     }
 
