@@ -38,7 +38,17 @@ from benchmarks.history import make_histories, make_history
 from benchmarks.lag import PATH as LAG_PATH
 from benchmarks.load_proxy import CLIENTS, TIMEOUT_S, Body
 from benchmarks.load_upstream import CALLS_PER_TURN
-from benchmarks.turn import _environment, _note, _rebuild, _request
+from benchmarks.running import (
+    QUIET_S,
+    chat_request,
+    cpu_ms,
+    is_quiet,
+    progress,
+    rebuild,
+    service_environment,
+    upstream_process,
+    warm,
+)
 from projections.embedding.endpoint import EmbeddingSpace
 from tests.processes import ROOT, Service, service_process
 from tests.upstream import EMBEDDING_MODEL
@@ -52,13 +62,9 @@ RATE_MIN, PACED_MAX, GROWTH_MAX, LAG_MS_MAX, FIRST_MS_MAX, WORKERS_MIN = 0.4, 2.
 _PLAIN = ("plain", "httpx")
 """The proxies through a plain HTTP client; which of the two is used makes a difference of several times."""
 _POLL_S = 0.1
-_QUIET_S = 0.6
-_QUIET_TICKS_MAX = 4
-"""Of a hundredth of a second each, within ``_QUIET_S``: what an idle process and its meter use."""
 _DRAIN_S_MAX = 120.0
 _KEEP_ALIVE_S = 150
 """Longer than the longest wait between two turns: a connection must not end while the next question is sent on it."""
-_WARM_TRIES_MAX = 300
 _RECORDED_TURNS = 8
 _OPENING_TURNS = 2
 _PROXY_S = 4.0
@@ -170,15 +176,15 @@ def main() -> None:
         asking = sum(cell.users for cell in cells if cell.server not in CLIENTS) * given.repeats
         users = [f"user {number}" for number in range(asking + 1)]
         bigs = sorted({memories for memories in (*given.paced, given.big) if memories})
-        _note("making histories")
+        progress("making histories")
         made = _made(given.keep or Path(folder), users, bigs, given.dims)
-        upstream_url, upstream_pid = stack.enter_context(_upstream(given.dims))
+        upstream_url, upstream_pid = stack.enter_context(upstream_process(given.dims))
         storage_dir = Path(folder) / "storage"
         shutil.copytree(made, storage_dir)
-        env = _environment(storage_dir, upstream_url)
+        env = service_environment(storage_dir, upstream_url)
         service = stack.enter_context(_running(env, "service.app:app"))
         servers = {"service": Server("service", service)}
-        _note("recording the calls of a turn")
+        progress("recording the calls of a turn")
         calls = _recorded_calls(service, upstream_url, {"few": users[0], **{_big(n): _big(n) for n in bigs}})
         (Path(folder) / "calls.json").write_text(json.dumps(calls))
         for name in sorted({cell.server for cell in cells} - {"service"}):
@@ -195,7 +201,7 @@ def main() -> None:
                 many = Path(folder) / "workers"
                 shutil.copytree(made, many)
                 options = ("--workers", str(given.workers))
-                many_env = _environment(many, upstream_url)
+                many_env = service_environment(many, upstream_url)
                 servers[name] = Server(name, stack.enter_context(_running(many_env, "service.app:app", options)))
         turns = {count: max(count, round(TURNS.get(count, 4 * count) * given.turns)) for count in given.users}
         paced_turns = max(10, round(30 * given.turns))
@@ -242,21 +248,10 @@ def _made(keep: Path, users: Sequence[str], bigs: Sequence[int], dims: int) -> P
         for memories in bigs:
             make_history(half, _big(memories), memories, space, first=first)
             first += memories
-        with _upstream(dims) as (url, _):
-            _rebuild(_environment(half, url))
+        with upstream_process(dims) as (url, _):
+            rebuild(service_environment(half, url))
         half.rename(made)
     return made
-
-
-@contextlib.contextmanager
-def _upstream(dims: int) -> Iterator[tuple[str, int]]:
-    command = [sys.executable, "-m", "benchmarks.load_upstream", "--dims", str(dims)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip(), process.pid
-        finally:
-            process.kill()
 
 
 @contextlib.contextmanager
@@ -280,7 +275,7 @@ def _recorded_calls(service: Service, upstream_url: str, askers: Mapping[str, st
     recorded = {}
     with httpx2.Client(timeout=TIMEOUT_S) as client:
         for name, user in askers.items():
-            _warm(client, service.base_url, user)
+            warm(client, service.base_url, user)
             for number in range(_RECORDED_TURNS):
                 asked = _asked(user, number, "recorded", name)
                 client.post(f"{service.base_url}/v1/chat/completions", json=asked).raise_for_status()
@@ -306,20 +301,8 @@ def _seven(last: list[tuple[str, Body]]) -> list[Body]:
 
 def _asked(user: str, number: int, conversation: str, calls: str) -> dict[str, Any]:
     # In a conversation of its own for each purpose: what a user has said in others are candidates.
-    metadata = {"conversation_id": conversation, "use_rerank": "true", "calls": calls}
-    return {**_request(number), "user": user, "stream": True, "metadata": metadata}
-
-
-def _warm(client: httpx2.Client, base_url: str, user: str) -> None:
-    """Ask until memory is searched in full: the first question has the history's words indexed and its vectors read."""
-    for number in range(_WARM_TRIES_MAX):
-        asked = {**_asked(user, 50_000 + number, "warm", "few"), "stream": False}
-        answer = client.post(f"{base_url}/v1/chat/completions", json=asked)
-        answer.raise_for_status()
-        if answer.json()["memory_status"]["retrieval"] == "ok":
-            return
-        time.sleep(1.0)
-    raise AssertionError(f"the memory of {user} is not searched in full in all this time")
+    request = chat_request(user, number, conversation)
+    return {**request, "stream": True, "metadata": {**request["metadata"], "calls": calls}}
 
 
 async def _measure(bench: Bench, cells: Sequence[Cell], repeats: int) -> dict[Cell, list[Measured]]:
@@ -328,12 +311,12 @@ async def _measure(bench: Bench, cells: Sequence[Cell], repeats: int) -> dict[Ce
         # Whoever else has memories is in the same indices: all services hold the same, whichever cells they run.
         for server, user in itertools.product(bench.servers.values(), bench.bigs):
             if not server.is_proxy:
-                _warm(client, server.service.base_url, user)
+                warm(client, server.service.base_url, user)
         for repeat, cell in itertools.product(range(repeats), cells):
             result = await _measure_cell(bench, cell, client)
             results[cell].append(result)
             shown = {name: round(value, 1) for name, value in result.figures().items()}
-            _note(f"{repeat + 1}/{repeats} {cell.users:>3} {cell.label}: {shown}")
+            progress(f"{repeat + 1}/{repeats} {cell.users:>3} {cell.label}: {shown}")
     return results
 
 
@@ -345,7 +328,7 @@ async def _measure_cell(bench: Bench, cell: Cell, client: httpx2.Client) -> Meas
         users[0] = cell.big
     if not server.is_proxy:
         for user in users:
-            _warm(client, server.service.base_url, user)
+            warm(client, server.service.base_url, user)
     pids = server.pids()
     measured = Measured()
     turns = bench.paced_turns if cell.pace_s else bench.turns[cell.users]
@@ -366,7 +349,7 @@ async def _measure_cell(bench: Bench, cell: Cell, client: httpx2.Client) -> Meas
         await asyncio.to_thread(_drain, client, bench.upstream_url, pids)
         client.get(server.service.base_url + LAG_PATH)
         calls_before = _calls(client, bench.upstream_url)
-        before = _cpu_ms(pids), _cpu_ms([bench.upstream_pid]), time.process_time() * 1000
+        before = cpu_ms(pids), cpu_ms([bench.upstream_pid]), time.process_time() * 1000
         started = time.perf_counter()
         numbers: Iterable[int] = itertools.count(start + _QUESTIONS_PER_CELL // 2)
         if server.is_proxy and not cell.pace_s:
@@ -378,8 +361,8 @@ async def _measure_cell(bench: Bench, cell: Cell, client: httpx2.Client) -> Meas
         measured.client_cpu_ms = time.process_time() * 1000 - before[2]
     measured.lag = client.get(server.service.base_url + LAG_PATH).json()
     measured.drain_s = _drain(client, bench.upstream_url, pids)
-    measured.cpu_ms = _cpu_ms(pids) - before[0]
-    measured.upstream_cpu_ms = _cpu_ms([bench.upstream_pid]) - before[1]
+    measured.cpu_ms = cpu_ms(pids) - before[0]
+    measured.upstream_cpu_ms = cpu_ms([bench.upstream_pid]) - before[1]
     measured.calls = _calls(client, bench.upstream_url) - calls_before
     return measured
 
@@ -430,7 +413,7 @@ def _drain(client: httpx2.Client, upstream_url: str, pids: Sequence[int]) -> flo
     """Wait until the background work is done; return the seconds until the last upstream call that was seen."""
     started = last = time.perf_counter()
     calls = _calls(client, upstream_url)
-    while time.perf_counter() - last < _QUIET_S or not _is_quiet(pids):
+    while time.perf_counter() - last < QUIET_S or not is_quiet(pids):
         time.sleep(_POLL_S)
         if (now := _calls(client, upstream_url)) != calls:
             calls, last = now, time.perf_counter()
@@ -444,26 +427,6 @@ def _calls(client: httpx2.Client, upstream_url: str) -> int:
 
 def _calls_url(upstream_url: str) -> str:
     return upstream_url.removesuffix("/v1") + "/_calls"
-
-
-def _wait_until_quiet(pids: Sequence[int]) -> None:
-    while not _is_quiet(pids):
-        pass
-
-
-def _is_quiet(pids: Sequence[int]) -> bool:
-    before = _cpu_ms(pids)
-    time.sleep(_QUIET_S)
-    return _cpu_ms(pids) - before <= _QUIET_TICKS_MAX * 10 * len(pids)
-
-
-def _cpu_ms(pids: Sequence[int]) -> float:
-    """Return the processor time of processes with all their threads; a tick is a hundredth of a second."""
-    ticks = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks * 10.0
 
 
 def _descendants(pid: int) -> list[int]:

@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import random
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -25,19 +24,18 @@ import httpx2
 import numpy as np
 
 from benchmarks.history import SHARED_WORD, make_histories
-from benchmarks.turn import _rebuild, _upstream_process
+from benchmarks.running import TIMEOUT_S, progress, rebuild, service_environment, upstream_process
 from domain.ledger import Ledger
 from projections.dense.dense_index import DenseIndex
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace
 from projections.settings import ProjectionSettings
-from tests.processes import ROOT, service_process
+from tests.processes import service_process
 from tests.upstream import CHAT_MODEL, EMBEDDING_MODEL
 
 RSS_MB_MAX = 1024
 _WANTED = 66
 _WARM_MAX = 2000
-_TIMEOUT_S = 120.0
 
 
 def main() -> None:
@@ -51,8 +49,8 @@ def main() -> None:
     parser.add_argument("--service", action="store_true", help="ask a whole service")
     given = parser.parse_args()
     users = [f"user {number}" for number in range(given.users)]
-    with tempfile.TemporaryDirectory(prefix="users-") as folder, _upstream_process(given.dims) as upstream_url:
-        print(f"making {given.memories} memories for each of {given.users} users", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(prefix="users-") as folder, upstream_process(given.dims) as (upstream_url, _):
+        progress(f"making {given.memories} memories for each of {given.users} users")
         space = EmbeddingSpace(EMBEDDING_MODEL, given.dims, "")
         making = get_context("spawn").Process(target=make_histories, args=(Path(folder), users, given.memories, space))
         making.start()
@@ -67,7 +65,7 @@ def main() -> None:
             }
         )
         if given.rebuild:
-            _rebuild({"STORAGE_DIR": folder, "EMB_BASE_URL": upstream_url, "EMB_MODEL": EMBEDDING_MODEL})
+            rebuild(service_environment(Path(folder), upstream_url))
         if given.service:
             _ask_service(settings, upstream_url, users)
         else:
@@ -75,15 +73,7 @@ def main() -> None:
 
 
 def _ask_service(settings: ProjectionSettings, upstream_url: str, users: list[str]) -> None:
-    env = {
-        "STORAGE_DIR": str(settings.storage_dir),
-        "LLM_BASE_URL": upstream_url,
-        "LLM_MODEL": CHAT_MODEL,
-        "EMB_BASE_URL": upstream_url,
-        "EMB_MODEL": EMBEDDING_MODEL,
-        "INDEX_CACHE_MB": str(settings.index_cache_mb),
-        "PYTHONPATH": str(ROOT),
-    }
+    env = service_environment(settings.storage_dir, upstream_url) | {"INDEX_CACHE_MB": str(settings.index_cache_mb)}
     request = {
         "model": CHAT_MODEL,
         "messages": [{"role": "user", "content": f"What did we read by the {SHARED_WORD}?"}],
@@ -91,7 +81,7 @@ def _ask_service(settings: ProjectionSettings, upstream_url: str, users: list[st
     }
     times: list[float] = []
     degraded = 0
-    with service_process(env) as service, httpx2.Client(timeout=_TIMEOUT_S) as client:
+    with service_process(env) as service, httpx2.Client(timeout=TIMEOUT_S) as client:
         before = _resident_mb(service.pid)
         for user in users:
             started = time.perf_counter()

@@ -104,11 +104,11 @@ class SyntheticDecisions:
         gate = self._gate([item for item in found if item.excluded is None], model)
         kept = [verdict.memory_id for verdict in gate.verdicts if verdict.keep]
         rerank = self._rerank(kept, model)
-        notes = list(rerank.order[len(rerank.replayed) :])
+        summarised = list(rerank.order[len(rerank.replayed) :])
         left_out: tuple[LeftOut, ...] = ()
-        if notes and rng.random() < _NO_ROOM_SHARE:
-            left_out = (LeftOut(part="summary", memory_id=notes.pop(), tokens=rng.randint(300, 900)),)
-        return Decided(retrieval, gate, rerank, rerank.replayed, tuple(notes), left_out)
+        if summarised and rng.random() < _NO_ROOM_SHARE:
+            left_out = (LeftOut(part="summary", memory_id=summarised.pop(), tokens=rng.randint(300, 900)),)
+        return Decided(retrieval, gate, rerank, rerank.replayed, tuple(summarised), left_out)
 
     def _found(self, memories: Sequence[PastTurn], window: Sequence[PastTurn], *, hybrid: bool) -> list[CandidateFound]:
         rng = self._random

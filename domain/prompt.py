@@ -1,15 +1,15 @@
 """The messages sent to the chat model, in a named layout, within a token budget. Pure.
 
 Layout ``system-replay-window-3`` is one system message, the replayed exchanges, the recent window, and the question.
-The system message comes first and is the only one, since several chat templates take no other. It holds the chat
-prompt, the day of the question, the client's own system text and the summaries. Each replayed exchange stands in a
-block with its neighbors. Every memory carries its date: "yesterday" in it can then be understood, and the day of the
-question tells how long ago that was. Layout 2 did not name that day; layout 1 had no neighbors, and no dates in the
+The system message comes first and is the only one, because several chat templates reject any other. It holds the chat
+prompt, the day of the question, the client's own system text and the summaries. Each replayed exchange is shown in one
+block with its neighbors. Every memory carries its date, so that the model understands "yesterday" in it, and the day of
+the question says how long ago that was. Layout 2 does not name that day; layout 1 has no neighbors and no dates in the
 window.
 
-System text and question are always there. The rest of the budget goes to the window, from its newest turn and without a
-gap; then to the replay, the summaries and the neighbors, each from its best memory. What does not fit is left out whole
-and reported. A memory that is shown as a neighbor needs no summary.
+The system text and the question are always sent. The rest of the budget goes first to the window, newest turn first and
+without a gap, then to the replayed memories, the summaries and the neighbors, best memory first. What does not fit is
+left out whole and reported. A memory that is shown as a neighbor needs no summary.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ LAYOUT = "system-replay-window-3"
 SECOND_LAYOUT = "system-replay-window-2"
 FIRST_LAYOUT = "system-replay-window-1"
 LAYOUTS = (FIRST_LAYOUT, SECOND_LAYOUT, LAYOUT)
-"""A prompt is made in the newest; the older ones can be made again."""
+"""New prompts use the newest. Prompts of the older ones can be reconstructed."""
 _MESSAGE_OVERHEAD_TOKENS = 8
-"""What a chat template adds around a message: role, start and end marks; 4 to 6 in the common ones."""
+"""Upper bound of what a chat template adds around a message: role, start and end marks."""
 _NO_TEXT = "(no text)"
 _SUMMARIES_HEADING = "What you remember:"
 _HEADING = f"\n\n{_SUMMARIES_HEADING}\n"
@@ -40,7 +40,7 @@ _HEADING = f"\n\n{_SUMMARIES_HEADING}\n"
 
 @dataclass(frozen=True, slots=True)
 class BuiltPrompt:
-    """The messages, what went into them, best first or oldest first as given, and what was left out."""
+    """The messages, the memories in them in the order given, and what was left out."""
 
     messages: list[Message]
     window: list[Memory]
@@ -53,14 +53,14 @@ class BuiltPrompt:
 
 @dataclass(slots=True)
 class _Room:
-    """What is left of a budget, and what did not fit."""
+    """The tokens used so far of a budget, and what did not fit."""
 
     budget_tokens: int
     tokens: int
     left_out: list[LeftOut] = field(default_factory=list)
 
     def takes(self, part: PromptPart, memory: Memory, cost: int, *, closed: bool = False) -> bool:
-        """Take an item in if there is room, else note that it was left out."""
+        """Take an item in if there is room; otherwise record it as left out."""
         if closed or self.tokens + cost > self.budget_tokens:
             self.left_out.append(LeftOut(part=part, memory_id=memory.memory_id, tokens=cost))
             return False
@@ -81,9 +81,9 @@ def build_prompt(
     budget_tokens: int,
     count: CountTokens,
 ) -> BuiltPrompt:
-    """Put a prompt together.
+    """Build the prompt.
 
-    ``window`` is oldest first, the others best first; ``count`` gives the tokens of a text. The result's ``tokens``
+    ``window`` is oldest first, the others best first. ``count`` returns the tokens of a text. The result's ``tokens``
     exceeds ``budget_tokens`` only when the system text and the question alone do.
     """
     fixed = _fixed(system, client_system, asked_at)
@@ -91,7 +91,7 @@ def build_prompt(
 
     kept_window: list[Memory] = []
     for turn in reversed(window):
-        # Behind one that did not fit there would be a gap.
+        # Once a turn does not fit, older ones would leave a gap.
         if room.takes("window", turn, _exchange_cost(turn, count), closed=bool(room.left_out)):
             kept_window.insert(0, turn)
     kept_replay = [memory for memory in replay if room.takes("replay", memory, _exchange_cost(memory, count))]
@@ -113,9 +113,9 @@ def build_prompt(
             closed=neighbor.of not in replayed,
         )
     ]
-    came_along = {neighbor.memory.memory_id for neighbor in kept_neighbors}
-    needed = [memory for memory in kept_summarised if memory.memory_id not in came_along]
-    room.tokens -= sum(_summary_cost(memory, count) for memory in kept_summarised if memory.memory_id in came_along)
+    shown_beside = {neighbor.memory.memory_id for neighbor in kept_neighbors}
+    needed = [memory for memory in kept_summarised if memory.memory_id not in shown_beside]
+    room.tokens -= sum(_summary_cost(memory, count) for memory in kept_summarised if memory.memory_id in shown_beside)
     room.tokens -= heading if kept_summarised and not needed else 0
 
     messages = laid_out(
@@ -128,7 +128,7 @@ def build_prompt(
         question=question,
         asked_at=asked_at,
     )
-    left_out = tuple(item for item in room.left_out if item.memory_id not in came_along)
+    left_out = tuple(item for item in room.left_out if item.memory_id not in shown_beside)
     return BuiltPrompt(messages, kept_window, kept_replay, needed, kept_neighbors, left_out, room.tokens)
 
 
@@ -144,7 +144,7 @@ def laid_out(
     asked_at: datetime,
     layout: str = LAYOUT,
 ) -> list[Message]:
-    """Return the messages of a prompt whose parts are settled, in one of :data:`LAYOUTS`."""
+    """Return the messages of a prompt from its parts, in one of :data:`LAYOUTS`."""
     fixed = _fixed(system, client_system, asked_at if layout == LAYOUT else None)
     messages = [{"role": "system", "content": _with_summaries(fixed, summarised)}]
     if layout == FIRST_LAYOUT:
@@ -160,7 +160,7 @@ def laid_out(
 
 
 def messages_hash(messages: Sequence[Message]) -> str:
-    """Return the hash by which messages made again can be told to be the ones that were sent."""
+    """Return the hash that shows whether reconstructed messages are the ones that were sent."""
     return digest(canonical(list(messages)))
 
 
@@ -170,7 +170,7 @@ def _fixed(system: str, client_system: str, asked_at: datetime | None) -> str:
 
 
 def _summary_line(memory: Memory) -> str:
-    return f"- ({memory.date}) {memory.note}"
+    return f"- ({memory.date}) {memory.line}"
 
 
 def _dated(memory: Memory) -> str:
@@ -180,7 +180,7 @@ def _dated(memory: Memory) -> str:
 def _with_summaries(fixed: str, summarised: Sequence[Memory]) -> str:
     if not summarised:
         return fixed
-    # By age, so that the model reads what happened in its order; which ones are here was decided by their rank.
+    # Rank decided which ones are here; the model reads them in the order in which they happened.
     lines = [_summary_line(memory) for memory in sorted(summarised, key=lambda memory: memory.position)]
     return "\n".join((f"{fixed}\n\n{_SUMMARIES_HEADING}", *lines))
 

@@ -1,7 +1,7 @@
 """Commands on one memory: edit its summary, or forget it.
 
-Each appends an event to the conversation of the turn, with the turn as its cause, so that everything that follows the
-ledger (indices in any process, lists, rebuilds) applies it. Repeating a command appends nothing.
+Each appends an event to the turn's conversation, caused by the turn. Everything that follows the ledger applies it:
+indices in any process, lists, rebuilds. Repeating a command appends nothing.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from domain.memory import Memory
 from domain.person_reader import TurnPlace
 
 TEXT_CHARS_MAX = 8_000
-"""Longest summary or reason: several times what a model is asked for."""
+"""Limit of a summary or a reason: several times the length that a model is asked for."""
 _ATTEMPTS_MAX = 50
 
 
 class MemoryCommands:
-    """Forget and edit memories. Calls block until the event is on the disk."""
+    """Forgets and edits memories. Calls block until the event is committed."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     def forget(self, user_id: str, memory_id: str, reason: str | None = None) -> bool:
-        """Forget a memory; return False if it was forgotten before and nothing was appended.
+        """Forget a memory; return False, and append nothing, if it was already forgotten.
 
         Raises :class:`UnknownMemory` if the user has no such memory.
         """
@@ -40,7 +40,7 @@ class MemoryCommands:
         return self._append(user_id, memory_id, decide)
 
     def edit(self, user_id: str, memory_id: str, summary: str) -> bool:
-        """Replace a memory's summary with a person's own; return False if it is already that one.
+        """Replace a memory's summary with a person's own; return False if it is the same already.
 
         Raises :class:`UnknownMemory` if the user has no such memory, or has forgotten it.
         """
@@ -58,13 +58,13 @@ class MemoryCommands:
     def _append(
         self, user_id: str, memory_id: str, decide: Callable[[TurnPlace, Memory | None], Payload | None]
     ) -> bool:
-        """Append the event that ``decide`` makes of the memory's present state; return False if it makes none."""
+        """Append the event that ``decide`` returns for the memory's current state; return False if it returns None."""
         reader = self._ledger.persons
         for _ in range(_ATTEMPTS_MAX):
             place = reader.place_of(user_id, memory_id)
             if place is None:
                 raise UnknownMemory(memory_id)
-            # Read after the version: a concurrent append has then changed it, and ours is refused.
+            # Read after the version: a concurrent append then changes the version, and ours is refused.
             payload = decide(place, reader.memory(user_id, memory_id))
             if payload is None:
                 return False
@@ -92,5 +92,5 @@ def _text(field: str, value: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise InvalidInput(field, value, "remove the lone surrogates, which are no characters") from None
+        raise InvalidInput(field, value, "remove the lone surrogates, which are not characters") from None
     return text

@@ -1,4 +1,4 @@
-"""The rerank endpoint (vLLM's, Jina's or Cohere's ``/rerank``): the one place that calls it."""
+"""The client of the rerank endpoint (``/rerank`` of vLLM, Jina or Cohere)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.upstream_errors import EndpointNames
 
 
 class Reranker:
-    """Asks the configured rerank model. Nothing is retried: a turn is waiting."""
+    """Calls the configured rerank model. It never retries, because a turn is waiting."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         assert settings.rerank_base_url is not None
@@ -39,7 +39,7 @@ class Reranker:
         await self._http.close()
 
     async def scores(self, question: str, memories: Sequence[Memory]) -> str:
-        """Return the raw answer about memories; raises :class:`UpstreamError` and nothing else where there is none."""
+        """Return the raw answer about memories; raises :class:`UpstreamError`, and nothing else, if the call fails."""
         request = rerank_request(self.model, question, memories)
         try:
             answer = await self._http.post("/rerank", request, timeout_s=self._timeout_s)

@@ -1,7 +1,7 @@
 """Writes a summary for each turn that lacks one, in the background.
 
-It needs no list of its own: a turn without a ``SummaryRecorded`` event behind it lacks a summary, and at each start all
-such turns are tried again. A turn whose tries are used up gets a ``SummaryFailed`` event and rests until then.
+It keeps no list of its own: a turn without a ``SummaryRecorded`` event lacks a summary, and each start tries all such
+turns again. A turn whose attempts are used up gets a ``SummaryFailed`` event and waits for the next start.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TEMPLATE_TOKENS = 64
 
 
 class Summarizer:
-    """The projection, in the sense of :class:`~projections.follower.Projection`, of turns to their summaries."""
+    """A :class:`~projections.follower.Projection` that appends a summary for each turn."""
 
     name = "summaries"
 
@@ -54,10 +54,10 @@ class Summarizer:
         self._writing = BackgroundTasks()
 
     async def advance(self) -> bool:
-        """Start on the next turns that lack a summary, as far as there are places; True when there may be more."""
+        """Start on the next turns without a summary, while there are free slots; return True if there may be more."""
         free = self._settings.summary_concurrency - len(self._writing)
         if free == 0:
-            # One that hangs holds its own place and nobody else's; the next place that gets free is taken again.
+            # A call that hangs keeps only its own slot: go on as soon as any other is free.
             await self._writing.wait_for_one()
             return True
         turns = await in_background(self._ledger.reader.turns_without_summary, self._position, free)
@@ -78,7 +78,7 @@ class Summarizer:
         return self._writing.failures
 
     async def close(self) -> None:
-        """Stop what is being written; the next start takes it up again."""
+        """Cancel the summaries being written; the next start tries them again."""
         await self._writing.close()
 
     async def _summarise(self, event: Event) -> None:
@@ -97,7 +97,7 @@ class Summarizer:
                     attempts += 1
                     outcome = await self._ask(event.event_id, turn, attempts)
         except UpstreamError as error:
-            log.warning("no summary for turn %s after %d tries: %s", event.correlation_id, attempts, error.code)
+            log.warning("no summary for turn %s after %d attempts: %s", event.correlation_id, attempts, error.code)
             outcome = SummaryFailed(
                 memory_id=event.event_id,
                 turn_id=turn.turn_id,
@@ -111,11 +111,11 @@ class Summarizer:
             append = self._ledger.append(event.stream, lambda _head: [new], builds_on=event.event_id)
             await asyncio.wrap_future(append)
         except MemoryErased:
-            log.info("no summary for turn %s: it was erased meanwhile", event.correlation_id)
+            log.info("no summary for turn %s: it has been erased", event.correlation_id)
 
     async def _ask(self, memory_id: str, turn: TurnRecorded, attempts: int) -> SummaryRecorded:
         # The exchange alone: what was recalled for it is a memory already and must not be stored again.
-        # The gist of one that is too long for the model is in its beginning.
+        # Of texts too long for the model, the beginning says most.
         room = self._context_tokens() - _SUMMARY_TOKENS_MAX - _TEMPLATE_TOKENS - estimate_tokens(self._prompt.text)
         exchange = (
             f"Date: {turn.ts:%Y-%m-%d}\n"

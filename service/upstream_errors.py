@@ -1,6 +1,6 @@
-"""What can go wrong with an endpoint that speaks HTTP as OpenAI does, said in our own words.
+"""Failed calls of an OpenAI-compatible endpoint, as errors in our own words.
 
-A foreign message may quote a key or somebody's text, so only what a rejecting endpoint says about the request goes on.
+A foreign message may quote a key or a person's text. So only the message of a rejected request is passed on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _REASON_CHARS_MAX = 300
 
 @dataclass(frozen=True, slots=True)
 class EndpointNames:
-    """An endpoint as an operator knows it: what it is called, its model, and the settings to look at."""
+    """An endpoint as an operator knows it: its name, its model, and the settings to check."""
 
     endpoint: str
     model: str
@@ -29,13 +29,13 @@ class EndpointNames:
     expected: str = "an OpenAI-compatible endpoint, ending in /v1"
 
     def error_of(self, failure: HttpFailure, timeout_s: float) -> UpstreamError:
-        """Return the error that callers know for a failed call, which was to take ``timeout_s`` at most."""
+        """Return the error for a failed call whose timeout was ``timeout_s``."""
         match failure:
             case Refused():
                 return self._refused(failure)
             case TimedOut():
-                told = f"was silent for {timeout_s:g} s: try again, or raise {self.timeout_setting}"
-                return self._error(told, 504, "upstream_timeout")
+                message = f"was silent for {timeout_s:g} s: try again, or raise {self.timeout_setting}"
+                return self._error(message, 504, "upstream_timeout")
             case BrokenOff():
                 return self.broke_off()
             case Unreadable():
@@ -44,37 +44,37 @@ class EndpointNames:
                 return self._error(f"({self.url_setting}) cannot be reached", 502, "upstream_unreachable")
 
     def broke_off(self) -> UpstreamError:
-        """Return the error for an answer that ended before its end."""
+        """Return the error for an answer that was cut off."""
         return self._error("broke off in the middle of its answer", 502, "upstream_broke_off")
 
     def failed(self) -> UpstreamError:
-        """Return the error for an answer that turned into an error message."""
+        """Return the error for a stream that reported an error."""
         return self._error("reported an error in the middle of its answer", 502, "upstream_failed")
 
     def unreadable(self) -> UpstreamError:
-        """Return the error for an answer that is not what was asked for."""
+        """Return the error for an answer of an unknown shape."""
         return UpstreamError(
             f"the answer of {self.endpoint} cannot be read: is {self.url_setting} {self.expected}?",
             status=502,
             code="upstream_unreadable",
         )
 
-    def _error(self, told: str, status: int, code: str, retry_after_s: float | None = None) -> UpstreamError:
-        return UpstreamError(f"{self.endpoint} {told}", status=status, code=code, retry_after_s=retry_after_s)
+    def _error(self, message: str, status: int, code: str, retry_after_s: float | None = None) -> UpstreamError:
+        return UpstreamError(f"{self.endpoint} {message}", status=status, code=code, retry_after_s=retry_after_s)
 
     def _refused(self, refusal: Refused) -> UpstreamError:
         status = refusal.status
         if 300 <= status < 400:
-            told = f"redirects to another address ({status}): set {self.url_setting} to that one"
-            return self._error(told, 502, "upstream_failed")
+            message = f"redirects to another address ({status}): set {self.url_setting} to that address"
+            return self._error(message, 502, "upstream_failed")
         if status in {401, 403}:
             return self._error(f"refuses the key ({status}): check {self.key_setting}", 502, "upstream_refused_key")
         if status == 404:
-            told = f"does not know {self.model_setting} = {self.model!r}, or {self.url_setting} is wrong (404)"
-            return self._error(told, 502, "upstream_not_found")
+            message = f"does not know {self.model_setting} = {self.model!r}, or {self.url_setting} is wrong (404)"
+            return self._error(message, 502, "upstream_not_found")
         if status == 429:
-            told = "limits the rate of requests (429): try again later"
-            return self._error(told, 429, "rate_limit_exceeded", refusal.retry_after_s)
+            message = "limits the rate of requests (429): try again later"
+            return self._error(message, 429, "rate_limit_exceeded", refusal.retry_after_s)
         if status in {408, 504}:
             return self._error(f"timed out ({status})", 504, "upstream_timeout")
         if 400 <= status < 500:
@@ -83,7 +83,7 @@ class EndpointNames:
 
 
 def _reason(body: bytes) -> str:
-    """Return what an error body of OpenAI's shape says, ready to follow a message."""
+    """Return the message of an OpenAI error body with a colon before it, or an empty string."""
     try:
         answer: Any = json.loads(body)
         said = answer["error"]["message"]

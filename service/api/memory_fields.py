@@ -79,7 +79,7 @@ def _whole(found: Memory, scores: memory.Scores | None, neighbor_of: str | None)
 
 
 def _summary(found: Memory, scores: memory.Scores | None) -> SummarisedMemory:
-    return {**_found(found, scores), "summary": found.note}
+    return {**_found(found, scores), "summary": found.line}
 
 
 def _found(found: Memory, scores: memory.Scores | None) -> FoundMemory:

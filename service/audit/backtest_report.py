@@ -94,7 +94,7 @@ def _memories(reader: AuditReader, user_id: str, memory_ids: Collection[str]) ->
         {
             "memory_id": memory_id,
             "date": event.recorded_at.isoformat(),
-            "note": known[event.position].note if event.position in known else FORGOTTEN,
+            "note": known[event.position].line if event.position in known else FORGOTTEN,
         }
         for memory_id, event in events.items()
     ]

@@ -112,6 +112,6 @@ def _render(result: RecallResult, *, full: bool) -> Iterator[Text | Table]:
             memory.date,
             Text(f"{one_line(memory.conversation_id, None if full else 16)} {memory.turn_id}"),
             Text(f"{item.since.what} at {item.since.position}" if item.since is not None else "", "yellow"),
-            cell(memory.note, full=full),
+            cell(memory.line, full=full),
         )
     yield rows

@@ -151,11 +151,11 @@ def _candidate_table(candidates: Sequence[CandidateTrace], full: bool) -> Table:
         rerank = "" if item.place is None else str(item.place)
         if item.rerank_score is not None:
             rerank += f" ({item.rerank_score:.3f})"
-        note = f"{item.memory.date} {item.memory.note}" if item.memory is not None else "(not in the ledger)"
-        memory = cell(note, full=full)
+        line = f"{item.memory.date} {item.memory.line}" if item.memory is not None else "(not in the ledger)"
+        memory = cell(line, full=full)
         if item.since is not None:
             prefix = f"[since {item.since.what}] "
-            memory = cell(prefix + note, full=full)
+            memory = cell(prefix + line, full=full)
             memory.stylize("yellow", 0, len(prefix))
         rows.add_row(*map(Text, cells), Text(rerank), Text(fate, style), memory)
     return rows
@@ -198,7 +198,7 @@ def _prompt_memories(trace: AnswerTrace, full: bool) -> Iterator[Text]:
                 yield Text(f"  {name:<10}{memory_id} (not in the ledger)")
                 continue
             cells_max = _cells_left(26, full)
-            text = one_line(memory.note, cells_max) if name == "summary" else _exchange(memory, cells_max)
+            text = one_line(memory.line, cells_max) if name == "summary" else _exchange(memory, cells_max)
             yield Text(f"  {name:<10}{memory.date}  {text}")
     if not (turn.replayed or turn.summarised or turn.neighbours):
         yield Text("  nothing of persistent memory")

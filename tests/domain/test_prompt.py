@@ -93,7 +93,7 @@ def test_the_window_is_kept_from_its_newest_turn_without_a_gap(window: list[Memo
     assert built.window == window[len(window) - len(built.window) :]
 
 
-def test_the_window_goes_before_replay_and_replay_before_notes() -> None:
+def test_the_window_goes_before_replay_and_replay_before_summaries() -> None:
     item = [memory(1, "one two three", "four")]
     one = build(window=item).tokens
     built = build(window=item, replay=[memory(2, "one two three", "four")], summarised=[memory(3)], budget_tokens=one)
@@ -132,7 +132,7 @@ class TestNeighbors:
         assert [item.memory.turn_id for item in built.neighbors] == [10, 8, 4]
         assert [item.memory_id for item in built.replayed] == ["m9", "m5"]
 
-    def test_they_are_left_out_before_replayed_memories_and_notes(self) -> None:
+    def test_they_are_left_out_before_replayed_memories_and_summaries(self) -> None:
         parts: dict[str, Any] = {"replay": [memory(5), memory(20)], "summarised": [memory(30)]}
         room = build(**parts).tokens
         built = build(**parts, neighbors=[beside(4, 5), beside(21, 20)], budget_tokens=room)
@@ -147,22 +147,22 @@ class TestNeighbors:
         assert [item.part for item in built.left_out] == ["replay", "neighbour"]
         assert [message["role"] for message in built.messages] == ["system", "user"]
 
-    def test_one_that_comes_needs_no_note_and_one_that_does_not_keeps_it(self) -> None:
+    def test_a_memory_shown_as_a_neighbor_needs_no_summary(self) -> None:
         parts: dict[str, Any] = {"replay": [memory(5)], "summarised": [memory(4, summary="Fourth.")]}
-        with_note = build(**parts)
+        with_summary = build(**parts)
         built = build(**parts, neighbors=[beside(4, 5)])
         assert (built.summarised, built.left_out) == ([], ())
         assert "What you remember" not in built.messages[0]["content"]
         assert built.tokens == build(replay=[memory(5)], neighbors=[beside(4, 5)]).tokens
-        built = build(**parts, neighbors=[beside(4, 5)], budget_tokens=with_note.tokens)
+        built = build(**parts, neighbors=[beside(4, 5)], budget_tokens=with_summary.tokens)
         assert built.summarised == parts["summarised"]
-        assert built.messages == with_note.messages
+        assert built.messages == with_summary.messages
 
-    def test_a_note_without_room_is_not_told_as_left_out_where_its_memory_comes_along(self) -> None:
-        long_note = memory(4, "x", summary="word " * 60)
-        along = Neighbor(long_note, "m5")
+    def test_a_summary_without_room_is_not_reported_when_its_memory_is_a_neighbor(self) -> None:
+        long_summary = memory(4, "x", summary="word " * 60)
+        along = Neighbor(long_summary, "m5")
         room = build(replay=[memory(5)], neighbors=[along]).tokens
-        built = build(replay=[memory(5)], summarised=[long_note], neighbors=[along], budget_tokens=room)
+        built = build(replay=[memory(5)], summarised=[long_summary], neighbors=[along], budget_tokens=room)
         assert built.neighbors == [along]
         assert (built.summarised, built.left_out) == ([], ())
 
@@ -221,7 +221,7 @@ def test_the_day_of_the_question_is_told_since_the_third_layout() -> None:
     assert laid_out(**given_texts, **nothing, layout=SECOND_LAYOUT)[0]["content"] == "Be kind.\n\nSpeak French."
 
 
-def test_notes_stand_in_the_system_message_one_line_each() -> None:
+def test_summaries_stand_in_the_system_message_one_line_each() -> None:
     built = build(summarised=[memory(3, summary="Third\nfact."), memory(1, summary="First fact.")])
     assert built.messages[0]["content"].splitlines()[-3:] == [
         "What you remember:",

@@ -24,7 +24,7 @@ PETS = ["dog", "cat", "parrot", "hamster"]
 CONNECTIONS_MAX = 500
 # Longer than a test, so that a connection stays with the worker that took it.
 KEEP_ALIVE_S = "120"
-WAITS = re.compile(r"^(\d+) WARNING \S+: another service runs on this STORAGE_DIR", re.MULTILINE)
+WAITS = re.compile(r"^(\d+) WARNING \S+: another service does the background work", re.MULTILINE)
 TOOK_OVER = re.compile(r"^(\d+) WARNING \S+: the other service on this STORAGE_DIR has ended", re.MULTILINE)
 
 

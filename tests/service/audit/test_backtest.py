@@ -210,7 +210,7 @@ class TestSomethingChanged:
             said = audit.memories(USER, [event.position for event in events.values()], as_of=asked["position"])
         # Vectors always find something; words only what shares one.
         assert said
-        assert all({"oslo", "live"} & set(re.findall(r"\w+", memory.note.lower())) for memory in said.values())
+        assert all({"oslo", "live"} & set(re.findall(r"\w+", memory.line.lower())) for memory in said.values())
         assert found["totals"]["questions_embedded"] == 0
 
     def test_only_the_questions_of_the_period(self, storage: Path, upstream: ScriptedUpstream) -> None:

@@ -324,7 +324,7 @@ class TestOldAndOdd:
                 layout="system-replay-window-1", system_version="gone", budget_tokens=1, tokens=1, counted="exact"
             )
             [unknown] = record(ledger, StreamId("ann", "d"), self._alone(report))
-        for event, said in ((odd, "laid out as 'v1'"), (unknown, "version gone of the system text")):
+        for event, said in ((odd, "its layout is 'v1'"), (unknown, "version gone of the system text")):
             told = opm(environment(tmp_path), "explain", event.event_id)
             assert told.status == 0
             assert said in told.out.replace("\n", " ")
