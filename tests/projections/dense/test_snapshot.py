@@ -1,42 +1,37 @@
-"""The rows of a snapshot are read as they were stored, whatever their storage."""
+"""A large snapshot is read by two threads, and gives what one would find."""
 
 from __future__ import annotations
 
+import faiss
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from projections.dense.snapshot import Storage, codes_of, empty_snapshot, keys_of, nearest_rows, read_rows
-
-DIMENSIONS = 32
-
-
-@pytest.mark.parametrize("storage", ["fp16", "fp32"])
-def test_rows_keep_their_order_and_their_keys(storage: Storage) -> None:
-    rows = np.random.default_rng(1).standard_normal((50, DIMENSIONS)).astype(np.float16).astype(np.float32)
-    keys = np.arange(50, dtype=np.int64)[::-1] * 4 + 10**12
-    snapshot = empty_snapshot(DIMENSIONS, storage)
-    snapshot.add_with_ids(rows, keys)
-    picked = np.array([7, 3, 3, 49])
-    assert (keys_of(snapshot) == keys).all()
-    assert (read_rows(snapshot, picked) == rows[picked]).all()
-    assert codes_of(snapshot).shape == (50, DIMENSIONS * (2 if storage == "fp16" else 4))
-    products, nearest = nearest_rows(snapshot, rows[11], 5)
-    assert nearest.tolist() == np.argsort(-(rows @ rows[11]))[:5].tolist()
-    assert (np.diff(products) <= 0).all()
+from projections.dense import snapshot
+from projections.dense.snapshot import Storage, empty_snapshot, nearest_rows
 
 
-@pytest.mark.parametrize("storage", ["fp16", "fp32"])
-def test_an_empty_snapshot_has_no_rows(storage: Storage) -> None:
-    snapshot = empty_snapshot(DIMENSIONS, storage)
-    assert len(keys_of(snapshot)) == 0
-    assert read_rows(snapshot, np.empty(0, np.int64)).shape == (0, DIMENSIONS)
-
-
-def test_numbers_of_two_bytes_are_read_as_they_are() -> None:
-    """Every one of them, the smallest and the largest too."""
-    patterns = np.arange(2**16, dtype=np.uint16).view(np.float16)
-    every = patterns[np.isfinite(patterns)].reshape(-1, 2**6)
-    snapshot = empty_snapshot(2**6, "fp16")
-    snapshot.add_with_ids(np.zeros((len(every), 2**6), np.float32), np.arange(len(every), dtype=np.int64))
-    codes_of(snapshot)[:] = every.view(np.uint8)
-    assert (read_rows(snapshot, np.arange(len(every))) == every.astype(np.float32)).all()
+@given(
+    rows=st.integers(4, 40),
+    count=st.integers(1, 50),
+    storage=st.sampled_from(["fp16", "fp32"]),
+    seed=st.integers(0, 2**32 - 1),
+    best_in=st.sampled_from(["first half", "second half", "both"]),
+)
+def test_two_halves_give_what_the_whole_gives(rows: int, count: int, storage: Storage, seed: int, best_in: str) -> None:
+    numbers = np.random.default_rng(seed)
+    vectors = numbers.standard_normal((rows, 8)).astype(np.float32)
+    query = numbers.standard_normal(8).astype(np.float32)
+    near = {"first half": slice(0, rows // 2), "second half": slice(rows // 2, rows), "both": slice(0, 0)}[best_in]
+    vectors[near] += 10 * query
+    built = empty_snapshot(8, storage)
+    built.add_with_ids(vectors, np.arange(rows))
+    built.index = faiss.downcast_index(built.index)
+    count = min(count, rows)
+    whole = nearest_rows(built, query, count)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshot, "_ROWS_FOR_TWO_THREADS", 1)
+        halves = nearest_rows(built, query, count)
+    np.testing.assert_array_equal(halves[1], whole[1])
+    np.testing.assert_array_equal(halves[0], whole[0])
