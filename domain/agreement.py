@@ -1,4 +1,4 @@
-"""How far two choices of memories agree: the one that was made for a question, and the one that would be made. Pure."""
+"""How far two choices of memories for a question agree: the one that was made and another one. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Choice(BaseModel):
-    """Which memories a question was given: ids, best first. ``candidates`` are those that were decided about."""
+    """Which memories a question was answered with: ids, best first. ``candidates`` are those that the gate judged."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -18,14 +18,14 @@ class Choice(BaseModel):
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """All that came into the prompt, in full or as a summary."""
+        """All memories in the prompt, in full or as a summary."""
         return self.replayed + self.summaries
 
 
 class Comparison(BaseModel):
     """What another choice would have changed.
 
-    ``replayed_instead`` and ``summary_instead`` are memories that both show, but the new one in the other way. The
+    ``replayed_instead`` and ``summary_instead`` are memories that both choices show, the new one in the other form. The
     agreements are Jaccard indices, from 0 (nothing in common) to 1 (the same set, also where both are empty).
     """
 
@@ -41,7 +41,7 @@ class Comparison(BaseModel):
 
 
 def jaccard(one: Collection[str], other: Collection[str]) -> float:
-    """Return the share of what is in either that is in both; 1 where both are empty.
+    """Return the Jaccard index of two sets: the share of their union that is in both; 1 where both are empty.
 
     P. Jaccard, The distribution of the flora in the alpine zone, New Phytologist 11 (1912).
     """
@@ -50,7 +50,7 @@ def jaccard(one: Collection[str], other: Collection[str]) -> float:
 
 
 def compare(then: Choice, now: Choice) -> Comparison:
-    """Compare the choice that was made with the one that would be made."""
+    """Compare the choice that was made, ``then``, with the one that would be made ``now``."""
     return Comparison(
         came_in=_without(now.shown, then.shown),
         went_out=_without(then.shown, now.shown),

@@ -1,4 +1,4 @@
-"""Time and ids come from here and from nowhere else, so that a test can steer both."""
+"""The only source of time and ids, so that tests can control both."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def _random_id() -> str:
 
 @dataclass(frozen=True)
 class Clock:
-    """``now`` gives an aware UTC datetime, ``new_id`` a UUID in its 36-character form."""
+    """``now`` returns an aware UTC datetime, ``new_id`` a UUID in its 36-character form."""
 
     now: Callable[[], datetime] = _utc_now
     new_id: Callable[[], str] = _random_id
 
 
 def iso(moment: datetime) -> str:
-    """ISO 8601 in UTC with microseconds and ``Z``: sorts as text in the order of time."""
+    """Return ISO 8601 in UTC with microseconds and ``Z``, whose order as text is that of time."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,10 +1,12 @@
 """User and conversation ids: what is accepted, and the file name that stands for one.
 
-An id is the client's own text (an e-mail address, a name in Chinese, a path), so it is kept as it is, and only
-what could not be stored or would be invisible is refused. A file name must be *injective* (two ids never share
-one, not even on a file system that folds case or normalises Unicode) and must not leave its folder: everything
-but ``a-z 0-9 _ -`` is written as ``%XX`` per UTF-8 byte, and a name that would grow too long keeps its beginning
-and ends in ``~`` and the id's SHA-256. ``~`` is never the result of the first rule, so the two cannot meet.
+An id is the client's own text (an e-mail address, a name in Chinese, a path). It is kept as it is, and refused only
+where it could not be stored or would be invisible.
+
+File names are *injective*: two ids never share one, not even on a file system that folds case or normalises Unicode.
+They also never leave their folder. Every byte of UTF-8 but ``a-z 0-9 _ -`` is written as ``%XX``. A name that would
+grow too long keeps its beginning and ends in ``~`` and the id's SHA-256; the first rule never writes a ``~``, so the
+two kinds cannot collide.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from domain.errors import InvalidInput
 DEFAULT_USER = "anonymous"
 DEFAULT_CONVERSATION = "default"
 SYSTEM_ID = ""
-"""The id of the system stream; no client can send it, since an empty id is refused."""
+"""The id of the system stream. No client can send it, since an empty id is refused."""
 ERASED_PREFIX = "erased:"
-"""What ids begin with that an erasure has put in the place of a person's; no client can send such a one."""
+"""How the ids begin that an erasure puts in the place of a person's. No client can send such an id."""
 
 ID_CHARS_MAX = 16_384
 _FILE_NAME_CHARS_MAX = 150
@@ -40,12 +42,12 @@ SYSTEM_STREAM = StreamId(SYSTEM_ID, SYSTEM_ID)
 
 
 def user_stream(user_id: str) -> StreamId:
-    """The stream of what concerns a user as a whole, and none of the conversations."""
+    """Return the stream of events about a user as a whole, outside any conversation."""
     return StreamId(user_id, SYSTEM_ID)
 
 
 def check_id(field: str, value: object) -> str:
-    """Return ``value`` if it can serve as an id; raise :class:`InvalidInput` that names ``field`` if not."""
+    """Return ``value`` if it can serve as an id, else raise :class:`InvalidInput`, which names ``field``."""
     if not isinstance(value, str):
         raise InvalidInput(field, value, "send a string")
     if not value.strip():

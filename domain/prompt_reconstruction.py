@@ -1,8 +1,8 @@
-"""A prompt made again from what the ledger says was shown. Pure.
+"""Reconstruct the prompt of a past turn from the ledger. Pure.
 
-Nothing is counted and nothing is chosen a second time: the turn names the memories that went in, the retrieval names
-the event whose summary each of them was shown with, and the prompt's report names the version of the system text. Put
-together in the same layout these give the same messages, and the hash of the messages that were sent proves it.
+Nothing is counted or chosen again. The turn names the memories in its prompt, the retrieval names the event whose
+summary each of them was shown with, and the prompt's report names the version of the system text. In the same layout
+these give the same messages, and the recorded hash of the messages proves it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NO_HASH = "it cannot be shown to be what was sent: schema 1 recorded no hash, n
 
 @dataclass(frozen=True, slots=True)
 class ReconstructedPrompt:
-    """The messages, what they can be shown to be, and in a sentence why."""
+    """The messages, how far they are proven to be those that were sent, and why in one sentence."""
 
     messages: list[Message]
     proof: Proof
@@ -30,7 +30,7 @@ class ReconstructedPrompt:
 
 
 def memory_from(event: Event, summary: Event | None = None) -> Memory | None:
-    """Return the memory that a turn's event is, with the summary that another event said; None for other events."""
+    """Return the memory in a turn's event, with the summary in another event; None if it is no turn."""
     turn, said = event.payload, summary.payload if summary is not None else None
     if not isinstance(turn, TurnRecorded):
         return None
@@ -50,7 +50,7 @@ def memory_from(event: Event, summary: Event | None = None) -> Memory | None:
 
 
 def memories_named(turn: TurnRecorded | None, retrieval: RetrievalRecorded | None) -> list[str]:
-    """Return the ids of all memories that an answer has to do with, each once."""
+    """Return the ids of all memories that an answer's events name, each once."""
     ids: list[str] = []
     if retrieval is not None:
         ids += [*retrieval.window, *(candidate.memory_id for candidate in retrieval.candidates)]
@@ -62,7 +62,7 @@ def memories_named(turn: TurnRecorded | None, retrieval: RetrievalRecorded | Non
 def memories_as_shown(
     candidates: Iterable[CandidateFound], turns: Mapping[str, Event], said: Mapping[int, Event]
 ) -> dict[str, Memory]:
-    """Return memories by id as they were shown: ``turns`` are their events by id, ``said`` summaries by position."""
+    """Return memories by id as they were shown. ``turns`` are their events by id, ``said`` summaries by position."""
     shown_with = {candidate.memory_id: candidate.summary_position for candidate in candidates}
     shown: dict[str, Memory] = {}
     for memory_id, event in turns.items():
@@ -74,7 +74,7 @@ def memories_as_shown(
 
 
 def reconstructed_prompt(turn: TurnRecorded, system: str | None, memories: Mapping[str, Memory]) -> ReconstructedPrompt:
-    """Make the prompt of a turn again from the system text and the memories as they were shown."""
+    """Reconstruct the prompt of a turn from the system text and the memories as they were shown."""
     report = turn.prompt
     if report is None:
         return ReconstructedPrompt([], "not_possible", "the turn was imported: no prompt was ever made for it")

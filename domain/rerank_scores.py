@@ -1,8 +1,8 @@
-"""What a rerank endpoint is sent, and how its scores are read. Pure.
+"""The request to a rerank endpoint, and how its scores are read. Pure.
 
-The answers of vLLM, Jina and Cohere hold ``{"results": [{"index", "relevance_score"}]}``; others say ``data`` for
-``results``, or ``score``, or give the bare list. They are read as far as they can be read: an index that does not exist
-or was there before, and a score that is no number, say nothing about any memory.
+vLLM, Jina and Cohere answer ``{"results": [{"index", "relevance_score"}]}``; others name the list ``data`` or the score
+``score``, or send the bare list. Items that make no sense are skipped: an unknown or repeated index, or a score that is
+no number.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from domain.memory import Memory
 
 QUESTION_CHARS_MAX = 1000
 NOTE_CHARS_MAX = 1000
-"""Cross-encoders commonly take 512 tokens, question and note together, and refuse what is much longer or cut it."""
+"""Cross-encoders commonly take 512 tokens for question and note together, and refuse or cut what is much longer."""
 _LISTS = ("results", "data", "rankings")
 _SCORES = ("relevance_score", "score")
 
 
 def rerank_request(model: str, question: str, memories: Sequence[Memory]) -> JsonObject:
-    """Return the body that asks for the scores of all memories, each with its date."""
+    """Return the body of the request for the scores of all memories, each sent with its date."""
     return {
         "model": model,
         "query": question[:QUESTION_CHARS_MAX],
@@ -33,9 +33,9 @@ def rerank_request(model: str, question: str, memories: Sequence[Memory]) -> Jso
 
 
 def read_scores(raw: str, count: int) -> list[tuple[int, float]] | None:
-    """Return (number, score) of the documents 1..``count`` that were scored, the best first; of equals, the first.
+    """Return (number, score) of the scored documents among 1..``count``, best first; equals stay in their order.
 
-    Returns None when the answer holds no score at all.
+    Returns None when the answer has no score at all.
     """
     try:
         answer: Any = json.loads(raw)

@@ -1,7 +1,7 @@
-"""Settings of this floor, and the one way in which every floor loads its own.
+"""Settings of the domain, and the one way to load settings.
 
-Each floor declares what it needs and the floor above extends it. Values come from the environment, then from a ``.env``
-file in the working directory. An empty value counts as not set.
+Each layer declares the settings it needs and the layer above extends them. Values come from the environment, then from
+a ``.env`` file in the working directory. An empty value counts as not set.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ S = TypeVar("S", bound=BaseSettings)
 def load_settings(kind: type[S], **overrides: object) -> S:
     """Read ``kind`` from the environment; raise :class:`SettingsError` with one line that names each bad variable."""
     try:
-        return kind(**overrides)  # type: ignore[arg-type]  # pydantic checks what is given
+        return kind(**overrides)  # type: ignore[arg-type]  # pydantic checks the values
     except UnreadableSource as error:
-        # Raised for a variable that should hold JSON; the library's message names the field, and no value.
+        # The variable should hold JSON. The library's message names the field, but no value.
         named = re.search(r'field "(\w+)"', str(error))
         name = named.group(1).upper() if named else "a setting"
         raise SettingsError(f'{name}: give a JSON object, as in {name}=\'{{"name": "value"}}\'') from None
