@@ -11,13 +11,16 @@ BASE := $(VENV)/.installed-base
 LOCAL := $(VENV)/.installed-local
 DEV := $(VENV)/.installed-dev
 
+# What is shipped: no tests, no benchmarks.
+CODE := domain projections service frontend migrations
+
 .DEFAULT_GOAL := help
-.PHONY: help run rebuild test lint bench clean
+.PHONY: help run rebuild test lint size bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(BASE) ## start the API and the chat page (with the embedded models where no endpoint is configured)
+run: $(BASE) ## start the API and the chat page (embedded models where no endpoint is configured); WORKERS=2 uses two cores
 	@extras=$$($(PY) -m service.launch --extras) || exit 1; \
 	if [ "$$extras" = local ]; then $(MAKE) --silent --no-print-directory $(LOCAL) || exit 1; fi; \
 	exec $(PY) -m service.launch --with-parent
@@ -35,6 +38,9 @@ lint: $(DEV) ## style, types and the direction of imports
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+size: ## count the lines of code
+	@cat $$(find $(CODE) -name '*.py') | wc -l | xargs -I N echo "size: N lines of Python, blank lines and comments included, in $(CODE)"
 
 bench: $(DEV) ## measure; the results go to standard output
 	$(PY) -m benchmarks

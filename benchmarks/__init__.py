@@ -1,1 +1,1 @@
-"""Slow campaigns; each prints ratios against a baseline of the same run."""
+"""Slow measurements; each prints ratios against a baseline of the same run."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: what can be measured, and how."""
+"""``python -m benchmarks``: lists the benchmarks."""
 
 from __future__ import annotations
 

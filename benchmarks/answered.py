@@ -1,13 +1,13 @@
-"""Answers questions through the running service, and lets a judge model say which of the answers are right.
+"""Answers questions through the running service and lets a judge model say which answers are right.
 
-The service is a real process on a copy of the recorded storage, and each question a request to
-``POST /v1/chat/completions`` in a conversation of its own, so no earlier question is in its window. Once it is
-answered, its turn is forgotten over HTTP, so that it is no memory of the next one's. This program takes the copy's
-background work and leaves it undone: no summaries are written meanwhile, and memory stays as it was recorded. The
-service's clock is today's; a system message says on which day the question is asked.
+The service is a real process on a copy of the recorded storage. Each question is a request to ``POST
+/v1/chat/completions`` in a conversation of its own, so that no earlier question is in its window. Its turn is forgotten
+over HTTP once it is answered, so that it is no memory for the next question. This program holds the lock for the copy's
+background work and leaves that work undone: no summaries are written, and memory stays as it was recorded. The clock of
+the service shows today; a system message says on which day the question is asked.
 
-Settings are the service's own environment variables. Where no endpoint is configured, the embedded models answer, with
-the settings that `make run` gives them; as a judge, a model of that size is not to be believed (``--judge-model``).
+Settings are the environment variables of the service. Without an endpoint the embedded models answer, with the settings
+of `make run`. Do not trust a model of that size as a judge (``--judge-model``).
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ from tests.processes import ROOT, service_process
 _ANSWER_S_MAX = 900.0
 _JUDGE_S_MAX = 300.0
 _JUDGE_TOKENS_MAX = 512
-"""More than the verdict needs, for models that think before they speak."""
+"""More than a verdict needs, for models that reason first."""
 _SHOWN_CHARS = 120
 _NOT_OURS = frozenset({"STORAGE_DIR", "API_KEYS", "ALLOWED_HOSTS"})
-"""Settings of an operator's service that this one must not have."""
+"""Settings of the operator's service that this one must not take over."""
 _JUDGE_SYSTEM = (
     "You grade answers. You are given a question, the correct answer, and the answer to grade. The answer to grade is "
     "correct if it says what the correct answer says: other words, further detail and other ways of writing a date or "
@@ -74,7 +74,7 @@ _VERDICT = re.compile(r"[\"']correct[\"']\s*:\s*(true|false)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Asked:
-    """A question of a user, the answer that the data set holds for right, and the day on which it is asked."""
+    """A question of a user, the right answer according to the data set, and the day on which it is asked."""
 
     user_id: str
     text: str
@@ -85,10 +85,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answered:
-    """What came of a question. ``correct`` is None where the judge's verdict could not be had.
+    """The result of a question. ``correct`` is None if the judge gave no verdict.
 
-    ``usages`` are what each call of the chat model for this answer cost, as far as the endpoint says so; ``retrieval``
-    is how memory was searched (``ok`` or ``degraded``).
+    ``usages`` are the tokens of each chat model call for this answer, if the endpoint reports them; ``retrieval`` is
+    the outcome of the memory search (``ok`` or ``degraded``).
     """
 
     asked: Asked
@@ -100,7 +100,7 @@ class Answered:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what :func:`measure` is told on the command line."""
+    """Add the command-line options of :func:`measure`."""
     parser.add_argument(
         "--answer", action="store_true", help="answer the questions by the service, and judge the answers"
     )
@@ -111,7 +111,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def measure(
     given: argparse.Namespace, storage: Path, histories: Mapping[str, Sequence[Said]], asked: Sequence[Asked]
 ) -> None:
-    """Record the histories (by user) in ``storage``, answer what is asked of them, judge it, and print the figures."""
+    """Record the histories (by user) in ``storage``, answer the questions, judge the answers, and print the figures."""
     with _service_environment() as environment:
         asyncio.run(_record(storage, environment, histories))
         settings = ServiceSettings(**{name.lower(): value for name, value in environment.items()})  # type: ignore[arg-type]  # checked by pydantic
@@ -128,7 +128,7 @@ def measure(
 
 
 def table(answered: Sequence[Answered]) -> str:
-    """Return the figures of at least one answer: accuracy by category, tokens, seconds, and what went wrong."""
+    """Return the figures of one or more answers: accuracy by category, tokens, seconds, and failures."""
     lines = [f"\n{'':24}{'questions':>10}{'correct':>10}{'accuracy':>10}{'words F1':>10}"]
     categories = list(dict.fromkeys(one.asked.category for one in answered))
     for category in (*sorted(categories), None):
@@ -151,20 +151,20 @@ def table(answered: Sequence[Answered]) -> str:
 
 
 def words_f1(answer: str, gold: str) -> float:
-    """Return the F1 (0 to 1) of an answer's words, without articles and order, much as LoCoMo's authors score."""
+    """Return the F1 (0 to 1) of an answer's words, ignoring articles and order, much as LoCoMo's authors do."""
     said, right = Counter(_words(answer)), Counter(_words(gold))
     shared = (said & right).total()
     return 2 * shared / (said.total() + right.total()) if shared else 0.0
 
 
 class Judge:
-    """A model that is asked whether an answer says what the data set's does."""
+    """A model that decides whether an answer says the same as the data set's."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._chat = ChatClient(settings)
 
     async def correct(self, asked: Asked, answer: str) -> bool | None:
-        """Return the verdict, None where the endpoint gave none that can be read."""
+        """Return the verdict, None if the endpoint gave no readable one."""
         shown = f"Question: {asked.text}\n\nCorrect answer: {asked.gold}\n\nAnswer to grade: {answer}"
         try:
             completion = await self._chat.complete(
@@ -185,7 +185,7 @@ class Judge:
 
 @contextmanager
 def _service_environment() -> Iterator[dict[str, str]]:
-    """Return the variables of the service: this program's own, and the embedded models where no endpoint is named."""
+    """Return the environment of the service: that of this program, with the embedded models if no endpoint is named."""
     names = [name.upper() for name in ServiceSettings.model_fields]
     configured = {name: os.environ[name] for name in names if name in os.environ and name not in _NOT_OURS}
     lacking = {"chat": "LLM_BASE_URL", "embeddings": "EMB_BASE_URL"}
@@ -206,7 +206,7 @@ async def _record(storage: Path, environment: Mapping[str, str], histories: Mapp
 
 @contextmanager
 def _served_copy(storage: Path, environment: Mapping[str, str]) -> Iterator[tuple[str, LedgerReader]]:
-    """Run the service on a copy of the storage; give its address, and a reader of its ledger."""
+    """Run the service on a copy of the storage; yield its address and a reader of its ledger."""
     with tempfile.TemporaryDirectory(prefix="answered-") as folder:
         copy = Path(folder) / "storage"
         shutil.copytree(storage, copy)
@@ -269,7 +269,7 @@ def _request(asked: Asked, number: int) -> dict[str, Any]:
 
 
 def _usages(reader: LedgerReader, correlation_id: str) -> tuple[Usage, ...]:
-    """Return what the calls of the chat model for an answer cost, as the ledger has it."""
+    """Return the usage of the chat model's calls for an answer, as the ledger records it."""
     counted = (GateDecided, RerankDecided, TurnRecorded)
     payloads = [event.payload for event in reader.events_of_answer(correlation_id)]
     return tuple(payload.usage for payload in payloads if isinstance(payload, counted) and payload.usage is not None)

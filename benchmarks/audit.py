@@ -1,8 +1,8 @@
 """``python -m benchmarks.audit``: how long the auditor's ten questions take on a large ledger.
 
-The ledger is made by :mod:`benchmarks.synthetic_history` through the product's own append, then every file of
-``docs/audit`` is asked of it with the driver of the service and with the ``sqlite3`` shell, about the busiest user and
-the newest days. The baselines of the same run are a scan of the whole table and a count of its rows.
+:mod:`benchmarks.synthetic_history` makes the ledger through the product's own append. Every file of ``docs/audit`` is
+then run on it with the driver of the service and with the ``sqlite3`` shell, for the busiest user and the newest days.
+The baselines of the same run are a scan of the whole table and a count of its rows.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _BASELINES = {
     "scan the table": "SELECT sum(length(hash)) FROM events NOT INDEXED",
 }
 _DAYS_ASKED = {"06": 7, "03": 7, "07": 30}
-"""How far back the questions with a default look, by their number; the synthetic ledger ends in the past."""
+"""How far back questions with a default look, by number; the synthetic ledger ends in the past."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Took:
-    """Seconds on the wall, and of processor time: on a busy machine the two are far apart."""
+    """Wall-clock and processor seconds, which differ much on a busy machine."""
 
     wall: float
     processor: float
@@ -76,7 +76,7 @@ def _write_answers() -> None:
 
 
 def _make(folder: Path, events: int, users: int) -> None:
-    # Appends that never pause keep the ledger from checkpointing its WAL, and it says so at every batch.
+    # Appends without a pause keep the ledger from checkpointing its WAL, which it would log for every batch.
     logging.getLogger("domain.ledger").setLevel(logging.ERROR)
     began = time.perf_counter()
     with tqdm(total=events, unit=" events", file=sys.stderr) as bar:
@@ -118,7 +118,7 @@ def _driver_rows(ledger: Path, sql: str) -> list[tuple[object, ...]]:
 
 
 def _parameters(question: Question, ledger: Path) -> Mapping[str, str]:
-    """Return values that ask about the busiest user, their last answer with memories, and a memory it replayed."""
+    """Return parameters for the busiest user, their last answer with memories, and a memory that it replayed."""
     ((user, answer, memory, last),) = _driver_rows(
         ledger,
         """
@@ -151,7 +151,7 @@ def _ask_shell(shell: str, ledger: Path, question: Question, parameters: Mapping
 
 
 def _fastest(run: Callable[[], object]) -> Took:
-    """Return the least of several runs: what else the machine does can only add."""
+    """Return the fastest of several runs: other work on the machine can only add time."""
     times = []
     for _ in range(_RUNS):
         wall, processor = time.perf_counter(), _processor_s()

@@ -1,8 +1,8 @@
-"""The questions of ``docs/audit/*.sql`` as values: what they ask, their parameters, their SQL, the answer they show.
+"""The questions of ``docs/audit/*.sql`` as values: text, parameters, SQL, and the answer shown.
 
-A file is one statement under a header of comments. The first line is the question; each line ``.param set :name "'x'"``
-gives a parameter and the value with which the shown answer came about; what follows ``Answer`` is that answer, of the
-small ledger that :func:`small_ledger` makes. SQLite's shell takes the file as it is, and so does Datasette.
+A file is one statement below a header of comments. The first line is the question. Each line ``.param set :name "'x'"``
+gives a parameter and the value used for the shown answer. The lines after ``Answer`` are that answer, from the small
+ledger that :func:`small_ledger` makes. SQLite's shell and Datasette read the file as it is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CELL_CHARS = 44
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One file: ``parameters`` by name, ``answer`` as the comment lines show it, without their ``--``."""
+    """One file: ``parameters`` by name, ``answer`` as in the comment lines, without the ``--``."""
 
     path: Path
     title: str
@@ -37,7 +37,7 @@ class Question:
     def ask(
         self, ledger: Path, parameters: Mapping[str, str | None] | None = None
     ) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
-        """Return the names of the columns and the rows, asked of a ledger that is read only."""
+        """Return the column names and the rows, from a ledger opened read-only."""
         with_driver = DRIVER.connect(f"file:{ledger}?mode=ro", uri=True)
         try:
             cursor = with_driver.execute(self.sql, dict(parameters if parameters is not None else self.parameters))
@@ -47,17 +47,17 @@ class Question:
 
 
 def questions() -> list[Question]:
-    """Return all questions, in the order of their numbers."""
+    """Return all questions in the order of their numbers."""
     return [_read(path) for path in sorted(FOLDER.glob("*.sql"))]
 
 
 def small_ledger(folder: Path) -> Path:
-    """Make the ledger of which the files show their answers: three people, a month, and the same each time."""
+    """Make the ledger behind the shown answers: three people, one month, the same every time."""
     return make_ledger(folder, 600, users=3, seed=13, candidates=(6, 24), days=30, in_flight=0)
 
 
 def rendered(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Return an answer as aligned text: the first rows, long texts cut off."""
+    """Return an answer as aligned text: the first rows, long texts cut."""
     shown = [list(columns), *([_cell(value) for value in row] for row in rows[:_ROWS_SHOWN])]
     widths = [max(_width(row[place]) for row in shown) for place in range(len(columns))]
     lines = [
@@ -69,7 +69,7 @@ def rendered(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def with_answer(question: Question, answer: str) -> str:
-    """Return the text of a question's file with another answer shown."""
+    """Return the file of a question with another answer."""
     text = question.path.read_text(encoding="utf-8")
     header = text[: -len(question.sql)].partition(_ANSWER)[0].rstrip("-\n ")
     commented = "".join(f"--   {line}\n" for line in answer.splitlines())
@@ -91,7 +91,7 @@ def _read(path: Path) -> Question:
     )
 
 
-def _cell(value: Any) -> str:  # whatever SQLite returns
+def _cell(value: Any) -> str:  # any value that SQLite returns
     text = "" if value is None else " ".join(str(value).split())
     return text if len(text) <= _CELL_CHARS else f"{text[: _CELL_CHARS - 1]}…"
 

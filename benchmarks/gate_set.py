@@ -1,9 +1,8 @@
 """Facts told in passing and questions asked later, in English and Chinese: what a gate must tell apart.
 
-Each fact is one exchange as a chat would hold it, with a summary as the summarizer would write it, and one
-question that only this fact answers, worded differently where people would. Small talk answers no question,
-and the unanswerable questions ask for what was never told, some of them close to what was. The sentences
-were written for this set.
+Each fact is one exchange as in a chat, a summary as the summarizer would write it, and one question that only this fact
+answers, often in other words. Small talk answers no question. The unanswerable questions ask for what was never told,
+sometimes close to what was. All sentences were written for this set.
 """
 
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Fact:
-    """One exchange, its summary and the question it answers; an empty question makes it small talk."""
+    """One exchange, its summary, and the question it answers; small talk has an empty question."""
 
     user: str
     assistant: str

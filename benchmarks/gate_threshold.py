@@ -2,12 +2,11 @@
 
     python -m benchmarks.gate_threshold --data locomo.json
 
-A question's candidates are its 60 nearest memories. Scores of multilingual-e5 live in a narrow band whose
-place moves with the language, the question and the size of the memory, so rules relative to the candidate
-list are tried beside a threshold on the score. A rule's parameter is chosen by balanced accuracy on the
-`benchmarks.gate_set` and two LoCoMo conversations and checked on the other conversations, each at four sizes
-of memory. LoCoMo's adversarial questions (category 5) and those without evidence are left out; its data is
-not part of this project.
+The candidates of a question are its 60 nearest memories. Scores of multilingual-e5 lie in a narrow band that moves with
+the language, the question and the size of the memory. So besides a threshold on the score, rules relative to the
+candidate list are tried. The parameter of a rule is chosen by balanced accuracy on `benchmarks.gate_set` and two LoCoMo
+conversations, and checked on the other conversations, each at four sizes of memory. LoCoMo's adversarial questions
+(category 5) and those without evidence are left out; its data is not part of this project.
 """
 
 import argparse
@@ -34,18 +33,18 @@ TUNING_CONVERSATIONS = 2
 MEMORY_SIZES = (20, 60, 200, 10**9)
 SMALL_SIZES = (2, 3, 5, 8, 12)
 SEED = 0
-# Within this of the best score a candidate is as good as the best; a list too short to have a spread would
-# lose it otherwise.
+# So close to the best score a candidate counts as the best; without this, a list too short to have a spread would
+# lose it.
 NEAR_TOP = 0.015
-# Of parameters that decide about equally well the one with the highest recall is taken: a dropped fact is
-# lost to the answer, while a kept line costs a few tokens.
+# Of parameters that decide about equally well, take the one with the highest recall: a dropped fact is lost to
+# the answer, while a kept line costs a few tokens.
 ACCURACY_TOLERANCE = 0.01
 USED = f"score >= mean + t std, or top - {NEAR_TOP}"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One question: its candidates' scores, shape (n,) best first, and which of them are evidence."""
+    """One question: the scores of its candidates, shape (n,) best first, and which of them are evidence."""
 
     scores: Floats
     evidence: Mask
@@ -53,7 +52,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Figures:
-    """How a rule decides over a group of questions."""
+    """How a rule decides for a group of questions."""
 
     balanced_accuracy: float
     recall: float
@@ -106,7 +105,7 @@ def main() -> None:
 
 
 def decide(group: Sequence[Asked], rule: Rule, parameter: float) -> Figures:
-    """Pools all decisions of a group; a group without evidence has a recall of NaN."""
+    """Pool all decisions of a group; a group without evidence has a recall of NaN."""
     kept = np.concatenate([rule(asked.scores, parameter) for asked in group])
     evidence = np.concatenate([asked.evidence for asked in group])
     recall = float(kept[evidence].mean()) if evidence.any() else float("nan")
@@ -114,14 +113,14 @@ def decide(group: Sequence[Asked], rule: Rule, parameter: float) -> Figures:
 
 
 def auc(values: Floats, evidence: Mask) -> float:
-    """The chance that a memory that is evidence has a higher value than one that is not (Mann-Whitney)."""
+    """Return the chance that evidence has a higher value than another memory (Mann-Whitney)."""
     ranks = values.argsort(kind="stable").argsort(kind="stable") + 1
     hits, misses = int(evidence.sum()), int((~evidence).sum())
     return float((ranks[evidence].sum() - hits * (hits + 1) / 2) / (hits * misses))
 
 
 def _own_groups(model: E5, draw: np.random.Generator) -> tuple[dict[str, list[Asked]], dict[str, list[Asked]]]:
-    """The groups to tune on, and those that are only shown: few exchanges, no answer."""
+    """Return the groups to tune on, and those only shown: few exchanges, no answer."""
     sets = (("English", ENGLISH, ENGLISH_UNANSWERABLE), ("Chinese", CHINESE, CHINESE_UNANSWERABLE))
     together = (*ENGLISH, *CHINESE)
     tuning: dict[str, list[Asked]] = {"both": []}
@@ -171,7 +170,7 @@ def _conversation_groups(model: E5, sample: Any, draw: np.random.Generator) -> d
 
 
 def _embed_facts(model: E5, facts: Sequence[Fact]) -> tuple[Floats, Floats]:
-    """The keys of each memory as the service embeds them, (facts, 384) each: exchange and summary."""
+    """Return the vectors of each memory as the service embeds it, exchange and summary, (facts, 384) each."""
     exchanges = model.passage([f"{fact.user}\n{fact.assistant}" for fact in facts])
     return np.asarray(exchanges), np.asarray(model.passage([fact.summary for fact in facts]))
 
@@ -209,7 +208,7 @@ def _print_rules(
             (index for index, figures in enumerate(tuned) if figures.balanced_accuracy >= good),
             key=lambda index: tuned[index].recall,
         )
-        # Of the last rule, which the service uses, every parameter is shown.
+        # The service uses the last rule, so all its parameters are shown.
         for index in range(len(tuned)) if rule is RULES[USED][0] else [chosen]:
             mark = "*" if index == chosen else " "
             both = _row(tuned[index]), _row(_mean(checking, rule, parameters[index]))

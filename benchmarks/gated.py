@@ -1,6 +1,6 @@
-"""What a gate costs: how much of the evidence it keeps, in how many memories, how well it tells them apart, how fast.
+"""What a gate costs: the evidence it keeps, the memories it keeps for that, how well it tells them apart, and its time.
 
-The decision is the service's own (:mod:`service.decider`), made with its prompts and settings.
+The decision is the service's own (:mod:`service.decider`), with its prompts and settings.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from service.settings import ServiceSettings
 from service.turn import DEFAULT_CONTEXT_TOKENS
 
 _NOBODY = {"LLM_BASE_URL": "http://127.0.0.1:1/v1", "LLM_MODEL": "none"}
-"""What the settings want to be told and a gate by scores never asks."""
+"""Required settings that a score gate never uses."""
 
 
 class Gate:
-    """The service's gate with a strategy. ``llm`` needs LLM_BASE_URL and LLM_MODEL in the environment."""
+    """The gate of the service with a strategy. ``llm`` needs LLM_BASE_URL and LLM_MODEL in the environment."""
 
     def __init__(self, strategy: str, own: ProjectionSettings) -> None:
         self.strategy = strategy
@@ -41,8 +41,8 @@ class Gate:
     async def decide(
         self, question: str, asked_at: datetime, candidates: Sequence[Candidate], mode: RetrievalMode
     ) -> tuple[list[Candidate], GateDecided]:
-        """Return the candidates kept and the decision, made as in a turn that turns no knob."""
-        kept, decided = await self._decider.gate(
+        """Return the kept candidates and the decision, as in a turn without knobs."""
+        gated = await self._decider.gate(
             question,
             candidates,
             keep_max=Knobs().gate_keep_max,
@@ -51,7 +51,7 @@ class Gate:
             use_gate=True,
             context_tokens=self._context_tokens,
         )
-        return kept, decided()
+        return gated.kept, gated.event
 
     async def close(self) -> None:
         await self._chat.close()
@@ -59,7 +59,7 @@ class Gate:
 
 @dataclass
 class Gated:
-    """What was there before the gate and after it, question by question. Times in milliseconds."""
+    """The candidates before and after the gate, for each question. Times in milliseconds."""
 
     before: list[float] = field(default_factory=list)
     after: list[float] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Gated:
     def take(
         self, evidence: Collection[int], ranked: Sequence[int], kept: Sequence[int], decision: GateDecided
     ) -> None:
-        """Take in a question: places of its evidence, of what was found, best first, and of what was kept of it."""
+        """Add a question: the places of its evidence, of the candidates, best first, and of those kept."""
         found = set(ranked) & set(evidence)
         self.before.append(recall(ranked, evidence, len(ranked)))
         self.after.append(recall(kept, evidence, len(kept)))
@@ -90,7 +90,7 @@ class Gated:
 
     @property
     def balanced_accuracy(self) -> float:
-        """The mean of the shares of evidence kept and of other candidates dropped, all decisions pooled."""
+        """The mean of the share of evidence kept and the share of other candidates dropped, over all decisions."""
         shares = [
             right / all_of_them
             for right, all_of_them in (
@@ -102,7 +102,7 @@ class Gated:
         return statistics.fmean(shares)
 
     def tell(self, strategy: str) -> str:
-        """Return the figures in words."""
+        """Return the figures as text."""
         before, after, first = (statistics.fmean(values) for values in (self.before, self.after, self.first))
         share = f" ({after / before:.0%} of it)" if before else ""
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.outcomes.items()))

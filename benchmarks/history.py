@@ -1,8 +1,7 @@
-"""Makes long histories quickly: through the ledger, with random unit vectors for their texts in the vector cache.
+"""Makes long histories quickly: through the ledger, with random unit vectors in the vector cache.
 
-What is measured later must not notice the difference to a history that was chatted: the events are complete, each
-memory has its summary and so two vectors, and the index on disk is made by ``python -m projections.rebuild``, which
-finds every vector in the cache.
+The result must measure like a history that was chatted: its events are complete, every memory has a summary and so two
+vectors, and ``python -m projections.rebuild`` makes the index on disk from the cached vectors.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from projections.embedding.cache import VectorCache, text_hash
 from projections.embedding.endpoint import EmbeddingSpace
 
 SHARED_WORD = "harbour"
-"""In every text made here: the scripted gate keeps what shares a word with the question."""
+"""Every text made here has it: the scripted gate keeps what shares a word with the question."""
 
 _TURNS_PER_APPEND = 100
 _APPENDS_IN_FLIGHT = 32
@@ -39,9 +38,9 @@ _REPORT = PromptReport(layout="v1", system_version="v1", budget_tokens=30_000, t
 
 
 def make_history(storage_dir: Path, user_id: str, memories: int, space: EmbeddingSpace, *, first: int = 0) -> None:
-    """Record ``memories`` turns of one user with their summaries, and put their vectors into the cache.
+    """Record ``memories`` turns of one user with summaries, and put their vectors into the cache.
 
-    They are numbered from ``first`` on, and the number is part of the text: users with other numbers share no text.
+    Turns are numbered from ``first``, and the number is part of the text: users with other numbers share no texts.
     """
     make_histories(storage_dir, [user_id], memories, space, first=first)
 
@@ -49,7 +48,7 @@ def make_history(storage_dir: Path, user_id: str, memories: int, space: Embeddin
 def make_histories(
     storage_dir: Path, user_ids: Sequence[str], memories: int, space: EmbeddingSpace, *, first: int = 0
 ) -> None:
-    """Do the same for several users, who all say the same."""
+    """Do the same for several users, who all say the same things."""
     storage_dir.mkdir(parents=True, exist_ok=True)
     migrate(storage_dir / "ledger.sqlite3")
     ledger = Ledger(storage_dir / "ledger.sqlite3")

@@ -1,12 +1,9 @@
-"""Which texts of a turn its memory is found by: sets of them to compare, each through the product's own indices.
+"""Compares which texts of a turn to index, each set of them through the product's own indices.
 
-A memory is found by its best match over its texts. The product indexes two: the exchange and, once it is written, its
-summary (``domain.events.Facet``). Here a ledger's reader, the one source of texts of both indices, gives other texts in
-their place; everything behind it, from embedding to ranking, is the product's. At most two, since that many have names.
-
-On five LoCoMo conversations, two lines to a turn, the exchange alone is enough: hybrid recall at 10 is 0.825, with the
-user's side beside it 0.830, with the assistant's 0.820, by the two sides apart 0.819, by one side alone 0.67 or 0.62.
-By vectors alone it is the best of them at 5, 10 and 20.
+A memory is found by its best match over its texts. The product indexes two: the exchange and, once written, its summary
+(``domain.events.Facet``). Here a reader of the ledger, from which both indices take their texts, gives other texts
+instead; everything after it, from embedding to ranking, is the product's. A set has at most two texts, since only two
+have names. Figures: ``docs/decisions/0053-index-the-whole-exchange.md``.
 """
 
 from __future__ import annotations
@@ -57,7 +54,7 @@ KEY_SETS = (
 
 
 class KeyedReader(LedgerReader):
-    """A reader of a ledger without summaries for which the texts of a key set speak for a turn."""
+    """Reads a ledger without summaries and gives the texts of a key set for each turn."""
 
     def __init__(self, engine: Engine, key_set: KeySet) -> None:
         super().__init__(engine)
@@ -66,7 +63,7 @@ class KeyedReader(LedgerReader):
     def facet_texts(
         self, user_id: str | None, after: int, limit: int, *, as_of: int = LATEST
     ) -> tuple[list[FacetText], int]:
-        """Return the texts of the key set, each under a facet's name, the empty ones left out."""
+        """Return the texts of the key set without empty ones, each under the name of a facet."""
         changes, read_to = super().facet_texts(user_id, after, limit, as_of=as_of)
         keyed: list[FacetText] = []
         for owner in dict.fromkeys(change.user_id for change in changes):

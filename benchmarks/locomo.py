@@ -1,14 +1,14 @@
-"""How much of the evidence memory finds for LoCoMo's questions, by category, ways of searching and gate.
+"""How much of the evidence for LoCoMo's questions memory finds, by category, way of searching, and gate.
 
     python -m benchmarks.locomo --data locomo10.json --unit line --gate score
     python -m benchmarks.locomo --data locomo10.json --unit pair --keys
     python -m benchmarks.locomo --data locomo10.json --unit pair --answer --limit 40
 
-Each conversation is recorded as one user's history through the ledger, each session as a conversation of its own date,
-with a line of the dialogue per turn (``--unit line``) or two (``pair``), and searched through the service's own path.
-No model is called but the embedding model, unless ``--gate llm`` or ``--answer`` asks for one (LLM_BASE_URL,
+Each conversation is recorded through the ledger as the history of one user, each session as a conversation with its own
+date. A turn is one line of the dialogue (``--unit line``) or two (``pair``). Searches go through the service's own
+path. Only the embedding model is called, unless ``--gate llm`` or ``--answer`` needs a chat model (LLM_BASE_URL,
 LLM_MODEL). Adversarial questions (category 5) and those without evidence are left out. The data is not part of this
-project: its authors publish it under CC BY-NC 4.0, and every measurement is given the path of a copy.
+project: its authors publish it under CC BY-NC 4.0, and each measurement takes the path of a copy.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import answered
+from benchmarks.fusion_rules import MinMax, ReciprocalRank
 from benchmarks.gated import Gate, Gated
 from benchmarks.key_sets import EXCHANGE, KEY_SETS
 from benchmarks.locomo_data import CATEGORIES, Question, Talk, as_said, read_talks, sampled
@@ -40,7 +41,7 @@ _CANDIDATES = 60
 
 @dataclass
 class Row:
-    """One way of searching: for each question its category and its figures, and the milliseconds it took."""
+    """The results of one way of searching: category, figures and milliseconds of each question."""
 
     name: str
     figures: list[tuple[int, list[float]]] = field(default_factory=list)
@@ -51,7 +52,7 @@ class Row:
         self.figures.append((question.category, [*found, reciprocal_rank(ranked, question.evidence)]))
 
     def mean(self, category: int | None = None) -> list[float]:
-        """Return recall at each k and the mean reciprocal rank, over the questions of a category or all."""
+        """Return recall at each k and the mean reciprocal rank, for the questions of a category or all."""
         chosen = [figures for of, figures in self.figures if category in {None, of}]
         return [statistics.fmean(column) for column in zip(*chosen, strict=True)]
 
@@ -61,7 +62,7 @@ AS_SERVED = Fusion()
 
 @dataclass(frozen=True)
 class Way:
-    """A way of searching: the mode, the fusion, and whether a time that the question names counts."""
+    """A way of searching: the mode, the fusion, and whether a time named in the question counts."""
 
     name: str
     mode: RetrievalMode
@@ -74,10 +75,10 @@ _SERVED = "hybrid (as served)"
 WAYS = (
     Way("lexical", "lexical"),
     Way("dense", "dense"),
-    Way("hybrid, reciprocal ranks, nothing lent", "hybrid", Fusion(rule="reciprocal-rank", lent=())),
-    Way("hybrid, min-max, nothing lent", "hybrid", Fusion(rule="min-max", lent=())),
-    Way("hybrid, z-scores, nothing lent", "hybrid", Fusion(lent=())),
-    Way("hybrid, min-max", "hybrid", Fusion(rule="min-max")),
+    Way("hybrid, reciprocal ranks, no boost", "hybrid", ReciprocalRank(neighbor_boost=())),
+    Way("hybrid, min-max, no boost", "hybrid", MinMax(neighbor_boost=())),
+    Way("hybrid, z-scores, no boost", "hybrid", Fusion(neighbor_boost=())),
+    Way("hybrid, min-max", "hybrid", MinMax()),
     Way("hybrid, no time rule", "hybrid"),
     Way(_SERVED, "hybrid", by_time=True),
     Way("hybrid, each with its neighbors", "hybrid", by_time=True, reach=1),
@@ -143,7 +144,7 @@ async def _measure(talks: Sequence[Talk], storage: Path, environment: Mapping[st
 
 
 async def _measure_keys(talks: Sequence[Talk], storage: Path, environment: Mapping[str, str]) -> None:
-    """Search by each key set that the data has texts for, in a ledger of its own beside a shared cache of vectors."""
+    """Search by each key set for which the data has texts, each in its own ledger with a shared vector cache."""
     replied = any(exchange.assistant for talk in talks for exchange in talk.exchanges)
     rows: list[Row] = []
     for key_set in KEY_SETS if replied else (EXCHANGE,):
@@ -185,7 +186,7 @@ def _asked(talk: Talk) -> list[answered.Asked]:
 
 
 def _with_neighbors(ranked: Sequence[int], talk: Talk, reach: int) -> list[int]:
-    """Return the ranking in which each is followed by its neighbors: more is shown, so it is no fair row beside k."""
+    """Return the ranking with each memory followed by its neighbors: it shows more than k memories."""
     shown: dict[int, None] = {}
     for at in ranked:
         for near in (at, *(at + step * way for step in range(1, reach + 1) for way in (-1, 1))):

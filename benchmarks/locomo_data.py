@@ -23,7 +23,7 @@ CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop"}
 
 @dataclass(frozen=True)
 class Exchange:
-    """One or two lines of a session; ``number`` counts within the session, from 1."""
+    """One or two lines of a session; ``number`` counts from 1 within the session."""
 
     session: str
     number: int
@@ -38,7 +38,7 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Question:
-    """A question and the places, in its conversation's list of exchanges, of what answers it."""
+    """A question, and where its answers stand in the conversation's list of exchanges."""
 
     text: str
     category: int
@@ -48,7 +48,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Talk:
-    """One conversation of the data set; its questions are asked at ``now``, after its last session."""
+    """One conversation of the data set. Its questions are asked at ``now``, after the last session."""
 
     name: str
     exchanges: tuple[Exchange, ...]
@@ -57,17 +57,17 @@ class Talk:
 
     @property
     def speakers(self) -> list[str]:
-        """The names of who speaks first in an exchange, in the order in which they first do."""
+        """The names of those who speak first in an exchange, in the order in which they first do."""
         return list(dict.fromkeys(exchange.user.partition(":")[0] for exchange in self.exchanges))
 
 
 def read_talks(path: Path, *, lines_per_turn: int = 2) -> list[Talk]:
-    """Read a LoCoMo file, with so many lines of the dialogue as one exchange."""
+    """Read a LoCoMo file, taking so many lines of the dialogue as one exchange."""
     return [_talk(sample, lines_per_turn) for sample in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def sampled(talks: Sequence[Talk], limit: int | None) -> list[Talk]:
-    """Return the talks with a sample of their questions, spread over the categories, without those left with none."""
+    """Return the talks with a sample of their questions, spread over the categories; talks without any are left out."""
     asked = [(talk, question) for talk in talks for question in talk.questions]
     chosen: dict[str, list[Question]] = {}
     for talk, question in spread(asked, limit, lambda pair: pair[1].category):
@@ -76,7 +76,7 @@ def sampled(talks: Sequence[Talk], limit: int | None) -> list[Talk]:
 
 
 def as_said(exchange: Exchange) -> Said:
-    """Return an exchange as it is recorded: a session is a conversation."""
+    """Return an exchange as a turn to record; a session is a conversation."""
     return Said(exchange.session, exchange.ts, exchange.user, exchange.assistant)
 
 

@@ -1,12 +1,12 @@
-"""How much of the evidence memory finds for LongMemEval's questions, by session and by turn.
+"""How much of the evidence for LongMemEval's questions memory finds, by session and by turn.
 
     python -m benchmarks.longmemeval --data longmemeval_s.json --limit 50
     python -m benchmarks.longmemeval --data longmemeval_s.json --answer --limit 50
 
-Each question has a history of its own: it is recorded as one user's, a session as a conversation of its own date, a
-user's message with the answer to it as a turn, and searched through the service's own path. No model is called but the
-embedding model, unless ``--answer`` asks for one. Evidence are the sessions that the data names, and the turns that it
-marks with ``has_answer``; questions about what was never said (``_abs``) and those without evidence are left out. The
+Each question has its own history, recorded as that of one user: a session is a conversation with its own date, and a
+message of the user with its answer is a turn. Searches go through the service's own path. Only the embedding model is
+called, unless ``--answer`` needs a chat model. Evidence are the sessions that the data names and the turns that it
+marks with ``has_answer``. Questions about what was never said (``_abs``) and those without evidence are left out. The
 data (Wu et al. 2024, arXiv 2410.10813) is not part of this project.
 """
 
@@ -43,14 +43,14 @@ _FIGURES: dict[str, Callable[[Sequence[int], Collection[int]], float]] = {
 _WAYS: tuple[tuple[str, RetrievalMode, Fusion], ...] = (
     ("lexical", "lexical", Fusion()),
     ("dense", "dense", Fusion()),
-    ("hybrid, nothing lent", "hybrid", Fusion(lent=())),
+    ("hybrid, no boost", "hybrid", Fusion(neighbor_boost=())),
     ("hybrid (as served)", "hybrid", Fusion()),
 )
 
 
 @dataclass(frozen=True)
 class Item:
-    """A question with its history: the turns, the session (by its place) of each, and what is evidence."""
+    """A question with its history: the turns, the session of each (by place), and the evidence."""
 
     name: str
     question: str
@@ -64,7 +64,7 @@ class Item:
 
 
 def read_items(path: Path) -> list[Item]:
-    """Read a LongMemEval file, without the questions that have no evidence."""
+    """Read a LongMemEval file, leaving out questions without evidence."""
     entries = json.loads(path.read_text(encoding="utf-8"))
     items = (_item(entry) for entry in entries if not entry["question_id"].endswith(_ABSTAIN))
     return [item for item in items if item.sessions]
@@ -103,7 +103,7 @@ def _moment(text: str) -> datetime:
 
 
 def _exchanges(session: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, bool]]:
-    """Return what the user said with what was answered, and whether either is marked as evidence."""
+    """Return each message of the user with its answer, and whether either is marked as evidence."""
     made: list[tuple[str, str, bool]] = []
     for message in session:
         marked = bool(message.get("has_answer"))
@@ -118,7 +118,7 @@ def _exchanges(session: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, boo
 
 @dataclass
 class Row:
-    """One way of searching: the figures of each question at both levels, and the milliseconds it took."""
+    """The results of one way of searching: figures at both levels and milliseconds of each question."""
 
     name: str
     by_session: list[list[float]] = field(default_factory=list)

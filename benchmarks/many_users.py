@@ -1,10 +1,10 @@
-"""``python -m benchmarks.many_users``: how many users fit into how much memory, and what a search costs each of them.
+"""``python -m benchmarks.many_users``: how many users fit into memory, and what a search costs each of them.
 
-Every user is searched twice: first in turn, each for the first time since the start, then in random order, when most
-have had to make room for others. The memory is that of this process, which holds all that a service holds of its
-index: the ledger's readers, the vector cache, the open indices. The histories are made by another one.
+Every user is searched twice: first in turn, which is the first search since the start, then in random order, when most
+have been evicted. The memory counted is that of this process, which holds all that a service holds for its index:
+ledger readers, the vector cache, and open indices. Another process makes the histories.
 
-With ``--service`` the whole service is measured instead, as a process of its own: every user asks it one question, by
+With ``--service`` the whole service is measured, as a process of its own: every user asks it one question, searched by
 meaning and by words, and it answers and records the turn.
 """
 
@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import random
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -25,19 +24,18 @@ import httpx2
 import numpy as np
 
 from benchmarks.history import SHARED_WORD, make_histories
-from benchmarks.turn import _rebuild, _upstream_process
+from benchmarks.running import TIMEOUT_S, progress, rebuild, service_environment, upstream_process
 from domain.ledger import Ledger
-from projections.dense.memory_index import MemoryIndex
+from projections.dense.dense_index import DenseIndex
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace
 from projections.settings import ProjectionSettings
-from tests.processes import ROOT, service_process
+from tests.processes import service_process
 from tests.upstream import CHAT_MODEL, EMBEDDING_MODEL
 
 RSS_MB_MAX = 1024
 _WANTED = 66
 _WARM_MAX = 2000
-_TIMEOUT_S = 120.0
 
 
 def main() -> None:
@@ -51,8 +49,8 @@ def main() -> None:
     parser.add_argument("--service", action="store_true", help="ask a whole service")
     given = parser.parse_args()
     users = [f"user {number}" for number in range(given.users)]
-    with tempfile.TemporaryDirectory(prefix="users-") as folder, _upstream_process(given.dims) as upstream_url:
-        print(f"making {given.memories} memories for each of {given.users} users", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(prefix="users-") as folder, upstream_process(given.dims) as (upstream_url, _):
+        progress(f"making {given.memories} memories for each of {given.users} users")
         space = EmbeddingSpace(EMBEDDING_MODEL, given.dims, "")
         making = get_context("spawn").Process(target=make_histories, args=(Path(folder), users, given.memories, space))
         making.start()
@@ -67,7 +65,7 @@ def main() -> None:
             }
         )
         if given.rebuild:
-            _rebuild({"STORAGE_DIR": folder, "EMB_BASE_URL": upstream_url, "EMB_MODEL": EMBEDDING_MODEL})
+            rebuild(service_environment(Path(folder), upstream_url))
         if given.service:
             _ask_service(settings, upstream_url, users)
         else:
@@ -75,15 +73,7 @@ def main() -> None:
 
 
 def _ask_service(settings: ProjectionSettings, upstream_url: str, users: list[str]) -> None:
-    env = {
-        "STORAGE_DIR": str(settings.storage_dir),
-        "LLM_BASE_URL": upstream_url,
-        "LLM_MODEL": CHAT_MODEL,
-        "EMB_BASE_URL": upstream_url,
-        "EMB_MODEL": EMBEDDING_MODEL,
-        "INDEX_CACHE_MB": str(settings.index_cache_mb),
-        "PYTHONPATH": str(ROOT),
-    }
+    env = service_environment(settings.storage_dir, upstream_url) | {"INDEX_CACHE_MB": str(settings.index_cache_mb)}
     request = {
         "model": CHAT_MODEL,
         "messages": [{"role": "user", "content": f"What did we read by the {SHARED_WORD}?"}],
@@ -91,7 +81,7 @@ def _ask_service(settings: ProjectionSettings, upstream_url: str, users: list[st
     }
     times: list[float] = []
     degraded = 0
-    with service_process(env) as service, httpx2.Client(timeout=_TIMEOUT_S) as client:
+    with service_process(env) as service, httpx2.Client(timeout=TIMEOUT_S) as client:
         before = _resident_mb(service.pid)
         for user in users:
             started = time.perf_counter()
@@ -111,13 +101,13 @@ async def _measure(settings: ProjectionSettings, users: list[str]) -> None:
     ledger = Ledger(settings.ledger_path)
     cache = VectorCache(settings.vector_cache_path, half=settings.index_storage == "fp16")
     client = EmbeddingClient(settings)
-    index = MemoryIndex(ledger, client, cache, settings)
+    index = DenseIndex(ledger, client, cache, settings)
     await index.search("nobody", SHARED_WORD, _WANTED)
     before = _resident_mb()
     first = await _searched(index, users)
     held = _resident_mb()
     warm = await _searched(index, (users[-1] for _ in range(100)))
-    order = random.Random(3).choices(users, k=_WARM_MAX)  # noqa: S311 - an order, no secret
+    order = random.Random(3).choices(users, k=_WARM_MAX)  # noqa: S311 - an order, not a secret
     again = await _searched(index, order)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     descriptors = _descriptors()
@@ -129,13 +119,13 @@ async def _measure(settings: ProjectionSettings, users: list[str]) -> None:
         print(f"{name:16} p50 {np.percentile(times, 50):7.2f} ms   p95 {np.percentile(times, 95):7.2f} ms")
     for name, resident in (("before", before), ("after every user", held)):
         print(f"resident memory {name}: {resident[0]:.0f} MB own and {resident[1]:.0f} MB of mapped files")
-    print(f"open indices: {len(index.held)} of {len(users)}, counted as {index.held.nbytes / 2**20:.0f} MB")
+    print(f"open indices: {len(index.store.held)} of {len(users)}, counted as {index.store.held.nbytes / 2**20:.0f} MB")
     print(f"file descriptors: {descriptors}")
     _print_goal(peak_mb)
 
 
-async def _searched(index: MemoryIndex, users: Iterable[str]) -> list[float]:
-    """Search for each user; return the milliseconds without those of the embedding call."""
+async def _searched(index: DenseIndex, users: Iterable[str]) -> list[float]:
+    """Search for each user; return the milliseconds without the embedding call."""
     times: list[float] = []
     for user in users:
         started = time.perf_counter()
@@ -146,7 +136,7 @@ async def _searched(index: MemoryIndex, users: Iterable[str]) -> list[float]:
 
 
 def _resident_mb(pid: int | str = "self") -> tuple[float, float]:
-    """Return what a process has allocated, and what it has read of mapped files, which the kernel may take back."""
+    """Return the MB that a process has allocated, and those of mapped files, which the kernel may reclaim."""
     return _status_mb("RssAnon", pid), _status_mb("RssFile", pid)
 
 

@@ -1,9 +1,9 @@
 """``python -m benchmarks.rebuild``: how fast a rebuild is, from cached vectors and from an endpoint, and its memory.
 
-From cached vectors it is compared with a loop that only looks up the same vectors and writes them, one file per user;
-from an endpoint with a loop that only sends the same texts in batches of the same size, as many at a time. Both take
-turns with the rebuild in one run, so that whatever else the machine does hits them alike. Processor time is told too:
-on a machine that others use it says more than the clock.
+From cached vectors, the baseline is a loop that only looks up the same vectors and writes them, one file per user. From
+an endpoint, it is a loop that only sends the same texts in batches of the same size, as many at once. Baseline and
+rebuild alternate in one run, so that other work on the machine affects both alike. Processor time is printed too: on a
+shared machine it says more than the clock.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _SAMPLE_S = 0.1
 
 @dataclass(frozen=True)
 class Run:
-    """One rebuild: what it says of itself, processor seconds of all its processes, and their greatest sum of RSS."""
+    """One rebuild: its own report, the processor seconds of all its processes, and their peak total RSS."""
 
     memories: int
     embedded: int
@@ -55,7 +55,7 @@ class Run:
 
 
 def main() -> None:
-    """Measure and print; end with status 1 where a limit is missed."""
+    """Measure and print; exit with status 1 if a limit is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rebuild", description=__doc__)
     parser.add_argument("--memories", type=int, default=100_000)
     parser.add_argument("--users", type=int, default=100)
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def from_cache(storage: Path, endpoint: str, given: argparse.Namespace) -> bool:
-    """Compare rebuilds that find every vector in the cache with a loop that reads and writes the same ones."""
+    """Compare rebuilds that find every vector in the cache with a loop that reads and writes the same vectors."""
     space = EmbeddingSpace(EMBEDDING_MODEL, given.dims, "")
     each = given.memories // given.users
     if not storage.exists():
@@ -104,7 +104,7 @@ def from_cache(storage: Path, endpoint: str, given: argparse.Namespace) -> bool:
 
 
 def from_endpoint(storage: Path, endpoint: str, given: argparse.Namespace) -> bool:
-    """Compare rebuilds that find no vector in the cache with a loop that only asks for them."""
+    """Compare rebuilds that find no vector in the cache with a loop that only requests them."""
     if not storage.exists():
         make_history(storage, "user", given.embed_memories, EmbeddingSpace(EMBEDDING_MODEL, given.dims, ""))
     texts = texts_of(storage)
@@ -126,7 +126,7 @@ def from_endpoint(storage: Path, endpoint: str, given: argparse.Namespace) -> bo
 
 
 def rebuilt(storage: Path, endpoint: str) -> Run:
-    """Run the command and watch it."""
+    """Run the command and watch its memory."""
     env = os.environ | {
         "STORAGE_DIR": str(storage),
         "EMB_BASE_URL": endpoint,
@@ -150,7 +150,7 @@ def rebuilt(storage: Path, endpoint: str) -> Run:
 
 
 def watch(pid: int, peak: list[float]) -> None:
-    """Keep the greatest sum of RSS of a process and its children, in MB; mapped pages that they share count twice."""
+    """Keep the peak total RSS of a process and its children, in MB; shared mapped pages count twice."""
     while True:
         try:
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -160,13 +160,13 @@ def watch(pid: int, peak: list[float]) -> None:
                 return
             continue
         if not resident[0]:
-            return  # it has ended, and waits to be asked how
+            return  # it has ended and waits for its parent
         peak[0] = max(peak[0], sum(resident) * os.sysconf("SC_PAGE_SIZE") / 1e6)
         time.sleep(_SAMPLE_S)
 
 
 def followed(storage: Path, space: EmbeddingSpace) -> None:
-    """Move the cache's position to the end of the ledger, as a service does that has embedded what it recorded."""
+    """Move the position of the cache to the head of the ledger, as a service does that has embedded everything."""
     ledger = Ledger(storage / "ledger.sqlite3")
     cache = VectorCache(storage / "vectors.sqlite3", half=True)
     cache.put(cache.space_id(space), {}, position=ledger.reader.head_position())
@@ -175,7 +175,7 @@ def followed(storage: Path, space: EmbeddingSpace) -> None:
 
 
 def texts_of(storage: Path) -> list[str]:
-    """Return all texts in the order of the ledger."""
+    """Return all texts, in the order of the ledger."""
     return [text for _, text in changes_of(storage)]
 
 
@@ -188,7 +188,7 @@ def hashes_of(storage: Path) -> dict[str, list[bytes]]:
 
 
 def changes_of(storage: Path) -> Iterator[tuple[str, str]]:
-    """Yield user and text of everything that is embedded."""
+    """Yield the user and the text of everything that is embedded."""
     ledger = Ledger(storage / "ledger.sqlite3")
     position = -1
     while True:
@@ -201,7 +201,7 @@ def changes_of(storage: Path) -> Iterator[tuple[str, str]]:
 
 
 def read_and_write(storage: Path, space: EmbeddingSpace, hashes: dict[str, list[bytes]]) -> float:
-    """Look every vector up and write it to a file of its user; return the seconds that took."""
+    """Look up every vector and write it to a file of its user; return the seconds it took."""
     cache = VectorCache(storage / "vectors.sqlite3", half=True)
     space_id = cache.space_id(space)
     cache.close()
@@ -225,7 +225,7 @@ def read_and_write(storage: Path, space: EmbeddingSpace, hashes: dict[str, list[
 
 
 async def bare_loop(endpoint: str, texts: list[str]) -> float:
-    """Send all texts in full batches, so many at once, and do nothing with the vectors; return the seconds."""
+    """Send all texts in full batches, several at once, and ignore the vectors; return the seconds it took."""
     batches = iter([texts[first : first + _BATCH] for first in range(0, len(texts), _BATCH)])
     async with AsyncOpenAI(base_url=endpoint, api_key="none", max_retries=0) as client:
 

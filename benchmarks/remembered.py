@@ -1,6 +1,6 @@
 """Histories of a data set as the product remembers them: recorded through the ledger, searched through its own path.
 
-The embedding model is the one of ``EMB_BASE_URL`` and ``EMB_MODEL``, or the embedded one where those are not set.
+The embedding model is the one of ``EMB_BASE_URL`` and ``EMB_MODEL``, or the embedded one without those.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from domain.ledger import Ledger, StreamHead
 from domain.sqlite import open_engine
 from domain.statements import LATEST
 from migrations.runner import migrate
-from projections.dense.memory_index import MemoryIndex
+from projections.dense.dense_index import DenseIndex
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient
 from projections.lexical.index_files import LexicalFiles
@@ -38,7 +38,7 @@ _EMBEDDED = ("OPENAI_API_KEY", "EMB_BASE_URL", "EMB_MODEL", "EMBEDDING_DIMS")
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A turn to record: in which conversation, when, what both sides said, and its summary where there is one."""
+    """A turn to record: its conversation, its time, what both sides said, and its summary, if any."""
 
     conversation_id: str
     ts: datetime
@@ -49,19 +49,19 @@ class Said:
 
 @dataclass(frozen=True)
 class Remembered:
-    """Everything that it takes to search what was recorded."""
+    """Everything needed to search what was recorded."""
 
     settings: ProjectionSettings
     ledger: Ledger
-    index: MemoryIndex
+    index: DenseIndex
     words: LexicalFiles
 
     def search(self, fusion: Fusion) -> MemorySearch:
-        """Return the service's own search, with the given fusion."""
+        """Return the search of the service with the given fusion."""
         return MemorySearch(self.ledger.reader, self.index, self.words, fusion)
 
     async def record(self, user_id: str, said: Sequence[Said]) -> list[int]:
-        """Record a history and index it; return the turns' positions. What is already recorded is taken as it is."""
+        """Record a history and index it; return the positions of the turns. What is already recorded stays."""
         known = self.ledger.reader.count_turns(user_id)
         if known not in {0, len(said)}:
             raise SystemExit(f"{user_id} has {known} turns, not {len(said)}: name another folder with --storage")
@@ -85,10 +85,10 @@ async def remembered(
     key_set: KeySet | None = None,
     vectors: Path | None = None,
 ) -> AsyncIterator[Remembered]:
-    """Open a storage folder, making it where there is none.
+    """Open a storage folder, making it if there is none.
 
-    With a ``key_set`` its texts are indexed instead of the product's own; the folder is then of no other use.
-    ``vectors`` is a cache of vectors to share with other folders.
+    With a ``key_set`` its texts are indexed instead of the product's; the folder then has no other use. ``vectors`` is
+    a vector cache to share with other folders.
     """
     await asyncio.to_thread(storage_dir.mkdir, parents=True, exist_ok=True)
     settings = ProjectionSettings(
@@ -103,7 +103,7 @@ async def remembered(
         ledger.reader = KeyedReader(keyed, key_set)
     cache = VectorCache(vectors or settings.vector_cache_path, half=settings.index_storage == "fp16")
     client = EmbeddingClient(settings)
-    index = MemoryIndex(ledger, client, cache, settings)
+    index = DenseIndex(ledger, client, cache, settings)
     words = LexicalFiles(ledger.reader, settings.users_dir)
     try:
         yield Remembered(settings, ledger, index, words)
@@ -118,13 +118,13 @@ async def remembered(
 
 
 def embedding_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return those variables that say where and by which model texts are embedded."""
+    """Return the environment variables of the embedding endpoint and model."""
     return {name: environment[name] for name in _EMBEDDED if name in environment}
 
 
 @contextmanager
 def embedding_endpoint() -> Iterator[dict[str, str]]:
-    """Return the settings of the endpoint that the environment names, or run the embedded model for the time being."""
+    """Yield the settings of the endpoint that the environment names, or run the embedded model meanwhile."""
     given = embedding_settings(os.environ)
     if "EMB_BASE_URL" in given:
         yield given
@@ -135,7 +135,7 @@ def embedding_endpoint() -> Iterator[dict[str, str]]:
 
 @contextmanager
 def embedded_models(wanted: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Run embedded models (``chat``, ``embeddings`` or both) and return the settings of a service that uses them."""
+    """Run embedded models (``chat``, ``embeddings`` or both) and yield the settings of a service that uses them."""
     only = ["--only", wanted[0]] if len(wanted) == 1 else []
     process = subprocess.Popen(
         [sys.executable, "-m", "service.local_models", "--port", "0", *only],

@@ -1,10 +1,11 @@
-"""Measures how much of the evidence is replayed: with neighbors, and with the time that a question names.
+"""How much of the evidence is replayed: with neighbors, and with the time that a question names.
 
     python -m benchmarks.replayed --data locomo.json
 
 Every question is asked of all exchanges of its conversation by the similarity of multilingual-e5 alone, without gate
-and rerank. "recall" is the share of a question's evidence among what is replayed, "all" the share of questions whose
-whole evidence is, "tokens" the length of what is replayed at four characters to a token and 16 for its two messages.
+and rerank. "recall" is the share of a question's evidence that is replayed, "all" the share of questions with all their
+evidence replayed, "tokens" the length of what is replayed: four characters to a token, and 16 tokens for the two
+messages of a turn.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ TOKENS_PER_EXCHANGE = 16
 
 @dataclass(frozen=True)
 class Asked:
-    """A question, its candidates best first (places in the talk's exchanges) and their scores."""
+    """A question, its candidates best first (as places in the talk's exchanges), and their scores."""
 
     talk: Talk
     question: Question
@@ -43,7 +44,7 @@ class Asked:
         return time_range(self.question.text, self.talk.now)
 
     def in_order_of_time(self) -> list[int]:
-        """The candidates with the preference for the time that the question names."""
+        """The candidates, with those of the time that the question names preferred."""
         times = [self.talk.exchanges[place].ts for place in self.candidates]
         scores = prefer(self.scores, times, self.wanted)
         return [self.candidates[at] for at in sorted(range(len(scores)), key=lambda at: -scores[at])]

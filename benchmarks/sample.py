@@ -9,9 +9,9 @@ T = TypeVar("T")
 
 
 def spread(items: Sequence[T], limit: int | None, kind: Callable[[T], Hashable]) -> list[T]:
-    """Return at most ``limit`` of the items in their order, as many of each kind as there are, evenly far apart.
+    """Return at most ``limit`` items in their order, evenly spread and the same number of each kind.
 
-    A kind that has too few leaves its places to the others. The same sample comes every time; None is no limit.
+    Kinds with too few items leave their places to the others. The sample is always the same; None is no limit.
     """
     if limit is None or limit >= len(items):
         return list(items)

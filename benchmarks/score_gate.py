@@ -1,15 +1,15 @@
-"""What the gate by scores makes of the scores that the product feeds it, and what tells that nothing answers.
+"""What the score gate makes of the scores of the product, and which signs show that no memory answers a question.
 
     python -m benchmarks.score_gate --data locomo10.json
 
-The hand-made English and Chinese set (`benchmarks.gate_set`) and LoCoMo's conversations, a line of the dialogue per
+The hand-made English and Chinese set (`benchmarks.gate_set`) and LoCoMo's conversations, one line of the dialogue per
 turn, are recorded and searched through the product's own path, and `domain.score_gate` decides. Unanswerable are the
-set's own questions about what was never told, and LoCoMo's asked of another conversation's people: as they stand, and
-with the speakers' names exchanged for those of the people asked, since a name that never occurs gives a question away.
+set's own questions about what was never told, and LoCoMo's questions put to another conversation: as they are, and with
+the names of that conversation's speakers, since an unknown name gives a question away.
 
-A *sign* is a number made of a question's candidates that might tell whether any of them answers it. Its AUC is the
-chance that it is higher for a question that something answers. Its floor is chosen so that at most 2 % of the evidence
-kept is lost, on LoCoMo by the other conversations than the one it is tried on.
+A *sign* is a number computed from a question's candidates that might tell whether any of them answers it. Its AUC is
+the chance that it is higher for an answerable question than for an unanswerable one. Its floor is chosen so that at
+most 2 % of the kept evidence is lost; on LoCoMo it is chosen on the other conversations than the one it is tried on.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _TOLD_AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Decided:
-    """A question's candidates, which of them are evidence, and which the gate keeps. No evidence: unanswerable."""
+    """The candidates of a question, which are evidence, and which the gate keeps. Without evidence: unanswerable."""
 
     candidates: tuple[Candidate, ...]
     evidence: tuple[bool, ...]
@@ -85,7 +85,7 @@ _BY_MODE: dict[RetrievalMode, tuple[str, ...]] = {
 
 @dataclass
 class Group:
-    """The questions of one list of memories, answerable and not."""
+    """The answerable and unanswerable questions for one list of memories."""
 
     name: str
     answered: list[Decided]
@@ -123,7 +123,7 @@ async def _measure(talks: Sequence[Talk], storage: Path, environment: dict[str, 
 async def _own_group(
     memory: Remembered, mode: RetrievalMode, name: str, facts: Sequence[Fact], unanswerable: Sequence[str]
 ) -> Group:
-    # A conversation each: no fact of the set has anything to do with the one beside it.
+    # One conversation for each fact: none has to do with the next one.
     said = [Said(f"{n:03}", _TOLD_AT, fact.user, fact.assistant, fact.summary) for n, fact in enumerate(facts)]
     positions = await memory.record(name, said)
     place = dict(zip(facts, positions, strict=True))
@@ -184,7 +184,7 @@ def _print_decisions(groups: Sequence[Group]) -> None:
 
 
 def _sums(group: Iterable[Decided]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return how many were decided rightly, evidence and others, and how many there were."""
+    """Return how many were decided rightly, of evidence and of others, and how many there were."""
     pairs = [pair for one in group for pair in zip(one.evidence, one.kept, strict=True)]
     right = sum(kept for evidence, kept in pairs if evidence), sum(not kept for evidence, kept in pairs if not evidence)
     return right, (sum(evidence for evidence, _ in pairs), sum(not evidence for evidence, _ in pairs))
@@ -216,7 +216,7 @@ def _print_signs(mode: RetrievalMode, own: Sequence[Group], locomo: Sequence[Gro
 
 
 def floor_for(sign: Sign, answered: Sequence[Decided]) -> float:
-    """Return the highest floor under which at most 2 % of the evidence kept lies."""
+    """Return the highest floor below which at most 2 % of the kept evidence lies."""
     order = sorted((sign(one), one.evidence_kept) for one in answered if one.candidates)
     room = EVIDENCE_LOST_MAX * sum(kept for _, kept in order)
     for value, kept in order:
@@ -237,7 +237,7 @@ def _line(sign: Sign, answered: Sequence[Decided], unanswered: Sequence[Decided]
 def _effect(
     sign: Sign, answered: Sequence[Decided], unanswered: Sequence[Decided], floor: float
 ) -> tuple[int, int, int, int]:
-    """Return evidence lost and kept without the floor, and falsely kept memories dropped and kept without it."""
+    """Return the evidence lost and that kept without the floor, and the same for falsely kept memories."""
 
     def under(one: Decided) -> bool:
         return bool(one.candidates) and sign(one) < floor

@@ -1,7 +1,7 @@
-"""What memory might have decided for a made-up question: candidates, gate, rerank, and what is left for the prompt.
+"""What memory might have decided for an invented question: candidates, gate, rerank, and what is left for the prompt.
 
-Each event agrees with the one before it, as the service's own do: the gate gives a verdict on every candidate that the
-window does not show, the rerank orders the kept ones, and its first K are replayed.
+The events agree with each other like the service's own: the gate gives a verdict on every candidate that is not in the
+window, the rerank orders the kept ones, and the first K of them are replayed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from domain.events import (
 
 RECENT_TURNS = 6
 FALLBACK_SHARES = {"Qwen3-8B": 0.06, "Qwen3-14B": 0.02, "Mistral-Small": 0.03}
-"""The chat models in the order in which they were used, and how often a decision of theirs cannot be read."""
+"""The chat models in the order of their use, and how often their decisions cannot be read."""
 EMBEDDING_MODEL = "bge-m3"
 _RETRIEVE_K = 5
 _KEEP_MAX = 12
@@ -31,14 +31,14 @@ _KEEP_SHARE = 0.3
 _DEGRADED_SHARE = 0.015
 _NO_ROOM_SHARE = 0.04
 _WINDOW_SHARE = 0.35
-"""How often a turn of the window is proposed as well, and excluded."""
+"""How often a turn of the window is also a candidate, and excluded."""
 _PLACES_MOVED = 3.0
 """By how many places the rerank moves a memory, as a standard deviation."""
 
 
 @dataclass(slots=True)
 class PastTurn:
-    """A memory as far as the search needs it."""
+    """What the search needs of a memory."""
 
     memory_id: str
     position: int
@@ -61,7 +61,7 @@ class Decided:
 
 
 class SyntheticDecisions:
-    """Decides by chance. ``candidates`` are the fewest and the most memories that a search proposes."""
+    """Decides at random. ``candidates`` are the fewest and the most memories that a search proposes."""
 
     def __init__(self, chance: random.Random, candidates: tuple[int, int]) -> None:
         self._random = chance
@@ -70,7 +70,7 @@ class SyntheticDecisions:
     def decide(
         self, query: str, memories: Sequence[PastTurn], window: Sequence[PastTurn], model: str, *, hybrid: bool
     ) -> Decided:
-        """Return the decisions on a question of somebody with these memories; ``hybrid`` searches words as well."""
+        """Return the decisions on a question of a person with these memories; ``hybrid`` also searches by words."""
         rng = self._random
         knobs = {"candidate_n": self._candidates[1], "recent_turns": RECENT_TURNS, "retrieve_k": _RETRIEVE_K}
         shown = tuple(turn.memory_id for turn in window)
@@ -104,11 +104,11 @@ class SyntheticDecisions:
         gate = self._gate([item for item in found if item.excluded is None], model)
         kept = [verdict.memory_id for verdict in gate.verdicts if verdict.keep]
         rerank = self._rerank(kept, model)
-        notes = list(rerank.order[len(rerank.replayed) :])
+        summarised = list(rerank.order[len(rerank.replayed) :])
         left_out: tuple[LeftOut, ...] = ()
-        if notes and rng.random() < _NO_ROOM_SHARE:
-            left_out = (LeftOut(part="summary", memory_id=notes.pop(), tokens=rng.randint(300, 900)),)
-        return Decided(retrieval, gate, rerank, rerank.replayed, tuple(notes), left_out)
+        if summarised and rng.random() < _NO_ROOM_SHARE:
+            left_out = (LeftOut(part="summary", memory_id=summarised.pop(), tokens=rng.randint(300, 900)),)
+        return Decided(retrieval, gate, rerank, rerank.replayed, tuple(summarised), left_out)
 
     def _found(self, memories: Sequence[PastTurn], window: Sequence[PastTurn], *, hybrid: bool) -> list[CandidateFound]:
         rng = self._random
@@ -201,10 +201,10 @@ class SyntheticDecisions:
         )
 
     def milliseconds(self, usual: float) -> float:
-        """Return a time around the usual one, with the long tail that times have."""
+        """Return a time around the usual one, with a long tail."""
         return round(usual * self._random.lognormvariate(0, 0.4), 3)
 
     def usage(self, prompt: int, completion: int) -> Usage:
-        """Return tokens around the given ones."""
+        """Return usage around the given numbers of tokens."""
         prompt, completion = (int(self.milliseconds(tokens)) + 1 for tokens in (prompt, completion))
         return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)

@@ -1,11 +1,11 @@
-"""Makes the ledger of a service that several people used for many months: answers, failures, corrections and all.
+"""Makes the ledger of a service used by several people for many months: answers, failures and corrections.
 
-Everything goes through :meth:`Ledger.append`, so that hashes, versions and schemas are the product's own. What people
-say is made of a few phrases, but each decision is complete and agrees with the others: an answer's candidates are
-earlier memories of its own user, the gate gives a verdict on each that the window does not show, the rerank orders the
-kept ones, and the turn names what it was given. A few in a hundred go wrong the way they do in earnest.
+Everything goes through :meth:`Ledger.append`, so hashes, versions and schemas are the product's own. The texts are made
+of a few phrases, but each decision is complete and agrees with the others: the candidates of an answer are earlier
+memories of its user, the gate gives a verdict on each that is not in the window, the rerank orders the kept ones, and
+the turn names what it was given. A few in a hundred fail, as in real use.
 
-With a ``seed`` and ``in_flight`` 0 two runs make the same events, apart from the salts and so the hashes.
+With a ``seed`` and ``in_flight`` 0, two runs make the same events except for the salts and so the hashes.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def make_ledger(
 ) -> Path:
     """Write a ledger of at least ``events`` events into ``folder`` and return its path.
 
-    ``users`` share them unevenly: the busiest of forty has five times as many as the average. ``candidates`` are the
-    fewest and the most memories that a search proposes; the events spread over ``days``; ``in_flight`` appends may wait
-    for their commit at a time, and with 0 each is waited for.
+    ``users`` share them unevenly: the busiest of forty has five times the average. ``candidates`` are the fewest and
+    the most memories that a search proposes. The events spread over ``days``. At most ``in_flight`` appends wait for
+    their commit at a time; with 0 each append is awaited.
     """
     path = folder / "ledger.sqlite3"
     migrate(path)
@@ -104,7 +104,7 @@ class _Maker:
     def __init__(
         self, path: Path, events: int, users: int, seed: int, candidates: tuple[int, int], days: int, in_flight: int
     ) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - a history that can be made again, not a secret
+        self._random = random.Random(seed)  # noqa: S311 - a reproducible history, not a secret
         self._now = START
         self._span = timedelta(days=days)
         self._step = self._span / max(events / _EVENTS_PER_ANSWER, 1)
@@ -266,7 +266,7 @@ class _Maker:
         causation_id: str | None,
         then: Callable[[Sequence[Event]], None] = lambda _events: None,
     ) -> None:
-        """Append an answer's or one person's events as one append, each caused by the one before it."""
+        """Append the events of one answer or action together, each caused by the one before."""
         payloads = list(said)
         ids = [self._new_id() for _ in payloads]
         causes = [causation_id, *ids]

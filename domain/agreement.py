@@ -1,4 +1,4 @@
-"""How far two choices of memories for a question agree: the one that was made and another one. Pure."""
+"""Compare the memories chosen for a question with those that other settings would choose. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Choice(BaseModel):
-    """Which memories a question was answered with: ids, best first. ``candidates`` are those that the gate judged."""
+    """The memories chosen for a question: ids, best first. ``candidates`` are those that were judged."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,8 +25,8 @@ class Choice(BaseModel):
 class Comparison(BaseModel):
     """What another choice would have changed.
 
-    ``replayed_instead`` and ``summary_instead`` are memories that both choices show, the new one in the other form. The
-    agreements are Jaccard indices, from 0 (nothing in common) to 1 (the same set, also where both are empty).
+    ``replayed_instead`` and ``summary_instead`` are memories that both show, the new choice in the other form. The
+    agreements are Jaccard indices, from 0 (nothing in common) to 1 (the same set, or both empty).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,7 +41,7 @@ class Comparison(BaseModel):
 
 
 def jaccard(one: Collection[str], other: Collection[str]) -> float:
-    """Return the Jaccard index of two sets: the share of their union that is in both; 1 where both are empty.
+    """Return the size of the intersection over the size of the union; 1 if both are empty.
 
     P. Jaccard, The distribution of the flora in the alpine zone, New Phytologist 11 (1912).
     """
@@ -50,7 +50,7 @@ def jaccard(one: Collection[str], other: Collection[str]) -> float:
 
 
 def compare(then: Choice, now: Choice) -> Comparison:
-    """Compare the choice that was made, ``then``, with the one that would be made ``now``."""
+    """Compare the recorded choice with the new one."""
     return Comparison(
         came_in=_without(now.shown, then.shown),
         went_out=_without(then.shown, now.shown),

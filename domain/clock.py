@@ -1,4 +1,4 @@
-"""The only source of time and ids, so that tests can control both."""
+"""The only source of time and ids, so that a test can control both."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ class Clock:
 
 
 def iso(moment: datetime) -> str:
-    """Return ISO 8601 in UTC with microseconds and ``Z``, whose order as text is that of time."""
+    """Return ISO 8601 in UTC with microseconds and ``Z``, which sorts as text by time."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,7 +1,7 @@
-"""What the gate and the rerank are asked, and how their answers are read. Pure: values in, values out.
+"""What the gate and the rerank are asked, and how their answers are read. Pure.
 
-Candidates are numbered 1..N, since ids cost tokens and get cut off. An answer is read as far as it can be read: models
-wrap JSON in prose and fences, name numbers twice, name some that do not exist, or stop in the middle of the list.
+Candidates are numbered 1..N, because ids cost tokens and get cut off. Answers are read leniently: models wrap JSON in
+prose and fences, repeat numbers, name some that do not exist, or stop in the middle of the list.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
 from domain.events import JsonObject, Verdict
@@ -20,11 +22,14 @@ from domain.reasoning import storable, visible
 from domain.retrieval import Candidate
 
 Message = dict[str, str]
+CountTokens = Callable[[str], int]
 
 GATE_SCHEMA_NAME = "memory_gate"
 RERANK_SCHEMA_NAME = "memory_rerank"
-NOTE_CHARS_MAX = 400
-_SHORTER_NOTES = (240, 160, 100, 60)
+LINE_CHARS_MAX = 400
+_SHORTER_LINES = (240, 160, 100, 60)
+_NUMBER_TOKENS = 6
+"""Upper bound for ``[12] `` in front of a line, and for its line break."""
 _REASON_CHARS_MAX = 200
 
 _NUMBER = re.compile(r"\d{1,6}")
@@ -32,43 +37,38 @@ _NUMBER = re.compile(r"\d{1,6}")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What could be read of a decision: numbers in 1..N in the order named, each once, and reasons by number."""
+    """A decision as read: numbers in 1..N in the order named, each once, and reasons by number."""
 
     numbers: tuple[int, ...]
     reasons: dict[int, str]
 
 
-def candidate_lines(memories: Sequence[Memory], note_chars_max: int = NOTE_CHARS_MAX) -> str:
+def candidate_lines(memories: Sequence[Memory], chars_max: int = LINE_CHARS_MAX) -> str:
     """Return one line per memory, ``[n] (date) summary``; without a summary, the start of the exchange."""
-    return "\n".join(
-        f"[{n}] ({memory.date}) {_note(memory, note_chars_max)}" for n, memory in enumerate(memories, start=1)
-    )
+    return "\n".join(f"[{n}] {_line(memory, chars_max)}" for n, memory in enumerate(memories, start=1))
 
 
-def fitting_notes(memories: Sequence[Memory], budget_tokens: int, count: Callable[[str], int]) -> tuple[int, int]:
+def fitting_lines(memories: Sequence[Memory], budget_tokens: int, count: CountTokens) -> tuple[int, int]:
     """Return how many memories, from the first, and how many characters of each fit into ``budget_tokens``.
 
-    The notes are shortened before any is left out: a gate that sees the beginning of each decides better than one that
-    does not see the last ones at all.
+    Lines are shortened before any is left out, because a gate that sees the beginning of each decides better than one
+    that does not see the last ones at all. A line costs the same in every prompt, so ``count`` may cache it.
     """
-    for note_chars in (NOTE_CHARS_MAX, *_SHORTER_NOTES):
-        lines = candidate_lines(memories, note_chars)
-        # A token is at least a byte, and counting bytes costs nothing.
-        if len(lines.encode()) <= budget_tokens or count(lines) <= budget_tokens:
-            return len(memories), note_chars
-    fitting = len(memories)
-    while fitting > 1 and count(candidate_lines(memories[:fitting], note_chars)) > budget_tokens:
-        fitting = fitting * 3 // 4
-    return fitting, note_chars
+    for chars in (LINE_CHARS_MAX, *_SHORTER_LINES):
+        costs = [count(_line(memory, chars)) + _NUMBER_TOKENS for memory in memories]
+        if sum(costs) <= budget_tokens:
+            return len(memories), chars
+    fitting = bisect_right(list(accumulate(costs)), budget_tokens)
+    return max(fitting, 1), chars
 
 
 def gate_messages(
-    system: str, question: str, asked_at: datetime, memories: Sequence[Memory], note_chars_max: int = NOTE_CHARS_MAX
+    system: str, question: str, asked_at: datetime, memories: Sequence[Memory], chars_max: int = LINE_CHARS_MAX
 ) -> list[Message]:
-    """Return the messages that ask the gate."""
-    notes = candidate_lines(memories, note_chars_max)
-    asked = f"{_asked(question, asked_at)}\n\nCandidates:\n{notes}"
-    return [{"role": "system", "content": system}, {"role": "user", "content": asked}]
+    """Return the messages sent to the gate."""
+    lines = candidate_lines(memories, chars_max)
+    request = f"{_dated_question(question, asked_at)}\n\nCandidates:\n{lines}"
+    return [{"role": "system", "content": system}, {"role": "user", "content": request}]
 
 
 def rerank_messages(
@@ -77,21 +77,21 @@ def rerank_messages(
     asked_at: datetime,
     memories: Sequence[Memory],
     count: int,
-    note_chars_max: int = NOTE_CHARS_MAX,
+    chars_max: int = LINE_CHARS_MAX,
 ) -> list[Message]:
     """Return the messages that ask the rerank for the best ``count``."""
-    notes = candidate_lines(memories, note_chars_max)
-    asked = f"{_asked(question, asked_at)}\n\nName the best {count}.\n\nNotes:\n{notes}"
-    return [{"role": "system", "content": system}, {"role": "user", "content": asked}]
+    lines = candidate_lines(memories, chars_max)
+    request = f"{_dated_question(question, asked_at)}\n\nName the best {count}.\n\nNotes:\n{lines}"
+    return [{"role": "system", "content": system}, {"role": "user", "content": request}]
 
 
-def _asked(question: str, asked_at: datetime) -> str:
-    # The day belongs to the question: the candidates carry dates, and "last week" is none without it.
+def _dated_question(question: str, asked_at: datetime) -> str:
+    # Candidates carry dates: without the day of the question, "last week" cannot be compared with them.
     return f"Question, asked on {day(asked_at)}:\n{question}"
 
 
 def gate_format(count: int, *, reasons: bool) -> JsonObject:
-    """Return the ``response_format`` of the gate's answer about ``count`` candidates."""
+    """Return the ``response_format`` for the gate's answer about ``count`` candidates."""
     properties: JsonObject = {"keep": _numbers_schema(count, count)}
     if reasons:
         properties["reasons"] = {
@@ -107,14 +107,14 @@ def gate_format(count: int, *, reasons: bool) -> JsonObject:
 
 
 def rerank_format(count: int, wanted: int) -> JsonObject:
-    """Return the ``response_format`` of the rerank's answer: at most ``wanted`` of ``count`` numbers."""
+    """Return the ``response_format`` for the rerank's answer: at most ``wanted`` of ``count`` numbers."""
     return _format(RERANK_SCHEMA_NAME, {"top": _numbers_schema(count, wanted)})
 
 
 def read_answer(raw: str, key: str, count: int) -> Answer | None:
     """Read the numbers under ``key`` from a model's raw answer about candidates 1..``count``.
 
-    Returns None when the answer holds no such list at all; an empty list is an answer.
+    Returns None if the answer has no such list; an empty list is an answer.
     """
     text = visible(raw)
     found = _object_with(text, key)
@@ -133,19 +133,19 @@ def read_answer(raw: str, key: str, count: int) -> Answer | None:
             return None
     numbers = tuple(dict.fromkeys(number for number in named if 1 <= number <= count))
     if named and not numbers:
-        return None  # only numbers that nobody was asked about: no decision on these candidates
+        return None  # every number is out of range: no decision on these candidates
     return Answer(numbers, reasons)
 
 
 def staying(kept: Sequence[int], keep_max: int) -> list[int]:
-    """Return the numbers that stay, ascending: where more than ``keep_max`` are kept, the best in vector order."""
+    """Return the kept numbers, ascending; of more than ``keep_max``, those of the best rank."""
     return sorted(set(kept))[:keep_max]
 
 
 def verdicts(
     candidates: Sequence[Candidate], kept: Sequence[int], keep_max: int, reasons: dict[int, str]
 ) -> tuple[Verdict, ...]:
-    """Return a verdict per candidate; see :func:`staying`."""
+    """Return a verdict per candidate; :func:`staying` decides which of the kept ones stay."""
     wanted, stay = set(kept), set(staying(kept, keep_max))
     return tuple(
         Verdict(
@@ -160,13 +160,13 @@ def verdicts(
 
 
 def full_order(named: Sequence[int], count: int) -> list[int]:
-    """Return all of 1..``count``: first the numbers named, then the others as they came."""
+    """Return all of 1..``count``: first those named, then the others in ascending order."""
     return [*named, *(n for n in range(1, count + 1) if n not in set(named))]
 
 
-def _note(memory: Memory, chars_max: int) -> str:
-    line = memory.note
-    return line if len(line) <= chars_max else f"{line[: chars_max - 1]}…"
+def _line(memory: Memory, chars_max: int) -> str:
+    said = memory.line
+    return f"({memory.date}) {said if len(said) <= chars_max else f'{said[: chars_max - 1]}…'}"
 
 
 def _numbers_schema(count: int, items_max: int) -> JsonObject:
@@ -193,7 +193,7 @@ def _object_with(text: str, key: str) -> JsonObject | None:
     at = text.find("{")
     while at != -1:
         value: object = None
-        # Prose has braces too: what is no JSON here is not the answer, and the search goes on.
+        # Prose has braces too: skip those that do not open valid JSON.
         with contextlib.suppress(ValueError, RecursionError):
             value, _ = decoder.raw_decode(text, at)
         if isinstance(value, dict) and isinstance(value.get(key), list):

@@ -84,8 +84,8 @@ class HistoryReader(Reader):
         if not ids:
             return {}
         positions = [row.position for row in self._rows("positions_of", user_id=user_id, event_ids=json_list(ids))]
-        rows = self._rows("memories", user_id=user_id, positions=json_list(positions), as_of=LATEST)
-        return {row.event_id: memory_of(row) for row in rows}
+        rows = self._gathered("memories", user_id=user_id, positions=json_list(positions), as_of=LATEST)
+        return {memory.memory_id: memory for memory in map(memory_of, rows)}
 
 
 def scores_of(candidate: CandidateFound) -> Scores:

@@ -6,12 +6,11 @@ What people ask of their own memory is in :mod:`domain.person_reader`, what they
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-import msgspec
 from sqlalchemy import Row
 
 from domain.chain import GENESIS
@@ -141,7 +140,7 @@ class LedgerReader(Reader):
         """
         if limit == 0:
             return []
-        rows = self._rows(
+        rows = self._gathered(
             "recent_turns",
             user_id=stream.user_id,
             conversation_id=stream.conversation_id,
@@ -149,7 +148,7 @@ class LedgerReader(Reader):
             before_turn=before_turn,
             as_of=as_of,
         )
-        return [memory_of(row) for row in reversed(rows)]
+        return _oldest_first(rows)
 
     def memories(self, user_id: str, positions: Sequence[int], *, as_of: int = LATEST) -> dict[int, Memory]:
         """Return this user's memories by the positions of their turns, as they stood ``as_of`` a ledger position.
@@ -158,7 +157,7 @@ class LedgerReader(Reader):
         """
         if not positions:
             return {}
-        rows = self._rows("memories", user_id=user_id, positions=json_list(positions), as_of=as_of)
+        rows = self._gathered("memories", user_id=user_id, positions=json_list(positions), as_of=as_of)
         return {memory.position: memory for memory in map(memory_of, rows)}
 
     def neighbors(self, user_id: str, positions: Sequence[int], reach: int, *, as_of: int = LATEST) -> list[Memory]:
@@ -169,9 +168,8 @@ class LedgerReader(Reader):
         """
         if not positions or reach == 0:
             return []
-        rows = self._rows("neighbors", user_id=user_id, positions=json_list(positions), reach=reach, as_of=as_of)
-        # Sorted here, since SQLite would copy every text for it.
-        return sorted(map(memory_of, rows), key=attrgetter("position"))
+        rows = self._gathered("neighbors", user_id=user_id, positions=json_list(positions), reach=reach, as_of=as_of)
+        return _oldest_first(rows)
 
     def belongs(self, user_id: str, position: int) -> bool:
         """Tell whether the event at a position is this user's. After an erasure it no longer is."""
@@ -190,12 +188,8 @@ class LedgerReader(Reader):
         """
         if not positions:
             return {}
-        rows = self._rows("positions_beside", positions=json_list(positions), reach=_BESIDE_REACH, as_of=as_of)
-        return {
-            position: _by_distance(before, after)
-            for position, owner, before, after in map(tuple, rows)
-            if owner == user_id
-        }
+        rows = self._gathered("positions_beside", positions=json_list(positions), reach=_BESIDE_REACH, as_of=as_of)
+        return {position: _by_distance(before, after) for position, owner, before, after in rows if owner == user_id}
 
     def facet_texts(
         self, user_id: str | None, after: int, limit: int, *, as_of: int = LATEST
@@ -258,14 +252,15 @@ class LedgerReader(Reader):
         return payload if isinstance(payload, PromptsActivated) else None
 
 
-_POSITIONS = msgspec.json.Decoder(list[int])
+def _oldest_first(rows: Iterable[Sequence[Any]]) -> list[Memory]:
+    # Sorted here, since SQLite would copy every text for it.
+    return sorted(map(memory_of, rows), key=attrgetter("position"))
 
 
-def _by_distance(turns_before: str, turns_after: str) -> tuple[tuple[int, ...], ...]:
-    """Return positions before and after a turn, two JSON arrays, by their distance from it."""
+def _by_distance(turns_before: list[int], turns_after: list[int]) -> tuple[tuple[int, ...], ...]:
+    """Return positions before and after a turn by their distance from it."""
     # The turns of a conversation stand in the ledger in their order.
-    before = sorted(_POSITIONS.decode(turns_before), reverse=True)
-    after = sorted(_POSITIONS.decode(turns_after))
+    before, after = sorted(turns_before, reverse=True), sorted(turns_after)
     return tuple((*before[at : at + 1], *after[at : at + 1]) for at in range(_BESIDE_REACH))
 
 

@@ -17,8 +17,8 @@ class Memory:
     """One turn as it is remembered.
 
     ``memory_id`` is the event id of the turn, ``position`` its place in the ledger, ``turn_id`` its number in the
-    conversation; ``summary`` is None until the summary has been written, and ``summary_position`` is that of the event
-    that said it; ``edited`` says that a person wrote it; ``finish_reason`` says how the answer ended.
+    conversation. ``summary`` is None until one is recorded, ``summary_position`` the position of the event that holds
+    it; ``edited`` is True if a person wrote it. ``finish_reason`` says how the answer ended.
     """
 
     memory_id: str
@@ -35,25 +35,25 @@ class Memory:
 
     @cached_property
     def date(self) -> str:
-        """The date of the memory, as every text that shows one has it: ``2026-11-24``."""
+        """The date as every prompt and page shows it: ``2026-11-24``."""
         return self.ts.date().isoformat()
 
     @cached_property
-    def note(self) -> str:
-        """The memory on one line: its summary, or the exchange itself while it has none."""
+    def line(self) -> str:
+        """The memory on one line: its summary, or the exchange if it has none yet."""
         return " ".join((self.summary or f"{self.user} — {self.assistant}").split())
 
     @cached_property
     def words(self) -> str:
-        """The exchange word for word, whatever stands between the words."""
+        """The exchange with whitespace normalised, to compare word for word."""
         return " ".join(exchange_text(self.user, self.assistant).split())
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How well a memory fits a question: the fused score by which candidates are ordered, cosine, and BM25.
+    """How well a memory fits a question: the fused score that orders candidates, the cosine, and BM25.
 
-    The last two are None where they are not known.
+    The last two are None if not known.
     """
 
     fused: float
@@ -62,10 +62,10 @@ class Scores:
 
 
 class FacetText(NamedTuple):
-    """A text by which a memory can be found from an event on, or, with ``text`` None, can no longer be found.
+    """A text by which a memory can be found from an event on; with ``text`` None it can no longer be found by one.
 
-    ``turn_position`` names the memory, ``position`` the event that said the text or withdrew it. ``said_at`` is when an
-    exchange took place.
+    ``turn_position`` is the memory's, ``position`` that of the event that recorded or withdrew the text. ``said_at`` is
+    when an exchange took place.
     """
 
     user_id: str
@@ -77,10 +77,10 @@ class FacetText(NamedTuple):
 
 
 def day(moment: datetime) -> str:
-    """Return a date as models are told it: ``2026-11-24, a Tuesday``."""
+    """Return a date as prompts name it: ``2026-11-24, a Tuesday``."""
     return f"{moment:%Y-%m-%d}, a {_WEEKDAYS[moment.weekday()]}"
 
 
 def exchange_text(user: str, assistant: str) -> str:
-    """Return the text of an exchange as it is embedded: what was asked and what was answered, and nothing recalled."""
+    """Return the text of an exchange as it is embedded: the question and the answer, and nothing recalled."""
     return f"{user}\n{assistant}".strip()

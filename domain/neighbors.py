@@ -1,8 +1,7 @@
-"""The turns beside a replayed one: what was said just before and just after it, in its own conversation. Pure.
+"""Neighbors: the turns just before and just after a replayed one, in the same conversation. Pure.
 
-An exchange found by its words often leans on the ones around it ("that one", "yes, on Tuesday"). Nobody judged these
-neighbors, so they yield to everything that was: none is shown twice, none that the recent window shows, and a note of
-a turn that comes along as a neighbor is not needed.
+An exchange often refers to the ones around it ("that one", "yes, on Tuesday"). Gate and rerank do not judge neighbors,
+so neighbors come last in the prompt's budget. No memory is shown twice, and none that the recent window shows.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from domain.retrieval import shown_by
 
 @dataclass(frozen=True, slots=True)
 class Neighbor:
-    """A memory that came along, and the id of the replayed one beside which it stands."""
+    """A memory shown beside a replayed one, and the id of that one."""
 
     memory: Memory
     of: str
@@ -25,11 +24,10 @@ class Neighbor:
 def neighbors_of(
     replay: Sequence[Memory], around: Sequence[Memory], window: Sequence[Memory], reach: int
 ) -> list[Neighbor]:
-    """Return which of the turns ``around`` the replayed ones come along, those of the best memory first.
+    """Return the neighbors among the turns ``around`` the replayed ones, those of the best memory first.
 
-    ``replay`` is best first, ``reach`` how many turns on each side count. Of one memory's neighbors the nearest come
-    first, and of two equally near the earlier one. What stands beside two replayed memories belongs to the nearer one,
-    or else to the better.
+    ``replay`` is best first; ``reach`` is how many turns on each side count. Among one memory's neighbors the nearest
+    comes first, then the earlier. A turn beside two replayed memories belongs to the nearer, then to the better.
     """
     replayed = {memory.memory_id for memory in replay}
     conversations = {memory.conversation_id for memory in replay}
@@ -45,21 +43,21 @@ def neighbors_of(
 
 
 def nearest(memory: Memory, replay: Sequence[Memory]) -> Memory | None:
-    """Return the replayed memory of the same conversation that is fewest turns away; of two as near, the better."""
+    """Return the replayed memory of the same conversation the fewest turns away; of two equally near, the better."""
     beside = [other for other in replay if other.conversation_id == memory.conversation_id]
     return min(beside, key=lambda other: abs(memory.turn_id - other.turn_id), default=None)
 
 
 def placed(memories: Sequence[Memory], replay: Sequence[Memory]) -> list[Neighbor]:
-    """Return memories that once came along beside the replayed ones as the neighbors they were."""
+    """Return recorded neighbors, each with the replayed memory it belongs to."""
     found = [(memory, nearest(memory, replay)) for memory in memories]
     return [Neighbor(memory, other.memory_id) for memory, other in found if other is not None]
 
 
 def blocks(replayed: Sequence[Memory], neighbors: Sequence[Neighbor]) -> list[list[Memory]]:
-    """Return replayed memories with their neighbors in the order of their conversations, the oldest block first.
+    """Return replayed memories with their neighbors, each block in conversation order, the oldest block first.
 
-    Memories that follow one another in a conversation are one block, whichever of them was replayed.
+    Consecutive turns of a conversation are one block, whichever of them was replayed.
     """
     belongs_to = {memory.memory_id: memory.memory_id for memory in replayed}
     belongs_to |= {neighbor.memory.memory_id: neighbor.of for neighbor in neighbors}
@@ -72,7 +70,7 @@ def blocks(replayed: Sequence[Memory], neighbors: Sequence[Neighbor]) -> list[li
             and last.conversation_id == memory.conversation_id
             and (
                 memory.turn_id == last.turn_id + 1
-                # A turn in between may be forgotten, or have found no room.
+                # A turn in between may be forgotten, or did not fit.
                 or belongs_to[memory.memory_id] in {belongs_to[other.memory_id] for other in made[-1]}
             )
         )

@@ -1,8 +1,8 @@
-"""Reconstruct the prompt of a past turn from the ledger. Pure.
+"""Reconstruct a prompt from what the ledger says was shown. Pure.
 
-Nothing is counted or chosen again. The turn names the memories in its prompt, the retrieval names the event whose
-summary each of them was shown with, and the prompt's report names the version of the system text. In the same layout
-these give the same messages, and the recorded hash of the messages proves it.
+Nothing is counted or chosen again. The turn names the memories that were shown, the retrieval names the event that
+holds the summary each was shown with, and the prompt's report names the version of the system text. In the same layout
+these give the same messages, and the recorded hash proves it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from domain.neighbors import placed
 from domain.prompt import LAYOUTS, Message, laid_out, messages_hash
 
 Proof = Literal["same_as_sent", "unproven", "differs", "not_possible"]
-_NO_HASH = "it cannot be shown to be what was sent: schema 1 recorded no hash, nor a system text of the client"
+_NO_HASH = "it cannot be compared with what was sent: schema 1 recorded neither a hash nor the client's system text"
 
 
 @dataclass(frozen=True, slots=True)
 class ReconstructedPrompt:
-    """The messages, how far they are proven to be those that were sent, and why in one sentence."""
+    """The messages, whether they are proven to be those that were sent, and the reason in one sentence."""
 
     messages: list[Message]
     proof: Proof
@@ -30,7 +30,7 @@ class ReconstructedPrompt:
 
 
 def memory_from(event: Event, summary: Event | None = None) -> Memory | None:
-    """Return the memory in a turn's event, with the summary in another event; None if it is no turn."""
+    """Return the memory of a turn's event, with the summary that another event holds; None if it is not a turn."""
     turn, said = event.payload, summary.payload if summary is not None else None
     if not isinstance(turn, TurnRecorded):
         return None
@@ -50,7 +50,7 @@ def memory_from(event: Event, summary: Event | None = None) -> Memory | None:
 
 
 def memories_named(turn: TurnRecorded | None, retrieval: RetrievalRecorded | None) -> list[str]:
-    """Return the ids of all memories that an answer's events name, each once."""
+    """Return the ids of all memories that an answer considered or was shown, each once."""
     ids: list[str] = []
     if retrieval is not None:
         ids += [*retrieval.window, *(candidate.memory_id for candidate in retrieval.candidates)]
@@ -62,7 +62,7 @@ def memories_named(turn: TurnRecorded | None, retrieval: RetrievalRecorded | Non
 def memories_as_shown(
     candidates: Iterable[CandidateFound], turns: Mapping[str, Event], said: Mapping[int, Event]
 ) -> dict[str, Memory]:
-    """Return memories by id as they were shown. ``turns`` are their events by id, ``said`` summaries by position."""
+    """Return memories by id as they were shown; ``turns`` holds events by id, ``said`` summary events by position."""
     shown_with = {candidate.memory_id: candidate.summary_position for candidate in candidates}
     shown: dict[str, Memory] = {}
     for memory_id, event in turns.items():
@@ -77,11 +77,11 @@ def reconstructed_prompt(turn: TurnRecorded, system: str | None, memories: Mappi
     """Reconstruct the prompt of a turn from the system text and the memories as they were shown."""
     report = turn.prompt
     if report is None:
-        return ReconstructedPrompt([], "not_possible", "the turn was imported: no prompt was ever made for it")
+        return ReconstructedPrompt([], "not_possible", "the turn was imported, so it never had a prompt")
     if report.layout not in LAYOUTS:
         known = ", ".join(map(repr, LAYOUTS))
         return ReconstructedPrompt(
-            [], "not_possible", f"it was laid out as {report.layout!r}, and this version knows {known} only"
+            [], "not_possible", f"its layout is {report.layout!r}, and this version knows only {known}"
         )
     if system is None:
         return ReconstructedPrompt(
@@ -93,7 +93,7 @@ def reconstructed_prompt(turn: TurnRecorded, system: str | None, memories: Mappi
         return ReconstructedPrompt(
             [], "not_possible", f"the ledger does not hold {len(lost)} of the {len(named)} memories"
         )
-    window, replay, neighbors, notes = (
+    window, replay, neighbors, summarised = (
         [memories[memory_id] for memory_id in ids]
         for ids in (turn.window, turn.replayed, turn.neighbours, turn.summarised)
     )
@@ -103,7 +103,7 @@ def reconstructed_prompt(turn: TurnRecorded, system: str | None, memories: Mappi
         client_system=turn.client_system or "",
         window=window,
         replay=replay,
-        notes=notes,
+        summarised=summarised,
         neighbors=placed(neighbors, replay),
         question=turn.user,
         asked_at=turn.ts,
@@ -112,6 +112,6 @@ def reconstructed_prompt(turn: TurnRecorded, system: str | None, memories: Mappi
         return ReconstructedPrompt(messages, "unproven", _NO_HASH)
     if messages_hash(messages) != report.messages_hash:
         return ReconstructedPrompt(
-            messages, "differs", f"it DIFFERS from what was sent, whose hash is {report.messages_hash}"
+            messages, "differs", f"it DIFFERS from what was sent, which has the hash is {report.messages_hash}"
         )
     return ReconstructedPrompt(messages, "same_as_sent", "the same as sent, by its hash")

@@ -1,7 +1,7 @@
 """The system prompts: their texts, their versions, and how an operator replaces them.
 
-A version is a hash of the text, so that a changed prompt shows in every event that was decided under it. The texts in
-use are themselves recorded in the ledger (``PromptsActivated``), so a version can be read years later.
+A version is a hash of the text, so every event shows under which text it was decided. The ledger records the texts in
+use (``PromptsActivated``), so a version can still be read years later.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from domain.errors import SettingsError
 
-# Short on purpose: small models repeat a long one instead of answering.
+# Short on purpose: small models repeat a long prompt instead of answering.
 CHAT_SYSTEM = """\
 You are a helpful assistant. You remember past conversations with this user. Use what you remember to answer the user's
 last message briefly, in the user's language."""
@@ -77,24 +77,24 @@ def version_of(text: str) -> str:
 
 
 def load_prompts(folder: Path | None) -> Prompts:
-    """Return the built-in prompts, each replaced by ``NAME.txt`` in ``folder`` where there is one.
+    """Return the built-in prompts, each replaced by ``NAME.txt`` in ``folder`` if that file exists.
 
-    Raises :class:`SettingsError` for a folder that is missing, or a file that is empty, not UTF-8 or of no known name.
+    Raises :class:`SettingsError` if the folder is missing, or a file is empty, not UTF-8 or has an unknown name.
     """
     texts = dict(_DEFAULTS)
     if folder is not None:
         if not folder.is_dir():
-            raise SettingsError(f"PROMPTS_DIR = {str(folder)!r}: there is no such folder")
+            raise SettingsError(f"PROMPTS_DIR = {str(folder)!r}: no such folder, create it or unset the variable")
         for path in sorted(folder.glob("*.txt")):
             if path.stem not in texts:
                 known = ", ".join(f"{name}.txt" for name in texts)
-                raise SettingsError(f"PROMPTS_DIR: {path.name} is no known prompt, rename it to one of {known}")
+                raise SettingsError(f"PROMPTS_DIR: {path.name} is not a known prompt: rename it to one of {known}")
             try:
                 texts[path.stem] = path.read_text(encoding="utf-8").strip()
             except UnicodeDecodeError:
-                raise SettingsError(f"PROMPTS_DIR: {path.name} is not UTF-8") from None
+                raise SettingsError(f"PROMPTS_DIR: {path.name} is not UTF-8: save it as UTF-8") from None
             if not texts[path.stem]:
-                raise SettingsError(f"PROMPTS_DIR: {path.name} is empty, fill or remove it")
+                raise SettingsError(f"PROMPTS_DIR: {path.name} is empty: write the prompt or remove the file")
     made = {name: Prompt(text, version_of(text)) for name, text in texts.items()}
     return Prompts(
         chat=made["CHAT_SYSTEM"],

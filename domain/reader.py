@@ -54,6 +54,11 @@ class Reader:
         except DatabaseError as error:
             raise LedgerReadFailed(f"the ledger cannot be read ({error.orig})") from None
 
+    def _gathered(self, name: str, **values: object) -> list[list[Any]]:
+        """Return what the statement ``name`` gathers in one row, a JSON array of arrays; raises as :meth:`_rows`."""
+        gathered: list[list[Any]] = json.loads(self._rows(name, **values)[0][0])
+        return gathered
+
 
 def json_list(members: Iterable[int | str]) -> str:
     """Return a list as the one parameter that a statement takes it as: a JSON array, of any length."""

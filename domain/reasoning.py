@@ -1,13 +1,14 @@
-"""A model's reasoning is no part of its answer: it may be shown while it streams, but is never stored as memory."""
+"""Separate a model's reasoning from its answer: reasoning is streamed, but never stored as memory."""
 
 from __future__ import annotations
 
 import re
 
-# Only at the start of a line. In the middle of one, the answer is talking about the tag.
+# Only at the start of a line: inside a line, the answer is talking about the tag.
 _THINKING = re.compile(r"^[ \t]*<think>.*?(</think>|\Z)", re.DOTALL | re.MULTILINE)
-# Some chat templates put the opening tag into the prompt, so that the model writes only the closing one.
+# Some chat templates put the opening tag into the prompt, so the model writes only the closing one, on its own line.
 _OPENED_BY_TEMPLATE = re.compile(r"\A((?!<think>).)*?^[ \t]*</think>[ \t]*$", re.DOTALL | re.MULTILINE)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _REPLACEMENT = "\ufffd"
 
 
@@ -17,5 +18,5 @@ def visible(text: str) -> str:
 
 
 def storable(text: str) -> str:
-    """Return text that UTF-8 can encode: a lone surrogate, which a JSON escape can bring in, becomes U+FFFD."""
-    return "".join(_REPLACEMENT if "\ud800" <= char <= "\udfff" else char for char in text)
+    """Return text that UTF-8 can encode: a lone surrogate, which a JSON escape may contain, becomes U+FFFD."""
+    return _SURROGATE.sub(_REPLACEMENT, text)

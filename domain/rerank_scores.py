@@ -1,8 +1,8 @@
-"""The request to a rerank endpoint, and how its scores are read. Pure.
+"""What a rerank endpoint is sent, and how its scores are read. Pure.
 
-vLLM, Jina and Cohere answer ``{"results": [{"index", "relevance_score"}]}``; others name the list ``data`` or the score
-``score``, or send the bare list. Items that make no sense are skipped: an unknown or repeated index, or a score that is
-no number.
+vLLM, Jina and Cohere answer ``{"results": [{"index", "relevance_score"}]}``; others say ``data`` or ``rankings`` for
+``results``, say ``score``, or return the bare list. Answers are read leniently: unknown and repeated indices and scores
+that are not numbers are ignored.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from domain.events import JsonObject
 from domain.memory import Memory
 
 QUESTION_CHARS_MAX = 1000
-NOTE_CHARS_MAX = 1000
-"""Cross-encoders commonly take 512 tokens for question and note together, and refuse or cut what is much longer."""
+LINE_CHARS_MAX = 1000
+"""Many cross-encoders take 512 tokens for question and line together, and refuse or cut what is longer."""
 _LISTS = ("results", "data", "rankings")
 _SCORES = ("relevance_score", "score")
 
 
 def rerank_request(model: str, question: str, memories: Sequence[Memory]) -> JsonObject:
-    """Return the body of the request for the scores of all memories, each sent with its date."""
+    """Return the request body that asks for a score for each memory; each is sent as a dated line."""
     return {
         "model": model,
         "query": question[:QUESTION_CHARS_MAX],
-        "documents": [f"({memory.date}) {memory.note[:NOTE_CHARS_MAX]}" for memory in memories],
+        "documents": [f"({memory.date}) {memory.line[:LINE_CHARS_MAX]}" for memory in memories],
         "top_n": len(memories),
     }
 
 
 def read_scores(raw: str, count: int) -> list[tuple[int, float]] | None:
-    """Return (number, score) of the scored documents among 1..``count``, best first; equals stay in their order.
+    """Return (number, score) of the scored documents 1..``count``, best first; equal scores by number.
 
-    Returns None when the answer has no score at all.
+    Returns None if the answer holds no score.
     """
     try:
         answer: Any = json.loads(raw)

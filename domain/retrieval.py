@@ -1,4 +1,4 @@
-"""Pure rules of retrieval: what the recent window already shows is excluded, what is kept is split in two."""
+"""Exclude from the candidates what the recent window shows; split the kept ones into replayed and summarised. Pure."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Exclusion = Literal["recent_window", "same_text_as_window"]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A memory that was found, and how: ``score`` and ``rank`` (from 1) are those by which candidates are ordered.
+    """A memory that was found, and how. Candidates are ordered by ``score``; ``rank`` counts from 1.
 
-    ``dense_score`` is its similarity to the question (cosine, -1 to 1), None where that is not known; ``lexical_score``
-    its BM25. A rank is None where that index did not propose the memory, ``matched`` where the vectors did not.
+    ``dense_score`` is the cosine with the question (-1 to 1), ``lexical_score`` is BM25; each is None if not known.
+    A rank is None if that index did not find the memory; ``matched`` is None if the dense index did not.
     """
 
     memory: Memory
@@ -32,7 +32,7 @@ class Candidate:
 
     @classmethod
     def by_vectors(cls, memory: Memory, score: float, rank: int, matched: Facet) -> Candidate:
-        """Return a candidate that vectors alone proposed."""
+        """Return a candidate that only the dense index found."""
         return cls(memory, score, rank, matched, dense_score=score, dense_rank=rank)
 
     @property
@@ -40,7 +40,7 @@ class Candidate:
         return Scores(self.score, self.dense_score, self.lexical_score)
 
     def as_event(self) -> CandidateFound:
-        """Return what the ledger keeps of a candidate."""
+        """Return the candidate as the ledger records it."""
         return CandidateFound(
             memory_id=self.memory.memory_id,
             turn_position=self.memory.position,
@@ -61,28 +61,28 @@ class Candidate:
 def exclude_window(
     candidates: Sequence[Candidate], window: Sequence[Memory], limit: int
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """Take the memories that the recent window already shows out of the candidates.
+    """Exclude candidates that the recent window already shows.
 
-    A memory is excluded when it is one of the window's turns, and when its exchange is the same word for word, since
-    showing it twice tells the model nothing. Returns the first ``limit`` candidates that go on, and the excluded ones
-    found on the way; both in their given order.
+    A memory is excluded if it is a turn of the window, or if its exchange says the same word for word: showing it twice
+    tells the model nothing new. Returns the first ``limit`` candidates that remain, and the excluded ones met on the
+    way, both in the given order.
     """
-    why_not = shown_by(window)
-    going_on: list[Candidate] = []
+    why_excluded = shown_by(window)
+    remaining: list[Candidate] = []
     excluded: list[Candidate] = []
     for candidate in candidates:
-        if len(going_on) == limit:
+        if len(remaining) == limit:
             break
-        why = why_not(candidate.memory)
+        why = why_excluded(candidate.memory)
         if why is None:
-            going_on.append(candidate)
+            remaining.append(candidate)
         else:
             excluded.append(_excluded(candidate, why))
-    return going_on, excluded
+    return remaining, excluded
 
 
 def shown_by(window: Sequence[Memory]) -> Callable[[Memory], Exclusion | None]:
-    """Return a function that tells whether, and in which sense, the recent window already shows a memory."""
+    """Return a function that says why the recent window already shows a memory, or None if it does not."""
     ids = {turn.memory_id for turn in window}
     texts = {turn.words for turn in window}
 
@@ -95,7 +95,7 @@ def shown_by(window: Sequence[Memory]) -> Callable[[Memory], Exclusion | None]:
 
 
 def split(order: Sequence[Candidate], replay_count: int) -> tuple[list[Candidate], list[Candidate]]:
-    """Split kept memories, best first, into the ones to replay and the ones shown as summaries."""
+    """Split kept candidates, best first, into those to replay and those to show as summaries."""
     return list(order[:replay_count]), list(order[replay_count:])
 
 

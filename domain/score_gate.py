@@ -1,25 +1,13 @@
 """The gate by scores alone: which of one question's candidates stand out. Pure.
 
 Scores live in a band whose place moves with the model, the language, the question and the size of the memory, so a
-fixed threshold does not travel. What stands out from *this* list of candidates does: a memory is kept when its score is
-a standard deviation above the list's mean, or as good as the best one. The score is the one that orders the candidates:
-the fused one where vectors and words were asked, else the cosine or BM25.
+fixed threshold does not travel. What stands out from *this* list does: a memory is kept when its score is a standard
+deviation above the list's mean, or as good as the best one. The score is the one that orders the candidates: fused
+(hybrid), cosine (dense) or BM25 (lexical). No score tells that *no* memory answers, so the best candidate is always
+kept, unless an operator sets a floor. Why these numbers: ``docs/decisions/0023-score-gate.md``.
 
-For cosines the numbers were chosen with ``benchmarks/gate_threshold.py`` on a hand-made English and Chinese set and two
-LoCoMo conversations, and checked on three others: balanced accuracy 0.83 and 0.79, against 0.77 and 0.72 for the best
-fixed threshold. For fused scores the same deviation was best or nearly so on each of five conversations, of those from
-0.5 to 1.5: balanced accuracy 0.86; it keeps 0.77 of the evidence in 8 memories, where cosines over the same candidates
-keep 0.54. By BM25 alone it is 0.85; but there a short list, a few memories that share a word with the question, has no
-spread to speak of: of 62 pieces of evidence in the hand-made set it lost 13, and none where such a list is kept whole.
-
-Nothing here tells that *no* memory answers (``benchmarks/score_gate.py``). The best cosine of a list tells questions
-about strangers from others (AUC 0.99), but by their names: about people whom memory knows it is 0.79, and 0.80 on the
-hand-made set, so that a floor which costs 2 % of the evidence spares a sixth of what is kept in vain. Margins, BM25 and
-fused scores spare a third at most, and each language has its band. So the best is always kept, unless an operator sets
-a floor.
-
-Nothing is as near to a question as the same question asked before, whatever was answered then. Such repeats are left
-out when the rule is made, or they would push out the fact that the question is after.
+Nothing is as near to a question as the same question asked before, whatever was answered then. Such repeats do not
+count when the threshold is computed: they would push out the fact that the question is after.
 """
 
 from __future__ import annotations
@@ -35,12 +23,11 @@ from domain.retrieval import Candidate
 
 DEVIATIONS = 1.0
 NEAR_TOP = 0.015
-"""This close to the best cosine a memory is as good as the best; a list too short to have a spread would lose it."""
+"""A cosine this close to the best one is as good as the best; a list too short to have a spread would lose it."""
 NEAR_TOP_DEVIATIONS = 0.25
-"""The same for scores whose scale is not known beforehand, in deviations."""
+"""The same for scores whose scale is not known beforehand, in standard deviations."""
 SPREAD_MIN = 8
-"""Fewer memories that the words alone found are kept as they are."""
-
+"""A shorter lexical list has no spread to speak of and is kept whole."""
 
 Scale = Literal["fused", "cosine", "bm25"]
 _SCALES: dict[RetrievalMode, Scale] = {"hybrid": "fused", "dense": "cosine", "lexical": "bm25"}
@@ -48,7 +35,7 @@ _SCALES: dict[RetrievalMode, Scale] = {"hybrid": "fused", "dense": "cosine", "le
 
 @dataclass(frozen=True, slots=True)
 class ScoreRule:
-    """The threshold for one list of candidates, and what it came from. ``floor`` is a cosine."""
+    """The threshold for one list of candidates, and what it was computed from. ``floor`` is a cosine."""
 
     scale: Scale
     threshold: float
@@ -70,13 +57,13 @@ class ScoreRule:
         }
 
     def keeps(self, candidate: Candidate) -> bool:
-        """Tell whether a candidate stands out. One that has no vector yet cannot be under the floor."""
+        """Tell whether a candidate stands out. One without a vector is never below the floor."""
         known = candidate.dense_score
         return candidate.score >= self.threshold and (self.floor is None or known is None or known >= self.floor)
 
 
 def asks_the_same(question: str, other: str) -> bool:
-    """Tell whether two questions are the same but for case, punctuation and blanks."""
+    """Tell whether two questions are the same apart from case, punctuation and spaces."""
     return _words(question) == _words(other)
 
 

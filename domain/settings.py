@@ -1,7 +1,7 @@
-"""Settings of the domain, and the one way to load settings.
+"""The domain's settings, and the function that loads settings for every layer.
 
-Each layer declares the settings it needs and the layer above extends them. Values come from the environment, then from
-a ``.env`` file in the working directory. An empty value counts as not set.
+Each layer declares what it needs, and the layer above extends it. Values come from the environment, then from a
+``.env`` file in the working directory. An empty value counts as not set.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SECRET_WORDS = frozenset({"KEY", "KEYS", "TOKEN", "SECRET", "PASSWORD"})
 
 
 class StorageSettings(BaseSettings):
-    """Where the ledger lives."""
+    """Where the ledger is."""
 
     model_config = SettingsConfigDict(
         env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
@@ -41,11 +41,11 @@ S = TypeVar("S", bound=BaseSettings)
 
 
 def load_settings(kind: type[S], **overrides: object) -> S:
-    """Read ``kind`` from the environment; raise :class:`SettingsError` with one line that names each bad variable."""
+    """Read ``kind`` from the environment; raise :class:`SettingsError`, one line that names every bad variable."""
     try:
-        return kind(**overrides)  # type: ignore[arg-type]  # pydantic checks the values
+        return kind(**overrides)  # type: ignore[arg-type]  # pydantic checks what is given
     except UnreadableSource as error:
-        # The variable should hold JSON. The library's message names the field, but no value.
+        # A variable that should hold JSON does not; the library's message names the field without its value.
         named = re.search(r'field "(\w+)"', str(error))
         name = named.group(1).upper() if named else "a setting"
         raise SettingsError(f'{name}: give a JSON object, as in {name}=\'{{"name": "value"}}\'') from None

@@ -1,32 +1,30 @@
-"""How many tokens a text may have at most, without a tokenizer.
+"""Estimate the tokens of a text without a tokenizer, rather too many than too few.
 
-Used where the server offers no `/tokenize`. A prompt that is too long is refused whole, while one that is a
-little short loses a memory or two, so the estimate errs upwards: it is meant to be at least what any common
-tokenizer makes of running text. It is no bound for strings made to defeat it, such as lists of rare Chinese
-characters.
+Used where the server offers no `/tokenize`. The server refuses a prompt that is too long, while one that is a little
+short only loses a memory or two. So the estimate is meant to be at least what any common tokenizer makes of ordinary
+text. It does not bound text made to defeat it, such as lists of rare Chinese characters.
 
-The costs were fitted to the vocabularies of Qwen 3, Llama 2 and 3, Gemma 3, DeepSeek V3 and GPT-4o on
-English chat and prose, code, identifiers, Chinese, Japanese, Korean, eight other languages and emoji. The
-estimate is 1.2 to 1.35 times the largest of the six counts on English and 1.1 to 1.5 times on Chinese;
-Llama 2, with its 32,000 tokens, sets most costs.
+docs/decisions/0010-estimate-tokens.md says what the costs were fitted to.
 """
 
 import math
 import re
+from collections import OrderedDict
 from functools import lru_cache
 
+ESTIMATES_KEPT_MAX = 50_000
 PIECES_CACHED_MAX = 50_000
-# A longer piece is hardly met again: it would only fill the cache.
+# Longer pieces rarely repeat and would only fill the cache.
 PIECE_CHARS_CACHED_MAX = 40
 
-# Letters and digits with the space before them, other runs of spaces, and all else character by character.
+# Letters and digits with the space before them, other runs of spaces, and any other single character.
 _PIECE = re.compile(r" ?[a-zA-Z0-9]+|  +|[\s\S]")
 # A run of letters and digits breaks where capitals begin and at every digit.
 _PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]")
 _VOWEL = re.compile("[aeiouAEIOU]")
-# Hashes, base64, identifiers with digits: from this length on no vocabulary knows more than crumbs of them.
+# Hashes, base64, identifiers with digits: from this length on vocabularies split them into single characters.
 _MIXED_CHARS_MIN = 8
-# (first code point beyond the range, cost of a character); None costs as many tokens as UTF-8 bytes.
+# (first code point after the range, cost of a character); None means one token for each UTF-8 byte.
 _CHARACTER_COSTS = (
     (0x80, 1.0),  # ASCII punctuation and control characters
     (0x370, 1.1),  # Latin letters with accents
@@ -45,12 +43,34 @@ _CHARACTER_COSTS = (
 
 
 def estimate_tokens(text: str) -> int:
-    """Return an upper estimate of the tokens of ``text`` alone, without what a chat template puts around it."""
+    """Return an upper estimate of the tokens of ``text`` alone, without what a chat template adds."""
     return math.ceil(sum(map(_cost, _PIECE.findall(text))))
 
 
+class KeptEstimates:
+    """A bounded cache of estimates: the same memories return turn after turn.
+
+    It keeps hashes and numbers, never a text, and drops the least recently used first.
+    """
+
+    def __init__(self) -> None:
+        self._tokens: OrderedDict[tuple[int, int], int] = OrderedDict()
+
+    def __call__(self, text: str) -> int:
+        """Return :func:`estimate_tokens` of a text."""
+        key = (len(text), hash(text))
+        tokens = self._tokens.get(key)
+        if tokens is None:
+            tokens = self._tokens[key] = estimate_tokens(text)
+            if len(self._tokens) > ESTIMATES_KEPT_MAX:
+                self._tokens.popitem(last=False)
+        else:
+            self._tokens.move_to_end(key)
+        return tokens
+
+
 def beginning(text: str, tokens_max: int) -> str:
-    """Return as much of the beginning of ``text`` as has at most ``tokens_max`` estimated tokens."""
+    """Return the beginning of ``text`` that has at most ``tokens_max`` estimated tokens."""
     while (tokens := estimate_tokens(text)) > max(tokens_max, 0) and text:
         text = text[: len(text) * max(tokens_max, 0) // tokens]
     return text
@@ -63,11 +83,11 @@ def _cost(piece: str) -> float:
 def _piece_cost(piece: str) -> float:
     run = piece.lstrip(" ")
     if not run:
-        # Sentencepiece vocabularies have runs of up to 16 spaces.
+        # SentencePiece vocabularies have runs of up to 16 spaces.
         return 1.0 if len(piece) == 1 else 2.0 + len(piece) // 16
     if not (run.isascii() and run.isalnum()):
         return _character_cost(piece)
-    # A space joins the letters that follow it, but no digit.
+    # A space merges into a token with the letters after it, but not with a digit.
     apart = 1.0 if run[0].isdigit() and len(run) < len(piece) else 0.0
     if len(run) >= _MIXED_CHARS_MIN and not run.isalpha() and not run.isdigit():
         return apart + len(run)

@@ -1,1 +1,1 @@
-"""The Streamlit chat. It speaks HTTP to the service and imports nothing of it."""
+"""The Streamlit chat page. It talks HTTP to the service and imports nothing of it."""

@@ -1,7 +1,7 @@
-"""The chat page: `streamlit run frontend/app.py`. It runs from top to bottom at every touch of a widget.
+"""The chat page: `streamlit run frontend/app.py`. Streamlit runs it from top to bottom whenever a widget changes.
 
-Settings come from the environment (see `settings`). The user, the conversation and the language are in the
-page's address, so that a reload, or a bookmark, comes back to the same place.
+Settings come from the environment (see `settings`). The user, the conversation and the language are in the page's
+address, so that a reload or a bookmark returns to the same place.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-# `streamlit run` puts this file's folder on the path, not the one above it, where `frontend` is a package.
+# `streamlit run` puts this file's folder on the path, but `frontend` is a package in the folder above.
 if (root := str(Path(__file__).resolve().parent.parent)) not in sys.path:
     sys.path.insert(0, root)
 
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _page(words: Words) -> PageState:
-    """This tab's state; on its first run, from the address and the service."""
+    """This tab's state; the first run creates it from the address and the service."""
     if "page" not in st.session_state:
         try:
             backend = Backend(load_settings())

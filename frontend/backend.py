@@ -1,9 +1,9 @@
-"""The one place where the page speaks HTTP.
+"""The page's HTTP client of the service.
 
-Reads are plain calls with short timeouts. A chat is an async generator of chunks: leaving it, or cancelling
-the task that reads it, closes the connection at once, which tells the service that the person pressed Stop.
-(A blocking read cannot be given up from another thread: closing a socket under `recv` does not wake it.)
-Nothing is retried here: a repeated chat would be a second turn in the ledger, so that is the person's choice.
+Reads are plain calls with short timeouts. A chat is an async generator of chunks: leaving it, or cancelling the task
+that reads it, closes the connection at once, which tells the service that the person pressed Stop. (A blocking read
+cannot be interrupted from another thread: closing a socket does not wake `recv`.) Nothing is retried: a second chat
+request would be a second turn in the ledger, so that is the person's choice.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from frontend.wire import (
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 15.0
-# A small model on a laptop may read a prompt for minutes before its first word; the page has a Stop button.
+# A small model on a laptop may take minutes before its first word; the page has a Stop button.
 CHAT_SILENCE_TIMEOUT_S = 600.0
 TURNS_SHOWN_MAX = 50
 
@@ -51,7 +51,7 @@ Answer = TypeVar("Answer", bound=BaseModel)
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One question: whose, where, its text, and the knobs by name (see `knobs`)."""
+    """One question: its user, conversation and text, and the knobs by name (see `knobs`)."""
 
     user: str
     conversation_id: str
@@ -73,14 +73,14 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class ChatPiece:
-    """One step of an answer: the chunk, and the request id that the response's header carried."""
+    """One chunk of an answer, and the request id from the response's header."""
 
     chunk: Chunk
     request_id: str | None
 
 
 class Backend:
-    """The service at `settings.backend_url`. Its methods raise `BackendError` and nothing else of HTTP."""
+    """The service at `settings.backend_url`. For any HTTP failure, its methods raise a `BackendError`."""
 
     def __init__(self, settings: FrontendSettings) -> None:
         self.address = settings.address
@@ -112,11 +112,11 @@ class Backend:
         self._call("DELETE", _memory_path(memory_id), MemoryGone, query={"user": user})
 
     def edit(self, user: str, memory_id: str, summary: str) -> None:
-        """Put the person's own summary in the place of a memory's."""
+        """Replace a memory's summary with the person's own."""
         self._call("PATCH", _memory_path(memory_id), MemoryInfo, body={"user": user, "summary": summary})
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatPiece, None]:
-        """Ask, and yield the answer as it comes, up to `[DONE]`; raises `AnswerBrokenError` if cut short."""
+        """Ask, and yield the answer as it streams in, up to `[DONE]`; raises `AnswerBrokenError` if cut short."""
         timeout = httpx2.Timeout(CHAT_SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         request_id: str | None = None
         try:
@@ -169,7 +169,7 @@ def _memory_path(memory_id: str) -> str:
 
 
 async def _chunks(response: httpx2.Response, request_id: str | None) -> AsyncGenerator[Chunk, None]:
-    """The chunks of a server-sent event stream with one `data:` line an event, as OpenAI writes it."""
+    """The chunks of a server-sent event stream with one `data:` line per event, as OpenAI writes it."""
     finished = False
     async with aclosing(_lines(response)) as lines:
         async for line in lines:
@@ -191,7 +191,7 @@ async def _chunks(response: httpx2.Response, request_id: str | None) -> AsyncGen
 
 
 async def _lines(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
-    # Not `aiter_lines`: it also splits at U+2028 and its like, which may stand unescaped inside JSON strings.
+    # Not `aiter_lines`, which also splits at U+2028 and the like; JSON strings may contain these unescaped.
     rest = b""
     async for block in response.aiter_bytes():
         *lines, rest = (rest + block).split(b"\n")

@@ -1,18 +1,18 @@
-"""What can go wrong between the page and the service, one class for each thing a person would do about it.
+"""The errors between the page and the service, one class per remedy.
 
     BackendError
     ├── BackendUnreachableError   nothing listens at the address: start it, or correct BACKEND_URL
-    ├── BackendSilentError        it listens and does not answer in time: wait, look at its health
+    ├── BackendSilentError        it listens but does not answer in time: wait, look at its health
     ├── BadRequestError           400, 413, 422: a field has a value the service refuses
     ├── NotAuthorizedError        401, 403: BACKEND_API_KEY is missing or wrong
     ├── TooBusyError              429, 503: try again in a moment
     ├── ChatModelDownError        502: the chat endpoint behind the service is down
     ├── ChatModelSlowError        504: the chat endpoint behind the service is too slow
-    ├── AnswerBrokenError         the answer ended in its middle
-    ├── UnreadableAnswerError     something answered that is not this service (or of another version)
-    └── BackendFailedError        any other status: a fault in the service, found in its log by the request id
+    ├── AnswerBrokenError         the answer ended before it was complete
+    ├── UnreadableAnswerError     something else answered, or another version of the service
+    └── BackendFailedError        any other status: a fault in the service; its log has the request id
 
-Words for people are in `problems`, in the page's language; these carry what happened and nothing secret.
+`problems` puts them into words in the page's language; the errors carry what happened and nothing secret.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class BackendSilentError(BackendError):
 
 
 class BadRequestError(BackendError):
-    """The service refused a value; `param` names the field when the service said so."""
+    """The service refused a value; `param` names the field if the service did."""
 
 
 class NotAuthorizedError(BackendError):
@@ -57,23 +57,23 @@ class NotAuthorizedError(BackendError):
 
 
 class TooBusyError(BackendError):
-    """The service, or the model behind it, takes no more requests at this moment."""
+    """The service, or the model behind it, accepts no more requests at the moment."""
 
 
 class ChatModelDownError(BackendError):
-    """The service is well; the chat endpoint it asks is not."""
+    """The service works; its chat endpoint does not."""
 
 
 class ChatModelSlowError(BackendError):
-    """The service is well; the chat endpoint it asks did not answer in time."""
+    """The service works; its chat endpoint did not answer in time."""
 
 
 class AnswerBrokenError(BackendError):
-    """The stream ended before the answer did. What had come stays on the page."""
+    """The stream ended before the answer did. What arrived stays on the page."""
 
 
 class UnreadableAnswerError(BackendError):
-    """Not the shape this service speaks: most often BACKEND_URL points at something else."""
+    """Not an answer of this service: most likely BACKEND_URL points at something else."""
 
 
 class BackendFailedError(BackendError):
@@ -96,7 +96,7 @@ _BY_STATUS: dict[int, type[BackendError]] = {
 
 
 def error_body(raw: str | bytes) -> ErrorBody | None:
-    """The error object in a body or a stream's line; None where there is none."""
+    """The error object in a response body or a line of a stream, if there is one."""
     try:
         return ErrorEnvelope.model_validate_json(raw).error
     except ValidationError:
@@ -104,7 +104,7 @@ def error_body(raw: str | bytes) -> ErrorBody | None:
 
 
 def error_for_status(status: int, raw: bytes, request_id: str | None) -> BackendError:
-    """The error that an HTTP status and its body stand for."""
+    """The error for an HTTP status and response body."""
     body = error_body(raw)
     kind = _BY_STATUS.get(status, BackendFailedError)
     if status == 404 and body is not None:

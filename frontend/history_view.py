@@ -1,7 +1,7 @@
-"""Under an answer: the history it was given, and why.
+"""The history below an answer: which memories it was given, and why.
 
-A replayed exchange stands in one box with the turns that came along with it, in the order in which they were said.
-Conversations are called by their titles; the id is in the tooltip.
+A replayed exchange is in one box with its neighbors, in the order of the conversation. Conversations are shown by their
+titles; the tooltip has the id.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _NOTICES = {
     "index_unavailable": "notice_index",
     "index_catching_up": "notice_catching_up",
 }
-"""What the service calls a way in which memory did not work, and the text that says it in every language."""
+"""The service's codes for degraded memory, and the key of the text for each."""
 
 
 def draw_history(where: str, answer: AnswerSnapshot, page: PageState, words: Words, clock: LocalClock) -> None:
-    """What memory gave to an answer, and what it did not; `where` tells this answer from the others on the page."""
+    """Draw the memories that an answer was given, and a notice if memory was degraded; `where` makes keys unique."""
     status = answer.memory_status
     if status is not None and status.notice:
         known = _NOTICES.get(status.code or "")
@@ -47,7 +47,7 @@ def draw_history(where: str, answer: AnswerSnapshot, page: PageState, words: Wor
         return
     replayed = sum(item.neighbor_of is None for item in used.replay)
     label = words("history_used", replayed=replayed, summaries=len(used.summary_only))
-    # The key, and that the server is told, keep it open while the page is drawn anew around it.
+    # The key and `on_change` keep it open when the page is redrawn.
     with st.expander(label, icon=":material/history:", key=f"history_{where}", on_change="rerun"):
         if status is not None and status.time_range is not None:
             st.caption(f":material/calendar_month: {_named_time(status.time_range, words)}")
@@ -85,7 +85,7 @@ def _draw_exchange(
         if item.neighbor_of is None:
             _headline(f":blue-badge[{words('replayed')}]", item, conversation_id, titles, words, clock)
         else:
-            # Where it was said is told at the memory beside which it stands.
+            # The memory it belongs to names the conversation.
             said = f"{clock.format(item.ts)} · {words('memory_turn', turn=item.turn_id)}"
             st.markdown(f":gray-badge[{words('came_along')}] :small[:gray[{said}]]")
         st.markdown(f":small[:gray[{words('you')}]]")
@@ -116,7 +116,7 @@ def _headline(
 
 
 def _why_found(memory: Replayed | Summarised, words: Words) -> str:
-    """How a memory was found, as far as it was searched for: how similar it is, and whether words led to it."""
+    """How a memory was found: its similarity, and whether its words matched; empty for a neighbor."""
     if memory.scores is None:
         return words("memory_similarity", score=f"{memory.score:.2f}") if memory.score is not None else ""
     by_words = memory.scores.lexical is not None
@@ -127,7 +127,7 @@ def _why_found(memory: Replayed | Summarised, words: Words) -> str:
 
 
 def _named_time(named: NamedTime, words: Words) -> str:
-    # The end is the first moment after it, and the days are those of the service, UTC.
+    # `end` is exclusive, and days are UTC, as in the service.
     first, last = named.start.date(), (named.end - timedelta(microseconds=1)).date()
     days = f"{first}" if first == last else f"{first} – {last}"
     return words("time_named", phrase=plain(named.phrase), days=days)

@@ -1,7 +1,7 @@
-"""The dials of one question: their names on the wire, defaults and bounds, in the order they are shown.
+"""The knobs of a question: wire names, defaults and bounds, in display order.
 
-The bounds are the service's own; keeping them here lets a field refuse a value before it costs a request.
-The service stays the judge: a value it refuses comes back as an error that names the field.
+The bounds repeat the service's, so that a field can refuse a value without a request. The service decides: a value it
+refuses comes back as an error that names the field.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 KnobValue = int | float | bool | str | None
-"""What a dial can hold; None means "left to the service" and is not sent."""
+"""The value of a knob; None means "left to the service" and is not sent."""
 
 
 @dataclass(frozen=True)
 class Count:
-    """A whole number between `low` and `high`, both allowed. A default of None leaves it to the service."""
+    """A whole number from `low` to `high`. A default of None leaves it to the service."""
 
     name: str
     default: int | None
@@ -34,7 +34,7 @@ class Switch:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values; `options` gives the name of each one's label."""
+    """One of several values; `options` maps each to the key of its label."""
 
     name: str
     default: str
@@ -43,7 +43,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Dial:
-    """A real number between `low` and `high`, both allowed."""
+    """A real number from `low` to `high`."""
 
     name: str
     default: float
@@ -66,7 +66,7 @@ RETRIEVAL = Choice(
 )
 MEMORY_SWITCHES = (Switch("use_gate", default=True), Switch("use_rerank", default=True))
 TEMPERATURE = Dial("temperature", default=0.7, low=0.0, high=2.0, step=0.1)
-# Above any context a chat model has today; it only keeps a typing slip from becoming a request.
+# Above the context of any chat model: it only catches typing errors.
 MAX_TOKENS = Count("max_tokens", default=None, low=1, high=1_000_000, step=256)
 
 MEMORY_KNOBS: tuple[Count | Choice | Switch, ...] = (*MEMORY_COUNTS, RETRIEVAL, *MEMORY_SWITCHES)
@@ -74,13 +74,13 @@ KNOBS: tuple[Count | Choice | Switch | Dial, ...] = (*MEMORY_KNOBS, TEMPERATURE,
 
 
 def memory_metadata(values: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
-    """The knobs that ride in `metadata`, out of all values by name."""
+    """The knobs that are sent in `metadata`, from all values by name."""
     return {knob.name: values[knob.name] for knob in MEMORY_KNOBS}
 
 
 def answer_parameters(values: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
-    """The knobs that are OpenAI's own request fields; one that was left to the service is left out."""
-    # 0.1 steps in binary arithmetic arrive as 0.30000000000000004.
+    """The knobs that are request fields of OpenAI's API, without those left to the service."""
+    # Steps of 0.1 add up to 0.30000000000000004 in binary floating point.
     temperature = round(float(values[TEMPERATURE.name] or 0.0), 2)
     max_tokens = values[MAX_TOKENS.name]
     parameters: dict[str, KnobValue] = {TEMPERATURE.name: temperature}

@@ -1,9 +1,8 @@
-"""One answer while it comes in, read by a thread of its own so that the page may be redrawn at any moment.
+"""One streaming answer, read by its own thread so that the page can be redrawn at any time.
 
-Streamlit ends a running script whenever a person touches a widget, and starts it anew. Were the stream read
-in the script, turning a knob would cut the answer off. Here the thread reads and the script only looks. When
-it is started anew, it looks at the same answer again; when the person presses Stop or the browser goes away,
-`stop` hangs up, and what has come so far is kept.
+Streamlit restarts the script whenever a person touches a widget. If the script read the stream, turning a knob would
+cut the answer off. Instead a thread reads, and each run of the script looks at the same answer. When the person presses
+Stop or the browser is gone, `stop` closes the connection and keeps what has arrived.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ AnswerState = Literal["running", "done", "stopped", "failed"]
 
 @dataclass(frozen=True)
 class AnswerSnapshot:
-    """An answer at one moment. `version` grows with every change; `error` is set if `state` is "failed"."""
+    """An answer at one moment. `version` increases with every change; `error` is set if `state` is "failed"."""
 
     state: AnswerState = "running"
     text: str = ""
@@ -41,7 +40,7 @@ class AnswerSnapshot:
 
 
 class LiveAnswer:
-    """Reads one answer in a daemon thread. Every method may be called from any thread."""
+    """Reads one answer in a daemon thread. All methods are thread-safe."""
 
     def __init__(self, backend: Backend, request: ChatRequest) -> None:
         self.request = request
@@ -55,16 +54,16 @@ class LiveAnswer:
         self._thread = threading.Thread(target=self._run, name="live-answer", daemon=True)
 
     def start(self) -> None:
-        """Begin to read. Call once."""
+        """Start reading. Call it once."""
         self._thread.start()
 
     @property
     def age_s(self) -> float:
-        """Seconds since it was asked for."""
+        """Seconds since the question."""
         return monotonic() - self._began
 
     def stop(self) -> None:
-        """Hang up; the answer keeps what it has. Does nothing to an answer that has ended."""
+        """Close the connection and keep what has arrived. Does nothing once the answer has ended."""
         with self._changed:
             self._stop_wanted = True
             if self._loop is not None and self._task is not None:
@@ -76,7 +75,7 @@ class LiveAnswer:
             return self._snapshot
 
     def wait(self, seen_version: int, timeout_s: float) -> AnswerSnapshot:
-        """The answer once it differs from `seen_version`, or as it is after `timeout_s` seconds."""
+        """Wait until the answer differs from `seen_version`, at most `timeout_s` seconds, and return it."""
         with self._changed:
             self._changed.wait_for(lambda: self._snapshot.version != seen_version, timeout_s)
             return self._snapshot
@@ -84,8 +83,8 @@ class LiveAnswer:
     def _run(self) -> None:
         try:
             asyncio.run(self._read())
-        except Exception as error:  # noqa: BLE001 - the outermost frame of the thread: the page must not wait for ever
-            # The message and the traceback may hold the person's text, so neither is logged.
+        except Exception as error:  # noqa: BLE001 - outermost frame of the thread: the page must not wait for ever
+            # The message and the traceback may contain the person's text, so neither is logged.
             logger.error("live_answer_failed error=%s", type(error).__name__)  # noqa: TRY400
             self._end("failed", BackendFailedError())
 
@@ -107,7 +106,7 @@ class LiveAnswer:
         else:
             self._end("done")
         finally:
-            # The loop is closed next, and calling into a closed loop raises.
+            # The loop is closed next, and a call into a closed loop raises.
             with self._changed:
                 self._loop = self._task = None
 

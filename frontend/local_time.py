@@ -1,4 +1,4 @@
-"""The service's UTC times on the reader's clock: the browser tells its time zone, not the server."""
+"""Show the service's UTC times in the time zone of the reader's browser."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 
 class LocalClock:
-    """Formats times in the zone that the browser named; in UTC, and saying so, if it named none we know."""
+    """Formats times in the browser's zone, or in UTC if that zone is unknown; `zone_name` says which."""
 
     def __init__(self, zone_name: str | None) -> None:
         self._zone: tzinfo = UTC
@@ -19,5 +19,5 @@ class LocalClock:
                 return
 
     def format(self, moment: datetime) -> str:
-        """`2025-11-03 14:05`, read the same in every language."""
+        """A time as `2025-11-03 14:05`, the same in every language."""
         return f"{moment.astimezone(self._zone):%Y-%m-%d %H:%M}"

@@ -1,15 +1,15 @@
-"""Text from people and models, made safe and true for Streamlit's Markdown.
+"""Make texts of people and models safe for Streamlit's Markdown.
 
-Streamlit's Markdown reads `$...$` as mathematics, so "from $5 to $10" loses its dollars, and it loads images
-from anywhere, so a model that was talked into it could carry a memory away in an image's address. Outside of
-code, an amount keeps its dollar sign and an image becomes a link, which somebody has to click.
+Streamlit's Markdown reads `$...$` as mathematics, so "from $5 to $10" loses its dollar signs. It also loads images from
+anywhere, so a model under prompt injection could leak a memory in an image's address. Outside code, dollar signs of
+amounts are escaped and an image becomes a link, which somebody has to click.
 """
 
 from __future__ import annotations
 
 import re
 
-# Fenced blocks and code spans are left as they are; a fence still open at the end is one being streamed.
+# Fenced blocks and code spans stay unchanged; a fence that is still open at the end is being streamed.
 _CODE = re.compile(
     r"(^ {0,3}(?P<fence>`{3,}|~{3,}).*?(?:^ {0,3}(?P=fence)|\Z)|(?P<tick>`+)[^`]+(?P=tick))", re.M | re.S
 )
@@ -19,7 +19,7 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$:~])")
 
 
 def model_markdown(text: str) -> str:
-    """A model's Markdown with amounts readable and without images that load by themselves."""
+    """A model's Markdown with readable amounts and without images that load by themselves."""
     parts: list[str] = []
     end = 0
     for code in _CODE.finditer(text):
@@ -29,7 +29,7 @@ def model_markdown(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """One line of text in which no character is markup: for labels, titles, the service's own sentences."""
+    """A text on one line with all markup escaped: for labels, titles and messages of the service."""
     return _MARKUP.sub(r"\\\1", " ".join(text.split()))
 
 

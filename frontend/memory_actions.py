@@ -1,7 +1,7 @@
-"""Two small actions on a memory, wherever one is shown: forget it, after a question, and correct its summary.
+"""The two actions on a memory, wherever it is shown: forget it, after a confirmation, and edit its summary.
 
-One is open at a time in a tab, and which one is in the session's state; the memory itself is the service's, so after a
-change the conversation is read again.
+One action is open at a time in a tab; the session state says which. After a change, the conversation is read again from
+the service.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _OPEN, _ERROR, _TEXT = "memory_action", "memory_action_error", "memory_summary"
 
 @dataclass(frozen=True)
 class _Action:
-    """What a person is about to do, and to which memory at which place on the page."""
+    """What a person is about to do to a memory, and at which place on the page."""
 
     kind: str
     place: str
@@ -28,7 +28,7 @@ class _Action:
 
 
 def draw_memory_actions(page: PageState, where: str, memory_id: str, words: Words) -> None:
-    """The two buttons of one memory, and under them what was begun with them. `where` tells places apart."""
+    """Draw the two buttons of a memory and the open action below them. `where` tells places on the page apart."""
     place = f"{where}_{memory_id}"
     forget, edit = _Action("forget", place, memory_id), _Action("edit", place, memory_id)
     with st.container(horizontal=True, horizontal_alignment="right", gap="small"):

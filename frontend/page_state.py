@@ -1,7 +1,7 @@
-"""What one browser tab holds between two runs of the script: who, where, what is shown, what is coming.
+"""The state of a browser tab between two runs of the script: user, conversation, what is shown and what is streaming.
 
-It is the page's own copy and nothing more: the truth is the service's ledger, and `open` reads it from there.
-Holds no Streamlit, so that what the buttons do can be read (and tested) without a page.
+It is only a copy: the service's ledger is the truth, and `open` reads from it. It does not use Streamlit, so that the
+effect of each button can be read and tested without a page.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from frontend.live_answer import AnswerSnapshot, LiveAnswer
 from frontend.wire import ConversationInfo, ModelInfo, StoredTurn, TurnRef
 
 DEFAULT_USER = "anonymous"
-# The name a request carries where the service named no model; the service answers with its own in any case.
+# The model name in a request if the service named none; the service always answers with its own model.
 UNNAMED_MODEL = "default"
 
 
 def new_conversation_id() -> str:
-    """An id that no other conversation has."""
+    """A new, unique conversation id."""
     return str(uuid.uuid4())
 
 
 @dataclass
 class Exchange:
-    """A message and its answer: one that is coming (`live`) or one from the ledger (`stored`)."""
+    """A message and its answer: streaming (`live`) or from the ledger (`stored`)."""
 
     key: str
     text: str
@@ -42,7 +42,7 @@ class Exchange:
 
 @dataclass
 class PageState:
-    """The state of a tab. `load_error` says why the conversation or the list could not be read."""
+    """The state of a tab. `load_error` is why the conversation or the list could not be read."""
 
     backend: Backend
     user: str
@@ -54,26 +54,26 @@ class PageState:
     cleared: bool = False
     turns_limited: bool = False
     messages_sent: int = 0
-    # Messages whose turn is not (yet) in the ledger: leaving a conversation and coming back loses none.
+    # Messages whose turn is not yet in the ledger, kept so that leaving a conversation and returning loses none.
     unrecorded: dict[tuple[str, str], Exchange] = field(default_factory=dict)
 
     def default_of(self, knob: Count | Choice | Switch) -> KnobValue:
-        """Where a knob stands before anybody has touched it: the service's own default, if it told one that fits."""
-        told = self.model.knobs.get(knob.name) if self.model else None
+        """The initial value of a knob: the service's default if it sent a valid one, otherwise the page's."""
+        default = self.model.knobs.get(knob.name) if self.model else None
         match knob:
             case Switch():
-                fits = isinstance(told, bool)
+                valid = isinstance(default, bool)
             case Choice():
-                fits = told in knob.options
+                valid = default in knob.options
             case Count():
-                fits = isinstance(told, int) and not isinstance(told, bool) and knob.low <= told <= knob.high
-        return told if fits else knob.default
+                valid = isinstance(default, int) and not isinstance(default, bool) and knob.low <= default <= knob.high
+        return default if valid else knob.default
 
     def open(self, user: str, conversation_id: str) -> None:
-        """Show a conversation from the ledger. A failure is in `load_error`, and the page stays usable."""
+        """Show a conversation from the ledger. A failure sets `load_error`; the page stays usable."""
         self.user, self.conversation_id = user, conversation_id
         self.exchanges, self.cleared, self.turns_limited = [], False, False
-        # What is still coming is asked for before the ledger is read: its turn is then in one place or both.
+        # Look for a streaming answer before reading the ledger: its turn is then in at least one of the two.
         waiting = self._still_unrecorded()
         try:
             turns = self.backend.turns(user, conversation_id)
@@ -88,7 +88,7 @@ class PageState:
             self.refresh_list()
 
     def begin(self, user: str) -> None:
-        """A new, empty conversation of this user."""
+        """Start a new, empty conversation of this user."""
         if user != self.user:
             self.conversations = ()
         self.user, self.conversation_id = user, new_conversation_id()
@@ -96,7 +96,7 @@ class PageState:
         self.refresh_list()
 
     def refresh_list(self) -> None:
-        """Read the user's conversations, and once the model's name, anew."""
+        """Read the user's conversations again, and the model unless it is known."""
         try:
             self.conversations = self.backend.conversations(self.user)
             self.model = self.model or self.backend.model()
@@ -105,7 +105,7 @@ class PageState:
             self.load_error = error
 
     def send(self, text: str, knobs: Mapping[str, KnobValue]) -> None:
-        """Ask. An answer still coming is stopped: it would otherwise race this one for the next turn."""
+        """Ask. An answer that is still streaming is stopped, or it would race this one for the next turn."""
         self.stop()
         request = ChatRequest(
             user=self.user,
@@ -123,20 +123,20 @@ class PageState:
         live.start()
 
     def stop(self) -> None:
-        """Hang up on the answer that is coming in this conversation, if there is one."""
+        """Stop the streaming answer of this conversation, if there is one."""
         for exchange in self.exchanges:
             if exchange.live is not None:
                 exchange.live.stop()
 
     def take_back(self, key: str) -> str:
-        """Remove a message from the page, and give its text, to be sent again or edited."""
+        """Remove a message from the page and return its text, to send again or edit."""
         exchange = next(exchange for exchange in self.exchanges if exchange.key == key)
         self.exchanges.remove(exchange)
         self._forget_unrecorded(exchange)
         return exchange.text
 
     def clear(self) -> None:
-        """Empty the page and touch nothing else. An answer that is coming is recorded in full, unseen."""
+        """Empty the page and nothing else. A streaming answer is still recorded in full."""
         for exchange in self.exchanges:
             self._forget_unrecorded(exchange)
         self.exchanges, self.cleared, self.turns_limited = [], True, False

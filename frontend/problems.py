@@ -1,4 +1,4 @@
-"""A backend error in the words of the person who has to do something about it."""
+"""Describe a backend error for the person who has to fix it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _KEYS: dict[type[BackendError], str] = {
 
 @dataclass(frozen=True)
 class Problem:
-    """What happened, what to do, and the small print (the service's own sentence, request id). Markdown."""
+    """What happened, what to do, and details (the service's message, the request id), as Markdown."""
 
     what: str
     fix: str
@@ -44,7 +44,7 @@ class Problem:
 
 
 def describe(error: BackendError, words: Words, address: str) -> Problem:
-    """Put an error into words. `address` is the backend's, fit to be shown."""
+    """Put an error into words. `address` is the backend's, without secrets."""
     key = _KEYS.get(type(error), "error_failed")
     what = words(key, address=f"`{address}`")
     if isinstance(error, BadRequestError) and error.param:
@@ -58,7 +58,7 @@ def describe(error: BackendError, words: Words, address: str) -> Problem:
 
 
 def _field_name(param: str, words: Words) -> str:
-    """The label that the field has on the page, beside its name on the wire, if the page has such a field."""
+    """The field's label on the page with its wire name, or only the wire name if the page has no such field."""
     name = param.rpartition(".")[2]
     key = {"user": "user_id", "conv_id": "conversation_id"}.get(name, name)
     return f"{words(key)} ({param})" if words.has(key) else param

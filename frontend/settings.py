@@ -1,7 +1,7 @@
-"""What the page must be told, only from the environment (or a `.env` file): where the service is, its key.
+"""The settings of the page, from the environment or a `.env` file: the service's address and key.
 
-The address is never a field on the page: whoever can open the page must not be able to point the server's
-requests, and its key, at a host of their choosing.
+The address is not a field on the page: a visitor must not be able to send the server's requests and its key to a host
+of their choice.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ DEFAULT_BACKEND_URL = "http://127.0.0.1:9000"
 
 
 class SettingsError(ValueError):
-    """A setting is malformed; the message names it, its value and what would be right."""
+    """A setting is malformed; the message names it and gives a valid example."""
 
 
 class FrontendSettings(BaseSettings):
-    """`BACKEND_URL` (kept without a trailing `/v1`, however it was written) and `BACKEND_API_KEY`."""
+    """`BACKEND_URL` (stored without a trailing `/v1`) and `BACKEND_API_KEY`."""
 
     model_config = SettingsConfigDict(
         env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
@@ -35,18 +35,18 @@ class FrontendSettings(BaseSettings):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("not an http address")
-        _ = parts.port  # urlsplit checks the port only when it is asked for
+        _ = parts.port  # urlsplit checks the port only when it is read
         return url
 
     @property
     def address(self) -> str:
-        """The backend's address as it may be shown: without a user name or password written into it."""
+        """The backend's address to show, without a user name or password."""
         parts = urlsplit(self.backend_url)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the backend is on this machine, where a proxy from the environment cannot reach it."""
+        """Whether the backend is on this machine, where no proxy of the environment can reach it."""
         return urlsplit(self.backend_url).hostname in ("127.0.0.1", "localhost", "::1")
 
 

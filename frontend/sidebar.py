@@ -1,7 +1,7 @@
-"""The sidebar: new chat, the user's conversations, who and where, the knobs, the language.
+"""The sidebar: new chat, conversations, user and conversation id, knobs, language.
 
-Each control is a Streamlit widget with a key; what it does happens in a callback, because only there may the
-value of another widget (the id in its box, say) be changed.
+Each control is a Streamlit widget with a key. Its action is a callback, because only callbacks may change the value of
+another widget, such as an id in its box.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def draw_language(words: Words) -> None:
 
 
 def draw_conversations(page: PageState, words: Words, clock: LocalClock) -> None:
-    """New chat, and the user's conversations to reopen."""
+    """New chat, and the list of the user's conversations."""
     st.button(
         words("new_chat"),
         key="new_chat",
@@ -75,7 +75,7 @@ def draw_conversations(page: PageState, words: Words, clock: LocalClock) -> None
 
 
 def draw_identity(page: PageState, words: Words) -> None:
-    """The user's and the conversation's id, to read and to change."""
+    """The ids of the user and the conversation, to see and change."""
     with st.expander(words("identity"), icon=":material/person:"):
         _id_box("user_id", page.user, words, _change_user, page)
         _id_box("conversation_id", page.conversation_id, words, _change_conversation, page)
@@ -109,15 +109,15 @@ def draw_knobs(page: PageState, words: Words) -> None:
 
 
 def knob_values() -> dict[str, KnobValue]:
-    """The knobs as they stand now, by name on the wire.
+    """The current values of the knobs by wire name.
 
-    A callback has to ask here: what the last run of the script saw is older than what came with the click.
+    Callbacks must read them here: values from the last run of the script are older than the click.
     """
     return {knob.name: st.session_state[knob.name] for knob in KNOBS}
 
 
 def draw_foot(page: PageState, words: Words) -> None:
-    """Clearing the page, and which service and model this is."""
+    """Clear the page; the model and the address of the service."""
     st.button(
         words("clear_ui"),
         key="clear_ui",
@@ -126,7 +126,7 @@ def draw_foot(page: PageState, words: Words) -> None:
         width="stretch",
         on_click=page.clear,
     )
-    # As code, because a bare address would become a link, and there is nothing to see at the other end.
+    # As code, because a bare address would become a link that shows nothing.
     address = f"`{page.backend.address}`"
     if page.model:
         st.caption(words("backend_model_line", model=plain(page.model.id), address=address))
@@ -195,7 +195,7 @@ def _toggle(switch: Switch, default: KnobValue, words: Words) -> None:
 
 
 def _typed_id(name: str, current: str) -> str | None:
-    """The id in its box without surrounding blanks; None, and the box put back, if there is none."""
+    """The trimmed id in its box; if it is empty, restore the box and return None."""
     typed = str(st.session_state[name]).strip()
     st.session_state[f"{name}_was_empty"] = not typed
     st.session_state[name] = typed or current

@@ -1,7 +1,7 @@
-"""The conversation: messages, answers and what went wrong; under each answer the history it used.
+"""The conversation: messages, answers and errors, and below each answer the history it used.
 
-A message is shown as it was typed; an answer as Markdown. An answer that is coming is followed here, in the
-script, while `live_answer` reads it: every look ends in a Streamlit call, where Streamlit may end the script.
+A message is shown as typed, an answer as Markdown. The script follows a streaming answer that `live_answer` reads: each
+look ends in a Streamlit call, where Streamlit may end the script.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from frontend.ui_text import Words
 
 SUGGESTIONS = ("suggestion_1", "suggestion_2", "suggestion_3")
 LOOK_INTERVAL_S = 0.1
-# Twice: what was drawn in this run of the script arrives in the browser after this.
+# Twice, because what this run draws may reach the browser later than the script.
 JUMP_TO_END = (
     "for (const delay_ms of [100, 600]) setTimeout(() => {"
     " const main = document.querySelector('.stMain');"
@@ -33,18 +33,18 @@ ASSISTANT_AVATAR = ":material/auto_awesome:"
 
 
 def draw_thread(page: PageState, words: Words, clock: LocalClock) -> None:
-    """The whole conversation; returns when the answer that is coming, if any, has ended."""
+    """Draw the whole conversation; returns when the streaming answer, if any, has ended."""
     if page.turns_limited:
         st.caption(words("turns_limited", count=sum(1 for e in page.exchanges if e.live is None)))
     for number, exchange in enumerate(page.exchanges, start=1):
         if number == len(page.exchanges) and page.messages_sent:
-            # Before the last exchange, because drawing one that is coming only returns when it has ended.
+            # Before the last exchange, because drawing a streaming one returns only when it has ended.
             _jump_to_end(page.messages_sent)
         _draw_exchange(exchange, page, words, clock)
 
 
 def draw_empty(words: Words) -> None:
-    """What a new conversation shows: what this is for, and three messages to begin with."""
+    """Draw a new conversation: an introduction and three messages to start with."""
     with st.container(key="empty_state", horizontal_alignment="center"):
         st.title(words("empty_title"), anchor=False, text_alignment="center")
         st.markdown(words("empty_hint"), text_alignment="center")
@@ -54,7 +54,7 @@ def draw_empty(words: Words) -> None:
 
 
 def draw_problem(error: BackendError, words: Words, address: str) -> None:
-    """An error as a person needs it."""
+    """Draw an error with its remedy and details."""
     problem = describe(error, words, address)
     st.error(f"**{problem.what}** {problem.fix}", icon=":material/error:")
     if problem.details:
@@ -62,13 +62,13 @@ def draw_problem(error: BackendError, words: Words, address: str) -> None:
 
 
 def put_in_box(text: str) -> None:
-    """Put a text in the message box, to be edited and sent. Only in a callback."""
+    """Put a text in the message box, to edit and send. Call it only in a callback."""
     st.session_state["message"] = text
 
 
 def _jump_to_end(messages_sent: int) -> None:
-    # Streamlit follows a growing page only for a reader who is at its end already, and whoever sends a
-    # message wants to see its answer. A script runs again when its text changes: once for every number.
+    # Streamlit scrolls a growing page only for a reader who is at its end; whoever sends a message wants to see the
+    # answer. A script runs again when its text changes, so the number makes it run once per message.
     script = f"<script>/* {messages_sent} */ {JUMP_TO_END}</script>"
     st.html(script, unsafe_allow_javascript=True, width="content")
 
@@ -83,7 +83,7 @@ def _draw_exchange(exchange: Exchange, page: PageState, words: Words, clock: Loc
         if answer.text:
             st.markdown(model_markdown(answer.text))
         _draw_ending(exchange, answer, page, words)
-        # An exchange that is read again from the ledger keeps its place, and what was opened there.
+        # Keyed by memory id, so that what is open stays open when the exchange is read again from the ledger.
         where = answer.turn.memory_id if answer.turn is not None else exchange.key
         if answer.turn is not None and answer.state in ("done", "stopped"):
             draw_memory_actions(page, where, answer.turn.memory_id, words)
@@ -91,7 +91,7 @@ def _draw_exchange(exchange: Exchange, page: PageState, words: Words, clock: Loc
 
 
 def _follow(page: PageState, live: LiveAnswer, words: Words) -> None:
-    """Show the answer as it grows. Ends the run with a new one, in which the answer is drawn as ended."""
+    """Show the answer as it streams, then rerun the script, which draws it as ended."""
     place = st.empty()
     status = st.empty()
     st.button(words("stop"), key="stop", icon=":material/stop_circle:", on_click=live.stop)
@@ -105,8 +105,8 @@ def _follow(page: PageState, live: LiveAnswer, words: Words) -> None:
                 status.caption(words("thinking", seconds=int(live.age_s)))
             answer = live.wait(answer.version, LOOK_INTERVAL_S)
     except StopException:
-        # Streamlit's own stop button, or the browser is gone. A rerun is another exception, and comes back
-        # here; that it is another one depends on `runner.fastReruns = false` in `.streamlit/config.toml`.
+        # Streamlit's own stop button was pressed, or the browser is gone. A rerun raises another exception only with
+        # `runner.fastReruns = false` in `.streamlit/config.toml`.
         live.stop()
         raise
     if answer.state != "failed":

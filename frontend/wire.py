@@ -1,7 +1,7 @@
-"""The service's answers as the page understands them: frozen values read from JSON.
+"""The service's answers as the page reads them: frozen models of the JSON.
 
-Fields the page does not know are ignored, so that a newer service can say more; a field it needs and does not
-find is an error of the backend (`UnreadableAnswerError`), never a KeyError somewhere in the drawing code.
+Unknown fields are ignored, so that a newer service can add some. A missing field is a backend error
+(`UnreadableAnswerError`), never a KeyError in the drawing code.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ class _Wire(BaseModel):
 
 
 class Scores(_Wire):
-    """How each index found a memory; None where it did not. `dense` is the similarity to the question."""
+    """The score of each index, None if it did not find the memory. `dense` is the similarity to the question."""
 
     dense: float | None = None
     lexical: float | None = None
 
 
 class Replayed(_Wire):
-    """An earlier exchange shown to the model word by word.
+    """An earlier exchange that the model saw word for word.
 
-    `score` is the one it was ranked by: the similarity to the question, unless there are `scores` that say more.
-    `neighbor_of` names the memory with which it came along, None where it was found itself.
+    `score` is the similarity to the question; `scores` has those of each index. `neighbor_of` is the memory whose
+    neighbor it is, None if it was found itself.
     """
 
     memory_id: str
@@ -50,7 +50,7 @@ class Replayed(_Wire):
 
 
 class Summarised(_Wire):
-    """An earlier exchange of which the model saw the summary only."""
+    """An earlier exchange of which the model saw only the summary."""
 
     memory_id: str
     conv_id: str
@@ -62,14 +62,14 @@ class Summarised(_Wire):
 
 
 class Retrieved(_Wire):
-    """The history one answer was given from."""
+    """The memories an answer was given."""
 
     replay: tuple[Replayed, ...] = ()
     summary_only: tuple[Summarised, ...] = ()
 
 
 class NamedTime(_Wire):
-    """The time that a question named, as it was understood; `end` is the first moment after it."""
+    """The time that a question named, as the service understood it; `end` is exclusive."""
 
     phrase: str
     start: UtcTime
@@ -77,7 +77,7 @@ class NamedTime(_Wire):
 
 
 class MemoryStatus(_Wire):
-    """How memory worked for one answer. `notice` is a sentence for people when it did not in full, `code` its kind."""
+    """How memory worked for an answer. If degraded, `notice` is a sentence for people and `code` the reason."""
 
     retrieval: str = "ok"
     code: str | None = None
@@ -86,7 +86,7 @@ class MemoryStatus(_Wire):
 
 
 class TurnRef(_Wire):
-    """Where the exchange was recorded."""
+    """Where the ledger holds the exchange."""
 
     conversation_id: str
     turn_id: int
@@ -94,7 +94,7 @@ class TurnRef(_Wire):
 
 
 class StoredTurn(_Wire):
-    """One exchange of the past, with the history that was used for it and how memory worked then."""
+    """One recorded exchange, with the memories it was given and how memory worked."""
 
     turn_id: int
     memory_id: str
@@ -114,7 +114,7 @@ class MemoryInfo(_Wire):
 
 
 class MemoryGone(_Wire):
-    """The word that a memory was forgotten."""
+    """The answer to a forget."""
 
     memory_id: str
 
@@ -137,7 +137,7 @@ class TurnList(_Wire):
 
 
 class ModelInfo(_Wire):
-    """The chat model that answers, and the knobs of a request that does not turn them."""
+    """The chat model that answers, and the service's default knobs."""
 
     id: str
     knobs: dict[str, bool | int | float | str | None] = {}
@@ -157,7 +157,7 @@ class _Choice(_Wire):
 
 
 class Chunk(_Wire):
-    """One `chat.completion.chunk`, with the fields the service adds on the first and the last one."""
+    """One `chat.completion.chunk`, with the fields that the service adds to the first and the last one."""
 
     choices: tuple[_Choice, ...] = ()
     retrieved: Retrieved | None = None

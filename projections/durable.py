@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, whatever happens in between."""
+"""Durable writes: whatever happens, a file is either the old one or the new one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def fsync_path(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of files, is on the disk."""
+    """Wait until the content of a file, or the list of files of a folder, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -16,14 +16,14 @@ def fsync_path(path: Path) -> None:
 
 
 def replace_durably(temporary: Path, target: Path) -> None:
-    """Move a complete temporary file over ``target``: atomic, and on the disk when this returns."""
+    """Move a complete temporary file over ``target`` atomically; it is on the disk when this returns."""
     fsync_path(temporary)
     temporary.replace(target)
     fsync_path(target.parent)
 
 
 def write_durably(target: Path, content: bytes) -> None:
-    """Write a whole file atomically."""
+    """Write a whole file atomically; it is on the disk when this returns."""
     temporary = target.with_name(f"{target.name}.tmp")
     temporary.write_bytes(content)
     replace_durably(temporary, target)

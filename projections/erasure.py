@@ -1,8 +1,8 @@
-"""Takes a person out of everything that ``STORAGE_DIR`` holds: the ledger's texts and ids, files, vectors, the WAL.
+"""Removes a person from everything in ``STORAGE_DIR``: the ledger's texts and ids, files, vectors, and the WAL.
 
-A marker file names the person while it goes on. Whatever ends the process, the next call, or the next start of the
-service, finds the marker and does the rest; each step can be done twice. Other people's turns go on meanwhile, in this
-process and in others, which notice by the ledger that what they hold of this person no longer stands in it.
+A marker file names the person meanwhile. If the process ends early, the next call or the next start of the service
+finds the marker and finishes; every step can be repeated. Turns of other people go on, in this process and in others.
+What those processes hold of the person no longer matches the ledger, and so they drop it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _EVENTS_PER_READ = 1000
 
 
 class Extent(BaseModel):
-    """What there is of a person: events, conversations, files."""
+    """How much is kept of a person."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,9 +44,9 @@ class Extent(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ErasedUser:
-    """What an erasure did. ``vectors`` counts those in the cache that belong to no text of the ledger any more.
+    """What an erasure did. ``vectors`` counts cached vectors whose text is no longer in the ledger.
 
-    ``recorded_since`` counts events that this user id has got after its events were blanked: somebody goes on chatting.
+    ``recorded_since`` counts events recorded under this user id after the blanking: somebody goes on chatting.
     """
 
     pseudonym: str
@@ -64,17 +64,17 @@ class _Marker(BaseModel):
 
 
 def extent_of(ledger: Ledger, storage_dir: Path, user_id: str) -> Extent:
-    """Count what an erasure would take away."""
+    """Count what an erasure would remove."""
     events, conversations = ledger.persons.extent_of(user_id)
     files = Mirror(ledger.reader, storage_dir).files_of(user_id)
     return Extent(events=events, conversations=conversations, files=len(files))
 
 
 def erase_user(ledger: Ledger, storage_dir: Path, user_id: str) -> ErasedUser:
-    """Erase a user, or finish an erasure of theirs that was interrupted.
+    """Erase a user, or finish an interrupted erasure of that user.
 
-    Raises :class:`InvalidInput` where there is nothing of this user, and a :class:`LedgerError` where something cannot
-    be done now: the same call then goes on from there.
+    Raises :class:`InvalidInput` when nothing is kept of this user, and a :class:`LedgerError` when a step is impossible
+    now: the same call then continues from there.
     """
     with _locked(storage_dir):
         begun = [marker for marker in _begun(ledger.persons, storage_dir) if marker.user_id == user_id]
@@ -89,7 +89,7 @@ def erase_user(ledger: Ledger, storage_dir: Path, user_id: str) -> ErasedUser:
 
 
 def finish_erasures(ledger: Ledger, storage_dir: Path) -> int:
-    """Finish what was interrupted; return how many erasures that were."""
+    """Finish interrupted erasures; return how many there were."""
     if not any((storage_dir / _MARKERS).glob("*")) and not ledger.persons.erasures_begun():
         return 0
     with _locked(storage_dir):
@@ -100,7 +100,7 @@ def finish_erasures(ledger: Ledger, storage_dir: Path) -> int:
 
 
 def _erase(ledger: Ledger, storage_dir: Path, marker: _Marker) -> ErasedUser:
-    """Do all steps; those done before are found done."""
+    """Do all steps; repeating one does no harm."""
     path = storage_dir / _MARKERS / f"{marker.event_id}.json"
     path.parent.mkdir(exist_ok=True)
     write_durably(path, marker.model_dump_json().encode())
@@ -108,7 +108,7 @@ def _erase(ledger: Ledger, storage_dir: Path, marker: _Marker) -> ErasedUser:
     pseudonym = erasure.pseudonym_of(marker.event_id)
     erasure.begin(ledger, marker.user_id, marker.event_id)
     erasure.blank(ledger, marker.user_id, marker.event_id)
-    # Only now: whoever follows the ledger could have written it again from what still stood there.
+    # Only now: before the blanking, a follower of the ledger could have written the files again.
     mirror = Mirror(ledger.reader, storage_dir)
     files = mirror.replace_user(marker.user_id, pseudonym, marker.event_id)
     vectors = _sweep_vectors(ledger.reader, storage_dir / "vectors.sqlite3")
@@ -124,13 +124,13 @@ def _erase(ledger: Ledger, storage_dir: Path, marker: _Marker) -> ErasedUser:
 
 
 def _begun(reader: PersonReader, storage_dir: Path) -> list[_Marker]:
-    """Return the erasures that were begun and not finished, by their markers or, where one is lost, by the ledger."""
+    """Return the unfinished erasures, from their markers and, where a marker is lost, from the ledger."""
     markers: dict[str, _Marker] = {}
     for path in sorted((storage_dir / _MARKERS).glob("*.json")):
         try:
             marker = _Marker.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            continue  # finished in between
+            continue  # finished meanwhile
         except ValidationError:
             raise LedgerError(f"{_MARKERS}/{path.name} cannot be read: remove it, and erase the user again") from None
         markers[marker.event_id] = marker
@@ -140,15 +140,15 @@ def _begun(reader: PersonReader, storage_dir: Path) -> list[_Marker]:
 
 
 def _sweep_vectors(reader: LedgerReader, path: Path) -> int:
-    """Remove vectors of texts that stand nowhere in the ledger; return how many.
+    """Remove the vectors of texts that are not in the ledger any more; return how many.
 
-    What another person has said in the same words keeps its vector.
+    A text that another person said too keeps its vector.
     """
     if not path.exists():
         return 0
     cache = VectorCache(path, half=True)
     try:
-        # Listed before the ledger is read: what is embedded meanwhile is not in the list.
+        # Listed before the ledger is read, so that texts embedded meanwhile are not in the list.
         cached = cache.hashes()
         removed = cache.remove(cached - _text_hashes(reader)) if cached else 0
         if not cache.scrub():
@@ -159,7 +159,7 @@ def _sweep_vectors(reader: LedgerReader, path: Path) -> int:
 
 
 def _text_hashes(reader: LedgerReader) -> set[bytes]:
-    """Return the hashes of all texts that are ever embedded: those in the ledger, and the one that knows a model."""
+    """Return the hashes of all texts that are embedded: those in the ledger, and the probe."""
     hashes = {text_hash(PROBE_TEXT)}
     position = 0
     while events := reader.events_after(position, _EVENTS_PER_READ, FACET_TYPES):
@@ -175,9 +175,9 @@ def _text_hashes(reader: LedgerReader) -> set[bytes]:
 
 @contextmanager
 def _locked(storage_dir: Path) -> Iterator[None]:
-    """One erasure at a time: two in one file would each wait for the other's pages."""
+    """Let one erasure run at a time: two in one file would wait for each other's pages."""
     with (storage_dir / "erasing.lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         for torn in (storage_dir / _MARKERS).glob("*.tmp"):
-            torn.unlink()  # its erasure had not begun, and it names somebody
+            torn.unlink()  # its erasure had not begun, and it names a person
         yield

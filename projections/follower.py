@@ -1,9 +1,9 @@
 """Feeds a projection from its checkpoint to the head of the ledger, then waits for more.
 
-A follower pulls: it asks the projection to advance until there is nothing left, and sleeps until the ledger says that
-something was committed. The projection alone knows its checkpoint, so a wake-up that comes too often, or twice, costs
-one look and does no harm. Commits of this process wake the follower at once; those of other processes (a rebuild, the
-command line) are noticed by looking at the head of the ledger every ``poll_s`` seconds.
+A follower pulls: it asks the projection to advance until there is nothing left, then sleeps until the ledger reports a
+commit. The projection alone knows its checkpoint, so a needless wake-up costs one look and does no harm. Before each
+round a follower lets commits gather, so that while they keep coming it takes many of them at once. Commits of other
+processes (a rebuild, the command line) are noticed by looking at the head of the ledger every ``poll_s`` seconds.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from typing import Protocol
 
 from domain.errors import InvalidInput, OpmError
 from domain.ledger import Ledger
+from projections.threads import in_background
 
 log = logging.getLogger(__name__)
 
 _RETRY_FIRST_S = 0.5
 _RETRY_MAX_S = 30.0
 _SETTLE_S = 0.05
+"""So long a follower lets commits gather before it takes them in, in one round."""
 
 
 class Projection(Protocol):
@@ -34,7 +36,7 @@ class Projection(Protocol):
         ...
 
     async def advance(self) -> bool:
-        """Take in one bounded batch of what lies behind the own checkpoint; True when there may be more at once.
+        """Take in one bounded batch of events behind its checkpoint; True when there may be more at once.
 
         May raise: it is called again later, from wherever the checkpoint then stands.
         """
@@ -54,6 +56,7 @@ class Follower:
         self._projection = projection
         self._poll_s = poll_s
         self._wake = asyncio.Event()
+        self._asked = asyncio.Event()
         self._head_seen = -1
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -62,15 +65,18 @@ class Follower:
         loop = asyncio.get_running_loop()
 
         def committed() -> None:
-            # The writer's thread may be about to call while this loop closes; nobody is left to wake then.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._wake.set)
+            # Who is awake already clears the flag before they read the ledger, and so reads this commit too.
+            if not self._wake.is_set():
+                # The writer's thread may call while this loop closes; nobody is left to wake then.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(self._wake.set)
 
         unsubscribe = self._ledger.subscribe(committed)
         waiting: list[asyncio.Future[None]] = []
         try:
             while True:
                 self._wake.clear()
+                self._asked.clear()
                 waiting, self._waiting = self._waiting, []
                 while await self._retried(self._projection.advance):
                     pass
@@ -88,10 +94,11 @@ class Follower:
     async def caught_up(self) -> None:
         """Return once the projection holds everything that was committed before this call.
 
-        It needs :meth:`run` to be running, or to be started; it is cancelled when that ends.
+        :meth:`run` has to be running, or to be started later; when it ends, this is cancelled.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
+        self._asked.set()
         self._wake.set()
         await future
 
@@ -117,18 +124,19 @@ class Follower:
         """Wait ``poll_s``; True when something was committed meanwhile, here or by another process."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), self._poll_s)
-            # Whoever committed is about to be answered: let that go first.
-            await asyncio.sleep(_SETTLE_S)
+            # Let more commits gather, and whoever made this one be answered first; but let nobody wait for it here.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), _SETTLE_S)
             return True
-        # Compared with the last look, not with a checkpoint: a projection that reads some types only may stand still
+        # Compare with the last look, not with a checkpoint: a projection that reads only some types may stand still
         # while the head moves on. An append made just before the projection read costs one needless round.
-        head = await asyncio.to_thread(self._ledger.reader.head_position)
+        head = await in_background(self._ledger.reader.head_position)
         moved, self._head_seen = head != self._head_seen, head
         return moved
 
 
 def safe_message(error: Exception) -> str:
-    """Say what went wrong without repeating what anybody wrote: foreign messages may quote texts or keys."""
+    """Describe an error without repeating what anybody wrote: messages from outside may quote texts or keys."""
     kind = type(error).__name__
     if isinstance(error, OpmError) and not isinstance(error, InvalidInput):
         return f"{kind}: {error}"

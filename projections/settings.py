@@ -1,4 +1,4 @@
-"""Settings of this floor: the embedding endpoint and how vectors are kept."""
+"""The settings of this floor: the embedding endpoint and the storage of vectors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from domain.settings import StorageSettings
 
 
 def http_url(value: str) -> str:
-    """Return the address of an endpoint without a slash at its end; raise ValueError if it is none."""
+    """Return the URL of an endpoint without a trailing slash; raise ValueError if it is not an HTTP URL."""
     if not value.startswith(("http://", "https://")):
         raise ValueError("give an http:// or https:// address, usually ending in /v1")
     return value.rstrip("/")
@@ -20,7 +20,7 @@ def http_url(value: str) -> str:
 Endpoint = Annotated[str, AfterValidator(http_url)]
 
 _PREFIXES = {
-    # The families that were trained with a prefix per side lose much of their quality without it.
+    # Models trained with a prefix for each side lose much of their quality without it.
     "e5-": ("query: ", "passage: "),  # https://huggingface.co/intfloat/multilingual-e5-small
     "nomic-embed-text": (
         "search_query: ",
@@ -30,7 +30,7 @@ _PREFIXES = {
 
 
 class ProjectionSettings(StorageSettings):
-    """What it takes to build and search the projections."""
+    """What building and searching the projections needs."""
 
     openai_api_key: SecretStr = Field(
         default=SecretStr("not-needed"), description="key sent to the endpoints; self-hosted ones rarely need one"
@@ -64,7 +64,7 @@ class ProjectionSettings(StorageSettings):
 
 
 def family_prefixes(model: str) -> tuple[str, str]:
-    """Return the prefixes of questions and of memories with which a model's family was trained."""
+    """Return the prefixes for questions and for memories with which a model's family was trained."""
     name = model.lower().rsplit("/", maxsplit=1)[-1]
     for family, prefixes in _PREFIXES.items():
         if name.startswith(family) or f"-{family}" in name:

@@ -1,4 +1,4 @@
-"""``python -m service [--host H] [--port P]``: the API, on port 9000 unless told otherwise."""
+"""``python -m service [--host H] [--port P] [--workers N]``: the API, on port 9000 unless told otherwise."""
 
 from __future__ import annotations
 
@@ -16,8 +16,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m service", description="Run the OpenPersistentMemory API.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that answer (default: %(default)s)")
     given = parser.parse_args()
-    uvicorn.run("service.app:app", host=given.host, port=given.port, timeout_graceful_shutdown=_ANSWERS_END_S)
+    uvicorn.run(
+        "service.app:app",
+        host=given.host,
+        port=given.port,
+        workers=given.workers,
+        timeout_graceful_shutdown=_ANSWERS_END_S,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``uvicorn service.app:app``: the HTTP service. ``python -m service`` starts the same on port 9000."""
+"""The HTTP service, for ``uvicorn service.app:app`` and ``python -m service``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -16,17 +17,29 @@ from domain.prompts import load_prompts
 from domain.settings import load_settings
 from service.api import chat, errors, health, history, memories
 from service.api.access import HostGuard
+from service.api.responses import ERRORS, ChatCompletionChunk
 from service.container import open_services
 from service.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
 
 _ALLOCATIONS_PER_COLLECTION = 10_000
-"""A turn makes some ten thousand objects and keeps few: to look through every 700, the default, takes a millisecond."""
+"""A turn makes thousands of objects and keeps few, so that collecting at the default of 700 is mostly wasted work."""
+
+
+class _App(FastAPI):
+    """Describes the chunks of a stream too: FastAPI knows one model for each status."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document."""
+        document = super().openapi()
+        chunk = ChatCompletionChunk.model_json_schema(ref_template="#/components/schemas/{model}")
+        document["components"]["schemas"] |= chunk.pop("$defs") | {ChatCompletionChunk.__name__: chunk}
+        return document
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
-    """Return the application. Its parts are opened when it starts and closed when it stops."""
+    """Return the application, which opens the services when it starts and closes them when it stops."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -34,7 +47,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
             app.state.services = services
             yield
 
-    app = FastAPI(title="OpenPersistentMemory", version=version("openpersistentmemory"), lifespan=lifespan)
+    app = _App(title="OpenPersistentMemory", version=version("openpersistentmemory"), lifespan=lifespan)
     errors.install(app)
     app.add_middleware(errors.BodyLimit, bytes_max=settings.request_bytes_max)
     if not settings.api_keys:
@@ -42,18 +55,18 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.add_middleware(errors.RequestIds)
     app.add_middleware(errors.StartupErrors)
     for module in (chat, history, memories, health):
-        app.include_router(module.router)
+        app.include_router(module.router, responses=ERRORS)
     return app
 
 
 def _app_from_environment() -> FastAPI:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Their INFO lines name addresses and, on some failures, parts of what was sent.
+    # Their INFO lines name addresses, and on some failures quote what was sent.
     for noisy in ("httpx2", "httpcore2", "openai", "alembic", "faiss"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         settings = load_settings(ServiceSettings)
-        load_prompts(settings.prompts_dir)  # so that a bad one is a complaint about a setting, like the others
+        load_prompts(settings.prompts_dir)  # report a bad prompt like a bad setting
         app = create_app(settings)
     except OpmError as error:
         sys.exit(f"openpersistentmemory: {error}")

@@ -1,8 +1,8 @@
-"""The background work of a ``STORAGE_DIR`` is done by one service, however many run on it.
+"""One process does the background work of a ``STORAGE_DIR``, however many services run on it.
 
-Every service can answer: its searches follow the ledger by themselves. Summaries, the mirror and the embedding of what
-was recorded are wanted once, so the first service to take the lock does them, and the next one takes over when that
-ends, however it ends: the kernel lets go of the lock.
+Every service can answer, because its searches follow the ledger by themselves. Summaries, the mirror and the embedding
+of recorded texts must happen only once, so the service that holds a lock does them. When it ends, even by a crash, the
+kernel releases the lock and another service takes over.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _LOOK_AGAIN_S = 1.0
 
 
 async def follow_alone(storage_dir: Path, followers: Mapping[str, Follower]) -> None:
-    """Run ``followers`` until cancelled, from the moment on at which no other service does."""
+    """Wait until no other service runs the followers of this storage, then run ``followers`` until cancelled."""
     with (storage_dir / "background.lock").open("ab") as file:
         if not _taken(file):
             log.warning(
-                "another service runs on this STORAGE_DIR and does its background work; this one answers, and takes "
+                "another service does the background work of this STORAGE_DIR; this one answers requests, and takes "
                 "over when that one ends"
             )
-            while not _taken(file):  # noqa: ASYNC110 - a file lock gives no sign when it is let go
+            while not _taken(file):  # noqa: ASYNC110 - a file lock cannot be awaited
                 await asyncio.sleep(_LOOK_AGAIN_S)
-            log.warning("the other service on this STORAGE_DIR has ended: its background work is done here now")
+            log.warning("the other service on this STORAGE_DIR has ended: this one does the background work now")
         async with asyncio.TaskGroup() as group:
             for name, follower in followers.items():
                 group.create_task(follower.run(), name=name)

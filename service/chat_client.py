@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import httpx2
-import openai
-from openai import AsyncOpenAI, AsyncStream
-
+from domain.errors import UpstreamError
 from domain.events import JsonObject, Usage
 from domain.reasoning import storable
+from projections.http_client import HttpClient, HttpFailure, events
 from service.settings import ServiceSettings
-from service.upstream_errors import Called
+from service.upstream_errors import EndpointNames
 
 Message = dict[str, str]
 
 _PROBE_TIMEOUT_S = 5.0
+_DONE = b"[DONE]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +49,21 @@ class ChatClient:
     def __init__(self, settings: ServiceSettings) -> None:
         self.model = settings.llm_model
         self._settings = settings
-        self._called = Called(
-            name="the chat endpoint",
+        self._names = EndpointNames(
+            endpoint="the chat endpoint",
             model=settings.llm_model,
             url_setting="LLM_BASE_URL",
             model_setting="LLM_MODEL",
             timeout_setting="LLM_TIMEOUT_S",
-            timeout_s=settings.llm_timeout_s,
         )
-        self._client = AsyncOpenAI(
-            base_url=settings.llm_base_url,
-            api_key=settings.openai_api_key.get_secret_value(),
-            max_retries=0,
-            timeout=httpx2.Timeout(settings.llm_timeout_s, connect=settings.llm_connect_timeout_s),
+        self._http = HttpClient(
+            settings.llm_base_url,
+            settings.openai_api_key.get_secret_value(),
+            connect_timeout_s=settings.llm_connect_timeout_s,
         )
 
     async def close(self) -> None:
-        await self._client.close()
+        await self._http.close()
 
     async def complete(
         self,
@@ -77,23 +74,22 @@ class ChatClient:
         response_format: JsonObject | None = None,
     ) -> Completion:
         """Ask for one short answer at temperature 0, as decisions and summaries need it."""
-        body: JsonObject = {"temperature": 0, "max_tokens": max_tokens, **self._settings.decision_extra_body}
+        body: JsonObject = {
+            "model": self.model,
+            "messages": list(messages),
+            "temperature": 0,
+            "max_tokens": max_tokens,
+            **self._settings.decision_extra_body,
+        }
         if response_format is not None:
             body["response_format"] = response_format
         try:
-            async with asyncio.timeout(timeout_s):
-                answer: Any = await self._client.post(
-                    "/chat/completions",
-                    cast_to=object,
-                    body={"model": self.model, "messages": list(messages), **body},
-                )
-        except TimeoutError:
-            raise self._called.timed_out(timeout_s) from None
-        except (openai.OpenAIError, ValueError) as error:
-            raise self._called.as_upstream_error(error) from None
+            answer = await self._http.post("/chat/completions", body, timeout_s=timeout_s)
+        except HttpFailure as failure:
+            raise self._names.error_of(failure, timeout_s) from None
         completion = _completion(answer)
         if completion is None:
-            raise self._called.unreadable()
+            raise self._names.unreadable()
         return completion
 
     @asynccontextmanager
@@ -107,44 +103,76 @@ class ChatClient:
             **self._settings.llm_extra_body,
             "stream": True,
         }
+        silence_s = self._settings.llm_timeout_s
         try:
-            stream = await self._client.post(
-                "/chat/completions",
-                # As plain JSON: building the client's models would cost more than all else that is done with a chunk.
-                cast_to=object,
-                body=body,
-                stream=True,
-                stream_cls=AsyncStream[object],
-            )
-        except (openai.OpenAIError, ValueError) as error:
-            raise self._called.as_upstream_error(error) from None
-        async with stream:
-            yield self._deltas(stream)
+            async with self._http.stream("/chat/completions", body, silence_s=silence_s) as pieces:
+                yield self._deltas(pieces)
+        except HttpFailure as failure:
+            raise self._names.error_of(failure, silence_s) from None
 
-    async def _deltas(self, stream: AsyncStream[object]) -> AsyncIterator[Delta]:
+    async def _deltas(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[Delta]:
+        """Yield the answer, what came together as one piece; raise where it ends without a reason to."""
+        together: list[bytes] = []
         finished = False
-        try:
-            async for chunk in stream:
-                delta = _delta(chunk)
-                if delta is not None:
-                    finished = finished or delta.finish_reason is not None
-                    yield delta
-        except (httpx2.TimeoutException, openai.APITimeoutError):
-            raise self._called.timed_out(self._settings.llm_timeout_s) from None
-        except openai.APIConnectionError:
-            # The client uses one name for an endpoint that is away and for one that leaves in mid-sentence.
-            raise self._called.broke_off() from None
-        except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:
-            raise self._called.as_upstream_error(error) from None
+        async for together in events(pieces):
+            deltas, failure = self._read(together)
+            if deltas:
+                delta = _joined(deltas)
+                finished = finished or delta.finish_reason is not None
+                yield delta
+            if failure is not None:
+                raise failure
+            if together[-1] == _DONE:
+                break
         if not finished:
-            raise self._called.broke_off()
+            raise self._names.broke_off() if together else self._names.unreadable()
+
+    def _read(self, together: Sequence[bytes]) -> tuple[list[Delta], UpstreamError | None]:
+        """Read chunks up to one that cannot be read or tells of an error; return that error beside them."""
+        deltas: list[Delta] = []
+        for data in together:
+            if data == _DONE:
+                break
+            try:
+                delta = self._chunk(data)
+            except UpstreamError as error:
+                return deltas, error
+            if delta is not None:
+                deltas.append(delta)
+        return deltas, None
+
+    def _chunk(self, data: bytes) -> Delta | None:
+        """Read one chunk; None when it says nothing. Raises :class:`UpstreamError` for what is no chunk."""
+        try:
+            chunk: Any = json.loads(data)
+            if chunk.get("error"):
+                raise self._names.failed()
+            usage = _usage(chunk.get("usage"))
+            choice = chunk["choices"][0] if chunk.get("choices") else None
+            if choice is None:
+                return Delta(usage=usage) if usage is not None else None
+            delta = choice.get("delta") or {}
+            text, finish_reason = delta.get("content") or "", choice.get("finish_reason")
+            reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+            raise self._names.unreadable() from None
+        if not isinstance(text, str) or not isinstance(finish_reason, str | None):
+            raise self._names.unreadable()
+        return Delta(
+            text=storable(text),
+            reasoning=storable(reasoning) if isinstance(reasoning, str) else "",
+            finish_reason=storable(finish_reason) if finish_reason is not None else None,
+            usage=usage,
+        )
 
     async def max_model_len(self) -> int | None:
         """Return how many tokens the model takes, as far as the endpoint's list of models says so."""
         try:
-            answer: Any = await self._client.get("/models", cast_to=object, options={"timeout": _PROBE_TIMEOUT_S})
-        except (openai.OpenAIError, ValueError) as error:
-            raise self._called.as_upstream_error(error) from None
+            answer: Any = json.loads(await self._http.get("/models", timeout_s=_PROBE_TIMEOUT_S))
+        except HttpFailure as failure:
+            raise self._names.error_of(failure, _PROBE_TIMEOUT_S) from None
+        except (ValueError, RecursionError):
+            raise self._names.unreadable() from None
         entries = answer.get("data") if isinstance(answer, dict) else None
         for entry in entries if isinstance(entries, list) else []:
             if isinstance(entry, dict) and entry.get("id") == self.model:
@@ -155,52 +183,42 @@ class ChatClient:
     async def count_tokens(self, text: str) -> int | None:
         """Return the endpoint's own count of a text, None where it has no ``/tokenize`` (vLLM's is outside ``/v1``)."""
         root = self._settings.llm_base_url.removesuffix("/v1")
+        body: JsonObject = {"model": self.model, "prompt": text, "add_special_tokens": False}
         try:
-            answer: Any = await self._client.post(
-                f"{root}/tokenize",
-                cast_to=object,
-                body={"model": self.model, "prompt": text, "add_special_tokens": False},
-                options={"timeout": _PROBE_TIMEOUT_S},
-            )
-        except (openai.OpenAIError, ValueError):
+            answer: Any = json.loads(await self._http.post(f"{root}/tokenize", body, timeout_s=_PROBE_TIMEOUT_S))
+        except (HttpFailure, ValueError, RecursionError):
             return None
         count = answer.get("count") if isinstance(answer, dict) else None
         return count if isinstance(count, int) else None
 
 
-def _completion(answer: Any) -> Completion | None:
+def _joined(deltas: Sequence[Delta]) -> Delta:
+    """Return pieces (at least one) that came together as one."""
+    if len(deltas) == 1:
+        return deltas[0]
+    reasons = [delta.finish_reason for delta in deltas if delta.finish_reason is not None]
+    usages = [delta.usage for delta in deltas if delta.usage is not None]
+    return Delta(
+        text="".join([delta.text for delta in deltas]),
+        reasoning="".join([delta.reasoning for delta in deltas]),
+        finish_reason=reasons[-1] if reasons else None,
+        usage=usages[-1] if usages else None,
+    )
+
+
+def _completion(body: bytes) -> Completion | None:
     """Read a whole answer; None for what is none."""
     try:
+        answer: Any = json.loads(body)
         choice = answer["choices"][0]
         text = choice["message"].get("content") or ""
         finish_reason = choice.get("finish_reason")
-    except (KeyError, IndexError, TypeError, AttributeError):
+        usage = _usage(answer.get("usage"))
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return None
     if not isinstance(text, str) or not isinstance(finish_reason, str | None):
         return None
-    return Completion(storable(text), finish_reason, _usage(answer.get("usage")))
-
-
-def _delta(chunk: Any) -> Delta | None:
-    """Read one chunk; None when it says nothing. Raises :class:`ValueError` for what is no chunk."""
-    try:
-        usage = _usage(chunk.get("usage"))
-        choice = chunk["choices"][0] if chunk.get("choices") else None
-        if choice is None:
-            return Delta(usage=usage) if usage is not None else None
-        delta = choice.get("delta") or {}
-        text, finish_reason = delta.get("content") or "", choice.get("finish_reason")
-        reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
-    except (KeyError, IndexError, TypeError, AttributeError):
-        raise ValueError("a chunk of the answer has not the shape of one") from None
-    if not isinstance(text, str) or not isinstance(finish_reason, str | None):
-        raise ValueError("a chunk of the answer has not the shape of one")  # noqa: TRY004 - a bad value from outside
-    return Delta(
-        text=storable(text),
-        reasoning=storable(reasoning) if isinstance(reasoning, str) else "",
-        finish_reason=storable(finish_reason) if finish_reason is not None else None,
-        usage=usage,
-    )
+    return Completion(storable(text), finish_reason, usage)
 
 
 def _usage(value: Any) -> Usage | None:

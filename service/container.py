@@ -10,13 +10,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from domain.errors import EmbeddingError, IndexUnavailable, OpmError, UpstreamError
-from domain.events import NewEvent, PromptsActivated
+from domain.events import PromptsActivated
 from domain.identity import SYSTEM_STREAM
 from domain.ledger import Ledger
 from domain.prompts import Prompts, load_prompts
+from domain.record_once import record_once
 from migrations.runner import migrate
-from projections.dense.memory_index import MemoryIndex
-from projections.dense.projection import VectorProjection
+from projections.dense.dense_index import DenseIndex
+from projections.dense.projection import DenseProjection
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient
 from projections.erasure import finish_erasures
@@ -46,8 +47,9 @@ class Services:
     embeddings: EmbeddingClient
     chat: ChatClient
     reranker: Reranker | None
-    index: MemoryIndex
+    index: DenseIndex
     turns: TurnService
+    summarizer: Summarizer
     followers: dict[str, Follower]
     started_at: int
 
@@ -68,7 +70,7 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
         log.warning("an erasure that was interrupted could not be finished: %s", error)
     cache = await asyncio.to_thread(VectorCache, settings.vector_cache_path, half=settings.index_storage == "fp16")
     embeddings, chat = EmbeddingClient(settings), ChatClient(settings)
-    index = MemoryIndex(ledger, embeddings, cache, settings)
+    index = DenseIndex(ledger, embeddings, cache, settings)
     reranker = Reranker(settings) if settings.rerank_strategy == "endpoint" else None
     words = LexicalFiles(ledger.reader, settings.users_dir)
     memory = MemorySearch(ledger.reader, index, words)
@@ -76,7 +78,7 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
     summarizer = Summarizer(ledger, chat, prompts.summary, settings, lambda: turns.context_tokens)
     followers = {
         "mirror": Follower(ledger, Mirror(ledger.reader, settings.storage_dir)),
-        "vectors": Follower(ledger, VectorProjection(ledger, index, cache)),
+        "vectors": Follower(ledger, DenseProjection(ledger, index, cache)),
         "words": Follower(ledger, LexicalProjection(ledger, words)),
         "summaries": Follower(ledger, summarizer),
     }
@@ -86,7 +88,9 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
         tasks = [asyncio.create_task(follow_alone(settings.storage_dir, followers), name="background")]
         tasks.append(asyncio.create_task(_learn_limits(turns, chat), name="limits"))
         tasks.append(asyncio.create_task(_try_embeddings(index), name="embeddings"))
-        yield Services(settings, ledger, embeddings, chat, reranker, index, turns, followers, int(time.time()))
+        yield Services(
+            settings, ledger, embeddings, chat, reranker, index, turns, summarizer, followers, int(time.time())
+        )
     finally:
         for task in tasks:
             task.cancel()
@@ -111,10 +115,11 @@ async def _activate_prompts(ledger: Ledger, prompts: Prompts) -> None:
         versions={name: prompt.version for name, prompt in named.items()},
         texts={name: prompt.text for name, prompt in named.items()},
     )
-    if await asyncio.to_thread(ledger.reader.active_prompts) == payload:
-        return
-    event = NewEvent(ledger.clock.new_id(), payload)
-    await asyncio.wrap_future(ledger.append(SYSTEM_STREAM, lambda _head: [event]))
+
+    def missing() -> PromptsActivated | None:
+        return None if ledger.reader.active_prompts() == payload else payload
+
+    await asyncio.to_thread(record_once, ledger, SYSTEM_STREAM, missing)
 
 
 async def _learn_limits(turns: TurnService, chat: ChatClient) -> None:
@@ -129,7 +134,7 @@ async def _learn_limits(turns: TurnService, chat: ChatClient) -> None:
             return
 
 
-async def _try_embeddings(index: MemoryIndex) -> None:
+async def _try_embeddings(index: DenseIndex) -> None:
     """Embed a word at the start: trouble is told before a turn meets it, and the first turn finds all warm."""
     try:
         await index.check_endpoint()

@@ -1,21 +1,19 @@
 """The gate and the rerank: which candidates come in, and which of those are replayed.
 
-Each always decides, and returns what will record its decision: where the chat model, or a rerank endpoint, gives
-nothing that can be read, the order of the vectors stands in, and the event says so with the raw answer. The event is
-put together when it is first asked for, so that the next endpoint need not wait for it.
+Each always decides, and returns the event that records it: where the chat model, or a rerank endpoint, gives nothing
+that can be read, the order of the candidates stands in, and the event says so with the raw answer.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 
 from domain.decisions import (
     Answer,
-    fitting_notes,
+    fitting_lines,
     full_order,
     gate_format,
     gate_messages,
@@ -32,7 +30,7 @@ from domain.prompts import Prompts
 from domain.rerank_scores import read_scores
 from domain.retrieval import Candidate, split
 from domain.score_gate import rule_for
-from domain.tokens import estimate_tokens
+from domain.tokens import KeptEstimates, estimate_tokens
 from service.chat_client import ChatClient
 from service.reranker import Reranker
 from service.settings import ServiceSettings
@@ -46,13 +44,30 @@ _NOT_ASKED = "not asked about: the gate's prompt had no room for it"
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What a decision call gave: an answer that could be read, or why there is none."""
+class Gated:
+    """The candidates that the gate kept, in their given order, best first, and its decision."""
 
-    answer: Answer | None
-    note: str | None
-    raw: str | None
-    usage: Usage | None
+    kept: list[Candidate]
+    event: GateDecided
+
+
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """The memories to replay and those to show as summaries, each best first, and the decision."""
+
+    replay: list[Candidate]
+    summarised: list[Candidate]
+    event: RerankDecided
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What a decision call gave: an answer that could be read, or a note that says why there is none."""
+
+    answer: Answer | None = None
+    note: str | None = None
+    raw: str | None = None
+    usage: Usage | None = None
     shown: int = 0
     """How many of the candidates, from the first, it was asked about."""
     scores: tuple[float, ...] = ()
@@ -69,6 +84,7 @@ class Decider:
         self._reranker = reranker
         self._prompts = prompts
         self._settings = settings
+        self._line_tokens = KeptEstimates()
 
     async def gate(
         self,
@@ -77,59 +93,54 @@ class Decider:
         keep_max: int,
         *,
         asked_at: datetime,
-        mode: RetrievalMode,
+        mode: RetrievalMode | None,
         use_gate: bool,
         context_tokens: int,
-    ) -> tuple[list[Candidate], Callable[[], GateDecided]]:
-        """Return the candidates kept, in their given order, best first, and what gives the decision as an event.
+    ) -> Gated:
+        """Keep or drop each candidate.
 
-        ``mode`` is how they were found, and so what their scores mean. ``context_tokens`` is what the chat model takes,
-        question and answer together.
+        ``mode`` is how they were found, and so what their scores mean; None where nothing was searched.
+        ``context_tokens`` is what the chat model takes, question and answer together.
         """
+        started = time.perf_counter()
         strategy = self._settings.gate if use_gate else "off"
         everything = range(1, len(candidates) + 1)
-        started = time.perf_counter()
-        asked = _Asked(None, None, None, None)
+        reply = _Reply()
         outcome: Outcome = "ok"
         kept: Sequence[int] = everything
         reasons: dict[int, str] = {}
         rule: JsonObject | None = None
-        if not candidates:
-            outcome, asked = "skipped", _Asked(None, "no candidates", None, None)
+        if not candidates or mode is None:
+            outcome, reply = "skipped", _Reply(note="no candidates")
         elif strategy == "off":
-            outcome, asked = "skipped", _Asked(None, "the gate is off", None, None)
+            outcome, reply = "skipped", _Reply(note="the gate is off")
         elif strategy == "score":
             standing_out = rule_for(question, candidates, mode, self._settings.gate_score_min)
             rule = standing_out.as_event()
             kept = [n for n in everything if standing_out.keeps(candidates[n - 1])]
             reasons = {n: f"{standing_out.scale} score {candidates[n - 1].score:.4f}" for n in everything}
         else:
-            asked = await self._ask_gate(question, asked_at, candidates, context_tokens)
-            if asked.answer is None:
+            reply = await self._ask_gate(question, asked_at, candidates, context_tokens)
+            if reply.answer is None:
                 outcome = "fallback"
             else:
-                kept = asked.answer.numbers
-                reasons = dict.fromkeys(everything[asked.shown :], _NOT_ASKED) | asked.answer.reasons
-        latency_ms = _ms_since(started)
-
-        @cache
-        def event() -> GateDecided:
-            by_model = strategy == "llm" and outcome != "skipped"
-            return GateDecided(
-                strategy=strategy,
-                outcome=outcome,
-                note=asked.note,
-                model=self._chat.model if by_model else None,
-                prompt_version=self._prompts.gate.version if by_model else None,
-                keep_max=keep_max,
-                score_rule=rule,
-                verdicts=verdicts(candidates, kept, keep_max, reasons),
-                raw_answer=asked.raw,
-                usage=asked.usage,
-                latency_ms=latency_ms,
-            )
-
-        return [candidates[n - 1] for n in staying(kept, keep_max)], event
+                kept = reply.answer.numbers
+                reasons = dict.fromkeys(everything[reply.shown :], _NOT_ASKED) | reply.answer.reasons
+        by_model = strategy == "llm" and outcome != "skipped"
+        event = GateDecided(
+            strategy=strategy,
+            outcome=outcome,
+            note=reply.note,
+            model=self._chat.model if by_model else None,
+            prompt_version=self._prompts.gate.version if by_model else None,
+            keep_max=keep_max,
+            score_rule=rule,
+            verdicts=verdicts(candidates, kept, keep_max, reasons),
+            raw_answer=reply.raw,
+            usage=reply.usage,
+            latency_ms=_ms_since(started),
+        )
+        return Gated([candidates[n - 1] for n in staying(kept, keep_max)], event)
 
     async def rerank(
         self,
@@ -140,60 +151,52 @@ class Decider:
         asked_at: datetime,
         use_rerank: bool,
         context_tokens: int,
-    ) -> tuple[list[Candidate], list[Candidate], Callable[[], RerankDecided]]:
-        """Return the memories to replay and those shown as summaries, each best first, and what gives the event."""
+    ) -> Reranked:
+        """Put the kept candidates in order, and split them into those to replay and those to show as summaries."""
         started = time.perf_counter()
         strategy = self._settings.rerank_strategy if use_rerank else "none"
-        asked = _Asked(None, None, None, None)
+        reply = _Reply()
         outcome: Outcome = "skipped"
-        named: Sequence[int] = ()
         model: str | None = None
         if strategy == "none":
-            asked = _Asked(None, "the rerank is off", None, None)
+            reply = _Reply(note="the rerank is off")
         elif len(kept) <= retrieve_k or retrieve_k == 0:
-            asked = _Asked(None, "there is nothing to choose: all or none are replayed", None, None)
+            reply = _Reply(note="there is nothing to choose: all or none are replayed")
         else:
-            if strategy == "endpoint":
-                assert self._reranker is not None
-                model, asked = self._reranker.model, await self._ask_endpoint(self._reranker, question, kept)
+            if strategy == "endpoint" and self._reranker is not None:
+                model, reply = self._reranker.model, await self._ask_endpoint(self._reranker, question, kept)
             else:
                 model = self._chat.model
-                asked = await self._ask_rerank(question, asked_at, kept, retrieve_k, context_tokens)
-            outcome = "ok" if asked.answer is not None else "fallback"
-            named = asked.answer.numbers if asked.answer is not None else ()
+                reply = await self._ask_rerank(question, asked_at, kept, retrieve_k, context_tokens)
+            outcome = "ok" if reply.answer is not None else "fallback"
+        named = reply.answer.numbers if reply.answer is not None else ()
         order = [kept[n - 1] for n in full_order(named, len(kept))]
-        replay, notes = split(order, retrieve_k)
-        latency_ms = _ms_since(started)
-
-        @cache
-        def event() -> RerankDecided:
-            prompted = strategy == "llm" and outcome != "skipped"
-            return RerankDecided(
-                strategy=strategy,
-                outcome=outcome,
-                note=asked.note,
-                model=model,
-                prompt_version=self._prompts.rerank.version if prompted else None,
-                retrieve_k=retrieve_k,
-                order=tuple(candidate.memory.memory_id for candidate in order),
-                named=len(named),
-                scores=asked.scores,
-                replayed=tuple(candidate.memory.memory_id for candidate in replay),
-                raw_answer=asked.raw,
-                usage=asked.usage,
-                latency_ms=latency_ms,
-            )
-
-        return replay, notes, event
+        replay, summarised = split(order, retrieve_k)
+        event = RerankDecided(
+            strategy=strategy,
+            outcome=outcome,
+            note=reply.note,
+            model=model,
+            prompt_version=self._prompts.rerank.version if strategy == "llm" and outcome != "skipped" else None,
+            retrieve_k=retrieve_k,
+            order=tuple(candidate.memory.memory_id for candidate in order),
+            named=len(named),
+            scores=reply.scores,
+            replayed=tuple(candidate.memory.memory_id for candidate in replay),
+            raw_answer=reply.raw,
+            usage=reply.usage,
+            latency_ms=_ms_since(started),
+        )
+        return Reranked(replay, summarised, event)
 
     async def _ask_gate(
         self, question: str, asked_at: datetime, candidates: Sequence[Candidate], context_tokens: int
-    ) -> _Asked:
+    ) -> _Reply:
         reasons = self._settings.gate_reasons
         per_candidate = _TOKENS_PER_NUMBER + (_TOKENS_PER_REASON if reasons else 0)
         answer_tokens = _TOKENS_BASE + per_candidate * len(candidates)
         system = self._prompts.gate.text
-        memories, chars = _shown(system, question, candidates, context_tokens - answer_tokens)
+        memories, chars = self._shown(system, question, candidates, context_tokens - answer_tokens)
         return await self._ask(
             gate_messages(system, question, asked_at, memories, chars),
             gate_format(len(memories), reasons=reasons),
@@ -205,10 +208,10 @@ class Decider:
 
     async def _ask_rerank(
         self, question: str, asked_at: datetime, kept: Sequence[Candidate], retrieve_k: int, context_tokens: int
-    ) -> _Asked:
+    ) -> _Reply:
         answer_tokens = _TOKENS_BASE + _TOKENS_PER_NUMBER * retrieve_k
         system = self._prompts.rerank.text
-        memories, chars = _shown(system, question, kept, context_tokens - answer_tokens)
+        memories, chars = self._shown(system, question, kept, context_tokens - answer_tokens)
         return await self._ask(
             rerank_messages(system, question, asked_at, memories, retrieve_k, chars),
             rerank_format(len(memories), retrieve_k),
@@ -218,16 +221,16 @@ class Decider:
             max_tokens=answer_tokens,
         )
 
-    async def _ask_endpoint(self, reranker: Reranker, question: str, kept: Sequence[Candidate]) -> _Asked:
+    async def _ask_endpoint(self, reranker: Reranker, question: str, kept: Sequence[Candidate]) -> _Reply:
         try:
             raw = await reranker.scores(question, [candidate.memory for candidate in kept])
         except UpstreamError as error:
-            return _Asked(None, str(error), None, None)
+            return _Reply(note=str(error))
         scored = read_scores(raw, len(kept))
         if scored is None:
-            return _Asked(None, "the answer holds no scores of these memories", raw, None)
+            return _Reply(note="the answer holds no scores of these memories", raw=raw)
         answer = Answer(tuple(number for number, _ in scored), {})
-        return _Asked(answer, None, raw, None, scores=tuple(score for _, score in scored))
+        return _Reply(answer, raw=raw, scores=tuple(score for _, score in scored))
 
     async def _ask(
         self,
@@ -238,24 +241,25 @@ class Decider:
         count: int,
         timeout_s: float,
         max_tokens: int,
-    ) -> _Asked:
+    ) -> _Reply:
         try:
             completion = await self._chat.complete(
                 messages, timeout_s=timeout_s, max_tokens=max_tokens, response_format=response_format
             )
         except UpstreamError as error:
-            return _Asked(None, str(error), None, None, count)
+            return _Reply(note=str(error), shown=count)
         answer = read_answer(completion.text, key, count)
         note = None if answer is not None else "the answer holds no decision on these candidates"
-        return _Asked(answer, note, completion.text, completion.usage, count)
+        return _Reply(answer, note, completion.text, completion.usage, count)
 
-
-def _shown(system: str, question: str, candidates: Sequence[Candidate], budget_tokens: int) -> tuple[list[Memory], int]:
-    """Return the memories that a decision call has room for, and how many characters of each."""
-    memories = [candidate.memory for candidate in candidates]
-    left = budget_tokens - _TEMPLATE_TOKENS - estimate_tokens(system) - estimate_tokens(question)
-    fitting, chars = fitting_notes(memories, left, estimate_tokens)
-    return memories[:fitting], chars
+    def _shown(
+        self, system: str, question: str, candidates: Sequence[Candidate], budget_tokens: int
+    ) -> tuple[list[Memory], int]:
+        """Return the memories that a decision call has room for, and how many characters of each."""
+        memories = [candidate.memory for candidate in candidates]
+        left = budget_tokens - _TEMPLATE_TOKENS - estimate_tokens(system) - estimate_tokens(question)
+        fitting, chars = fitting_lines(memories, left, self._line_tokens)
+        return memories[:fitting], chars
 
 
 def _ms_since(started: float) -> float:

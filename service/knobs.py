@@ -1,4 +1,4 @@
-"""The knobs of a turn: names, defaults and bounds, and how they are read from a request's ``metadata``."""
+"""The knobs of a turn: their names, defaults and bounds, read from a request's ``metadata``."""
 
 from __future__ import annotations
 
@@ -28,10 +28,7 @@ Whole = Annotated[int, BeforeValidator(_no_bool)]
 class Knobs(BaseModel):
     """How a turn uses memory. Values may be JSON values or strings, since OpenAI metadata holds strings.
 
-    None stands for the operator's default. That ``neighbor_turns`` is 1 unless the operator says otherwise was
-    measured on the 760 questions of five LoCoMo conversations (multilingual-e5, ``python -m benchmarks.replayed``):
-    with 5 exchanges replayed, 1 raises the evidence among what is replayed from 0.61 to 0.75, and 2 to 0.77, while the
-    replayed text grows from 425 to 1060 and 1580 tokens. The same tokens spent on 12 exchanges give 0.73.
+    None stands for the operator's default, for which ``docs/decisions/0041-one-neighbor-turn.md`` has the reason.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -50,7 +47,7 @@ class Knobs(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_misspelt_knob(cls, data: Any) -> Any:
-        # Metadata is the client's own, so an unknown key is none of our business, unless it is a knob with a slip.
+        # Metadata belongs to the client, so unknown keys pass, unless one looks like a misspelt knob.
         if isinstance(data, dict) and len(data) > METADATA_KEYS_MAX:
             raise ValueError(f"send at most {METADATA_KEYS_MAX} entries, not {len(data)}")
         for key in data if isinstance(data, dict) else ():

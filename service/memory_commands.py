@@ -1,7 +1,7 @@
-"""What a person does with one memory of theirs: correct its summary, or withdraw it.
+"""Commands on one memory: edit its summary, or forget it.
 
-Both are events in the conversation of the turn, caused by it, so that everything which follows the ledger (indices of
-this and of other processes, lists, rebuilds) takes them in by itself. Whoever asks twice gets one event.
+Each appends an event to the turn's conversation, caused by the turn. Everything that follows the ledger applies it:
+indices in any process, lists, rebuilds. Repeating a command appends nothing.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from domain.memory import Memory
 from domain.person_reader import TurnPlace
 
 TEXT_CHARS_MAX = 8_000
-"""Of a summary or a reason: several times what a model is asked for."""
+"""Limit of a summary or a reason: several times the length that a model is asked for."""
 _ATTEMPTS_MAX = 50
 
 
 class MemoryCommands:
-    """Forget and edit memories. Calls wait for the disk."""
+    """Forgets and edits memories. Calls block until the event is committed."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     def forget(self, user_id: str, memory_id: str, reason: str | None = None) -> bool:
-        """Withdraw a memory; False where that had been done before and nothing was appended.
+        """Forget a memory; return False, and append nothing, if it was already forgotten.
 
-        Raises :class:`UnknownMemory` where the user has no such memory.
+        Raises :class:`UnknownMemory` if the user has no such memory.
         """
         checked = _text("reason", reason) if reason is not None else None
 
@@ -40,9 +40,9 @@ class MemoryCommands:
         return self._append(user_id, memory_id, decide)
 
     def edit(self, user_id: str, memory_id: str, summary: str) -> bool:
-        """Put a person's own summary in the place of a memory's; False where it stood there already.
+        """Replace a memory's summary with a person's own; return False if it is the same already.
 
-        Raises :class:`UnknownMemory` where the user has no such memory, or has forgotten it.
+        Raises :class:`UnknownMemory` if the user has no such memory, or has forgotten it.
         """
         checked = _text("summary", summary)
 
@@ -58,13 +58,13 @@ class MemoryCommands:
     def _append(
         self, user_id: str, memory_id: str, decide: Callable[[TurnPlace, Memory | None], Payload | None]
     ) -> bool:
-        """Append what ``decide`` says of the memory as it stands; True when there was something to append."""
+        """Append the event that ``decide`` returns for the memory's current state; return False if it returns None."""
         reader = self._ledger.persons
         for _ in range(_ATTEMPTS_MAX):
             place = reader.place_of(user_id, memory_id)
             if place is None:
                 raise UnknownMemory(memory_id)
-            # Read after the version: who came in between moved that on, and the append is refused.
+            # Read after the version: a concurrent append then changes the version, and ours is refused.
             payload = decide(place, reader.memory(user_id, memory_id))
             if payload is None:
                 return False
@@ -75,7 +75,7 @@ class MemoryCommands:
             except MemoryErased:
                 raise UnknownMemory(memory_id) from None
             return True
-        raise LedgerOverloaded("the conversation keeps moving on: try again in a moment")
+        raise LedgerOverloaded("the conversation keeps changing: try again in a moment")
 
     def _record(self, place: TurnPlace, memory_id: str, payload: Payload) -> None:
         event = NewEvent(self._ledger.clock.new_id(), payload, causation_id=memory_id)
@@ -92,5 +92,5 @@ def _text(field: str, value: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise InvalidInput(field, value, "remove the lone surrogates, which are no characters") from None
+        raise InvalidInput(field, value, "remove the lone surrogates, which are not characters") from None
     return text

@@ -1,4 +1,4 @@
-"""Settings of the service: the chat model, the gate, the prompt budget and how long to wait for whom."""
+"""Settings of the service: the chat model, the gate, the rerank, the prompt budget, the timeouts and the API keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from projections.settings import Endpoint, ProjectionSettings
 from service.knobs import NEIGHBOR_TURNS_MAX
 
 ANY_USER = "*"
-"""What an API key stands for that may speak for any user."""
+"""The owner of an API key that may act for any user."""
 
 
 class ServiceSettings(ProjectionSettings):
@@ -81,7 +81,7 @@ class ServiceSettings(ProjectionSettings):
 
     @property
     def rerank_strategy(self) -> Literal["llm", "endpoint", "none"]:
-        """Who reranks where a request wants it."""
+        """Who reranks when a request asks for it."""
         if self.reranker is not None:
             return self.reranker
         return "endpoint" if self.rerank_base_url is not None else "llm"
@@ -95,7 +95,7 @@ class ServiceSettings(ProjectionSettings):
     @classmethod
     def _reranker_is_configured(cls, chosen: str | None, info: ValidationInfo) -> str | None:
         if not {"rerank_base_url", "rerank_model"} <= info.data.keys():
-            return chosen  # one of them has a complaint of its own
+            return chosen  # one of them is invalid and reported already
         missing = [name.upper() for name in ("rerank_base_url", "rerank_model") if info.data[name] is None]
         if chosen == "endpoint" and missing:
             raise ValueError(f"set {' and '.join(missing)} too")

@@ -1,7 +1,7 @@
 """Writes a summary for each turn that lacks one, in the background.
 
-It needs no list of its own: a turn without a ``SummaryRecorded`` event behind it lacks a summary, and at each start all
-such turns are tried again. A turn whose tries are used up gets a ``SummaryFailed`` event and rests until then.
+It keeps no list of its own: a turn without a ``SummaryRecorded`` event lacks a summary, and each start tries all such
+turns again. A turn whose attempts are used up gets a ``SummaryFailed`` event and waits for the next start.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
@@ -18,7 +19,8 @@ from domain.ledger import Ledger
 from domain.prompts import Prompt
 from domain.reasoning import visible
 from domain.tokens import beginning, estimate_tokens
-from projections.follower import safe_message
+from projections.background_tasks import BackgroundTasks
+from projections.threads import in_background
 from service.chat_client import ChatClient
 from service.settings import ServiceSettings
 
@@ -31,7 +33,7 @@ _TEMPLATE_TOKENS = 64
 
 
 class Summarizer:
-    """The projection, in the sense of :class:`~projections.follower.Projection`, of turns to their summaries."""
+    """A :class:`~projections.follower.Projection` that appends a summary for each turn."""
 
     name = "summaries"
 
@@ -49,37 +51,35 @@ class Summarizer:
         self._settings = settings
         self._context_tokens = context_tokens
         self._position = 0
-        self._running: set[asyncio.Task[None]] = set()
-        self.failures = 0
+        self._writing = BackgroundTasks()
 
     async def advance(self) -> bool:
-        """Start on the next turns that lack a summary, as far as there are places; True when there may be more."""
-        free = self._settings.summary_concurrency - len(self._running)
+        """Start on the next turns without a summary, while there are free slots; return True if there may be more."""
+        free = self._settings.summary_concurrency - len(self._writing)
         if free == 0:
-            # One that hangs holds its own place and nobody else's; the next place that gets free is taken again.
-            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            # A call that hangs keeps only its own slot: go on as soon as any other is free.
+            await self._writing.wait_for_one()
             return True
-        turns = await asyncio.to_thread(self._ledger.reader.turns_without_summary, self._position, free)
+        turns = await in_background(self._ledger.reader.turns_without_summary, self._position, free)
         for turn in turns:
-            task = asyncio.get_running_loop().create_task(self._summarise_counted(turn))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            what = f"recording the summary of turn {turn.correlation_id}"
+            self._writing.start(turn.event_id, what, partial(self._summarise, turn))
             self._position = turn.position
         return bool(turns)
 
-    async def close(self) -> None:
-        """Stop what is being written; the next start takes it up again."""
-        tasks = list(self._running)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    @property
+    def writing(self) -> int:
+        """How many summaries are being written."""
+        return len(self._writing)
 
-    async def _summarise_counted(self, turn: Event) -> None:
-        try:
-            await self._summarise(turn)
-        except Exception as error:  # noqa: BLE001 - the outermost loop of a background task: logged and counted
-            self.failures += 1
-            log.warning("the summary of turn %s could not be recorded: %s", turn.correlation_id, safe_message(error))
+    @property
+    def failures(self) -> int:
+        """How many summaries could not be recorded."""
+        return self._writing.failures
+
+    async def close(self) -> None:
+        """Cancel the summaries being written; the next start tries them again."""
+        await self._writing.close()
 
     async def _summarise(self, event: Event) -> None:
         turn = event.payload
@@ -97,7 +97,7 @@ class Summarizer:
                     attempts += 1
                     outcome = await self._ask(event.event_id, turn, attempts)
         except UpstreamError as error:
-            log.warning("no summary for turn %s after %d tries: %s", event.correlation_id, attempts, error.code)
+            log.warning("no summary for turn %s after %d attempts: %s", event.correlation_id, attempts, error.code)
             outcome = SummaryFailed(
                 memory_id=event.event_id,
                 turn_id=turn.turn_id,
@@ -111,11 +111,11 @@ class Summarizer:
             append = self._ledger.append(event.stream, lambda _head: [new], builds_on=event.event_id)
             await asyncio.wrap_future(append)
         except MemoryErased:
-            log.info("no summary for turn %s: it was erased meanwhile", event.correlation_id)
+            log.info("no summary for turn %s: it has been erased", event.correlation_id)
 
     async def _ask(self, memory_id: str, turn: TurnRecorded, attempts: int) -> SummaryRecorded:
         # The exchange alone: what was recalled for it is a memory already and must not be stored again.
-        # The gist of one that is too long for the model is in its beginning.
+        # Of texts too long for the model, the beginning says most.
         room = self._context_tokens() - _SUMMARY_TOKENS_MAX - _TEMPLATE_TOKENS - estimate_tokens(self._prompt.text)
         exchange = (
             f"Date: {turn.ts:%Y-%m-%d}\n"

@@ -1,112 +1,95 @@
 """How many tokens a text has, without ever making a turn wait for the answer.
 
-A conservative estimate is there at once. Where a prompt comes near its budget and the chat endpoint can count, exact
-counts are fetched beside the turn's other calls and kept for the next ones; what has not arrived when the prompt is put
-together stays an estimate.
+A conservative estimate is there at once. Where a prompt comes near its budget and the chat endpoint can count, the
+exact counts of its texts are fetched in the background, for the prompts of later turns.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from functools import partial
 from typing import Literal
 
-from domain.tokens import estimate_tokens
+from domain.tokens import KeptEstimates
+from projections.background_tasks import BackgroundTasks
 from service.chat_client import ChatClient
 
 _KEPT_MAX = 20_000
+_WAITING_MAX = 1_000
 _IN_FLIGHT_MAX = 8
 _NEAR_BUDGET = 0.8
 _LEFT_ALONE_S = 300.0
 
 
 class Counting:
-    """Counts the texts of one prompt; ``kind`` tells how, once they are counted."""
+    """Counts the texts of one prompt, and notes how it counted them."""
 
     def __init__(self, counter: TokenCounter) -> None:
         self._counter = counter
-        self._exact: set[bool] = set()
+        self.exact: dict[str, int] = {}
+        self.estimated: dict[str, int] = {}
 
     def __call__(self, text: str) -> int:
-        self._exact.add(self._counter.is_exact(text))
-        return self._counter.count(text)
+        count = self._counter.exact(text)
+        if count is not None:
+            self.exact[text] = count
+        else:
+            count = self.estimated[text] = self._counter.estimate(text)
+        return count
 
     @property
     def kind(self) -> Literal["exact", "estimate", "mixed"]:
-        if len(self._exact) > 1:
+        if self.exact and self.estimated:
             return "mixed"
-        return "exact" if self._exact == {True} else "estimate"
+        return "exact" if self.exact else "estimate"
+
+    @property
+    def tokens(self) -> int:
+        """Of all texts that were counted, whether or not they found room."""
+        return sum(self.exact.values()) + sum(self.estimated.values())
 
 
 class TokenCounter:
-    """Counts by estimate, and by the endpoint's own tokenizer as far as its counts are known."""
+    """Counts by estimate, and by the endpoint's own tokenizer as far as its counts are known.
+
+    Both are kept by the hashes of texts, and no text is.
+    """
 
     def __init__(self, chat: ChatClient) -> None:
+        self.estimate = KeptEstimates()
         self._chat = chat
         self._exact: OrderedDict[int, int] = OrderedDict()
-        self._estimates: OrderedDict[int, int] = OrderedDict()
-        self._places = asyncio.Semaphore(_IN_FLIGHT_MAX)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._asked: set[int] = set()
+        self._fetching = BackgroundTasks(tasks_max=_WAITING_MAX, concurrency=_IN_FLIGHT_MAX)
         self._ask_again_at = 0.0
 
-    def count(self, text: str) -> int:
-        """Return the exact count where it is known, else an upper estimate."""
-        key = hash(text)
-        known = self._exact.get(key) or self._estimates.get(key)
-        if known is None:
-            # The same memories come up again and again, and an estimate of a long one takes a while.
-            known = self._estimates[key] = estimate_tokens(text)
-            _forget_oldest(self._estimates)
-        return known
+    def exact(self, text: str) -> int | None:
+        """Return the endpoint's own count where it is known."""
+        return self._exact.get(hash(text))
 
     def counting(self) -> Counting:
-        """Return a count for one prompt that notes how its texts were counted."""
+        """Return what counts the texts of one prompt."""
         return Counting(self)
 
-    def is_exact(self, text: str) -> bool:
-        """Tell whether the endpoint itself has counted this text."""
-        return hash(text) in self._exact
-
-    def prefetch(self, texts: Iterable[str], budget_tokens: int) -> None:
-        """Start fetching exact counts, if the estimates come near the budget; return at once."""
-        wanted = list(dict.fromkeys(texts))
-        if time.monotonic() < self._ask_again_at or sum(map(self.count, wanted)) < _NEAR_BUDGET * budget_tokens:
+    def learn(self, counting: Counting, budget_tokens: int) -> None:
+        """Fetch exact counts of what was estimated, if all of it came near the budget; return at once."""
+        if counting.tokens < _NEAR_BUDGET * budget_tokens or time.monotonic() < self._ask_again_at:
             return
-        for text in wanted:
-            key = hash(text)
-            if key not in self._exact and key not in self._asked and len(self._tasks) < _KEPT_MAX:
-                self._asked.add(key)
-                task = asyncio.get_running_loop().create_task(self._fetch(text))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+        for text in counting.estimated:
+            self._fetching.start(hash(text), "a token count", partial(self._fetch, text))
 
     async def close(self) -> None:
         """Stop fetching."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._fetching.close()
 
     async def _fetch(self, text: str) -> None:
-        key = hash(text)
-        try:
-            async with self._places:
-                waits = time.monotonic() < self._ask_again_at
-                count = None if waits else await self._chat.count_tokens(text)
-        finally:
-            self._asked.discard(key)
+        if time.monotonic() < self._ask_again_at:
+            return
+        count = await self._chat.count_tokens(text)
         if count is None:
             # There is no /tokenize here, or it has trouble: it is left alone for a while, and the estimate serves.
-            if not waits:
-                self._ask_again_at = time.monotonic() + _LEFT_ALONE_S
+            self._ask_again_at = time.monotonic() + _LEFT_ALONE_S
             return
-        self._exact[key] = count
-        _forget_oldest(self._exact)
-
-
-def _forget_oldest(counts: OrderedDict[int, int]) -> None:
-    while len(counts) > _KEPT_MAX:
-        counts.popitem(last=False)
+        self._exact[hash(text)] = count
+        if len(self._exact) > _KEPT_MAX:
+            self._exact.popitem(last=False)

@@ -11,38 +11,41 @@ import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, partial
+from functools import partial
 
 import anyio
 
 from domain.errors import EmbeddingError, IndexUnavailable, UpstreamError
-from domain.events import (
-    GateDecided,
-    JsonObject,
-    PromptReport,
-    RerankDecided,
-    RetrievalRecorded,
-)
+from domain.events import GateDecided, PromptReport, RerankDecided, RetrievalRecorded
 from domain.ledger import Ledger
 from domain.memory import Memory
 from domain.neighbors import Neighbor, neighbors_of
-from domain.prompt import LAYOUT, build_prompt, messages_hash, texts_to_count
+from domain.prompt import LAYOUT, build_prompt, messages_hash
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window
-from domain.temporal.time_range import TimeRange, time_range
-from projections.search.memory_search import QUESTION_UNDER_WAY_S, MemorySearch, SearchResult
+from domain.temporal.time_range import time_range
+from projections.search.memory_search import MemorySearch
 from service.chat_client import ChatClient, Delta
-from service.decider import Decider
+from service.decider import Decider, Gated, Reranked
 from service.knobs import Knobs
-from service.meanwhile import begun, meanwhile
 from service.reranker import Reranker
 from service.settings import ServiceSettings
 from service.token_counter import TokenCounter
-from service.turn_recorder import DISCONNECTED, INTERNAL_ERROR, STOPPED, Draft, Finished, TurnRecorder, TurnRequest
+from service.turn_recorder import (
+    DISCONNECTED,
+    INTERNAL_ERROR,
+    STOPPED,
+    AnswerSoFar,
+    Failure,
+    Finished,
+    ShownPrompt,
+    TurnLog,
+    TurnRecorder,
+    TurnRequest,
+)
 
 log = logging.getLogger(__name__)
 
-_BY = {"lexical": "words", "dense": "meaning"}
 DEFAULT_CONTEXT_TOKENS = 4096
 """What a model takes when nobody says: the smallest context that self-hosted chat models commonly run with."""
 
@@ -53,14 +56,26 @@ def context_tokens(max_model_len: int | None, settings: ServiceSettings) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Retrieved:
+    """The memories that may come in, best first, and the event that says how they were found.
+
+    ``notice`` is what a person should be told of a search that went well.
+    """
+
+    candidates: list[Candidate]
+    event: RetrievalRecorded
+    notice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """The chat model has begun to answer; this is what it was shown, and what the operator should know of memory."""
 
     correlation_id: str
     created: datetime
     model: str
-    replay: list[Candidate]
-    notes: list[Candidate]
+    replayed: list[Candidate]
+    summarised: list[Candidate]
     neighbors: list[Neighbor]
     retrieval: RetrievalRecorded
     gate: GateDecided
@@ -98,48 +113,38 @@ class TurnService:
         question), and :class:`LedgerError` when the turn could not be recorded. Closing the iterator early, or
         cancelling the task (with :data:`DISCONNECTED` where the client is gone), records what was generated so far.
         """
-        clock = self._ledger.clock
-        correlation_id = f"chatcmpl-{clock.new_id().replace('-', '')}"
-        draft = Draft(request, self.effective(request.knobs), correlation_id, clock.now(), time.perf_counter())
+        turn = TurnLog(request, self.effective(request.knobs), self._ledger)
+        answer = AnswerSoFar()
+        prompt: ShownPrompt | None = None
         try:
-            candidates = await self._retrieve(draft)
-            async with meanwhile(lambda: self._prepare(draft, candidates)):
-                kept = await self._gate(draft, candidates)
-            around = self._around(draft, kept)
-            async with meanwhile(lambda: self._prepare(draft, candidates)):
-                replay, notes = await self._rerank(draft, kept)
-            self._count_ahead(draft, candidates)
-            neighbors = await self._neighbors(draft, replay, around)
-            messages = self._build_prompt(draft, replay, notes, neighbors)
-            started = time.perf_counter()
-            async with (
-                meanwhile(lambda: self._recorder.prepare(draft)),
-                self._chat.stream(messages, request.parameters) as deltas,
-            ):
+            window = await self._window(turn)
+            retrieved = await self._retrieve(turn, window)
+            gated = await self._gate(turn, retrieved)
+            reranked = await self._rerank(turn, gated)
+            neighbors = await self._neighbors(turn, window, reranked.replay)
+            prompt = self._prompt(turn, window, reranked, neighbors)
+            began = time.perf_counter()
+            async with self._chat.stream(prompt.built.messages, request.parameters) as deltas:
                 async for delta in deltas:
-                    if "first_token" not in draft.timings_ms:
-                        draft.mark("first_token", started)
-                        # By now as a rule: what cannot be recorded must come to light while nothing was shown.
-                        self._recorder.prepare(draft)
-                        yield self._started(draft, replay, notes)
-                    draft.text += delta.text
-                    draft.finish_reason = delta.finish_reason or draft.finish_reason
-                    draft.usage = delta.usage or draft.usage
+                    if "first_token" not in turn.timings_ms:
+                        turn.mark("first_token", began)
+                        yield self._started(turn, prompt, reranked, retrieved, gated.event)
+                    answer.add(delta)
                     yield delta
-            draft.mark("answer", started)
+            turn.mark("answer", began)
         except UpstreamError as error:
-            await self._recorder.failed(draft, str(error), error.code, error.status)
+            await self._recorder.failed(turn, answer, Failure(str(error), error.code, error.status))
             raise
         except Exception:
-            await self._recorder.failed(draft, "an internal error, see the log", INTERNAL_ERROR, 500)
+            await self._recorder.failed(turn, answer, INTERNAL_ERROR)
             raise
         except (asyncio.CancelledError, GeneratorExit) as error:
             # The client is gone, and with it every reason to go on; what was said so far still happened.
             gone = isinstance(error, GeneratorExit) or DISCONNECTED in error.args
             with anyio.CancelScope(shield=True):
-                await self._recorder.interrupted(draft, DISCONNECTED if gone else STOPPED)
+                await self._recorder.interrupted(turn, prompt, answer, DISCONNECTED if gone else STOPPED)
             raise
-        yield await self._recorder.finished(draft, draft.finish_reason)
+        yield await self._recorder.finished(turn, prompt, answer, answer.finish_reason or "")
 
     @property
     def context_tokens(self) -> int:
@@ -156,171 +161,138 @@ class TurnService:
             update={name: default for name, default in defaults.items() if getattr(knobs, name) is None}
         )
 
-    async def _read_window(self, draft: Draft, after_s: float) -> None:
-        await asyncio.sleep(after_s)
-        started = time.perf_counter()
-        draft.window = await asyncio.to_thread(
-            self._ledger.reader.recent_turns, draft.request.stream, draft.knobs.recent_turns
-        )
-        draft.mark("window", started)
+    async def _window(self, turn: TurnLog) -> list[Memory]:
+        """Read the newest turns of this conversation, oldest first."""
+        read = self._ledger.reader.recent_turns
+        with turn.timed("window"):
+            window = await self._memory.in_search_thread(read, turn.request.stream, turn.knobs.recent_turns)
+        turn.builds_on = window[0].memory_id if window else None
+        return window
 
-    async def _retrieve(self, draft: Draft) -> list[Candidate]:
-        """Read the window and search persistent memory; say what could not be searched, and go on with the rest."""
-        started = time.perf_counter()
-        request, knobs = draft.request, draft.knobs
-        wanted_time = time_range(request.question, draft.ts)
-        found: SearchResult | None = None
-        trouble: EmbeddingError | IndexUnavailable | None = None
-        embeds = knobs.candidate_n > 0 and knobs.retrieval != "lexical"
-        window_read = asyncio.create_task(self._read_window(draft, QUESTION_UNDER_WAY_S if embeds else 0.0))
-        try:
-            if knobs.candidate_n > 0:
-                # Every turn of the window may be among the nearest, so that many more are asked for.
-                wanted = knobs.candidate_n + knobs.recent_turns
-                found = await self._memory.search(
-                    request.stream.user_id, request.question, wanted, knobs.retrieval, wanted_time
-                )
-                trouble = found.trouble
-                draft.notice = found.notice
-        except (EmbeddingError, IndexUnavailable) as error:
-            trouble = error
-        finally:
-            await window_read
-        draft.mark("retrieve", started)
-        if trouble is not None:
-            what = f"with memory searched by {_BY[found.mode]} only" if found is not None else "without memory"
-            log.warning("turn %s is answered %s: %s", draft.correlation_id, what, trouble)
-        recorded = partial(
+    async def _retrieve(self, turn: TurnLog, window: list[Memory]) -> Retrieved:
+        """Search persistent memory. Where it cannot be searched, the turn goes on without, and the event says why."""
+        with turn.timed("retrieve"):
+            retrieved = await self._search(turn, window)
+        turn.add(retrieved.event)
+        if turn.builds_on is None and retrieved.event.candidates:
+            turn.builds_on = retrieved.event.candidates[0].memory_id
+        if retrieved.event.outcome == "degraded":
+            searched = f"by {retrieved.event.mode} search only" if retrieved.event.mode else "without memory"
+            log.warning("turn %s is answered %s: %s", turn.correlation_id, searched, retrieved.event.degraded_reason)
+        return retrieved
+
+    async def _search(self, turn: TurnLog, window: list[Memory]) -> Retrieved:
+        request, knobs = turn.request, turn.knobs
+        asked = partial(
             RetrievalRecorded,
             query=request.question,
             knobs=knobs.model_dump(),
-            window=tuple(turn.memory_id for turn in draft.window),
+            window=tuple(memory.memory_id for memory in window),
         )
-        if trouble is not None:
-            recorded = partial(recorded, outcome="degraded", degraded_code=trouble.kind, degraded_reason=str(trouble))
-            if found is None:
-                draft.retrieval = cache(recorded)
-                return []
-        elif found is None:
-            draft.retrieval = cache(partial(recorded, outcome="skipped", degraded_reason="candidate_n is 0"))
+        if knobs.candidate_n == 0:
+            return Retrieved([], asked(outcome="skipped", degraded_reason="candidate_n is 0"))
+        wanted_time = time_range(request.question, turn.ts)
+        try:
+            found = await self._memory.search(
+                request.stream.user_id,
+                request.question,
+                # Every turn of the window may be among the nearest, so that many more are asked for.
+                knobs.candidate_n + knobs.recent_turns,
+                knobs.retrieval,
+                wanted_time,
+            )
+        except (EmbeddingError, IndexUnavailable) as error:
+            return Retrieved([], asked(outcome="degraded", degraded_code=error.kind, degraded_reason=str(error)))
+        candidates, excluded = exclude_window(found.candidates, window, knobs.candidate_n)
+        proposed = sorted([*candidates, *excluded], key=lambda candidate: candidate.rank)
+        event = asked(
+            outcome="ok" if found.trouble is None else "degraded",
+            degraded_code=found.trouble.kind if found.trouble is not None else None,
+            degraded_reason=str(found.trouble) if found.trouble is not None else None,
+            mode=found.mode,
+            fusion=found.fusion.as_event() if found.fusion is not None else None,
+            time_range=wanted_time.as_event() if wanted_time is not None else None,
+            embedding_model=found.space.model if found.space is not None else None,
+            dimensions=found.space.dimensions if found.space is not None else None,
+            index_position=found.position,
+            candidates=tuple(candidate.as_event() for candidate in proposed),
+            embed_ms=round(found.embed_ms, 3),
+            search_ms=round(found.search_ms, 3),
+            lexical_ms=round(found.lexical_ms, 3),
+        )
+        return Retrieved(candidates, event, found.notice)
+
+    async def _gate(self, turn: TurnLog, retrieved: Retrieved) -> Gated:
+        """Keep or drop each candidate."""
+        with turn.timed("gate"):
+            gated = await self._decider.gate(
+                turn.request.question,
+                retrieved.candidates,
+                turn.knobs.gate_keep_max,
+                asked_at=turn.ts,
+                mode=retrieved.event.mode,
+                use_gate=turn.knobs.use_gate,
+                context_tokens=self.context_tokens,
+            )
+        turn.add(gated.event)
+        return gated
+
+    async def _rerank(self, turn: TurnLog, gated: Gated) -> Reranked:
+        """Choose which of the kept candidates are replayed."""
+        with turn.timed("rerank"):
+            reranked = await self._decider.rerank(
+                turn.request.question,
+                gated.kept,
+                turn.knobs.retrieve_k,
+                asked_at=turn.ts,
+                use_rerank=bool(turn.knobs.use_rerank),
+                context_tokens=self.context_tokens,
+            )
+        turn.add(reranked.event)
+        return reranked
+
+    async def _neighbors(self, turn: TurnLog, window: list[Memory], replay: list[Candidate]) -> list[Neighbor]:
+        """Read the turns beside the replayed ones, and choose which of them come along."""
+        reach = turn.knobs.neighbor_turns or 0
+        if not replay or not reach:
             return []
-        else:
-            recorded = partial(recorded, outcome="ok")
-        candidates, excluded = exclude_window(found.candidates, draft.window, knobs.candidate_n)
-        draft.mode = found.mode
-        proposed = sorted([*candidates, *excluded], key=lambda item: item.rank)
-        draft.retrieval = cache(lambda: recorded(**_event_fields(found, wanted_time, proposed)))
-        return candidates
+        replayed = [candidate.memory for candidate in replay]
+        positions = [memory.position for memory in replayed]
+        with turn.timed("neighbours"):
+            around = await self._memory.in_search_thread(
+                self._ledger.reader.neighbors, turn.request.stream.user_id, positions, reach
+            )
+            return neighbors_of(replayed, around, window, reach)
 
-    def _prepare(self, draft: Draft, candidates: list[Candidate]) -> None:
-        """Do what the prompt and the record of the turn will need, as far as it is known by now."""
-        self._count_ahead(draft, candidates)
-        self._recorder.prepare(draft)
-
-    def _count_ahead(self, draft: Draft, candidates: list[Candidate]) -> None:
-        """Count the tokens of what may come into the prompt, once in a turn; exact counts are fetched if need be."""
-        if draft.counted_ahead:
-            return
-        draft.counted_ahead = True
-        request = draft.request
-        memories = [candidate.memory for candidate in candidates]
-        texts = texts_to_count(
-            system=self._prompts.chat.text,
-            client_system=request.client_system,
-            window=draft.window,
-            replay=memories[: draft.knobs.retrieve_k],
-            notes=memories,
-            question=request.question,
-            asked_at=draft.ts,
-        )
-        self.tokens.prefetch(texts, self._budget(request))
-
-    async def _gate(self, draft: Draft, candidates: list[Candidate]) -> list[Candidate]:
-        started = time.perf_counter()
-        knobs = draft.knobs
-        kept, draft.gate = await self._decider.gate(
-            draft.request.question,
-            candidates,
-            knobs.gate_keep_max,
-            asked_at=draft.ts,
-            mode=draft.mode,
-            use_gate=knobs.use_gate,
-            context_tokens=self.context_tokens,
-        )
-        draft.mark("gate", started)
-        return kept
-
-    async def _rerank(self, draft: Draft, kept: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
-        started = time.perf_counter()
-        knobs = draft.knobs
-        replay, notes, draft.rerank = await self._decider.rerank(
-            draft.request.question,
-            kept,
-            knobs.retrieve_k,
-            asked_at=draft.ts,
-            use_rerank=bool(knobs.use_rerank),
-            context_tokens=self.context_tokens,
-        )
-        draft.mark("rerank", started)
-        return replay, notes
-
-    def _around(self, draft: Draft, kept: list[Candidate]) -> asyncio.Future[list[Memory]] | None:
-        """Begin to read the turns beside those that may be replayed; None where none is wanted.
-
-        Which are replayed the rerank has yet to say, if it is asked. What is forgotten while it answers still comes
-        along once, as a replayed turn does that is forgotten then.
-        """
-        knobs = draft.knobs
-        may_be = kept if knobs.use_rerank else kept[: knobs.retrieve_k]
-        if not may_be or not knobs.neighbor_turns:
-            return None
-        positions = [candidate.memory.position for candidate in may_be]
-        user_id = draft.request.stream.user_id
-        return begun(partial(self._ledger.reader.neighbors, user_id, positions, knobs.neighbor_turns))
-
-    async def _neighbors(
-        self, draft: Draft, replay: list[Candidate], around: asyncio.Future[list[Memory]] | None
-    ) -> list[Neighbor]:
-        """Choose which of the turns beside the replayed ones come along."""
-        started = time.perf_counter()
-        reach = draft.knobs.neighbor_turns or 0
-        if not replay or around is None:
-            return []
-        chosen = neighbors_of([candidate.memory for candidate in replay], await around, draft.window, reach)
-        draft.mark("neighbours", started)
-        return chosen
-
-    def _build_prompt(
-        self, draft: Draft, replay: list[Candidate], notes: list[Candidate], neighbors: list[Neighbor]
-    ) -> list[dict[str, str]]:
-        budget = self._budget(draft.request)
+    def _prompt(
+        self, turn: TurnLog, window: list[Memory], reranked: Reranked, neighbors: list[Neighbor]
+    ) -> ShownPrompt:
+        """Put the prompt together from what fits the budget, and say what did not."""
+        budget = self._budget(turn.request)
         counting = self.tokens.counting()
-        prompt = build_prompt(
+        built = build_prompt(
             system=self._prompts.chat.text,
-            client_system=draft.request.client_system,
-            window=draft.window,
-            replay=[candidate.memory for candidate in replay],
-            notes=[candidate.memory for candidate in notes],
+            client_system=turn.request.client_system,
+            window=window,
+            replay=[candidate.memory for candidate in reranked.replay],
+            summarised=[candidate.memory for candidate in reranked.summarised],
             neighbors=neighbors,
-            question=draft.request.question,
-            asked_at=draft.ts,
+            question=turn.request.question,
+            asked_at=turn.ts,
             budget_tokens=budget,
             count=counting,
         )
-        counted = counting.kind
-        draft.prompt = prompt
-        draft.report = cache(
-            lambda: PromptReport(
-                layout=LAYOUT,
-                system_version=self._prompts.chat.version,
-                budget_tokens=budget,
-                tokens=prompt.tokens,
-                counted=counted,
-                left_out=prompt.left_out,
-                messages_hash=messages_hash(prompt.messages),
-            )
+        self.tokens.learn(counting, budget)
+        report = PromptReport(
+            layout=LAYOUT,
+            system_version=self._prompts.chat.version,
+            budget_tokens=budget,
+            tokens=built.tokens,
+            counted=counting.kind,
+            left_out=built.left_out,
+            messages_hash=messages_hash(built.messages),
         )
-        return prompt.messages
+        return ShownPrompt(built, report)
 
     def _budget(self, request: TurnRequest) -> int:
         if self._settings.prompt_budget_tokens is not None:
@@ -329,38 +301,20 @@ class TurnService:
         answer = request.max_tokens or min(self._settings.answer_reserve_tokens, takes // 4)
         return max(takes - answer, takes // 4)
 
-    def _started(self, draft: Draft, replay: list[Candidate], notes: list[Candidate]) -> Started:
-        assert draft.prompt is not None
-        assert draft.retrieval is not None
-        assert draft.gate is not None
-        assert draft.rerank is not None
-        replayed = {memory.memory_id for memory in draft.prompt.replayed}
-        summarised = {memory.memory_id for memory in draft.prompt.summarised}
+    def _started(
+        self, turn: TurnLog, prompt: ShownPrompt, reranked: Reranked, retrieved: Retrieved, gate: GateDecided
+    ) -> Started:
+        replayed = {memory.memory_id for memory in prompt.built.replayed}
+        summarised = {memory.memory_id for memory in prompt.built.summarised}
         return Started(
-            correlation_id=draft.correlation_id,
-            created=draft.ts,
+            correlation_id=turn.correlation_id,
+            created=turn.ts,
             model=self._chat.model,
-            replay=[candidate for candidate in replay if candidate.memory.memory_id in replayed],
-            notes=[candidate for candidate in notes if candidate.memory.memory_id in summarised],
-            neighbors=draft.prompt.neighbors,
-            retrieval=draft.retrieval(),
-            gate=draft.gate(),
-            rerank=draft.rerank(),
-            notice=draft.notice,
+            replayed=[candidate for candidate in reranked.replay if candidate.memory.memory_id in replayed],
+            summarised=[candidate for candidate in reranked.summarised if candidate.memory.memory_id in summarised],
+            neighbors=prompt.built.neighbors,
+            retrieval=retrieved.event,
+            gate=gate,
+            rerank=reranked.event,
+            notice=retrieved.notice,
         )
-
-
-def _event_fields(found: SearchResult, wanted: TimeRange | None, proposed: list[Candidate]) -> JsonObject:
-    """Return what the retrieval's event says of a search: ``proposed`` are its candidates, excluded ones too."""
-    return {
-        "mode": found.mode,
-        "fusion": found.fusion.as_event() if found.fusion is not None else None,
-        "time_range": wanted.as_event() if wanted is not None else None,
-        "embedding_model": found.space.model if found.space is not None else None,
-        "dimensions": found.space.dimensions if found.space is not None else None,
-        "index_position": found.position,
-        "candidates": tuple(candidate.as_event() for candidate in proposed),
-        "embed_ms": round(found.embed_ms, 3),
-        "search_ms": round(found.search_ms, 3),
-        "lexical_ms": round(found.lexical_ms, 3),
-    }

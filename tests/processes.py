@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +57,12 @@ class Service:
             raise RuntimeError(f"the process {self._process.pid} still runs: stop it first")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, cwd=self._cwd, env=self._env, stdout=log, stderr=subprocess.STDOUT
+                self._command,
+                cwd=self._cwd,
+                env=self._env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                process_group=0,
             )
         deadline = time.monotonic() + START_S_MAX
         while not self._healthy():
@@ -69,9 +74,10 @@ class Service:
             time.sleep(POLL_S)
 
     def kill9(self) -> None:
-        """Kills the process where it stands, as a power cut would, and waits until it is gone."""
+        """Kills the process and its workers where they stand, as a power cut would, and waits until it is gone."""
         process = self._running()
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait(STOP_S_MAX)
         self._process = None
 

@@ -23,7 +23,7 @@ from domain.sqlite import DRIVER
 from domain.verification import LedgerHead, parse_head
 from migrations.runner import migrate, objects_of_revision, schema_objects, schema_revision
 from projections.backup.restore import restore_backup, restore_from_mirror
-from projections.dense.projection import VectorProjection
+from projections.dense.projection import DenseProjection
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient
 from projections.mirror.mirror import Mirror
@@ -142,7 +142,7 @@ async def test_rebuilt_followed_and_found_then_are_the_same(
     settings = settings_for(golden.storage, upstream, emb_model=MODELS[1])
     followed: dict[str, list[tuple[int, float]]] = {}
     async with world_opened(settings) as world:
-        follower = VectorProjection(world.ledger, world.index, world.cache)
+        follower = DenseProjection(world.ledger, world.index, world.cache)
         while await follower.advance():
             pass
         for user, _, text in ASKED:

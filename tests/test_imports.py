@@ -33,6 +33,11 @@ def test_the_house_keeps_its_contracts() -> None:
         ("projections/follower.py", "import service"),
         ("frontend/__init__.py", "import domain.events"),
         ("service/__init__.py", "import frontend"),
+        ("service/settings.py", "import service.turn"),
+        ("service/turn.py", "import service.cli"),
+        ("service/launch/supervisor.py", "import service.local_models"),
+        ("domain/events.py", "import domain.ledger"),
+        ("domain/prompt.py", "import domain.sqlite"),
     ],
 )
 def test_a_wrong_import_is_noticed(tmp_path: Path, module: str, line: str) -> None:

@@ -3,53 +3,55 @@
 --
 -- :as_of is a position of the ledger. The answer is the one that was true when the event there was the last one; give
 -- 4611686018427387904 (2 to the 62) for today's.
+--
+-- Where many turns are read, all come in one row, as a JSON array of arrays: the driver lets go of Python's interpreter
+-- at every row, and the threads of a busy service then wait for each other sixty times
+-- (docs/decisions/0013-few-threads-and-few-rows.md).
 
 -- name: recent_turns
--- The newest turns of a conversation, each with its newest summary; forgotten ones are left out. Newest first.
+-- The newest turns of a conversation, each with its newest summary; forgotten ones are left out. In no order.
 -- What a person wrote stands, even where a model's summary came after it, hence the coalesce.
 -- +position: nearly all turns are below :as_of, so the index on positions would walk them all.
-SELECT turn.position,
-       turn.event_id,
-       turn.conversation_id,
-       turn.schema_version,
-       turn.payload,
-       summary.schema_version AS summary_version,
-       summary.payload AS summary,
-       summary.type AS summary_type,
-       summary.position AS summary_position
-FROM events AS turn
-LEFT JOIN events AS summary ON summary.position = coalesce(
-    (SELECT max(position) FROM events
-     WHERE causation_id = turn.event_id AND type = 'MemoryEdited' AND user_id = turn.user_id AND position <= :as_of),
-    (SELECT max(position) FROM events
-     WHERE causation_id = turn.event_id AND type = 'SummaryRecorded' AND user_id = turn.user_id AND position <= :as_of)
-)
-WHERE turn.user_id = :user_id
-  AND turn.conversation_id = :conversation_id
-  AND turn.type = 'TurnRecorded'
-  AND +turn.position <= :as_of
-  AND (:before_turn IS NULL OR json_extract(turn.payload, '$.turn_id') < :before_turn)
-  AND NOT EXISTS (
-    SELECT 1 FROM events
-    WHERE causation_id = turn.event_id AND type = 'MemoryForgotten' AND user_id = turn.user_id AND position <= :as_of
-  )
-ORDER BY turn.version DESC
-LIMIT :count;
+SELECT json_group_array(json_array(position, event_id, conversation_id, schema_version, payload,
+                                   summary_version, summary, summary_type, summary_position))
+FROM (
+    SELECT turn.position,
+           turn.event_id,
+           turn.conversation_id,
+           turn.schema_version,
+           turn.payload,
+           summary.schema_version AS summary_version,
+           summary.payload AS summary,
+           summary.type AS summary_type,
+           summary.position AS summary_position
+    FROM events AS turn
+    LEFT JOIN events AS summary ON summary.position = coalesce(
+        (SELECT max(position) FROM events
+         WHERE causation_id = turn.event_id AND type = 'MemoryEdited' AND user_id = turn.user_id AND position <= :as_of),
+        (SELECT max(position) FROM events
+         WHERE causation_id = turn.event_id AND type = 'SummaryRecorded' AND user_id = turn.user_id AND position <= :as_of)
+    )
+    WHERE turn.user_id = :user_id
+      AND turn.conversation_id = :conversation_id
+      AND turn.type = 'TurnRecorded'
+      AND +turn.position <= :as_of
+      AND (:before_turn IS NULL OR json_extract(turn.payload, '$.turn_id') < :before_turn)
+      AND NOT EXISTS (
+        SELECT 1 FROM events
+        WHERE causation_id = turn.event_id AND type = 'MemoryForgotten' AND user_id = turn.user_id AND position <= :as_of
+      )
+    ORDER BY turn.version DESC
+    LIMIT :count
+);
 
 -- name: memories
 -- A user's turns at the positions in the JSON array :positions, each with its newest summary, in no order. What is
 -- not this user's turn, or was forgotten, is left out.
 -- All events about these turns are grouped first, by keys alone: for sixty turns that is quicker than asking of each
 -- which summary is the newest, and of a memory that was edited a hundred times one text is read.
-SELECT turn.position,
-       turn.event_id,
-       turn.conversation_id,
-       turn.schema_version,
-       turn.payload,
-       summary.schema_version AS summary_version,
-       summary.payload AS summary,
-       summary.type AS summary_type,
-       summary.position AS summary_position
+SELECT json_group_array(json_array(
+           turn.position, turn.event_id, turn.conversation_id, turn.schema_version, turn.payload,
+           summary.schema_version, summary.payload, summary.type, summary.position))
 FROM (
     SELECT found.position,
            coalesce(
@@ -76,15 +78,9 @@ LEFT JOIN events AS summary ON summary.position = remembered.summary_position;
 -- The turns at most :reach before or after a user's turns at :positions (a JSON array), each in its own
 -- conversation, as "memories" gives them. The turns asked about may be among them.
 -- "asked" is not filtered by user, or SQLite walks all events of that user; whose turns come back is asked of "found".
-SELECT turn.position,
-       turn.event_id,
-       turn.conversation_id,
-       turn.schema_version,
-       turn.payload,
-       summary.schema_version AS summary_version,
-       summary.payload AS summary,
-       summary.type AS summary_type,
-       summary.position AS summary_position
+SELECT json_group_array(json_array(
+           turn.position, turn.event_id, turn.conversation_id, turn.schema_version, turn.payload,
+           summary.schema_version, summary.payload, summary.type, summary.position))
 FROM (
     SELECT found.position,
            coalesce(
@@ -126,18 +122,19 @@ LEFT JOIN events AS summary ON summary.position = remembered.summary_position;
 -- For each turn at :positions (a JSON array), the positions of up to :reach turns before and after it in its
 -- conversation, as a JSON array each. Forgotten turns count.
 -- Not filtered by user, or SQLite walks all events of that user: the reader drops what is somebody else's.
-SELECT turn.position,
+SELECT json_group_array(json_array(
+       turn.position,
        turn.user_id,
-       (SELECT json_group_array(position) FROM (
+       json((SELECT json_group_array(position) FROM (
            SELECT step.position FROM events AS step
            WHERE step.user_id = turn.user_id AND step.conversation_id = turn.conversation_id
              AND step.type = 'TurnRecorded' AND step.version < turn.version AND step.position <= :as_of
-           ORDER BY step.version DESC LIMIT :reach)) AS turns_before,
-       (SELECT json_group_array(position) FROM (
+           ORDER BY step.version DESC LIMIT :reach))),
+       json((SELECT json_group_array(position) FROM (
            SELECT step.position FROM events AS step
            WHERE step.user_id = turn.user_id AND step.conversation_id = turn.conversation_id
              AND step.type = 'TurnRecorded' AND step.version > turn.version AND step.position <= :as_of
-           ORDER BY step.version LIMIT :reach)) AS turns_after
+           ORDER BY step.version LIMIT :reach)))))
 FROM events AS turn
 WHERE turn.position IN (SELECT value FROM json_each(:positions));
 

@@ -1,1 +1,1 @@
-"""The time that a question names: read from English and Chinese, and what memories of that time gain. Pure."""
+"""The time that a question names, read from English and Chinese, and the gain of memories of that time. Pure."""

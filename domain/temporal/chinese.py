@@ -1,7 +1,7 @@
-"""How Chinese names a time. Each rule is a form; the order settles which form wins where two would fit.
+"""Reads times named in Chinese. Each rule is a form; the earlier rule wins where two would match.
 
-Chinese has no spaces, so that a time can be seen where none is: 晚上周围 holds 上周, 以前年轻 holds 前年,
-过去年月 holds 去年. Each form says what may not stand beside it.
+Chinese has no spaces, so a time can seem to be where there is none: 晚上周围 contains 上周, 以前年轻 contains 前年,
+过去年月 contains 去年. Each form says what may not stand beside it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-from domain.temporal.grammar import Moment, Reading, Rule
+from domain.temporal.grammar import Moment, Reading, Rule, no_time
 from domain.temporal.spans import (
     DAY,
+    HALF_A_MONTH,
     HALF_A_YEAR,
     WEEK,
     Span,
@@ -55,19 +56,19 @@ _YEAR = rf"(?<!\d)(?:(?:19[5-9]|20\d)\d|二[{_ZERO}][{_DIGITS}{_ZERO}]{{2}})\ ?�
 _MONTH = r"(?:1[0-2]|0?[1-9]|十[一二]?|[一二三四五六七八九])\ ?月"
 _DAY = r"(?:3[01]|[12]\d|0?[1-9]|三十一?|二?十[一二三四五六七八九]?|[一二三四五六七八九])\ ?[日号]"
 _NOT_BEHIND_ON = "(?<![晚早网路身海天地赶以马世手街桌船楼车线加])"
-"""上 as the end of 晚上, 网上, 赶上 and the like says where or what, not when."""
+"""At the end of 晚上, 网上, 赶上 and the like, 上 says where or what, not when."""
 _BEGINS = r"(?:(?<![\s\S])|(?<=[，。！？、；：,.!?;:\s我你们在从是跟和]))"
-"""Where 上一周 and 上一个月 say when; behind other words 上 may be a verb (班上一周)."""
+"""What may precede 上一周 and 上一个月: after other words 上 may be a verb (班上一周)."""
 _NOT_ABOUT = "(?![围边转折密全到杰期刊])"
-"""What makes 周 no week: 周围, 周边, 周转, 周折, 周密, 周全, 周到, 周期, 周刊."""
+"""After 周 these make other words: 周围, 周边, 周转, 周折, 周密, 周全, 周到, 周期, 周刊."""
 
 SIMPLIFIED = str.maketrans(
     "週個禮號兩幾過這後發應該會將計劃準備網馬樓車線趕從轉邊圍來節於雜傑經餅錢剛說講問課帳賬",
     "周个礼号两几过这后发应该会将计划准备网马楼车线赶从转边围来节于杂杰经饼钱刚说讲问课账账",
 )
-"""The traditional forms of what names a time, tells whether a question looks back or ahead, or says it is no time."""
+"""Traditional to simplified, for the characters that the rules and patterns below contain."""
 JAPANESE = re.compile("[\u3040-\u30ff]")
-"""Kana: 週 and 過 are words of another language there."""
+"""Kana mark a Japanese text, in which 週 and 過 mean something else."""
 
 LOOKS_BACK = re.compile(r"了|过(?![去敏年期来程分度于节生])|聊|提到|提起|发生|刚才|之前|说的|讲的|问的|做的|去的")
 LOOKS_AHEAD = re.compile(r"[将]|打算|计划|准备|应该|明天|后天|下个?(?:周|星期|礼拜|月)|明年|会不会|要不要")
@@ -165,7 +166,7 @@ def _last_month(match: re.Match[str], moment: Moment) -> Span:
 
 
 def _this_week(match: re.Match[str], moment: Moment) -> Span | None:
-    if not moment.looks_back or moment.looks_ahead:
+    if not moment.only_looks_back:
         return None
     if match["weekday"] is None:
         return unit_of(moment.now, "week")
@@ -177,7 +178,7 @@ def _this_week(match: re.Match[str], moment: Moment) -> Span | None:
 def _ago(match: re.Match[str], moment: Moment) -> Span:
     unit = _unit(match["unit"])
     if match["count"] == "半":
-        return around(moment.now, {"year": HALF_A_YEAR, "month": 15 * DAY}.get(unit, DAY))
+        return around(moment.now, {"year": HALF_A_YEAR, "month": HALF_A_MONTH}.get(unit, DAY))
     fewest, most = (2, 5) if match["count"] == "几" else (_number(match["count"]),) * 2
     return unit_ago(moment.now, unit, most)[0], min(unit_ago(moment.now, unit, fewest)[1], day_of(moment.now)[1])
 
@@ -185,7 +186,7 @@ def _ago(match: re.Match[str], moment: Moment) -> Span:
 def _past_units(match: re.Match[str], moment: Moment) -> Span:
     unit = _unit(match["unit"])
     if match["count"] == "半":
-        since = moment.now - {"day": DAY, "week": 4 * DAY, "month": 15 * DAY, "year": HALF_A_YEAR}[unit]
+        since = moment.now - {"day": DAY, "week": 4 * DAY, "month": HALF_A_MONTH, "year": HALF_A_YEAR}[unit]
     else:
         since = units_before(moment.now, unit, 5 if match["count"] == "几" else _number(match["count"]))
     return day_of(since)[0], day_of(moment.now)[1]
@@ -193,27 +194,23 @@ def _past_units(match: re.Match[str], moment: Moment) -> Span:
 
 def _now_if_back(unit: Unit) -> Reading:
     def read(_match: re.Match[str], moment: Moment) -> Span | None:
-        return unit_of(moment.now, unit) if moment.looks_back and not moment.looks_ahead else None
+        return unit_of(moment.now, unit) if moment.only_looks_back else None
 
     return read
 
 
 def _weekday_alone(match: re.Match[str], moment: Moment) -> Span | None:
-    if not moment.looks_back or moment.looks_ahead:
+    if not moment.only_looks_back:
         return None
     return weekday_before(moment.now, _weekday(match["weekday"]))
 
 
-def _not_meant(_match: re.Match[str], _moment: Moment) -> None:
-    return None
-
-
 _RELATIVE_YEAR = "(?:今年|(?<!过)去年|大前年|(?<![以之从目先大])前年)"
 RULES = (
-    # What lies ahead, and what recurs, is no time of a memory.
+    # The future, and what recurs, is not a time of a memory.
     _rule(
         rf"(?:每年?|明年|后年|下+个?|逢)(?:的?{_MONTH}(?:{_DAY})?|{_WEEK}[一二三四五六日天末]?|年|天|个?月|[春夏秋冬]天)",
-        _not_meant,
+        no_time,
     ),
     _rule(
         rf"(?<![\d.一二三四五六七八九十])从?(?:(?P<year>{_YEAR}|{_RELATIVE_YEAR})的?)?(?P<month_from>{_MONTH})(?P<day_from>{_DAY})?[到至]"
@@ -230,7 +227,7 @@ RULES = (
     ),
     _rule(
         rf"(?<![\d.年一二三四五六七八九十])(?P<month>{_MONTH})(?>(?:份|(?P<day>{_DAY}))?)"
-        # 五月天 is a band, 三月三 a feast, 一月一次 once a month; 五月以前 is all that ever was.
+        # 五月天 is a band, 三月三 a feast, 一月一次 means once a month, and 五月以前 has no beginning.
         "(?![一二三四五六七八九十两天前后以之饼光亮球薪经季票来])",
         _short_date,
         dated=True,
@@ -273,4 +270,4 @@ RULES = (
     ),
 )
 HINT = re.compile(r"[天日周月年]|星期|礼拜|昨|今[早晚]")
-"""What every rule needs: a text without it is not looked at any further."""
+"""Every rule needs one of these: a text without any is not read further."""

@@ -1,7 +1,7 @@
-"""How English names a time. Each rule is a form; the order settles which form wins where two would fit.
+"""Reads times named in English. Each rule is a form; the earlier rule wins where two would match.
 
-"May", "March" and "fall" are words of their own and "2023" is also a number, so these count only where something
-beside them says that they are meant as a time.
+"May", "March" and "fall" are also other words and "2023" is also a number, so these count only beside words that make
+them a time.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from domain.temporal.english_dates import (
     read_date,
     year_in,
 )
-from domain.temporal.grammar import Moment, Reading, Rule
+from domain.temporal.grammar import Moment, Reading, Rule, no_time
 from domain.temporal.spans import (
     DAY,
     HALF_A_YEAR,
     SATURDAY,
+    UNITS,
     WEEK,
     Span,
     Unit,
@@ -52,7 +53,7 @@ _WEEKDAY = "|".join(_WEEKDAYS)
 _SEASON = "spring|summer|autumn|fall|winter"
 _AFTER_A_MONTH = "i|we|you|he|she|they|it|and|or|was|were|did|when|what|who|with|for|at|on|about|my|our|the"
 _ENDS = rf"(?=\W*$|[,.?!;:)]|\ (?:{_AFTER_A_MONTH})\b)"
-"""What is named ends here: "in May" asks for a time, "in March formation" for none; a verb or a person may follow."""
+"""The end of a name: "in May" names a time, "in March formation" none. A verb or a person may follow."""
 
 LOOKS_BACK = re.compile(
     r"\b(?:did|didn't|was|wasn't|were|weren't|had|happened|went|said|told|asked|talked|spoke|discussed|mentioned|"
@@ -66,13 +67,13 @@ LOOKS_AHEAD = re.compile(
 
 
 def _rule(pattern: str, read: Reading, *, dated: bool = False) -> Rule:
-    # Not behind "1." or "v", nor before a hyphen or a further digit: versions, prices and names have digits too.
+    # Not after "1." or "v", nor before a hyphen or another digit: versions, prices and names have digits too.
     whole = rf"(?<![\w.,/:$€£#-])(?:{pattern})(?![\w/-]|[.,:]\d)"
     return Rule(re.compile(whole, re.IGNORECASE | re.VERBOSE), read, dated)
 
 
 def _count(written: str) -> tuple[int, int]:
-    """Return from how many to how many units a number word means."""
+    """Return the fewest and the most units that a number word can mean."""
     word = " ".join(written.lower().split())
     if word in {"a few", "several"}:
         return 2, 5
@@ -83,8 +84,7 @@ def _count(written: str) -> tuple[int, int]:
 
 
 def _unit(written: str) -> Unit:
-    units: tuple[Unit, ...] = ("day", "week", "month", "year")
-    return next(unit for unit in units if written.lower().startswith(unit))
+    return next(unit for unit in UNITS if written.lower().startswith(unit))
 
 
 def _season(written: str) -> str:
@@ -108,7 +108,7 @@ def _beside_a_date(match: re.Match[str], moment: Moment) -> Span:
         return weekend_of(start) if side == "of" or start.weekday() < SATURDAY else weekend_of(start + WEEK)
     unit = _unit(what)
     if side == "of":
-        # "the last week of June" is somewhere in June.
+        # "The last week of June" is somewhere in June.
         return unit_of(start, unit) if end - start == DAY else (start, end)
     if match["count"] is None:
         before = units_before(start, unit, 1), start
@@ -129,7 +129,7 @@ def _between(match: re.Match[str], moment: Moment) -> Span:
 
 def _between_months(match: re.Match[str], moment: Moment) -> Span | None:
     if moment.looks_ahead or not (moment.looks_back or match["year"]):
-        return None  # "open from May to September" is so every year
+        return None  # "open from May to September" means every year
     first, last = month_number(match["first"]), month_number(match["last"])
     if match["year"]:
         start = day_of(moment.now)[0].replace(year=int(match["year"]), month=last, day=1)
@@ -148,14 +148,14 @@ def _on_a_date(match: re.Match[str], moment: Moment) -> Span | None:
         if not side and len(month) <= len("mar"):
             return None  # "Mar 4", "May 5 people": too short to be surely a month
     if side in {"before", "until", "till", "by", "every", "next"}:
-        return None  # all that ever was, or what is to come: no time to prefer
+        return None  # too long a time to prefer, or in the future
     if moment.looks_ahead and year_in(date) is None:
         return None
     return _up_to_now(read_date(date, moment.now), side, moment)
 
 
 def _up_to_now(span: Span, side: str, moment: Moment) -> Span:
-    """Return the span itself, or, behind "since" and "after", all from its beginning until now."""
+    """Return the span; after "since" or "after", the time from its beginning until now."""
     return (span[0], max(span[1], moment.now)) if side in {"since", "after"} else span
 
 
@@ -163,10 +163,6 @@ def _ago(match: re.Match[str], moment: Moment) -> Span:
     fewest, most = _count(match["count"])
     unit = _unit(match["unit"])
     return unit_ago(moment.now, unit, most)[0], min(unit_ago(moment.now, unit, fewest)[1], day_of(moment.now)[1])
-
-
-def _half_a_year_ago(_match: re.Match[str], moment: Moment) -> Span:
-    return around(moment.now, HALF_A_YEAR)
 
 
 def _past_units(match: re.Match[str], moment: Moment) -> Span:
@@ -191,7 +187,7 @@ def _last(match: re.Match[str], moment: Moment) -> Span:
 
 def _this(match: re.Match[str], moment: Moment) -> Span | None:
     what, now = match["what"].lower(), moment.now
-    if not moment.looks_back or moment.looks_ahead:
+    if not moment.only_looks_back:
         return None  # "What shall I eat today?" asks for no memory of today
     if what == "weekend":
         return weekend_of(now)
@@ -233,19 +229,15 @@ def _of_last_year(match: re.Match[str], moment: Moment) -> Span:
 
 
 def _in_season(match: re.Match[str], moment: Moment) -> Span | None:
-    if moment.looks_ahead or not moment.looks_back:
+    if not moment.only_looks_back:
         return None
     return season_begun(moment.now, _season(match["season"]))
 
 
 def _on_weekday(match: re.Match[str], moment: Moment) -> Span | None:
-    if moment.looks_ahead or not moment.looks_back:
+    if not moment.only_looks_back:
         return None
     return weekday_before(moment.now, _WEEKDAYS.index(match["weekday"].lower()))
-
-
-def _not_meant(_match: re.Match[str], _moment: Moment) -> None:
-    return None
 
 
 RULES = (
@@ -272,11 +264,11 @@ RULES = (
         _on_a_date,
         dated=True,
     ),
-    # What lies ahead, and what recurs, is no time of a memory.
+    # The future, and what recurs, is not a time of a memory.
     _rule(
         r"(?:next|every|each|coming|before|until|till|by)\ (?:the\ |last\ )?"
         rf"(?:{MONTH_WRITTEN_OUT}|{_WEEKDAY}|{_SEASON}|{_UNIT}|weekend|{YEAR})(?:\ {YEAR})?",
-        _not_meant,
+        no_time,
     ),
     _rule(
         rf"(?P<season>{_SEASON})(?:\ of|,)?\ (?P<year>{YEAR})",
@@ -317,7 +309,7 @@ RULES = (
         _in_month,
         dated=True,
     ),
-    _rule(r"half\ a\ year\ (?:ago|back|earlier)", _half_a_year_ago),
+    _rule(r"half\ a\ year\ (?:ago|back|earlier)", lambda _match, moment: around(moment.now, HALF_A_YEAR)),
     _rule(rf"(?P<count>{_COUNT})\ (?P<unit>{_UNIT}s?)\ (?:ago|back|earlier)", _ago),
     _rule(rf"(?:the\ )?(?:last|past|previous)\ (?P<count>{_COUNT})\ (?P<unit>{_UNIT}s)", _past_units),
     _rule(
@@ -349,4 +341,4 @@ HINT = re.compile(
     r"other\ day)\b",
     re.IGNORECASE | re.VERBOSE,
 )
-"""What every rule needs: a text without it is not looked at any further."""
+"""Every rule needs one of these: a text without any is not read further."""

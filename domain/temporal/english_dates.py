@@ -1,4 +1,4 @@
-"""How English writes a date: "7 May 2023", "May 7th", "2023-05-07", "May 2023". Each form and how it is read. Pure."""
+"""English dates: "7 May 2023", "May 7th", "2023-05-07", "May 2023". Each form, and how it is read. Pure."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _READERS = [re.compile(form, re.IGNORECASE | re.VERBOSE) for form in _FORMS]
 
 
 def _nameless(form: str) -> str:
-    """Return a form without its group names, so that it can stand in a pattern more than once."""
+    """Return a form without group names, so that a pattern can hold it more than once."""
     return re.sub(r"\(\?P<\w+>", "(?:", form.replace("(?P=dash)", "[-/]"))
 
 
 DATE = "|".join(map(_nameless, _FORMS))
-"""All forms, as a part of a pattern with ``re.VERBOSE`` and ``re.IGNORECASE``; has no groups."""
+"""All forms, as part of a pattern with ``re.VERBOSE`` and ``re.IGNORECASE``; it has no groups."""
 
 
 def month_number(name: str) -> int:
@@ -50,15 +50,15 @@ def month_number(name: str) -> int:
 
 
 def year_in(date: str) -> int | None:
-    """Return the year that a date carries, None where it has none."""
+    """Return the year in a date, None if it has none."""
     found = re.search(rf"\b{YEAR}(?!\d)", date)
     return int(found.group()) if found else None
 
 
 def read_date(date: str, now: datetime, year: int | None = None) -> Span:
-    """Return the day or month that a text of the form :data:`DATE` means, in the zone of ``now``.
+    """Return the day or month that a text of the form :data:`DATE` means, in the time zone of ``now``.
 
-    Without a year of its own a date is of ``year``, or else the last such day that has begun. Raises
+    A date without a year is in ``year`` or, without that, is the last such day that has begun. Raises
     :class:`ValueError` for a day that the calendar does not have.
     """
     for reader in _READERS:
@@ -78,11 +78,11 @@ def read_date(date: str, now: datetime, year: int | None = None) -> Span:
 
 
 def is_surely_a_date(date: str) -> bool:
-    """Tell whether a date has a year or an ordinal, so that "May" or "Mar" in it can be no other word."""
+    """Tell whether a date has a year or an ordinal, so that "May" or "Mar" in it can only be a month."""
     return re.search(rf"{YEAR}|\d{TH}", date, re.IGNORECASE) is not None
 
 
 def month_in(date: str) -> str:
-    """Return the month as a date writes it; an empty text where it is a number."""
+    """Return the month as written in a date; empty if it is a number."""
     found = re.search(MONTH, date, re.IGNORECASE)
     return found.group() if found else ""

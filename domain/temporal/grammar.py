@@ -1,4 +1,4 @@
-"""What the grammars of the languages share: a time that was found in a text, and how numbers are written."""
+"""What the grammars share: rules, the times they find in a text, and the moment of the question."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from domain.temporal.spans import Span
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """A time that a text names: what it means, where it stands, and whether it is a date or counted from now."""
+class NamedTime:
+    """A time that a text names: what it means, where it stands, and whether it is a date or relative to now."""
 
     span: Span
     at: int
@@ -22,39 +22,47 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When and how a text was said: ``looks_back`` where it asks about what was, ``looks_ahead`` about what will be."""
+    """When a question is asked, and whether it ``looks_back`` at what was or ``looks_ahead`` to what will be."""
 
     now: datetime
     looks_back: bool
     looks_ahead: bool
 
+    @property
+    def only_looks_back(self) -> bool:
+        return self.looks_back and not self.looks_ahead
+
 
 Reading = Callable[[re.Match[str], Moment], Span | None]
-"""Turns a match into a span; None, or a :class:`ValueError`, where it names no time after all."""
+"""Turns a match into a span. Returns None or raises :class:`ValueError` when it names no time after all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A form in which a time is named. ``dated`` tells dates from what is counted from now."""
+    """A form in which a time is named. ``dated`` marks dates, as opposed to times relative to now."""
 
     pattern: re.Pattern[str]
     read: Reading
     dated: bool = False
 
 
-def read_all(text: str, rules: Sequence[Rule], moment: Moment) -> Iterator[Named]:
-    """Yield what the rules find. A rule comes before those behind it: no two finds share a character."""
+def no_time(_match: re.Match[str], _moment: Moment) -> None:
+    """Read a form that names no time of a memory, so that no later rule reads it."""
+
+
+def read_all(text: str, rules: Sequence[Rule], moment: Moment) -> Iterator[NamedTime]:
+    """Yield the times that the rules find. Earlier rules win: no two times share a character."""
     taken = bytearray(len(text))
     for rule in rules:
         for match in rule.pattern.finditer(text):
             at, end = match.span()
             if any(taken[at:end]):
                 continue
-            # Taken even where it names no time, so that "next May" does not leave a "May" for a later rule.
+            # Taken even if it names no time, so that "next May" leaves no "May" to a later rule.
             taken[at:end] = b"\1" * (end - at)
             try:
                 span = rule.read(match, moment)
             except (ValueError, OverflowError):
-                continue  # a day or a year that no calendar has
+                continue  # the calendar has no such day or year
             if span is not None:
-                yield Named(span, at, end, rule.dated)
+                yield NamedTime(span, at, end, rule.dated)

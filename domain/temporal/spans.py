@@ -1,69 +1,71 @@
-"""Stretches of the calendar: a day, a week, a month, a season, a year, and the ones before or around them. Pure.
+"""Spans of the calendar: a day, a week, a month, a season, a year, and those before or around them. Pure.
 
-A span is two aware datetimes, the end not in it. Weeks begin on Monday; seasons are the meteorological ones of the
-northern hemisphere, where most people live, and a winter bears the year in which it begins.
+A span is two aware datetimes; the end is not in it. Weeks begin on Monday. Seasons are the meteorological ones of the
+northern hemisphere, where most people live; a winter belongs to the year in which it begins.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, get_args
 
 from dateutil.relativedelta import MO, relativedelta
 
 Span = tuple[datetime, datetime]
 Unit = Literal["day", "week", "month", "year"]
+UNITS: tuple[Unit, ...] = get_args(Unit)
 
 DAY = timedelta(days=1)
 WEEK = timedelta(days=7)
+HALF_A_MONTH = timedelta(days=15)
 HALF_A_YEAR = timedelta(days=182)
 SATURDAY = 5
 SEASON_FIRST_MONTH = {"spring": 3, "summer": 6, "autumn": 9, "winter": 12}
 _SEASON_MONTHS = 3
+_ONE: dict[Unit, relativedelta] = {
+    "day": relativedelta(days=1),
+    "week": relativedelta(weeks=1),
+    "month": relativedelta(months=1),
+    "year": relativedelta(years=1),
+}
 
 
 def day_of(moment: datetime) -> Span:
-    """Return the day in which a moment lies, in the moment's own zone."""
+    """Return the day of a moment, in the time zone of the moment."""
     start = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     return start, start + DAY
 
 
 def week_of(moment: datetime) -> Span:
-    """Return the week, from Monday on, in which a moment lies."""
+    """Return the week of a moment, from Monday."""
     start = day_of(moment)[0] + relativedelta(weekday=MO(-1))
     return start, start + WEEK
 
 
 def month_of(moment: datetime) -> Span:
-    """Return the month in which a moment lies."""
+    """Return the month of a moment."""
     start = day_of(moment)[0].replace(day=1)
     return start, start + relativedelta(months=1)
 
 
 def year_of(moment: datetime) -> Span:
-    """Return the year in which a moment lies."""
+    """Return the year of a moment."""
     start = day_of(moment)[0].replace(month=1, day=1)
     return start, start + relativedelta(years=1)
 
 
 def unit_of(moment: datetime, unit: Unit) -> Span:
-    """Return the day, week, month or year in which a moment lies."""
+    """Return the day, week, month or year of a moment."""
     return {"day": day_of, "week": week_of, "month": month_of, "year": year_of}[unit](moment)
 
 
 def units_before(moment: datetime, unit: Unit, count: int) -> datetime:
     """Return the moment ``count`` units earlier; on the 31st, a month earlier is the last day of a shorter month.
 
-    Raises :class:`ValueError` where the calendar does not reach back that far.
+    Raises :class:`ValueError` when that is before the calendar begins.
     """
-    back = {
-        "day": relativedelta(days=count),
-        "week": relativedelta(weeks=count),
-        "month": relativedelta(months=count),
-        "year": relativedelta(years=count),
-    }[unit]
     try:
-        return moment - back
+        return moment - count * _ONE[unit]
     except OverflowError as error:
         raise ValueError(f"{count} {unit}s before {moment.year} is before the calendar") from error
 
@@ -73,31 +75,31 @@ def unit_ago(now: datetime, unit: Unit, count: int) -> Span:
     moment = units_before(now, unit, count)
     if unit == "day":
         return day_of(moment)
-    half = {"week": timedelta(days=3), "month": timedelta(days=15), "year": timedelta(days=182)}[unit]
+    half = {"week": timedelta(days=3), "month": HALF_A_MONTH, "year": HALF_A_YEAR}[unit]
     return day_of(moment - half)[0], day_of(moment + half)[1]
 
 
 def around(now: datetime, back: timedelta) -> Span:
-    """Return what people mean by a moment so far back: a third of the way around it, in whole days."""
+    """Return what people mean by a time so long ago: whole days around it, a third of its distance in all."""
     middle, wide = now - back, timedelta(days=back.days // 6)
     return day_of(middle - wide)[0], day_of(middle + wide)[1]
 
 
 def weekday_before(moment: datetime, weekday: int) -> Span:
-    """Return the last such day (0 = Monday) before the day of a moment."""
+    """Return the last such weekday (0 = Monday) before the day of a moment."""
     start = day_of(moment)[0]
     start -= timedelta(days=(start.weekday() - weekday - 1) % 7 + 1)
     return start, start + DAY
 
 
 def weekday_of_week(moment: datetime, weekday: int) -> Span:
-    """Return a weekday (0 = Monday) of the week in which a moment lies."""
+    """Return a weekday (0 = Monday) of the week of a moment."""
     start = week_of(moment)[0] + timedelta(days=weekday)
     return start, start + DAY
 
 
 def weekend_of(moment: datetime) -> Span:
-    """Return Saturday and Sunday of the week in which a moment lies."""
+    """Return Saturday and Sunday of the week of a moment."""
     start, end = week_of(moment)
     return start + timedelta(days=SATURDAY), end
 
@@ -109,7 +111,7 @@ def weekend_before(moment: datetime) -> Span:
 
 
 def season_of(like: datetime, year: int, season: str) -> Span:
-    """Return a season by its name in :data:`SEASON_FIRST_MONTH`; ``like`` gives the zone."""
+    """Return a season by its name in :data:`SEASON_FIRST_MONTH`; ``like`` gives the time zone."""
     start = day_of(like)[0].replace(year=year, month=SEASON_FIRST_MONTH[season], day=1)
     return start, start + relativedelta(months=_SEASON_MONTHS)
 
@@ -139,7 +141,7 @@ def date_begun(now: datetime, month: int, day: int) -> Span:
         try:
             found = start.replace(year=year, month=month, day=day)
         except ValueError:
-            continue  # 29 February is in one year out of four
+            continue  # 29 February
         if found <= now:
             return found, found + DAY
     raise ValueError(f"no year has a day {day} in month {month}")

@@ -1,15 +1,14 @@
-"""The time that a question names, read by rules: "last week", "in May 2023", "上周五". Pure.
+"""Reads the time that a question names, by rules: "last week", "in May 2023", "上周五". Pure.
 
-A wrong range would push the right memory back, so a doubtful word names no time: "may I", "march on", "2.0.1". A
-question about what will be names none either, since memories are of the past. Long texts are not read: the dates in a
-letter that somebody pastes are what it says, not the time it is asked about.
+A wrong range would push the right memory down, so a doubtful word names no time: "may I", "march on", "2.0.1". A
+question about the future names none either, since memories are of the past. Long texts are not read: dates in a pasted
+letter are its content, not the time that the question asks about.
 
-"Now" is the moment of the question as the ledger records it, in UTC, and so are the days that are counted from it.
-Nobody tells the service where a person is; whoever is west or east of Greenwich has some hours of a day on the
-neighboring one, which is one reason why the preference does not end at the edge of a range.
+"Now" is the time of the question as the ledger records it, in UTC, and days are counted from it. The service does not
+know where a person is, and elsewhere some hours of a day fall on the neighboring one. This is one reason why the
+preference does not end at the edge of a range.
 
-Dates are found by grammars of our own and computed with dateutil. A parser of dates in free text (dateparser 1.5) was
-tried and left aside: it read "may I", "the 15" of "iPhone 15" and "we" as dates, and took 0.5 to 4 ms for a question.
+The grammars are our own; see ``docs/decisions/0051-read-times-by-grammars-of-our-own.md``.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from itertools import islice
 from domain.clock import iso
 from domain.events import JsonObject
 from domain.temporal import chinese, english
-from domain.temporal.grammar import Moment, Named, read_all
+from domain.temporal.grammar import Moment, NamedTime, read_all
 
 QUESTION_CHARS_MAX = 500
 TIMES_MAX = 8
@@ -31,26 +30,26 @@ TIMES_MAX = 8
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """From ``start`` on and before ``end``, both aware; ``phrase`` is how the question said it."""
+    """From ``start`` until before ``end``, both aware; ``phrase`` is the wording of the question."""
 
     start: datetime
     end: datetime
     phrase: str
 
     def as_event(self) -> JsonObject:
-        """Return what the ledger keeps of it."""
+        """Return what the ledger records of it."""
         return {"phrase": self.phrase, "start": iso(self.start), "end": iso(self.end)}
 
 
 def time_range(question: str, now: datetime) -> TimeRange | None:
-    """Return the time in the past that a question names, None where it names none. ``now`` must be aware.
+    """Return the time in the past that a question names, None if it names none. ``now`` must be aware.
 
-    Dates outweigh what is counted from now ("last week, as I said on 9 June"); several of one kind give the range from
-    the first to the last.
+    Dates outweigh times relative to now ("last week, as I said on 9 June"); several of one kind give the range from the
+    first to the last.
     """
     if len(question) > QUESTION_CHARS_MAX:
         return None
-    # As long as it was, so that what is found stands at the same place.
+    # The same length, so that offsets stay valid.
     simplified = question if chinese.JAPANESE.search(question) else question.translate(chinese.SIMPLIFIED)
     in_english = english.HINT.search(question) is not None
     in_chinese = chinese.HINT.search(simplified) is not None
@@ -67,10 +66,10 @@ def time_range(question: str, now: datetime) -> TimeRange | None:
         return None
     # A time that has not begun holds no memory.
     past = [found for found in named if found.span[0] <= now]
-    return _together([found for found in past if found.dated] or past, question)
+    return _merged([found for found in past if found.dated] or past, question)
 
 
-def _together(named: Sequence[Named], question: str) -> TimeRange | None:
+def _merged(named: Sequence[NamedTime], question: str) -> TimeRange | None:
     if not named:
         return None
     in_order = sorted(named, key=lambda found: found.at)

@@ -1,1 +1,1 @@
-"""Backups of the ledger, and how one is put back."""
+"""Backups of the ledger, and how to restore one."""

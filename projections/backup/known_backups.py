@@ -1,7 +1,7 @@
-"""Which copies of the ledger were made, so that an erasure can name those that still hold what was erased.
+"""The list of all copies of the ledger, so that an erasure can name those that still hold what was erased.
 
-The list lies beside the ledger and holds no one's data: where a copy went, when, and the head it was made at. It is
-never shortened by itself, since a disk that is not plugged in now may still carry its copy.
+The list lies beside the ledger and holds no personal data: where a copy went, when, and its head. Nothing removes
+entries, since a disk that is not connected now may still carry its copy.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _FILE = "backups.json"
 
 
 class BackupsUnreadable(OpmError):
-    """The list of backups is not what was written."""
+    """The list of backups is damaged."""
 
 
 class Backup(BaseModel):
     """A copy of the ledger: where it is, when it was made (UTC), and the position and hash of its last event.
 
-    ``path`` is absolute: a file, or the folder into which a restore put what was there before. Position 0 is also that
-    of a ledger too damaged to say.
+    ``path`` is absolute: a file, or the folder into which a restore moved the former storage. Position 0 also stands
+    for a ledger too damaged to tell.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,9 +43,9 @@ _BACKUPS = TypeAdapter(list[Backup])
 
 
 def known_backups(storage_dir: Path) -> list[Backup]:
-    """Return every copy that was ever recorded, oldest first, whether or not its file is still there.
+    """Return every recorded copy, oldest first, whether or not its file still exists.
 
-    Raises :class:`BackupsUnreadable` when the list was damaged.
+    Raises :class:`BackupsUnreadable` when the list is damaged.
     """
     path = storage_dir / _FILE
     try:
@@ -54,12 +54,12 @@ def known_backups(storage_dir: Path) -> list[Backup]:
         return []
     except (ValidationError, OSError) as error:
         raise BackupsUnreadable(
-            f"{_FILE} cannot be read ({type(error).__name__}): mend it, or remove it and remember the backups yourself"
+            f"{_FILE} cannot be read ({type(error).__name__}): repair it, or remove it and note the backups yourself"
         ) from None
 
 
 def remember_backup(storage_dir: Path, backup: Backup) -> None:
-    """Add a copy to the list, in the place of an earlier one under the same path; on the disk when this returns."""
+    """Add a copy to the list, replacing an earlier one at the same path; it is on the disk when this returns."""
     with _locked(storage_dir):
         others = [known for known in known_backups(storage_dir) if known.path != backup.path]
         write_durably(storage_dir / _FILE, _BACKUPS.dump_json([*others, backup], indent=2) + b"\n")

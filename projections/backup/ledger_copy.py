@@ -1,7 +1,7 @@
-"""A backup of the ledger: made beside a running service, complete at one moment, and proved before it has its name.
+"""Backs up the ledger beside a running service, as of one moment.
 
-SQLite writes a consistent copy while others write, but neither waits for the disk nor puts it in place at once. So the
-copy is written under another name in the same folder, brought to the disk, opened and checked, and only then renamed.
+SQLite writes a consistent copy while others write, but does not fsync it and does not replace a file atomically. So the
+copy is written under a temporary name in the same folder, fsynced, opened, checked, and only then renamed.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from projections.durable import replace_durably
 
 
 class BackupFailed(OpmError):
-    """No backup was made; what was there before is as it was."""
+    """No backup was made; nothing was changed."""
 
 
 def back_up(settings: StorageSettings, target: Path, *, force: bool = False, clock: Clock | None = None) -> Backup:
-    """Copy the ledger to the file ``target`` and remember that; on the disk when this returns.
+    """Copy the ledger to the file ``target`` and list the copy; it is on the disk when this returns.
 
-    Raises :class:`InvalidInput` for a place where no backup should be, :class:`LedgerSchemaError` when there is no
-    ledger of a known schema, :class:`BackupFailed` when the copy could not be made or is not whole.
+    Raises :class:`InvalidInput` for an unsuitable target, :class:`LedgerSchemaError` when there is no ledger of a known
+    schema, and :class:`BackupFailed` when the copy could not be made or is not whole.
     """
     source = settings.ledger_path
-    target = _accepted(target, settings.storage_dir, force=force)
+    target = _checked_target(target, settings.storage_dir, force=force)
     schema_revision(source)
     temporary = target.with_name(f".{target.name}.tmp")
     try:
         _copy(source, temporary)
-        head = _proved_head(temporary)
+        head = _verified_head(temporary)
         backup = Backup(path=str(target), made_at=(clock or Clock()).now(), position=head.position, hash=head.hash)
-        # Killed in between, the list rather names a copy too many, or an older head than it has, than one too few.
+        # If killed in between, the list may name a copy too many or an older head, but never a copy too few.
         replaces = target.exists()
         if not replaces:
             remember_backup(settings.storage_dir, backup)
@@ -57,7 +57,7 @@ def back_up(settings: StorageSettings, target: Path, *, force: bool = False, clo
     return backup
 
 
-def _accepted(target: Path, storage_dir: Path, *, force: bool) -> Path:
+def _checked_target(target: Path, storage_dir: Path, *, force: bool) -> Path:
     target = target.expanduser().absolute()
     if target.is_dir():
         raise InvalidInput("PATH", str(target), "is a folder: name the file to write in it")
@@ -75,14 +75,14 @@ def _accepted(target: Path, storage_dir: Path, *, force: bool) -> Path:
 
 def _copy(source: Path, temporary: Path) -> None:
     temporary.unlink(missing_ok=True)
-    temporary.touch(mode=0o600)  # SQLite takes an empty file; nobody else may read it while it grows
+    temporary.touch(mode=0o600)  # SQLite accepts an empty file; no other user may read it while it grows
     with closing(DRIVER.connect(source, isolation_level=None, timeout=10)) as connection:
         connection.execute("PRAGMA wal_autocheckpoint=0")
         connection.execute("VACUUM INTO ?", (str(temporary),))
     shutil.copymode(source, temporary)
 
 
-def _proved_head(copy: Path) -> LedgerHead:
+def _verified_head(copy: Path) -> LedgerHead:
     """Return the head of a copy; raise :class:`BackupFailed` when the copy is not whole."""
     with closing(DRIVER.connect(copy)) as connection:
         (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()

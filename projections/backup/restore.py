@@ -1,10 +1,10 @@
-"""Another ledger in the place of the present one: from a backup, or made anew from the mirror.
+"""Replaces the ledger by a backup, or by one built from the mirror.
 
-The new ledger is complete and proved before anything is touched, and comes into its place by one rename: whenever the
-machine stops, there is the old ledger or the new one. Nothing is destroyed. The present ledger, whole or damaged, and
-the projections that belong to it are put aside into one folder, which is itself a storage that can be opened. What is
-left, the cache of vectors, is told that it has read nothing yet of this ledger; the mirror is written anew, and all
-else grows back at the next start. While a restore runs no service can start, and none may be running.
+The new ledger is complete and verified before anything is touched, and one rename puts it in place: if the machine
+stops, there is either the old ledger or the new one. Nothing is destroyed. The present ledger, whole or damaged, and
+its projections move into one folder, which can itself be opened as a storage folder. The vector cache stays, but
+forgets how far it had read. The mirror is written again; the next start rebuilds everything else. No service may run
+during a restore, and none can start.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from migrations.runner import schema_revision
 from projections.backup.known_backups import Backup, remember_backup
 from projections.durable import fsync_path, replace_durably
 from projections.embedding.cache import VectorCache
-from projections.mirror.as_ledger import ledger_from_mirror
+from projections.mirror.ledger_from_mirror import ledger_from_mirror
 from projections.mirror.mirror import Mirror
 from projections.verification.storage import head_of, verify_ledger_file
 
-_BESIDE = ("", "-wal", "-shm", "-journal")
-"""The files of a SQLite database, by what is appended to its name."""
+_SUFFIXES = ("", "-wal", "-shm", "-journal")
+"""The suffixes of the files of a SQLite database."""
 _PROJECTIONS = ("users", "system")
-"""Folders of what belongs to one ledger and no other."""
+"""Folders that belong to one ledger only."""
 _VECTOR_CACHE = "vectors.sqlite3"
 
 
 class RestoreRefused(OpmError):
-    """What was to be restored is no whole ledger; the present one is as it was."""
+    """What was to be restored is not a whole ledger; the present one is unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """The head of the restored ledger, and the folder into which what was there before was put, if anything was.
+    """The head of the restored ledger, and the folder into which the former storage moved, if there was any.
 
-    ``erasures_undone`` counts the people who had been erased from the ledger that was there, and are in this one again.
+    ``erasures_undone`` counts the people who were erased from the former ledger and are in this one again.
     """
 
     head: LedgerHead
@@ -54,16 +54,16 @@ class Restored:
 
 
 def restore_backup(settings: StorageSettings, backup: Path, clock: Clock | None = None) -> Restored:
-    """Put a copy of ``backup`` in the ledger's place.
+    """Replace the ledger by a copy of ``backup``.
 
     Raises :class:`InvalidInput` when there is no such file, :class:`RestoreRefused` or :class:`LedgerSchemaError` when
-    it is no whole ledger or one of a newer version, :class:`LedgerLocked` while anybody has the present one open.
+    it is not a whole ledger or is of a newer version, and :class:`LedgerLocked` while the present one is open.
     """
     if not backup.is_file():
         raise InvalidInput("PATH", str(backup), "there is no such file: name a backup that `opm backup` made")
 
     def make(new: Path) -> LedgerHead:
-        for part in _BESIDE:  # a ledger copied by hand may have its newest events in the file beside it
+        for part in _SUFFIXES:  # a ledger copied by hand may have its newest events in the WAL
             beside = backup.with_name(backup.name + part)
             if beside.exists() and part != "-shm":
                 shutil.copyfile(beside, new.with_name(new.name + part))
@@ -82,17 +82,17 @@ def restore_backup(settings: StorageSettings, backup: Path, clock: Clock | None 
 def restore_from_mirror(
     settings: StorageSettings, since: LedgerHead | None = None, clock: Clock | None = None
 ) -> Restored:
-    """Put a ledger made from the JSONL files in the ledger's place.
+    """Replace the ledger by one built from the JSONL files.
 
-    Raises :class:`MirrorIncomplete` when they do not give a whole one, :class:`LedgerLocked` as above.
+    Raises :class:`MirrorIncomplete` when they do not hold a whole one, and :class:`LedgerLocked` as above.
     """
     return _restore(settings, lambda new: ledger_from_mirror(settings.storage_dir, new, since), clock or Clock())
 
 
 def mirror_restored(settings: StorageSettings) -> None:
-    """Write the mirror of a restored ledger, so that there are two copies of it again before any service starts.
+    """Write the mirror of a restored ledger, so that there are two copies again before any service starts.
 
-    Raises :class:`OSError` where the files cannot be written; the next start makes them whole in any case.
+    Raises :class:`OSError` when the files cannot be written; the next start completes them in any case.
     """
     engine = open_engine(settings.ledger_path, writer=False)
     try:
@@ -106,11 +106,11 @@ def _restore(settings: StorageSettings, make: Callable[[Path], LedgerHead], cloc
     new = path.with_name(f"{path.name}.restoring")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path):
+        with _exclusively(path):
             try:
                 _remove(new)
                 head = make(new)
-                _fold(new)
+                _fold_wal(new)
                 undone = len(_erasures(path) - _erasures(new))
                 return Restored(head, _put_in_place(settings, new, clock), undone)
             finally:
@@ -122,33 +122,33 @@ def _restore(settings: StorageSettings, make: Callable[[Path], LedgerHead], cloc
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Make sure that nobody has the ledger open, and keep services away until the block ends."""
+def _exclusively(path: Path) -> Iterator[None]:
+    """Make sure that no program has the ledger open, and keep services from starting until the block ends."""
     lock = WriterLock(path, alone=True)
     try:
         if path.exists():
             try:
-                # Also who takes no lock (a reader, an older version) is seen: then SQLite will not leave WAL mode.
-                _fold(path)
+                # Also finds programs that take no lock (readers, older versions): SQLite cannot leave WAL mode then.
+                _fold_wal(path)
             except DRIVER.OperationalError as error:
                 if "locked" in str(error):
                     raise LedgerLocked(f"{path.name} is open in another program: close that first") from None
             except DRIVER.DatabaseError:
-                pass  # no database, or a damaged one: it is put aside as it is
+                pass  # no database, or a damaged one: it is moved aside as it is
         yield
     finally:
         lock.release()
 
 
-def _fold(path: Path) -> None:
-    """Bring everything that a database has into its one file."""
+def _fold_wal(path: Path) -> None:
+    """Fold the write-ahead log of a database into its file."""
     with closing(DRIVER.connect(path, isolation_level=None, timeout=0)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE").fetchall()
 
 
 def _put_in_place(settings: StorageSettings, new: Path, clock: Clock) -> Path | None:
     path, storage_dir = settings.ledger_path, settings.storage_dir
-    present = [path.with_name(path.name + part) for part in _BESIDE if path.with_name(path.name + part).exists()]
+    present = [path.with_name(path.name + part) for part in _SUFFIXES if path.with_name(path.name + part).exists()]
     projections = [storage_dir / name for name in _PROJECTIONS if (storage_dir / name).exists()]
     aside: Path | None = None
     if path.exists():
@@ -156,13 +156,13 @@ def _put_in_place(settings: StorageSettings, new: Path, clock: Clock) -> Path | 
     if present or projections:
         aside = storage_dir / f"before-restore-{clock.now():%Y%m%dT%H%M%S.%fZ}"
         aside.mkdir()
-        # It holds what people said, so an erasure must know of it.
+        # It holds what people said, so an erasure must be able to name it.
         head = _head_if_any(path)
         remember_backup(
             storage_dir, Backup(path=str(aside.resolve()), made_at=clock.now(), position=head.position, hash=head.hash)
         )
         for part in present:
-            _keep(part, aside / part.name)
+            _link_or_copy(part, aside / part.name)
         fsync_path(aside)
         fsync_path(storage_dir)
     if (vectors := storage_dir / _VECTOR_CACHE).exists():
@@ -171,14 +171,14 @@ def _put_in_place(settings: StorageSettings, new: Path, clock: Clock) -> Path | 
     for folder in projections:
         assert aside is not None
         folder.rename(aside / folder.name)
-    for ending in _BESIDE[1:]:  # SQLite would take what lies beside the new ledger for its own
+    for ending in _SUFFIXES[1:]:  # else SQLite would take them for the new ledger's
         path.with_name(path.name + ending).unlink(missing_ok=True)
     replace_durably(new, path)
     return aside
 
 
-def _keep(part: Path, under: Path) -> None:
-    """Give a file a second name; where the file system has no such thing, copy it."""
+def _link_or_copy(part: Path, under: Path) -> None:
+    """Give a file a second name; copy it where the file system has no hard links."""
     try:
         os.link(part, under)
     except OSError:
@@ -194,7 +194,7 @@ def _head_if_any(path: Path) -> LedgerHead:
 
 
 def _erasures(path: Path) -> set[str]:
-    """Return the events by which people were erased from a ledger; none where there is no ledger that can be read."""
+    """Return the ids of the erasures in a ledger; none if there is no readable ledger."""
     if not path.exists():
         return set()
     engine = open_engine(path, writer=False)
@@ -207,6 +207,6 @@ def _erasures(path: Path) -> set[str]:
 
 
 def _remove(new: Path) -> None:
-    for part in _BESIDE:
+    for part in _SUFFIXES:
         new.with_name(new.name + part).unlink(missing_ok=True)
     new.with_suffix(".lock").unlink(missing_ok=True)

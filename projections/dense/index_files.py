@@ -1,9 +1,9 @@
 """A user's index on disk: one snapshot file and the manifest that says what it is.
 
 A snapshot is written under a new name, then the manifest that names it is replaced atomically: whatever happens in
-between, the manifest names a whole file. FAISS itself would load a file with a flipped bit without a word, so the
-manifest carries a checksum, and with it the ledger position that the file stands for and that event's hash: a file of
-another user, of another ledger or of a ledger that has since been cut does not pass.
+between, the manifest names a whole file. FAISS would silently load a file with a flipped bit, so the manifest carries a
+checksum. It also carries the ledger position that the file stands for and that event's hash, by which a file of another
+user, of another ledger or of a truncated ledger is refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from domain.errors import IndexCorrupt
 from domain.identity import file_name
 from domain.ledger_reader import LedgerReader
-from projections.dense.user_index import Storage, UserIndex
+from projections.dense.snapshot import Storage
+from projections.dense.user_index import UserIndex
 from projections.durable import fsync_path, replace_durably, write_durably
 from projections.embedding.endpoint import EmbeddingSpace
 
@@ -146,7 +147,7 @@ class IndexFiles:
             replace_durably(temporary, folder / manifest.file)
             write_durably(folder / _MANIFEST, manifest.model_dump_json(indent=2).encode())
             for stale in folder.iterdir():
-                # A mapped file stays readable to whoever has it open; a temporary one of a killed process helps nobody.
+                # A mapped file stays readable to whoever has it open; a killed process leaves a temporary file.
                 if (stale.suffix == ".faiss" and stale.name != manifest.file) or _abandoned(stale):
                     stale.unlink(missing_ok=True)
             fsync_path(folder)
@@ -162,7 +163,7 @@ class IndexFiles:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the right to switch snapshots in a folder; it ends with the process at the latest."""
+    """Hold the lock for switching snapshots in a folder; it ends with the process at the latest."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

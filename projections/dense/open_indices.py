@@ -1,7 +1,7 @@
 """The indices held in memory, up to a budget of bytes: the one used longest ago makes room.
 
-An index grows while it is held, so its size is taken anew whenever it is used; what is counted is kept as a sum, since
-adding up thousands of sizes would cost more than opening one index.
+An index grows while it is held, so its size is measured again whenever it is used. The total is kept as a running sum:
+to add up thousands of sizes would cost more than opening one index.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 _OVERHEAD_BYTES = 4096
-"""Of the objects around the arrays of an index; FAISS's own are most of it."""
+"""Of the objects around the arrays of an index, most of them FAISS's."""
 
 
 class Sized(Protocol):
@@ -42,7 +42,7 @@ class OpenIndices(Generic[K, V]):
         return len(self._held)
 
     def __iter__(self) -> Iterator[K]:
-        """Go through the keys of what is held now, the one used last at the end."""
+        """Iterate over the keys held now, the one used last at the end."""
         with self._lock:
             return iter(list(self._held))
 
@@ -75,16 +75,15 @@ class OpenIndices(Generic[K, V]):
                 del self._held[key]
                 self._count(key, 0)
 
-    def drop_unless(self, stands: Callable[[K, V], bool]) -> None:
-        """Let go of every index of which ``stands`` says no."""
+    def drop_where(self, matches: Callable[[K], bool]) -> None:
+        """Let go of every index whose key matches."""
         with self._lock:
-            held = list(self._held.items())
-        for key, index in held:
-            if not stands(key, index):
-                self.drop(key, index)
+            for key in [key for key in self._held if matches(key)]:
+                del self._held[key]
+                self._count(key, 0)
 
     def _used(self, key: K, index: V) -> None:
-        """Take a held index's size anew, and make room where it has grown."""
+        """Measure a held index again, and make room where it has grown."""
         self._held.move_to_end(key)
         self._count(key, index.nbytes + _OVERHEAD_BYTES)
         while self.nbytes > self._bytes_max and len(self._held) > 1:

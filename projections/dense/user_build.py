@@ -1,7 +1,7 @@
 """Builds one user's index of a generation from the ledger and the vector cache, writes it and reads it back.
 
-Vectors go from the cache into the file as they are stored, so nothing is rounded twice and the same ledger gives the
-same bytes. Only positions, keys and hashes of all texts are held at once; texts and vectors pass by in parts.
+Vectors are copied from the cache into the file as they are stored, so nothing is rounded twice and the same ledger
+gives the same bytes. Only positions, keys and hashes are held for all texts at once; texts and vectors come in parts.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from domain.ledger_reader import LedgerReader
 from domain.memory import FacetText
 from domain.statements import LATEST
 from projections.dense.index_files import IndexFiles
-from projections.dense.index_rows import hash_of
-from projections.dense.user_index import Storage, empty_snapshot
+from projections.dense.snapshot import Storage, empty_snapshot
+from projections.dense.vector_changes import hash_of
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingSpace
 from projections.keys import key_of
@@ -46,7 +46,7 @@ class Target:
 
 
 class VectorsMissing(Exception):
-    """The cache does not know all texts of a user: they are to be embedded first."""
+    """The cache lacks vectors of this user: embed the texts first."""
 
 
 def rows_of(reader: LedgerReader, user_id: str, upto: int, *, as_of: int = LATEST) -> tuple[list[Row], int]:

@@ -1,47 +1,33 @@
 """One user's vectors: an immutable FAISS snapshot mapped from disk, and a small tail of what came after it.
 
-FAISS must not be searched while it is changed, so nothing here changes a FAISS index: new vectors go into the tail, a
-plain array whose filled part never changes, and once the tail has grown, a new snapshot is built beside the old one and
+FAISS must not be searched while it is changed, so nothing here changes a FAISS index. New vectors go into the tail, a
+plain array whose filled part never changes. Once the tail has grown, a new snapshot is built beside the old one and
 switched in. A search reads one immutable state, so searches need no lock.
-
-FAISS's Python classes are generated and have attributes that no type knows, hence ``Any``.
 """
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # faiss: threads of its own under ours cost 4 to 6 times the time
-
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
 from domain.events import Facet
-from projections.dense.nearest import CoarseLook, codes_of, highest, nearest_rows, read_rows
+from projections.dense.snapshot import Codes, Keys, Storage, codes_of, empty_snapshot, keys_of, nearest_rows, read_rows
 from projections.embedding.endpoint import Vectors
 from projections.keys import FACETS, FACETS_MAX
-
-Keys = npt.NDArray[np.int64]
-Storage = Literal["fp16", "fp32"]
 
 _TAIL_ROWS_FIRST = 8
 _CHANGES_MIN = 256
 _CHANGES_MAX = 1024
-_COARSE_ROWS_MIN = 20_000
-"""Fewer are read in a millisecond or two, and a coarse look could save half of that."""
-_COARSE_SHARE_MAX = 1 / 16
-"""Of all rows: to score more of them, each from where it lies, would take as long as to read all in a row."""
 _ROUNDING = 1e-5
-"""More than two ways of adding up the same 65,536 products of unit vectors in float32 can differ in practice."""
+"""Two sums of the same float32 products of unit vectors, added in another order, differ by less."""
 
 
-class Hit(NamedTuple):
+class DenseHit(NamedTuple):
     """A memory found: the position of its turn, its best facet's cosine similarity, and which facet that was."""
 
     turn_position: int
@@ -51,12 +37,13 @@ class Hit(NamedTuple):
 
 @dataclass(frozen=True)
 class _State:
-    """All that a search needs. ``row_keys`` are the keys of the snapshot's rows, ``sorted_keys`` the same in their
-    order, each in the row that ``sorted_rows`` says, ``replaced`` those of them that the tail supersedes or that were
-    withdrawn; ``withdrawn`` are all keys withdrawn since the snapshot, with the position
-    at which that happened.
+    """All that a search needs.
 
-    The tail's arrays have room for more rows than ``tail_rows``; rows before it never change, and rows are in the order
+    ``row_keys`` are the keys of the snapshot's rows; ``sorted_keys`` are the same keys in ascending order, each in the
+    row that ``sorted_rows`` gives. ``replaced`` are the keys of the snapshot that the tail supersedes or that were
+    withdrawn; ``withdrawn`` are all keys withdrawn since the snapshot, each with the position at which that happened.
+
+    The tail's arrays have room for more rows than ``tail_rows``. Rows before it never change, and rows are in the order
     of the ledger.
     """
 
@@ -71,7 +58,6 @@ class _State:
     tail_keys: Keys
     tail_vectors: Vectors
     tail_rows: int
-    coarse: CoarseLook | None = None
 
 
 class _Scored(NamedTuple):
@@ -95,7 +81,7 @@ class UserIndex:
         self.dimensions = dimensions
         self.storage = storage
         self._mutation = threading.Lock()
-        row_keys = _ids(snapshot) if snapshot is not None else np.empty(0, np.int64)
+        row_keys = keys_of(snapshot) if snapshot is not None else np.empty(0, np.int64)
         sorted_rows = np.argsort(row_keys)
         self._state = _State(
             position=position,
@@ -121,20 +107,17 @@ class UserIndex:
         return self._state.row_keys
 
     @property
-    def snapshot_codes(self) -> npt.NDArray[np.uint8]:
+    def snapshot_codes(self) -> Codes:
         """The snapshot's rows as they are stored: uint8 of shape (rows, bytes of a vector)."""
-        state = self._state
-        if state.snapshot is None or not len(state.row_keys):
-            return np.empty((0, 0), np.uint8)
-        return codes_of(_stored(state.snapshot))
+        snapshot = self._state.snapshot
+        return codes_of(snapshot) if snapshot is not None else np.empty((0, 0), np.uint8)
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory held, a mapped snapshot counted as if all of it were resident."""
         state = self._state
         width = 2 if self.storage == "fp16" else 4
-        coarse = state.coarse.nbytes if state.coarse is not None else 0
-        return len(state.sorted_keys) * (self.dimensions * width + 24) + coarse + state.tail_vectors.nbytes
+        return len(state.row_keys) * (self.dimensions * width + 24) + state.tail_vectors.nbytes
 
     def __len__(self) -> int:
         state = self._state
@@ -173,7 +156,7 @@ class UserIndex:
             self._state = replace(state, position=position, tail_rows=rows, withdrawn=gone)
             return True
 
-    def search(self, query: Vectors, count: int) -> list[Hit]:
+    def search(self, query: Vectors, count: int) -> list[DenseHit]:
         """Return the ``count`` memories nearest to ``query`` (float32, shape (dimensions,), length 1), best first.
 
         The search is exact. Memories of equal score come in the order of their age, oldest first.
@@ -182,32 +165,27 @@ class UserIndex:
             return []
         state = self._state
         tail = _Scored(_scores(state.tail_vectors[: state.tail_rows], query), state.tail_keys[: state.tail_rows])
-        if state.snapshot is None or not len(state.row_keys):
-            return _best(tail, count)
-        hits = _looked_coarsely(state, tail, query, count)
-        return hits if hits is not None else _looked_at_all(state, tail, query, count)
-
-    def wants_coarse_look(self) -> bool:
-        """Tell whether searches would be faster after :meth:`make_coarse_look`."""
-        state = self._state
-        return state.coarse is None and len(state.row_keys) >= _COARSE_ROWS_MIN
-
-    def make_coarse_look(self) -> None:
-        """Derive from the snapshot what lets later searches read half as much; takes a second per 100,000 vectors."""
-        snapshot = self._state.snapshot
-        coarse = CoarseLook(_stored(snapshot))
-        with self._mutation:
-            if self._state.snapshot is snapshot:
-                self._state = replace(self._state, coarse=coarse)
+        depth = count * len(FACETS)
+        while True:
+            wanted = min(depth + len(state.replaced), len(state.row_keys))
+            if not wanted:
+                return _best(tail, count)
+            products, rows = nearest_rows(state.snapshot, query, wanted)
+            hits = _best(tail.and_more(_scored(state, query, rows)), count)
+            # What lies just below the last row may be as good as the last hit, and older.
+            enough = len(hits) == count and hits[-1].score > float(products[-1]) + _ROUNDING
+            if enough or wanted == len(state.row_keys):
+                return hits
+            depth *= 4
 
     def cosines(self, query: Vectors, turn_positions: Sequence[int]) -> dict[int, float]:
         """Return the best similarity to ``query`` of each of the given memories; those without vectors are missing."""
         state = self._state
         first = np.asarray(turn_positions, np.int64)[:, np.newaxis] * FACETS_MAX
-        wanted = (first + np.arange(len(FACETS))).ravel()
-        in_tail = np.flatnonzero(np.isin(state.tail_keys[: state.tail_rows], wanted))
+        wanted = np.sort((first + np.arange(len(FACETS))).ravel())
+        in_tail = np.flatnonzero(_is_among(state.tail_keys[: state.tail_rows], wanted))
         scored = _Scored(_scores(state.tail_vectors[in_tail], query), state.tail_keys[in_tail])
-        if state.snapshot is not None and len(state.row_keys):
+        if len(state.row_keys):
             scored = scored.and_more(_scored(state, query, _in_snapshot(state, wanted)[1]))
         return {hit.turn_position: hit.score for hit in _best(scored, len(turn_positions))}
 
@@ -224,9 +202,9 @@ class UserIndex:
         """
         state = self._state
         grown = empty_snapshot(self.dimensions, self.storage)
-        if state.snapshot is not None and len(state.sorted_keys):
+        if len(state.row_keys):
             # Codes are copied as they are: cheaper than decoding, and nothing is rounded twice.
-            grown.add_sa_codes(codes_of(_stored(state.snapshot)), state.row_keys)
+            grown.add_sa_codes(codes_of(state.snapshot), state.row_keys)
             if state.replaced:
                 grown.remove_ids(np.fromiter(state.replaced, np.int64))
         if state.tail_rows:
@@ -249,26 +227,6 @@ class UserIndex:
             self._state = replace(fresh, position=old.position, tail_rows=rows, withdrawn=gone)
 
 
-def empty_snapshot(dimensions: int, storage: Storage) -> Any:
-    """Return an empty FAISS index: exact, inner product."""
-    inner: Any
-    if storage == "fp16":
-        inner = faiss.IndexScalarQuantizer(dimensions, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    else:
-        inner = faiss.IndexFlatIP(dimensions)
-    return faiss.IndexIDMap(inner)
-
-
-def _stored(snapshot: Any) -> Any:
-    """Return the FAISS index that holds a snapshot's vectors, under their rows."""
-    return faiss.downcast_index(snapshot.index)
-
-
-def _ids(snapshot: Any) -> Keys:
-    ids: Keys = faiss.vector_to_array(snapshot.id_map).copy()
-    return ids
-
-
 def _in_snapshot(state: _State, keys: Keys) -> tuple[Keys, Keys]:
     """Return those of ``keys`` that the snapshot holds, and the rows they lie in."""
     at = np.searchsorted(state.sorted_keys, keys)
@@ -278,12 +236,21 @@ def _in_snapshot(state: _State, keys: Keys) -> tuple[Keys, Keys]:
     return keys[known], state.sorted_rows[at[known]]
 
 
+def _is_among(keys: Keys, others: Keys) -> npt.NDArray[np.bool_]:
+    """Tell for each key whether it is among ``others``, which are sorted: ``numpy.isin`` would sort them again."""
+    if not len(others):
+        return np.zeros(len(keys), np.bool_)
+    at = np.minimum(np.searchsorted(others, keys), len(others) - 1)
+    among: npt.NDArray[np.bool_] = others[at] == keys
+    return among
+
+
 def _without(state: _State, keys: Keys) -> _State:
     """Return a state in which none of ``keys`` can be found any more."""
     known, _ = _in_snapshot(state, keys)
     if len(known):
         state = replace(state, replaced=state.replaced | frozenset(known.tolist()))
-    in_tail = np.isin(state.tail_keys[: state.tail_rows], keys)
+    in_tail = _is_among(state.tail_keys[: state.tail_rows], np.sort(keys))
     if in_tail.any():
         kept = np.flatnonzero(~in_tail)
         state = replace(
@@ -308,64 +275,30 @@ def _with_room(state: _State, capacity: int) -> _State:
     return replace(state, tail_positions=positions, tail_keys=keys, tail_vectors=vectors)
 
 
-def _looked_coarsely(state: _State, tail: _Scored, query: Vectors, count: int) -> list[Hit] | None:
-    """Return the best memories by scoring the rows that may be among them; None where those would be too many."""
-    coarse = state.coarse
-    if coarse is None or not coarse.worthwhile:
-        return None
-    about, off = coarse.scores(query)
-    # A memory has at most this many vectors, so that many times the count holds the wanted number of memories.
-    seeming = highest(about, count * len(FACETS) + len(state.replaced))
-    scored = tail.and_more(_scored(state, query, seeming))
-    hits = _best(scored, count)
-    if len(hits) == count:
-        about[seeming] = -np.inf
-        # What scores as much as the last hit may be older.
-        others = np.flatnonzero(about >= hits[-1].score - off - _ROUNDING)
-        if len(others) < _COARSE_SHARE_MAX * len(about):
-            return _best(scored.and_more(_scored(state, query, others)), count)
-    coarse.in_vain += 1
-    return None
-
-
-def _looked_at_all(state: _State, tail: _Scored, query: Vectors, count: int) -> list[Hit]:
-    """Return the best memories by reading all rows."""
-    depth = count * len(FACETS)
-    while True:
-        wanted = min(depth + len(state.replaced), len(state.row_keys))
-        products, rows = nearest_rows(_stored(state.snapshot), query, wanted)
-        hits = _best(tail.and_more(_scored(state, query, rows)), count)
-        # What lies just below the last row may be as good as the last hit, and older.
-        enough = len(hits) == count and hits[-1].score > float(products[-1]) + _ROUNDING
-        if enough or wanted == len(state.row_keys):
-            return hits
-        depth *= 4
-
-
 def _scored(state: _State, query: Vectors, rows: Keys) -> _Scored:
     """Return the scores of those of the snapshot's rows that still stand."""
     keys = state.row_keys[rows]
     if state.replaced:
-        valid = ~np.isin(keys, np.fromiter(state.replaced, np.int64))
+        valid = ~_is_among(keys, np.sort(np.fromiter(state.replaced, np.int64)))
         rows, keys = rows[valid], keys[valid]
-    return _Scored(_scores(read_rows(_stored(state.snapshot), rows), query), keys)
+    return _Scored(_scores(read_rows(state.snapshot, rows), query), keys)
 
 
-def _best(scored: _Scored, count: int) -> list[Hit]:
+def _best(scored: _Scored, count: int) -> list[DenseHit]:
     """Return the best facet of each of the ``count`` best memories, of equals the older memory first."""
     order = np.lexsort((scored.keys, -scored.scores))
     positions, facets = np.divmod(scored.keys[order], FACETS_MAX)
     # Of each memory the place at which it comes first.
     best = np.sort(np.unique(positions, return_index=True)[1])[:count]
     found = zip(positions[best].tolist(), scored.scores[order[best]].tolist(), facets[best].tolist(), strict=True)
-    return [Hit(position, score, FACETS[facet]) for position, score, facet in found]
+    return [DenseHit(position, score, FACETS[facet]) for position, score, facet in found]
 
 
 def _scores(vectors: Vectors, query: Vectors) -> Vectors:
     """Return the products of rows with a query, each to the last bit the same wherever its row stands.
 
-    FAISS and BLAS each add up in an order of their own. The same words said twice would come out in one order while one
-    of them is in the tail, and perhaps in another after a snapshot.
+    FAISS and BLAS add up in orders of their own, so that equal vectors in snapshot and tail could score differently and
+    come out in an order that changes with each snapshot.
     """
     scores: Vectors = np.einsum("ij,j->i", vectors, query)
     return scores

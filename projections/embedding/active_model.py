@@ -1,8 +1,8 @@
 """Which embedding model a user's memory is searched with: the one that the ledger says was activated last.
 
 The first use of an empty ledger activates the configured model. From then on a service that is configured for another
-one goes on with the active model for as long as an endpoint gives its vectors, and is told what to run, until a rebuild
-has activated the configured one.
+one keeps using the active model for as long as an endpoint serves it, and tells the operator what to run, until a
+rebuild has activated the configured one.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from domain.events import EmbeddingModelActivated, NewEvent
+from domain.events import EmbeddingModelActivated
 from domain.identity import SYSTEM_ID, SYSTEM_STREAM
 from domain.ledger import Ledger
+from domain.record_once import record_once
 from projections.embedding.cache import VectorCache, text_hash
 from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace, Vectors, shown_space
 from projections.embedding.model_router import (
     PROBE_TEXT,
     REBUILD_COMMAND,
+    ModelClient,
     ModelRouter,
-    SpaceClient,
     recordable_url,
     space_of,
 )
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class ActiveModel:
-    """Tells who embeds for each user, and activates the configured model where none ever was."""
+    """Knows the client of each user's active model, and activates the configured model where none ever was."""
 
     def __init__(
         self, ledger: Ledger, client: EmbeddingClient, cache: VectorCache, settings: ProjectionSettings
@@ -39,23 +40,23 @@ class ActiveModel:
         self._client = client
         self._cache = cache
         self._settings = settings
-        self._by_activation: dict[int, SpaceClient] = {}
+        self._by_activation: dict[int, ModelClient] = {}
         self._activating: asyncio.Task[EmbeddingModelActivated] | None = None
 
-    def known(self, user_id: str) -> SpaceClient | None:
-        """Return who embeds for a user's memory, None where no model was ever activated. Reads the ledger."""
+    def known(self, user_id: str) -> ModelClient | None:
+        """Return the client of a user's active model, None where none was ever activated. Reads the ledger."""
         active = self._ledger.reader.active_embedding_model(user_id)
         return self.clients.of(active) if active is not None else None
 
-    def activated_at(self, position: int) -> SpaceClient | None:
-        """Return who embeds with the model that the event at ``position`` activated, None where it did not."""
+    def activated_at(self, position: int) -> ModelClient | None:
+        """Return the client of the model that the event at ``position`` activated, None where it activated none."""
         client = self._by_activation.get(position)
         if client is None and (active := self._ledger.reader.activation_at(position)) is not None:
             client = self._by_activation[position] = self.clients.of(active)
         return client
 
-    async def of(self, user_id: str) -> SpaceClient:
-        """Return who embeds for a user's memory, activating the configured model if none ever was.
+    async def of(self, user_id: str) -> ModelClient:
+        """Return the client of a user's active model; activate the configured one if none ever was.
 
         Raises an :class:`EmbeddingError` when the model to activate does not answer.
         """
@@ -71,29 +72,35 @@ class ActiveModel:
         )
 
     async def close(self) -> None:
-        """Stop an activation that is under way, and close the clients."""
+        """Cancel a pending activation, and close the clients."""
         if self._activating is not None:
             self._activating.cancel()
             await asyncio.gather(self._activating, return_exceptions=True)
         await self.clients.close()
 
     async def _activate(self) -> EmbeddingModelActivated:
-        """Activate the configured model, in one attempt that all who wait for it share."""
+        """Activate the configured model, in one attempt shared by all who wait for it."""
         if self._activating is None or self._activating.done():
             self._activating = asyncio.get_running_loop().create_task(self._activate_once())
         return await asyncio.shield(self._activating)
 
     async def _activate_once(self) -> EmbeddingModelActivated:
-        active = await asyncio.to_thread(self._ledger.reader.active_embedding_model, SYSTEM_ID)
+        active = await asyncio.to_thread(self._activated)
         if active is not None:
             return active
         space, probe = await probed(self._client, timeout_s=self._settings.emb_timeout_s)
         await asyncio.to_thread(keep_probe, self._cache, space, probe)
         payload = activation(self._client, space, memories=0, vectors=0, ledger_position=0)
-        event = NewEvent(self._ledger.clock.new_id(), payload)
-        await asyncio.wrap_future(self._ledger.append(SYSTEM_STREAM, lambda _head: [event]))
+        first = await asyncio.to_thread(
+            record_once, self._ledger, SYSTEM_STREAM, lambda: payload if self._activated() is None else None
+        )
+        if not first:
+            return await self._activate_once()
         log.info("embedding model %s activated", shown_space(space))
         return payload
+
+    def _activated(self) -> EmbeddingModelActivated | None:
+        return self._ledger.reader.active_embedding_model(SYSTEM_ID)
 
 
 async def probed(client: EmbeddingClient, *, timeout_s: float) -> tuple[EmbeddingSpace, Vectors]:
@@ -103,7 +110,7 @@ async def probed(client: EmbeddingClient, *, timeout_s: float) -> tuple[Embeddin
 
 
 def keep_probe(cache: VectorCache, space: EmbeddingSpace, probe: Vectors) -> None:
-    """Keep the vector by which the model of a space is known again."""
+    """Keep the vector by which the model of a space is recognised."""
     cache.put(cache.space_id(space), {text_hash(PROBE_TEXT): probe})
 
 

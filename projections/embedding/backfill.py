@@ -1,8 +1,8 @@
 """Embeds every text of the ledger that the vector cache does not know, several requests at a time.
 
-Texts are read in the order of the ledger, for all users together, so that each request is full. Where everybody's are
-read, the cache's position moves along: it says up to which event nothing is missing, so an interrupted run goes on
-there, and a run after which nothing was said reads nothing.
+Texts are read in the order of the ledger, for all users together, so that each request is full. When all users are
+read, the cache's position moves along: it says up to which event nothing is missing. So an interrupted run goes on from
+there, and a run with nothing new reads nothing.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tenacity.wait import wait_base, wait_random
 
 from domain.errors import EmbeddingUnavailable
 from domain.ledger import Ledger
-from projections.embedding.batcher import Embedder
 from projections.embedding.cache import VectorCache, text_hash
+from projections.embedding.caching_embedder import CachingEmbedder
 from projections.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Embedded:
 
 
 class _Wait(wait_base):
-    """What the endpoint asked for, else ever longer with some chance in it."""
+    """Waits as long as the endpoint asked for, else exponentially longer, with jitter."""
 
     def __init__(self) -> None:
         self._own = wait_exponential(multiplier=0.5, max=_BACKOFF_MAX_S) + wait_random(0, 0.5)
@@ -78,7 +78,7 @@ async def retried(work: Callable[[], Awaitable[T]]) -> T:
 async def embed_texts(
     ledger: Ledger,
     cache: VectorCache,
-    embedder: Embedder,
+    embedder: CachingEmbedder,
     *,
     user_id: str | None,
     after: int,
@@ -86,11 +86,11 @@ async def embed_texts(
 ) -> Embedded:
     """Embed what is missing of the events behind ``after``, of one user or of all.
 
-    As many requests are under way at once as the embedder allows; as many batches more wait or are stored.
+    As many requests are pending at once as the embedder allows; as many batches again wait or are stored.
     Raises :class:`EmbeddingUnavailable` when the endpoint stays away and :class:`EmbeddingMisfit` when it is not the
     right one; what was embedded until then is kept.
     """
-    run = _Run(cache, embedder, batch, moves_position=user_id is None)
+    batches = _Batches(cache, embedder, batch, moves_position=user_id is None)
     done = Embedded(0, after)
     total = await asyncio.to_thread(ledger.reader.count_facets, user_id, after)
     try:
@@ -103,24 +103,24 @@ async def embed_texts(
                     break
                 done.position = position
                 done.users.update(change.user_id for change in changes)
-                await run.take([change.text for change in changes if change.text is not None], position)
+                await batches.take([change.text for change in changes if change.text is not None], position)
                 progress.advance(len(changes))
-            await run.finish()
+            await batches.finish()
     finally:
-        await run.close()
-    done.texts = run.embedded
+        await batches.close()
+    done.texts = batches.embedded
     return done
 
 
-class _Run:
-    """Requests under way, and how far everything is done. Batches are numbered in the order they are filled."""
+class _Batches:
+    """The pending requests of one backfill, and how far it is done. Batches are numbered as they are filled."""
 
-    def __init__(self, cache: VectorCache, embedder: Embedder, batch: int, *, moves_position: bool) -> None:
+    def __init__(self, cache: VectorCache, embedder: CachingEmbedder, batch: int, *, moves_position: bool) -> None:
         self.embedded = 0
         self._cache = cache
         self._embedder = embedder
         self._batch = batch
-        # Twice as many as requests: while the vectors of some are stored, the next are under way.
+        # Twice as many as requests: while the vectors of some are stored, the next are pending.
         self._free = asyncio.Semaphore(2 * embedder.concurrency)
         self._moves_position = moves_position
         self._tasks: set[asyncio.Task[None]] = set()
@@ -136,9 +136,9 @@ class _Run:
         self._recorded_at = time.monotonic()
 
     async def take(self, texts: list[str], position: int) -> None:
-        """Take in the texts of the events up to ``position``; waits while enough requests are under way."""
+        """Take in the texts of the events up to ``position``; waits while enough requests are pending."""
         by_hash = {text_hash(text): text for text in texts}
-        # Looked up before the cache is asked: what is stored meanwhile is in neither of the two otherwise.
+        # Before the cache is asked: what is stored in between would be in neither of the two.
         busy = self._under_way | self._waiting.keys()
         known = await asyncio.to_thread(self._cache.known, self._embedder.space_id, list(by_hash))
         self._waiting |= {key: text for key, text in by_hash.items() if key not in known and key not in busy}
@@ -156,7 +156,7 @@ class _Run:
         await self._move_position(at_once=True)
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel the pending requests."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -188,7 +188,7 @@ class _Run:
         await self._move_position()
 
     async def _move_position(self, *, at_once: bool = False) -> None:
-        """Record the position up to which all is embedded, where that has moved and it is time to."""
+        """Record the position up to which all is embedded, if it has moved and the last record is old enough."""
         while self._all_before in self._finished:
             self._finished.discard(self._all_before)
             self._all_before += 1

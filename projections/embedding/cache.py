@@ -1,6 +1,6 @@
-"""Vectors by model and text: what has been embedded once is never embedded again.
+"""Vectors by model and text: nothing is embedded twice.
 
-One SQLite file for all users and generations. A text is known by its SHA-256, so the cache holds no text. Its content
+One SQLite file for all users and generations. The key of a text is its SHA-256, so the cache holds no text. Its content
 can be computed again, so its commits need not wait for the disk. A row without a vector marks a text that the model
 refuses.
 """
@@ -105,6 +105,7 @@ class VectorCache:
         self._path = path
         self._bytes_since_checkpoint = 0
         self._dimensions_of: dict[int, int] = {}
+        self._ids: dict[EmbeddingSpace, int] = {}
 
     def close(self) -> None:
         self._readers.dispose()
@@ -112,6 +113,12 @@ class VectorCache:
 
     def space_id(self, space: EmbeddingSpace) -> int:
         """Return the number under which vectors of ``space`` are kept."""
+        known = self._ids.get(space)
+        if known is None:
+            known = self._ids[space] = self._stored_id(space)
+        return known
+
+    def _stored_id(self, space: EmbeddingSpace) -> int:
         query = select(_SPACES.c.id).where(
             _SPACES.c.model == space.model,
             _SPACES.c.dimensions == space.dimensions,
@@ -147,8 +154,8 @@ class VectorCache:
         return {row.text_hash for row in self._rows("SELECT text_hash", space_id, hashes)}
 
     def _rows(self, select_: str, space_id: int, hashes: Sequence[bytes]) -> Iterator[Row[Any]]:
-        # Plain SQL, since a rebuild looks up two million texts and expanding the list each time took as long as finding
-        # them. In the order of the key, neighbors are found on the page just read.
+        # Plain SQL: expanding the list each time would take as long as finding the texts. In the order of the key,
+        # the next row is often on the page just read.
         wanted = sorted(set(hashes))
         with self._readers.connect() as connection:
             for start in range(0, len(wanted), _LOOKUP_MAX):

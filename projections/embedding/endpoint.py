@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Protocol
 
-import httpx2
 import numpy as np
 import numpy.typing as npt
-import openai
-from openai import AsyncOpenAI
 from pydantic_core import from_json
 
 from domain.errors import EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailable
+from domain.events import JsonObject
+from projections.http_client import HttpClient, HttpFailure, Refused, TimedOut, Unreadable
 from projections.settings import ProjectionSettings
 
 log = logging.getLogger(__name__)
 
 Vectors = npt.NDArray[np.float32]
 
+_CONNECT_TIMEOUT_S = 5.0
 _QUERY_CHARS = (2000, 500)
 """How much of a question is embedded when all of it is refused."""
 
@@ -78,12 +78,12 @@ class EmbeddingClient:
         self.passage_prefix = endpoint.passage_prefix
         self._dims_wanted = endpoint.dimensions
         self._ask_dims = False
-        self._client = AsyncOpenAI(
-            base_url=endpoint.base_url, api_key=settings.openai_api_key.get_secret_value(), max_retries=0
+        self._http = HttpClient(
+            endpoint.base_url, settings.openai_api_key.get_secret_value(), connect_timeout_s=_CONNECT_TIMEOUT_S
         )
 
     async def close(self) -> None:
-        await self._client.close()
+        await self._http.close()
 
     def space(self, dimensions: int) -> EmbeddingSpace:
         """Return the space of this client's vectors of ``dimensions`` numbers."""
@@ -125,27 +125,24 @@ class EmbeddingClient:
         return EmbeddingMisfit(f"{named} answers to {self.model!r} with vectors of {given} numbers{more}")
 
     async def _request(self, texts: Sequence[str], timeout_s: float) -> Vectors:
-        body: dict[str, object] = {"model": self.model, "input": list(texts), "encoding_format": "base64"}
+        body: JsonObject = {"model": self.model, "input": list(texts), "encoding_format": "base64"}
         if self._ask_dims:
             body["dimensions"] = self._dims_wanted
         try:
-            # As plain JSON both ways: checking the library's models costs more than the rest of a call.
-            response = await self._client.post(
-                "/embeddings", cast_to=httpx2.Response, body=body, options={"timeout": timeout_s}
-            )
-            return _unit_rows(_rows(response.content), len(texts))
-        except openai.APITimeoutError:
+            content = await self._http.post("/embeddings", body, timeout_s=timeout_s)
+        except TimedOut:
             raise EmbeddingUnavailable(f"the embedding endpoint did not answer within {timeout_s:g} s") from None
-        except openai.APIConnectionError:
+        except Refused as refusal:
+            raise _from_status(refusal, self.model) from None
+        except Unreadable as failure:
+            raise _unreadable(failure) from None
+        except HttpFailure:
             raise EmbeddingUnavailable(f"the embedding endpoint ({self.endpoint.named}) cannot be reached") from None
-        except openai.APIStatusError as error:
-            raise _from_status(error, self.model) from None
-        except (openai.OpenAIError, ValueError, TypeError, LookupError) as error:
+        try:
+            return _unit_rows(_rows(content), len(texts))
+        except (ValueError, TypeError, LookupError) as error:
             # What an answer raises that is no embeddings list, depending on how it is malformed.
-            raise EmbeddingMisfit(
-                f"the answer of the embedding endpoint cannot be read ({type(error).__name__}): "
-                "is EMB_BASE_URL an OpenAI-compatible endpoint, ending in /v1?"
-            ) from None
+            raise _unreadable(error) from None
 
 
 class Embed(Protocol):
@@ -165,10 +162,15 @@ async def embed_beginning(embed: Embed, prefixed: str, timeout_s: float) -> Vect
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _from_status(
-    error: openai.APIStatusError, model: str
-) -> EmbeddingUnavailable | EmbeddingRejected | EmbeddingMisfit:
-    status, retry_after_s = error.status_code, _seconds(error.response.headers.get("retry-after"))
+def _unreadable(error: Exception) -> EmbeddingMisfit:
+    return EmbeddingMisfit(
+        f"the answer of the embedding endpoint cannot be read ({type(error).__name__}): "
+        "is EMB_BASE_URL an OpenAI-compatible endpoint, ending in /v1?"
+    )
+
+
+def _from_status(refusal: Refused, model: str) -> EmbeddingUnavailable | EmbeddingRejected | EmbeddingMisfit:
+    status, retry_after_s = refusal.status, refusal.retry_after_s
     if status in {401, 403}:
         return EmbeddingMisfit(f"the embedding endpoint refuses the key ({status}): check OPENAI_API_KEY")
     if status == 404:
@@ -180,11 +182,6 @@ def _from_status(
     if status in {400, 413, 422}:
         return EmbeddingRejected(f"the embedding endpoint refused the text ({status})")
     return EmbeddingUnavailable(f"the embedding endpoint fails ({status})", retry_after_s=retry_after_s)
-
-
-def _seconds(header: str | None) -> float | None:
-    """Return the seconds of a Retry-After header; one that gives a date says nothing here."""
-    return float(header) if header is not None and header.isascii() and header.isdigit() else None
 
 
 def _rows(content: bytes) -> list[Vectors]:

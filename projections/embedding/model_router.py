@@ -1,17 +1,17 @@
-"""Who embeds for a space: the endpoint that is configured for it, or the one that served it when it was activated.
+"""Routes the texts of each embedding space to an endpoint that serves its model.
 
 A service may be told to use another model than the one memory is indexed with, and a rebuild may activate a model that
-a running service was never told of. In both cases a question must be embedded with the model of the index it searches.
-So an activation carries the address of its endpoint and the prefix of its questions, and each space has a client of
-its own. Where the address is unknown or does not answer, the configured endpoint is asked under the old model's name,
-since many servers serve several models.
+a running service knows nothing of. In both cases a question must be embedded with the model of the index it searches.
+So an activation records the address of its endpoint and the prefix of its questions, and each space has a client of its
+own. Where the address is unknown or does not answer, the configured endpoint is asked for the old model by name, since
+many servers serve several models.
 
-Some servers ignore the name and answer with whatever they have loaded, perhaps in vectors of the same length. So with
-each request for another model than the configured one goes a text whose vector is known: the same model gives the same
-direction. The configured model is looked at once, at the start of a service, and watched like the others from then on
-if it was not the one that memory was indexed with.
+Some servers ignore the name and answer with whatever model they have loaded, perhaps in vectors of the same length. So
+each request for another model than the configured one carries a text whose vector is known: the same model gives the
+same direction. The configured model is checked once, when the service starts, and with each request from then on if it
+was not the one that memory was indexed with.
 
-An address comes from the ledger, where an operator's rebuild has put it; the key that goes there is OPENAI_API_KEY.
+An address comes from the ledger, where an operator's rebuild has put it; OPENAI_API_KEY is the key that it is sent.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 REBUILD_COMMAND = "python -m projections.rebuild"
 PROBE_TEXT = "dimension"
-"""Embedded whenever a model is activated, to learn the length of its vectors, and kept to know the model again by."""
+"""Embedded whenever a model is activated, to learn the length of its vectors and to recognise the model later."""
 _SAME_COSINE = 0.99
 """Two runs of one model differ by less, even at half precision and in batches; two models differ by far more."""
 _TEXTS_TRIED = 256
@@ -57,12 +57,12 @@ Reference = tuple[str, Vectors]
 T = TypeVar("T")
 
 
-class SpaceClient:
-    """Embeds texts of one space at the first of its endpoints that is found to give vectors of it.
+class ModelClient:
+    """Embeds texts of one space at the first of its endpoints that serves the model.
 
-    ``watched`` endpoints are given a known text along with each request, and must give it the vector it is known by.
-    Where no vector is left to compare with, only the ``named`` ones are believed. ``wanted`` names the configured
-    model where that is another.
+    ``watched`` endpoints get a known text with each request, and must answer it with its known vector. Where no vector
+    is left to compare with, only the ``named`` ones are trusted. ``wanted`` names the configured model where that is
+    another.
     """
 
     def __init__(
@@ -108,9 +108,9 @@ class SpaceClient:
         return await embed_beginning(self.embed, self.query_prefix + query, timeout_s)
 
     async def check(self, *, timeout_s: float) -> None:
-        """Look at what the endpoint gives before a question meets it; raises as :meth:`embed` does.
+        """Check what the endpoint serves before a question is sent there; raises as :meth:`embed` does.
 
-        One that gives the vectors of another model is watched from here on.
+        One that serves another model is watched from here on.
         """
 
         async def looked(client: EmbeddingClient, each_s: float) -> None:
@@ -129,7 +129,7 @@ class SpaceClient:
         troubles: list[EmbeddingError] = []
         for client in tuple(self._clients):
             try:
-                # They share the time, so that a silent endpoint does not make a turn wait twice.
+                # They share the timeout, so that a silent endpoint does not make a turn wait twice.
                 done = await work(client, timeout_s / len(self._clients))
             except EmbeddingRejected:
                 raise
@@ -178,7 +178,7 @@ class SpaceClient:
 
 
 class ModelRouter:
-    """The clients of all spaces that a process meets. To be used from one event loop and its threads."""
+    """The clients of all activated models that a process meets. To be used from one event loop and its threads."""
 
     def __init__(
         self, ledger: Ledger, configured: EmbeddingClient, cache: VectorCache, settings: ProjectionSettings
@@ -187,24 +187,24 @@ class ModelRouter:
         self._configured = configured
         self._cache = cache
         self._settings = settings
-        self._of: dict[tuple[EmbeddingSpace, str | None, str | None], SpaceClient] = {}
-        self._newest: dict[EmbeddingSpace, SpaceClient] = {}
+        self._of: dict[tuple[EmbeddingSpace, str | None, str | None], ModelClient] = {}
+        self._newest: dict[EmbeddingSpace, ModelClient] = {}
         self._opened: list[EmbeddingClient] = []
 
     async def close(self) -> None:
-        """Close what was opened here; the configured client is its owner's."""
+        """Close the clients opened here; the configured one belongs to the caller."""
         for client in self._opened:
             await client.close()
 
     def wanted(self) -> str:
-        """Name the configured model; its dimensions are not known before it has answered, unless they were set."""
+        """Name the configured model; unless set, its dimensions are unknown until it has answered."""
         return shown_space(self._configured.space(self._settings.embedding_dims))
 
     def is_configured(self, space: EmbeddingSpace) -> bool:
         """Tell whether a space is the one that the settings ask for."""
         return space == self._configured.space(self._settings.embedding_dims or space.dimensions)
 
-    def of(self, active: EmbeddingModelActivated) -> SpaceClient:
+    def of(self, active: EmbeddingModelActivated) -> ModelClient:
         """Return the client of an activated model; the same one for the same activation."""
         space = space_of(active)
         key = (space, active.base_url, active.query_prefix)
@@ -214,14 +214,14 @@ class ModelRouter:
         self._newest[space] = client
         return client
 
-    def of_space(self, space: EmbeddingSpace) -> SpaceClient:
+    def of_space(self, space: EmbeddingSpace) -> ModelClient:
         """Return the client of the activation of this space that was met last."""
         return self._newest[space]
 
-    def _made(self, active: EmbeddingModelActivated, space: EmbeddingSpace) -> SpaceClient:
+    def _made(self, active: EmbeddingModelActivated, space: EmbeddingSpace) -> ModelClient:
         if self.is_configured(space):
             own = [self._configured]
-            return SpaceClient(
+            return ModelClient(
                 space, self._configured.query_prefix, own, self._known_vector, watched=False, named=own, wanted=None
             )
         query_prefix = active.query_prefix
@@ -240,7 +240,7 @@ class ModelRouter:
                 )
                 clients.append(EmbeddingClient(self._settings, endpoint))
         self._opened += clients
-        return SpaceClient(
+        return ModelClient(
             space,
             query_prefix,
             clients,
@@ -268,7 +268,7 @@ def space_of(active: EmbeddingModelActivated) -> EmbeddingSpace:
 
 
 def same_direction(one: Vectors, other: Vectors) -> bool:
-    """Tell whether two vectors of one text can be by one model."""
+    """Tell whether two vectors of one text can come from the same model."""
     return bool(float(one @ other) >= _SAME_COSINE * float(np.linalg.norm(one) * np.linalg.norm(other)))
 
 

@@ -1,1 +1,1 @@
-"""Memory by words: every user's full-text index, how text is split for it, and how it follows the ledger."""
+"""Lexical search: a full-text index for each user, its text analysis, and the projection that fills it."""

@@ -1,46 +1,34 @@
-"""How texts and questions become the words by which the lexical index knows them.
+"""Turns texts and questions into the words of the lexical index.
 
-SQLite's tokenizer splits at everything that is no letter or digit, folds case, takes accents off and brings English
-words to their stem. It cannot split what is written without blanks, so Chinese, Japanese and Korean are written out
-here before they reach it: a run of such characters becomes its overlapping pairs and, last, its last character alone.
-Every character then begins exactly one word: a longer run is found by its pairs, a single character as the beginning of
-a word.
+SQLite's tokenizer splits at everything that is not a letter or digit, folds case, removes accents and stems English
+words. It cannot split text that is written without spaces, so Chinese, Japanese and Korean are split here first: a run
+of such characters becomes its overlapping pairs, and then its last character alone. Every character then begins exactly
+one word: pairs find a longer run, and a prefix finds a single character.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
+
+from domain.temporal.english_dates import MONTH_WRITTEN_OUT
 
 VERSION = 2
-"""Goes up when a text comes to other words than before: an index made with another version is built again."""
+"""Raise it when a text yields other words than before: an index made with another version is built again."""
 
 TOKENIZER = "porter unicode61 remove_diacritics 2"
-"""As SQLite's FTS5 is told: https://sqlite.org/fts5.html#tokenizers."""
+"""For SQLite's FTS5: https://sqlite.org/fts5.html#tokenizers."""
 
 _UNSPACED = (
     "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0002b81d\U0002f800-\U0002fa1d"
 )
-"""Ideographs, kana and hangul, as far as SQLite's Unicode tables take them for letters."""
+"""Ideographs, kana and hangul that SQLite's Unicode tables count as letters."""
 _RUN = re.compile(f"[{_UNSPACED}]+")
 _WORD = re.compile(f"[{_UNSPACED}]+|[^\\W_{_UNSPACED}]+")
-_MONTHS = (
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-)
+_MONTHS = MONTH_WRITTEN_OUT.title().split("|")
 _QUERY_CHARS_MAX = 4000
 _TERMS_MAX = 64
 
@@ -54,35 +42,34 @@ _STOP_WORDS = frozenset(
         "which while who whom whose why will with would wouldn you your yours"
     ).split()
 )
-"""English words that say nothing of what a question is about. In other languages their frequency alone tells."""
+"""English words that do not tell what a question is about. In other languages only their frequency tells."""
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
-    """A word to look for; with ``prefix`` every word that begins so."""
+class Term(NamedTuple):
+    """A word to look for; with ``prefix``, every word that begins with it."""
 
     text: str
     prefix: bool = False
 
     def as_fts5(self) -> str:
-        """Return the term as FTS5 reads it: quoted, so that nothing in it is syntax."""
+        """Return the term in FTS5's syntax, quoted so that nothing in it is syntax itself."""
         return f'"{self.text}"*' if self.prefix else f'"{self.text}"'
 
 
 def indexed(text: str) -> str:
-    """Return a text as it is given to SQLite's tokenizer."""
+    """Return a text ready for SQLite's tokenizer."""
     return _RUN.sub(lambda run: f" {' '.join(_pairs(run.group()))} {run.group()[-1]} ", _normal(text))
 
 
 def dated(moment: datetime) -> str:
-    """Return a date as people write it, for questions that name one: ``8 May 2023``."""
+    """Return a date as people write it in questions: ``8 May 2023``."""
     return f"{moment.day} {_MONTHS[moment.month - 1]} {moment.year}"
 
 
 def terms(query: str) -> list[Term]:
-    """Return the distinct words of a question, in order, without those that say nothing unless there are no others.
+    """Return the distinct words of a question, in order, without stop words unless there are no others.
 
-    A question that goes on and on is taken by its beginning: at most 64 terms.
+    Of a very long question only the beginning counts: at most 64 terms.
     """
     found: dict[Term, None] = {}
     for word in _WORD.findall(_normal(query[:_QUERY_CHARS_MAX])):
@@ -92,12 +79,12 @@ def terms(query: str) -> list[Term]:
             found[Term(word, prefix=True)] = None
         else:
             found.update(dict.fromkeys(map(Term, _pairs(word))))
-    telling = [term for term in found if term.text not in _STOP_WORDS]
-    return (telling or list(found))[:_TERMS_MAX]
+    content_words = [term for term in found if term.text not in _STOP_WORDS]
+    return (content_words or list(found))[:_TERMS_MAX]
 
 
 def _normal(text: str) -> str:
-    """Return a text without differences that only a computer sees (full-width letters, composed characters)."""
+    """Return a text without differences that people do not see (full-width letters, composed characters)."""
     return unicodedata.normalize("NFKC", text)
 
 

@@ -1,15 +1,13 @@
-"""Keeps users' lexical indices close behind the ledger, so that a search finds little left to take in.
+"""Keeps the lexical indices close behind the ledger, so that a search has little left to apply.
 
-Only what is recorded from the start on is followed. An index that had fallen behind before is brought up by the first
-search of its user.
+It follows only what is recorded after the start. The first search of a user brings up an index that fell behind before.
 """
 
 from __future__ import annotations
 
-import asyncio
-
 from domain.ledger import Ledger
 from projections.lexical.index_files import LexicalFiles
+from projections.threads import in_background
 
 _EVENTS_MAX = 256
 
@@ -25,9 +23,9 @@ class LexicalProjection:
         self._position = ledger.reader.head_position()
 
     async def advance(self) -> bool:
-        """Bring up the indices of those users of whom a bounded batch of events speaks."""
-        changes, position = await asyncio.to_thread(self._reader.facet_texts, None, self._position, _EVENTS_MAX)
-        for user_id in dict.fromkeys(change.user_id for change in changes):
-            await asyncio.to_thread(self._files.catch_up, user_id)
+        """Bring up the indices of the users in a bounded batch of events."""
+        changes, position = await in_background(self._reader.facet_texts, None, self._position, _EVENTS_MAX)
+        for user_id in {change.user_id: None for change in changes}:
+            await in_background(self._files.catch_up, user_id)
         moved, self._position = position > self._position, position
         return moved

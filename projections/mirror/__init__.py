@@ -1,1 +1,1 @@
-"""The ledger once more, as JSONL files per conversation, and the way back."""
+"""A second copy of the ledger as one JSONL file per conversation, and the way back to a ledger."""

@@ -1,17 +1,16 @@
-"""One conversation's events as a JSONL file: a line per event, only ever continued, never patched.
+"""One conversation's events as a JSONL file with a line for each event.
 
-The file is its own checkpoint: the version in its last complete line says how far it goes. What a crash tore is cut
-off before anything else, and a file that does not go on where the ledger does is written anew beside the old one and
-put in its place by a rename. A line gives back the stored event exactly, hashes included.
+Lines are only appended. The file is its own checkpoint: the version in the last complete line says how far it goes. A
+line that a crash left incomplete is cut off first. A file that does not match the ledger is written again beside the
+old one, which a rename then replaces. A line gives back the stored event exactly, hashes included.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,58 +18,61 @@ from domain import chain
 from domain.errors import OpmError, shown
 from domain.reader import StoredEvent
 from domain.verification import is_blanked
+from projections.durable import fsync_path
 
 _TAIL_BLOCK_BYTES = 8 * 1024
+_ENVELOPE = tuple(field.name for field in fields(StoredEvent) if field.name != "payload")
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 class MirrorLineCorrupt(OpmError):
-    """A line of the mirror does not give back the event it was written from."""
+    """A line of the mirror does not give back the event from which it was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The last event of a file: what the next one has to follow."""
+    """The last event of a file, which the next one must follow."""
 
     version: int
     hash: str
 
 
 def line_of(stored: StoredEvent) -> str:
-    """Return ``{"event": every column but payload, "ts": ..., **payload}`` as one line of JSON, without its newline.
+    """Return ``{"event": every column but payload, "ts": ..., **payload}`` as one line of JSON, without a newline.
 
-    ``ts`` is the payload's own where it has one, else the time of recording.
+    ``ts`` is the payload's own if it has one, else the time of recording.
     """
-    columns = asdict(stored)
-    payload = json.loads(columns.pop("payload"))
+    envelope = {name: getattr(stored, name) for name in _ENVELOPE}
+    payload = json.loads(stored.payload)
     assert "event" not in payload, f"{stored.type} has a field 'event', which a mirror line keeps for the envelope"
-    return json.dumps({"event": columns, "ts": stored.recorded_at, **payload}, ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode({"event": envelope, "ts": stored.recorded_at, **payload})
 
 
 def event_of(line: str) -> StoredEvent:
-    """Return the event a line was written from, its payload in the very text that was hashed.
+    """Return the event from which a line was written, its payload in exactly the text that was hashed.
 
-    Raises :class:`MirrorLineCorrupt` when the line is none, or was changed.
+    Raises :class:`MirrorLineCorrupt` when the line is not one of the mirror's or was changed.
     """
     try:
-        fields = json.loads(line)
-        columns = fields.pop("event")
-        stored = StoredEvent(**columns, payload=chain.canonical(fields))
-        if "ts" in fields and stored.payload_hash == chain.payload_hash(stored.salt, stored.payload):
+        payload = json.loads(line)
+        envelope = payload.pop("event")
+        stored = StoredEvent(**envelope, payload=chain.canonical(payload))
+        if "ts" in payload and stored.payload_hash == chain.payload_hash(stored.salt, stored.payload):
             return stored
-        # The time of recording stands in for a ``ts`` that the payload does not have; the hash tells which it is.
-        stand_in = fields.pop("ts")
-        stored = StoredEvent(**columns, payload=chain.canonical(fields))
+        # A payload without ``ts`` was given the time of recording; its hash tells.
+        added_ts = payload.pop("ts")
+        stored = StoredEvent(**envelope, payload=chain.canonical(payload))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise MirrorLineCorrupt(f"not a line of the mirror ({len(line)} characters): delete the file") from None
-    # Of a blanked event the salt is gone too: that nothing but its envelope is left is all that can be checked.
+    # A blanked event has lost its salt too: all that can be checked is that only its envelope is left.
     intact = is_blanked(stored) or stored.payload_hash == chain.payload_hash(stored.salt, stored.payload)
-    if not intact or stand_in != stored.recorded_at:
-        raise MirrorLineCorrupt(f"event {shown(columns.get('event_id'))} was changed in the mirror: delete the file")
+    if not intact or added_ts != stored.recorded_at:
+        raise MirrorLineCorrupt(f"event {shown(envelope.get('event_id'))} was changed in the mirror: delete the file")
     return stored
 
 
 def begins_at_the_beginning(path: Path) -> bool:
-    """Tell whether the first line of a file is a conversation's first event."""
+    """Tell whether the first line of a file is the first event of a conversation."""
     with path.open("rb") as file:
         try:
             return bool(json.loads(file.readline())["event"]["version"] == 1)
@@ -79,9 +81,9 @@ def begins_at_the_beginning(path: Path) -> bool:
 
 
 def read_tail(path: Path) -> Tail | None:
-    """Return the last event of a file, cutting off a line that a crash tore; None when there is none.
+    """Cut off an incomplete last line and return the last event of a file, None when there is none.
 
-    Reads the last line alone, however long the file. Raises :class:`MirrorLineCorrupt` when that is not one of ours.
+    Reads only the last line, however long the file. Raises :class:`MirrorLineCorrupt` when that is not a mirror line.
     """
     try:
         file = path.open("r+b")
@@ -99,40 +101,40 @@ def read_tail(path: Path) -> Tail | None:
         file.seek(start)
         line = file.read(end - start)
     try:
-        columns = json.loads(line)["event"]
-        return Tail(version=int(columns["version"]), hash=str(columns["hash"]))
+        envelope = json.loads(line)["event"]
+        return Tail(version=int(envelope["version"]), hash=str(envelope["hash"]))
     except (ValueError, KeyError, TypeError):
-        raise MirrorLineCorrupt(f"{shown(path.name)} ends in a line that is none of the mirror's") from None
+        raise MirrorLineCorrupt(f"{shown(path.name)} ends in a line that the mirror did not write") from None
 
 
 def append(path: Path, events: Iterable[StoredEvent]) -> None:
-    """Write events behind what is there, creating the file if need be; on the disk when this returns."""
+    """Append events, creating the file if need be; they are on the disk when this returns."""
     created = not path.exists()
     if created:
         make_folder(path.parent)
     with path.open("ab") as file:
         _write(file, events)
     if created:
-        _sync_folder(path.parent)
+        fsync_path(path.parent)
 
 
 def replace(path: Path, events: Iterable[StoredEvent]) -> None:
-    """Put a file with these events in the place of whatever is there; on the disk when this returns."""
+    """Replace whatever is there by a file with these events, which is on the disk when this returns."""
     make_folder(path.parent)
     new = path.with_name(f"{path.name}.new")
     with new.open("wb") as file:
         _write(file, events)
     new.replace(path)
-    _sync_folder(path.parent)
+    fsync_path(path.parent)
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and those above it, each entered durably in its parent."""
+    """Create a folder and its parents, each durably entered in its own parent."""
     if path.is_dir():
         return
     make_folder(path.parent)
     path.mkdir(exist_ok=True)
-    _sync_folder(path.parent)
+    fsync_path(path.parent)
 
 
 def _write(file: BinaryIO, events: Iterable[StoredEvent]) -> None:
@@ -141,22 +143,8 @@ def _write(file: BinaryIO, events: Iterable[StoredEvent]) -> None:
     os.fsync(file.fileno())
 
 
-def _sync_folder(path: Path) -> None:
-    with _folder(path) as descriptor:
-        os.fsync(descriptor)
-
-
-@contextmanager
-def _folder(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def _last_newline(file: BinaryIO, before: int) -> int:
-    """Return the offset of the last newline in front of ``before``, -1 when there is none."""
+    """Return the offset of the last newline before ``before``, -1 when there is none."""
     while before > 0:
         start = max(0, before - _TAIL_BLOCK_BYTES)
         file.seek(start)

@@ -1,16 +1,14 @@
-"""The ledger as plain files: every conversation a JSONL file that a person can read, grep and take along.
+"""The ledger as plain files: one JSONL file for each conversation, to read, search and copy.
 
-There is no checkpoint beside the files, since a file's last line says how far it goes
-(:mod:`projections.mirror.event_file`). At its first call the mirror notes the head of the ledger, then goes through all
-conversations and completes those whose file is not at its conversation's head; from then on it appends what the ledger
-gains. A file that is gone, torn, cut at either end or of another ledger is whole again with the next event of its
-conversation or at the next start; a line changed in its middle is not noticed, since no start reads all of it. Nothing
-is kept in memory but one page.
+There is no checkpoint beside the files: the last line of a file says how far it goes
+(:mod:`projections.mirror.event_file`). The first call notes the head of the ledger. The next calls go through all
+conversations and complete every file that is not at the head of its conversation. From then on the mirror appends what
+the ledger gains. A file that is missing, cut at either end, or of another ledger is repaired by the next event of its
+conversation or at the next start. A line changed in the middle is not noticed, since no start reads whole files.
 """
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import shutil
 from collections.abc import Iterator, Sequence
@@ -24,6 +22,7 @@ from domain.reader import StoredEvent
 from projections.durable import fsync_path
 from projections.mirror import event_file
 from projections.mirror.event_file import MirrorLineCorrupt, Tail
+from projections.threads import in_background
 
 _BATCH_EVENTS = 200
 _PAGE_CONVERSATIONS = 200
@@ -31,7 +30,7 @@ _PAGE_EVENTS = 100
 
 
 def mirror_path(storage_dir: Path, stream: StreamId) -> Path:
-    """Return the file of a conversation, of a user's own stream or of the system's."""
+    """Return the file of a conversation, of a user's own stream, or of the system stream."""
     if stream.user_id == SYSTEM_ID:
         folder, own = storage_dir / "system", "events.jsonl"
     else:
@@ -42,7 +41,7 @@ def mirror_path(storage_dir: Path, stream: StreamId) -> Path:
 
 
 def mirror_files(storage_dir: Path) -> Iterator[Path]:
-    """Yield every file that lies where only the mirror's lie, user by user."""
+    """Yield every file in the places of the mirror, user by user."""
     yield from sorted((storage_dir / "system").glob("*"))
     for user in sorted((storage_dir / "users").glob("*")):
         yield from sorted(user.glob("*.jsonl*"))
@@ -52,8 +51,8 @@ def mirror_files(storage_dir: Path) -> Iterator[Path]:
 class Mirror:
     """Keeps the files under ``storage_dir`` equal to the ledger; see :class:`projections.follower.Projection`.
 
-    Its calls may be cancelled at any point. A lock file keeps two processes (or a cancelled call that still ends its
-    batch) from writing at once.
+    Its calls may be cancelled at any point. A lock file keeps two writers apart: two processes, or a cancelled call
+    that still finishes its batch.
     """
 
     name = "mirror"
@@ -67,71 +66,72 @@ class Mirror:
 
     @property
     def checkpoint(self) -> int:
-        """The position up to which every conversation is mirrored; 0 until the first pass over all of them is done."""
+        """The position up to which every conversation is mirrored; 0 until the first pass over them has ended."""
         return self._position if self._position is not None and not self._reconciling else 0
 
     def path(self, stream: StreamId) -> Path:
-        """Return the file of a conversation, of a user's own stream or of the system's."""
+        """Return the file of a conversation, of a user's own stream, or of the system stream."""
         return mirror_path(self._storage_dir, stream)
 
     def files_of(self, user_id: str) -> list[Path]:
-        """Return all files of a user's folder, those of the indices included."""
+        """Return all files of a user's folder, including the indices."""
         return [path for path in self.folder(user_id).rglob("*") if path.is_file()]
 
     def replace_user(self, user_id: str, pseudonym: str, name: str) -> int:
-        """Remove a user's folder with all that is in it and mirror what the ledger has now; return how many files went.
+        """Remove a user's whole folder and mirror what the ledger has now; return how many files were removed.
 
-        For an erasure, which ``name`` tells from others: what an interrupted call left behind is removed too.
+        For an erasure, which ``name`` identifies: what an interrupted call left behind is removed too.
         """
         with self._locked():
-            folder, going = self.folder(user_id), self._storage_dir / "users" / f"~{name}"
+            folder, removed = self.folder(user_id), self._storage_dir / "users" / f"~{name}"
             files = len(self.files_of(user_id))
-            if going.exists():
-                shutil.rmtree(going)
+            if removed.exists():
+                shutil.rmtree(removed)
             if folder.exists():
-                # Moved away at once: whoever is about to write an index into it finds no folder.
-                folder.replace(going)
-                shutil.rmtree(going)
+                # Moved away first: a thread that is about to write an index there finds no folder.
+                folder.replace(removed)
+                shutil.rmtree(removed)
                 fsync_path(folder.parent)
             for stream in (*self._reader.streams_of(pseudonym), *self._reader.streams_of(user_id)):
                 self._rewrite(stream)
         return files
 
     def folder(self, user_id: str) -> Path:
-        """Return the folder of a user, in which the indices lie too."""
+        """Return the folder of a user, which also holds the indices."""
         return self._storage_dir / "users" / file_name(user_id)
 
     async def advance(self) -> bool:
         """Mirror one page of conversations or one batch of events; True when there may be more."""
         if self._position is None:
-            # Noted before the pass: what is appended meanwhile is looked at a second time rather than never.
-            self._position = await asyncio.to_thread(self._reader.head_position)
+            # Noted before the pass: what is appended during it is looked at twice rather than never.
+            self._position = await in_background(self._reader.head_position)
         if self._reconciling:
-            self._reconciled, more = await asyncio.to_thread(self._reconcile, self._reconciled)
+            self._reconciled, more = await in_background(self._reconcile, self._reconciled)
             self._reconciling = more
             return True
-        position = await asyncio.to_thread(self._follow, self._position)
+        position = await in_background(self._follow, self._position)
         moved, self._position = position > self._position, position
         return moved
 
     def complete(self) -> None:
-        """Bring every conversation's file up to the ledger; for a command, where nothing follows."""
+        """Bring the file of every conversation up to the ledger; for a command, where no follower runs."""
         after, more = None, True
         while more:
             after, more = self._reconcile(after)
 
     def _reconcile(self, after: StreamId | None) -> tuple[StreamId | None, bool]:
-        """Complete a page of conversations behind ``after``; return the last one and whether there may be more."""
+        """Complete a page of conversations after ``after``; return the last one and whether there may be more."""
         with self._locked():
             heads = self._reader.heads_after(after, _PAGE_CONVERSATIONS)
             for head in heads:
                 stream = StreamId(head.user_id, head.conversation_id)
+                path = self.path(stream)
                 try:
-                    tail = event_file.read_tail(self.path(stream))
+                    tail = event_file.read_tail(path)
                 except MirrorLineCorrupt:
                     self._rewrite(stream)
                     continue
-                if tail is not None and not event_file.begins_at_the_beginning(self.path(stream)):
+                if tail is not None and not event_file.begins_at_the_beginning(path):
                     self._rewrite(stream)
                 elif tail != Tail(head.version, head.hash):
                     self._catch_up(stream, tail)
@@ -140,7 +140,7 @@ class Mirror:
         return StreamId(heads[-1].user_id, heads[-1].conversation_id), len(heads) == _PAGE_CONVERSATIONS
 
     def _follow(self, position: int) -> int:
-        """Mirror a batch of events behind ``position``; return the position of the last one."""
+        """Mirror a batch of events after ``position``; return the position of the last one."""
         with self._locked():
             batch = self._reader.stored_after(position, _BATCH_EVENTS)
             by_stream: dict[StreamId, list[StoredEvent]] = {}
@@ -151,19 +151,20 @@ class Mirror:
         return batch[-1].position if batch else position
 
     def _continue(self, stream: StreamId, events: Sequence[StoredEvent]) -> None:
-        """Append ``events`` where they follow the file's last line; complete the file from the ledger where not."""
+        """Append ``events`` if they follow the last line of the file; otherwise complete the file from the ledger."""
+        path = self.path(stream)
         try:
-            tail = event_file.read_tail(self.path(stream))
+            tail = event_file.read_tail(path)
         except MirrorLineCorrupt:
             self._rewrite(stream)
             return
         if events[0].version == (tail.version if tail is not None else 0) + 1:
-            event_file.append(self.path(stream), events)
+            event_file.append(path, events)
         else:
             self._catch_up(stream, tail)
 
     def _catch_up(self, stream: StreamId, tail: Tail | None) -> None:
-        """Continue a file from the ledger, or write it anew where it tells another story than the ledger."""
+        """Continue a file from the ledger, or write it again where it differs from the ledger."""
         if tail is None:
             event_file.append(self.path(stream), self._events(stream, 0))
             return

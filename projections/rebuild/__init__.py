@@ -1,1 +1,1 @@
-"""Indices built anew beside the live ones: planned, built, checked, made active, and pruned."""
+"""Rebuilds indices beside the live ones: the command, its plan, a generation, its processes, and pruning."""

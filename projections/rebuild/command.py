@@ -1,9 +1,9 @@
-"""``python -m projections.rebuild``: what an operator does with memory's indices, beside a running service or without.
+"""``python -m projections.rebuild``: what an operator does with the indices, with or without a running service.
 
-Without a further word it builds the indices of the configured embedding model and makes that the active one, to be run
-after an embedding-model swap (see :mod:`projections.rebuild`). Other words tell what that would cost, compare the
-indices with the ledger, or drop what is out of use. Results go to standard output (``--json``: one JSON document),
-everything else to standard error. Exit status: 0 done, 1 something differs or failed, 2 bad arguments.
+By default it builds the indices of the configured embedding model and activates that model; run it after a change of
+the embedding model. Options tell what that would cost, compare the indices with the ledger, or drop what is out of use.
+Results go to standard output (``--json``: one JSON document), everything else to standard error. Exit status: 0 done,
+1 something differs or failed, 2 bad arguments.
 """
 
 from __future__ import annotations
@@ -85,10 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     whose = parser.add_mutually_exclusive_group()
     whose.add_argument("--user", metavar="U", help="this user's index only")
-    whose.add_argument("--all", action="store_true", help="everybody's (the default)")
+    whose.add_argument("--all", action="store_true", help="the indices of all users (the default)")
     parser.add_argument("--model", metavar="M", help="the embedding model (default: EMB_MODEL)")
     parser.add_argument("--base-url", metavar="URL", help="where it is served (default: EMB_BASE_URL)")
-    parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--verify", action="store_true", help="compare the live indices with the ledger; change nothing")
     what.add_argument("--prune", action="store_true", help="drop generations and vectors that are out of use")
@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(given: argparse.Namespace) -> ProjectionSettings:
-    """Return the settings of the environment, with what the arguments say over them."""
+    """Return the settings of the environment, overridden by the arguments."""
     if given.verify and given.dry_run:
         given.check("--dry-run goes with a rebuild or with --prune; --verify changes nothing anyway")
     if given.prune and given.user is not None:
@@ -185,11 +185,11 @@ def _prune(settings: ProjectionSettings, *, dry_run: bool, as_json: bool) -> int
     if as_json:
         _print_json({"dry_run": dry_run, "freed_bytes": pruned.freed_bytes, **asdict(pruned)})
     else:
-        _tell_pruned(pruned, dry_run=dry_run)
+        _print_pruned(pruned, dry_run=dry_run)
     return DONE
 
 
-def _tell_pruned(pruned: Pruned, *, dry_run: bool) -> None:
+def _print_pruned(pruned: Pruned, *, dry_run: bool) -> None:
     for folder in pruned.folders:
         sys.stdout.write(f"users/{folder}\n")
     models = f" of {', '.join(sorted(set(pruned.models)))}" if pruned.models else ""
@@ -203,7 +203,7 @@ def _tell_pruned(pruned: Pruned, *, dry_run: bool) -> None:
 
 @contextmanager
 def _opened(settings: ProjectionSettings, *, writes: bool = True) -> Iterator[tuple[Ledger, Any]]:
-    """Open the ledger and the vector cache, which is None where it has no file and none is to be made."""
+    """Open the ledger and the vector cache; without ``writes`` the cache is None if it has no file."""
     ledger = Ledger(settings.ledger_path)
     cache: VectorCache | None = None
     try:

@@ -1,13 +1,12 @@
-"""A new generation of indices, built beside the live one and switched in by one event.
+"""Builds a new generation of indices beside the live one and activates it by one event.
 
-First every text that the vector cache does not know for the model is embedded. Then each user's index is written to a
-folder of its own model, where nobody looks for it yet, and read back. What was said meanwhile is embedded and built in
-rounds, until nothing is left or somebody never stops talking; the service adds the rest when it opens an index. Last
-one event is appended that activates the model. A service reads it at the beginning of its next search.
+First, every text that the vector cache does not know for the model is embedded. Then the index of each user is written
+to the folder of its model, where no search looks yet, and read back. Texts recorded meanwhile are embedded and built in
+a few more rounds; the service adds the rest when it opens an index. Last, one event activates the model. A service
+reads it at the start of its next search.
 
-So there is no moment at which memory is half old and half new, and an interruption at any point leaves the old
-generation in force. The next run finds all that was embedded in the cache; indices are written anew, which takes
-seconds.
+So memory is never half old and half new, and an interruption at any point leaves the old generation active. The next
+run finds all embedded texts in the cache and writes the indices again.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from domain.ledger import Ledger
 from projections.dense.user_build import Target, VectorsMissing, build_user
 from projections.embedding.active_model import activation, keep_probe, probed
 from projections.embedding.backfill import Embedded, embed_texts, retried
-from projections.embedding.batcher import Embedder
 from projections.embedding.cache import VectorCache, text_hash
+from projections.embedding.caching_embedder import CachingEmbedder
 from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace, Vectors
 from projections.embedding.model_router import PROBE_TEXT, same_direction
 from projections.progress import Progress
@@ -37,17 +36,17 @@ from projections.settings import ProjectionSettings
 
 _TIMEOUT_S = 120.0
 _THREADS = 2
-"""While one waits for the disk, the other reads. More only wait for each other."""
+"""One reads while the other waits for the disk. More only wait for each other."""
 _PROCESSES_MAX = 2
-"""Each maps half a gigabyte of the ledger and the cache, and a rebuild is to stay below two."""
+"""Each maps much of the ledger and the cache into memory, which bounds their number."""
 _EVENTS_FOR_PROCESSES = 100_000
-"""A process needs a second to start, in which this many are built."""
+"""With fewer events, starting processes takes longer than it saves."""
 _ROUNDS_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What a rebuild did. ``position`` is that of the ledger up to which the generation was built."""
+    """What a rebuild did. ``position`` is the ledger position up to which the generation was built."""
 
     space: EmbeddingSpace
     users: int
@@ -62,11 +61,11 @@ async def rebuild(
 ) -> Rebuilt:
     """Build the index of one user or of all with a client's model, then activate that model for them.
 
-    Raises :class:`EmbeddingError` when the endpoint stays away or gives other vectors than it once did under this name,
-    :class:`IndexCorrupt` when what was written does not hold what it should. What was embedded until then is kept.
+    Raises :class:`EmbeddingError` when the endpoint cannot be reached or gives other vectors than before under this
+    name, and :class:`IndexCorrupt` when a written index is wrong. Vectors embedded until then are kept.
     """
     space, probe = await retried(lambda: probed(client, timeout_s=_TIMEOUT_S))
-    _recognise(cache, space, probe)
+    _check_same_model(cache, space, probe)
     keep_probe(cache, space, probe)
     generation = _Generation(ledger, client, cache, settings, space, user_id)
     await generation.build()
@@ -82,7 +81,7 @@ async def rebuild(
 
 @contextlib.contextmanager
 def only_one(settings: ProjectionSettings) -> Iterator[None]:
-    """Hold the right to rebuild or prune; it ends with the process at the latest. Raises :class:`RebuildRunning`."""
+    """Hold the lock for rebuilding and pruning; the end of the process frees it. Raises :class:`RebuildRunning`."""
     settings.storage_dir.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(settings.storage_dir / "rebuild.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -95,15 +94,15 @@ def only_one(settings: ProjectionSettings) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _recognise(cache: VectorCache, space: EmbeddingSpace, probe: Vectors) -> None:
-    """Raise :class:`EmbeddingMisfit` when the cache knows the model by another vector than it now gives.
+def _check_same_model(cache: VectorCache, space: EmbeddingSpace, probe: Vectors) -> None:
+    """Raise :class:`EmbeddingMisfit` when the model now gives another vector for the probe than the cached one.
 
-    Its vectors would be mixed with those of another model, in the cache and in the live index of the same name.
+    Vectors of two models would be mixed, in the cache and in the live index of the same name.
     """
     known = cache.get(cache.space_id(space), [text_hash(PROBE_TEXT)]).get(text_hash(PROBE_TEXT))
     if known is not None and not same_direction(probe, known):
         raise EmbeddingMisfit(
-            f"{space.model!r} gives other vectors now than those that are kept of it: another model answers under that "
+            f"{space.model!r} now gives other vectors than those in the cache: another model answers under that "
             "name. Give it a name of its own (--model, and the server's own setting), or start the old one"
         )
 
@@ -123,7 +122,7 @@ class _Generation:
         self._settings = settings
         self._space = space
         self._user_id = user_id
-        self._embedder = Embedder(
+        self._embedder = CachingEmbedder(
             client,
             cache,
             space,
@@ -133,19 +132,19 @@ class _Generation:
         )
         self.embedded = Embedded(0, 0)
         self.vectors: dict[str, int] = {}
-        """How many each user's index has."""
+        """How many vectors each user's index has."""
 
     async def build(self) -> None:
-        """Build all indices, and again those of users who said something meanwhile."""
+        """Build all indices, and again those of users with new texts meanwhile."""
         after = self._cache.position(self._embedder.space_id) if self._user_id is None else 0
         await self._embed(self._user_id, after)
         users = list(self._ledger.reader.all_users()) if self._user_id is None else [self._user_id]
         await self._build(users)
         for _ in range(_ROUNDS_MAX):
-            spoken = await self._embed(self._user_id, self.embedded.position)
-            if not spoken:
+            changed = await self._embed(self._user_id, self.embedded.position)
+            if not changed:
                 break
-            await self._build(sorted(spoken))
+            await self._build(sorted(changed))
 
     async def _embed(self, user_id: str | None, after: int) -> set[str]:
         done = await embed_texts(
@@ -174,7 +173,7 @@ class _Generation:
 
     @contextlib.asynccontextmanager
     async def _builders(self, users: int) -> AsyncIterator[list[Build]]:
-        """Start what builds: processes where there is enough to do for them, else threads of this one."""
+        """Start builders: processes where there is enough to do, else threads of this process."""
         target = Target(self._settings.users_dir, self._space, self._settings.index_storage)
         processes = min(os.cpu_count() or 1, _PROCESSES_MAX, users)
         if processes > 1 and self._ledger.reader.count_facets(self._user_id) >= _EVENTS_FOR_PROCESSES:
@@ -196,7 +195,7 @@ class _Generation:
         try:
             self.vectors[user] = await build(user, self.embedded.position)
         except VectorsMissing:
-            # The cache was thrown away, or pruned of texts that came back: its position says more than it holds.
+            # The cache was deleted, or pruned of texts that came back: it holds less than its position says.
             await self._embed(user, 0)
             try:
                 self.vectors[user] = await build(user, self.embedded.position)

@@ -1,4 +1,4 @@
-"""What a rebuild would do, without asking the endpoint or writing anything."""
+"""What a rebuild would do, found without calling the endpoint or writing anything."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _EVENTS_PER_READ = 1024
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``events`` change by which texts memories are found; each of ``texts`` is counted once, however often said.
+    """What a rebuild would read and embed.
 
-    ``calls`` are requests to the endpoint, the probe included, if it refuses no text. ``cache_vectors`` and
-    ``cache_bytes`` are what the cache keeps of all models together.
+    ``events`` change the texts by which memories are found; ``texts`` counts equal texts once. ``calls`` are requests
+    to the endpoint, including the probe, if it refuses no text. ``cache_vectors`` and ``cache_bytes`` count what the
+    cache keeps of all models.
     """
 
     model: str
@@ -32,7 +33,7 @@ class Plan:
 
 
 def plan(ledger: Ledger, cache: VectorCache | None, settings: ProjectionSettings, user_id: str | None) -> Plan:
-    """Count what a rebuild of one user or of all would find; ``cache`` is None where there is no file yet."""
+    """Plan a rebuild of one user or of all; ``cache`` is None if there is no file yet."""
     space_id = _space_id(cache, settings)
     cached: set[bytes] = set()
     missing: set[bytes] = set()
@@ -60,7 +61,7 @@ def plan(ledger: Ledger, cache: VectorCache | None, settings: ProjectionSettings
 
 
 def _space_id(cache: VectorCache | None, settings: ProjectionSettings) -> int | None:
-    """Return the newest space that the model's vectors can be of: how long they are, only the endpoint could tell."""
+    """Return the newest space that fits the model: only the endpoint could tell the length of its vectors."""
 
     def fits(space: EmbeddingSpace) -> bool:
         return (space.model, space.passage_prefix) == (settings.emb_model, settings.passage_prefix) and (

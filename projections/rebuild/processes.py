@@ -1,7 +1,7 @@
-"""Processes that build users' indices: reading and hashing keeps one Python busy, and a machine has more than one core.
+"""Processes that build users' indices in parallel, one core each.
 
-Each is this module run as a program. It is told what to build on its standard input and answers on its standard
-output, one line of JSON each; when whoever started it is gone, its input ends and so does it.
+Each runs this module as a program. It reads what to build from standard input and answers on standard output, one line
+of JSON each. When its parent is gone, its input ends, and so does the process.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingSpace
 
 ALLOCATIONS_PER_COLLECTION = 50_000
-"""Rows by the ten thousand are read and kept for a moment: to look through all again and again costs a third more."""
+"""Raised because a build keeps many rows for a moment: frequent collections would scan them again and again."""
 Build = Callable[[str, int], Awaitable[int]]
-"""Builds the index of a user up to a position; returns how many vectors it has. Raises as ``build_user`` does."""
+"""Builds a user's index up to a position and returns its number of vectors. Raises what ``build_user`` raises."""
 
 
 @contextlib.asynccontextmanager
@@ -47,7 +47,7 @@ async def build_processes(
 
 @contextlib.asynccontextmanager
 async def _started(first: dict[str, Any]) -> AsyncIterator[Build]:
-    # The same code as this one, wherever it was started from.
+    # The same code as this process, whatever the working directory.
     root = str(Path(__file__).parents[2])
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -59,12 +59,12 @@ async def _started(first: dict[str, Any]) -> AsyncIterator[Build]:
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    told, answers = process.stdin, process.stdout
+    requests, answers = process.stdin, process.stdout
 
     async def build(user_id: str, upto: int) -> int:
         with contextlib.suppress(ConnectionError):
-            told.write(json.dumps([user_id, upto]).encode() + b"\n")
-            await told.drain()
+            requests.write(json.dumps([user_id, upto]).encode() + b"\n")
+            await requests.drain()
         line = await answers.readline()
         if not line:
             raise IndexCorrupt(f"a process that builds indices ended with status {await process.wait()}")
@@ -76,10 +76,10 @@ async def _started(first: dict[str, Any]) -> AsyncIterator[Build]:
         return int(answer["vectors"])
 
     try:
-        told.write(json.dumps(first).encode() + b"\n")
+        requests.write(json.dumps(first).encode() + b"\n")
         yield build
     finally:
-        told.close()
+        requests.close()
         if process.returncode is None and sys.exc_info()[0] is not None:
             process.kill()
         await process.wait()
@@ -110,5 +110,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):  # who started it was interrupted too, and says so
+    with contextlib.suppress(KeyboardInterrupt):  # its parent was interrupted too and reports it
         main()

@@ -1,8 +1,8 @@
-"""Drops what no search can use any more: old generations of indices, and vectors behind which no memory stands.
+"""Drops what no search uses any more: old generations of indices, and vectors without a memory.
 
-A model's indices and vectors are kept while they are active for anybody, and those of the configured model, which the
-next rebuild would go on with. A vector is dropped when its text is no memory's any more: it was corrected, withdrawn
-or erased.
+The indices and vectors of a model are kept while it is active for any user, and so are those of the configured model,
+which the next rebuild would use. A vector is dropped when its text belongs to no memory any more, because it was
+corrected, withdrawn or erased.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HASHES_PER_READ = 10_000
 
 @dataclass
 class Pruned:
-    """What was dropped, or would be: index folders, vectors of models out of use, vectors without a memory."""
+    """What was or would be dropped: index folders, vectors of unused models, and vectors without a memory."""
 
     folders: list[str] = field(default_factory=list)
     folder_bytes: int = 0
@@ -42,7 +42,7 @@ class Pruned:
 
 
 def prune(ledger: Ledger, cache: VectorCache, settings: ProjectionSettings, *, dry_run: bool) -> Pruned:
-    """Drop what is out of use, or only say what that is. No rebuild may run meanwhile (``generation.only_one``)."""
+    """Drop what is out of use, or only report it. No rebuild may run meanwhile (``generation.only_one``)."""
     pruned = Pruned()
     used = {user: _active(ledger, user) for user in ledger.reader.all_users()}
     configured = {space for _, space in cache.spaces() if _is_configured(space, settings)}
@@ -81,7 +81,7 @@ def _prune_folders(
         spaces = configured | ({space} if space is not None else set())
         kept[file_name(user)] = {IndexFiles(settings.users_dir, user, one).folder for one in spaces}
     for folder in sorted(settings.users_dir.glob("*/index/*")):
-        # Of a user who is not in the ledger, because they were erased, nothing is kept.
+        # Nothing is kept of users who are not in the ledger: they were erased.
         if folder.is_dir() and folder not in kept.get(folder.parent.parent.name, set()):
             pruned.folders.append(str(folder.relative_to(settings.users_dir)))
             pruned.folder_bytes += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -104,7 +104,7 @@ def _prune_space(pruned: Pruned, cache: VectorCache, number: int, space: Embeddi
 def _prune_orphans(
     pruned: Pruned, ledger: Ledger, cache: VectorCache, spaces: set[EmbeddingSpace], *, dry_run: bool
 ) -> None:
-    # The cache is looked at first: whatever is in it was said before, so the ledger, read after it, still knows it.
+    # The cache is read first: the ledger, read after it, then knows every text whose vector was listed.
     numbers = [number for number, space in cache.spaces() if space in spaces]
     without = {number: {key: size for page in _pages(cache, number) for key, size in page} for number in numbers}
     position = 0

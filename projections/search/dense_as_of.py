@@ -1,8 +1,8 @@
 """One user's vectors as they could be searched at a position of the ledger, edits and withdrawals until then included.
 
-The index is built in memory from the texts as they stood, with vectors from the cache, and only ever moves forward: to
-ask at many positions in their order costs one pass through the user's events. Nothing is written but vectors that the
-cache lacked.
+The index is built in memory from the texts as they stood, with vectors from the cache, and only moves forward: many
+questions in the order of their positions cost one pass through the user's events. Only vectors that the cache lacked
+are written.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from functools import partial
 from domain.errors import EmbeddingMisfit
 from domain.ledger_reader import LedgerReader
 from domain.memory import FacetText
-from projections.dense.index_rows import hash_of, index_rows
 from projections.dense.user_index import UserIndex
-from projections.embedding.batcher import Embedder
+from projections.dense.vector_changes import hash_of, vector_changes
 from projections.embedding.cache import VectorCache
+from projections.embedding.caching_embedder import CachingEmbedder
 from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace
-from projections.search.ranking import ByVectors
+from projections.search.ranking import DenseHits
 
 _EVENTS_PER_READ = 512
 _TIMEOUT_S = 60.0
@@ -50,7 +50,7 @@ class DenseAsOf:
         self._cache = cache
         self._client = client
         self._user_id = user_id
-        self._embedder = Embedder(client, cache, space, batch=batch, timeout_s=_TIMEOUT_S)
+        self._embedder = CachingEmbedder(client, cache, space, batch=batch, timeout_s=_TIMEOUT_S)
         self._index = UserIndex(space.dimensions, "fp16" if cache.half else "fp32")
 
     async def advance(self, position: int) -> None:
@@ -58,7 +58,7 @@ class DenseAsOf:
 
         Raises an :class:`EmbeddingError` where texts without a vector cannot be embedded.
         """
-        assert position >= self.position, "the past is searched forward"
+        assert position >= self.position, "the past is searched in ascending order"
         while True:
             changes, read_to = await asyncio.to_thread(self._read, position)
             if read_to == self._index.position:
@@ -70,7 +70,7 @@ class DenseAsOf:
             await asyncio.to_thread(self._take_in, changes, read_to)
         self.position = position
 
-    async def search(self, query: str, count: int, *, timeout_s: float) -> ByVectors:
+    async def search(self, query: str, count: int, *, timeout_s: float) -> DenseHits:
         """Return the ``count`` memories nearest to ``query`` at that position, best first.
 
         Raises an :class:`EmbeddingError` when it cannot be embedded, or no longer as the index was.
@@ -81,14 +81,14 @@ class DenseAsOf:
                 f"{self.space.model} gives vectors of {vectors.shape[1]} numbers now, and gave {self.space.dimensions}"
             )
         hits = await asyncio.to_thread(self._index.search, vectors[0], count)
-        return ByVectors(hits, partial(self._index.cosines, vectors[0]))
+        return DenseHits(hits, partial(self._index.cosines, vectors[0]))
 
     def _read(self, position: int) -> tuple[list[FacetText], int]:
         return self._reader.facet_texts(self._user_id, self._index.position, _EVENTS_PER_READ, as_of=position)
 
     def _take_in(self, changes: list[FacetText], read_to: int) -> None:
         hashes = [key for change in changes if (key := hash_of(change)) is not None]
-        rows = index_rows(changes, self._cache.get(self._embedder.space_id, hashes), self.space.dimensions)
+        rows = vector_changes(changes, self._cache.get(self._embedder.space_id, hashes), self.space.dimensions)
         self._index.extend(
             self._index.position, rows.positions, rows.keys, rows.vectors, read_to, withdrawn=rows.withdrawn
         )

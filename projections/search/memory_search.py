@@ -1,22 +1,19 @@
-"""The one door through which the service searches memory: by meaning, by words, or by both.
+"""The one door through which the service searches memory: dense, lexical, or both (hybrid).
 
-Both indices are asked at once, the words while the question is being embedded. What they propose is fused (see
-:mod:`domain.fusion`), and only then are the best memories read from the ledger. Where one index cannot be searched, the
-other one's ranking stands, and the result says so: a turn is never answered with nothing because one of them is ill.
+The question is embedded; then one thread searches both indices, fuses what they propose (see :mod:`domain.fusion`) and
+reads the best memories from the ledger. Where one index cannot be searched, the other one's ranking stands, and the
+result says so: no turn goes without memory because one of them is ill.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 from domain.errors import EmbeddingError, IndexCatchingUp, IndexUnavailable
 from domain.events import RetrievalMode
@@ -24,19 +21,16 @@ from domain.fusion import Fusion
 from domain.ledger_reader import LedgerReader
 from domain.retrieval import Candidate
 from domain.temporal.time_range import TimeRange
-from projections.dense.memory_index import DenseResult, MemoryIndex
+from projections.background_tasks import BackgroundTasks
+from projections.dense.dense_index import DenseIndex, DenseResult, EmbeddedQuery
 from projections.embedding.endpoint import EmbeddingSpace
-from projections.follower import safe_message
-from projections.lexical.index_files import LexicalFiles, LexicalResult
-from projections.search.ranking import ByVectors, Ranking, ranking
+from projections.lexical.index import LexicalResult
+from projections.lexical.index_files import LexicalFiles
+from projections.search.ranking import DenseHits, ranking
 
-log = logging.getLogger(__name__)
-
+P = ParamSpec("P")
+T = TypeVar("T")
 Trouble = EmbeddingError | IndexUnavailable
-QUESTION_UNDER_WAY_S = 0.0015
-"""By then the question is on its way to the embedding endpoint, as a rule, and nothing holds it up any more."""
-_AFTER_A_TURN_S = 2.0
-"""Once since the start, a user's words are read whole to see whether the file holds together: not beside the turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +38,7 @@ class SearchResult:
     """Candidates, best first, and how they were found. Times in milliseconds.
 
     ``mode`` is how memory was searched in the end: another than was asked for where ``trouble`` says why. ``fusion`` is
-    None where nothing was fused, ``space`` where the vectors were not asked; ``notice`` is told where that space is not
+    None where nothing was fused, and ``space`` where no vectors were searched; ``notice`` says where that space is not
     the configured model's.
     """
 
@@ -61,33 +55,36 @@ class SearchResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _ByWords:
-    """What the words found and in how many milliseconds, or why they could not be searched."""
+class _Request:
+    user_id: str
+    query: str
+    count: int
+    mode: RetrievalMode
+    wanted: TimeRange | None
 
-    found: LexicalResult | None = None
-    took_ms: float = 0.0
-    trouble: IndexUnavailable | None = None
 
+@dataclass(frozen=True, slots=True)
+class _Lexical:
+    """What the lexical index found, and in how many milliseconds."""
 
-_NOT_ASKED = _ByWords()
+    result: LexicalResult
+    took_ms: float
 
 
 class MemorySearch:
     """Searches users' memories through both indices. To be used from one event loop."""
 
     def __init__(
-        self, reader: LedgerReader, index: MemoryIndex, words: LexicalFiles, fusion: Fusion | None = None
+        self, reader: LedgerReader, dense: DenseIndex, lexical: LexicalFiles, fusion: Fusion | None = None
     ) -> None:
         self._reader = reader
-        self._index = index
-        self._words = words
+        self._dense = dense
+        self._lexical = lexical
         self._fusion = fusion or Fusion()
-        self._threads = ThreadPoolExecutor(thread_name_prefix="words")
-        self._in_background: dict[tuple[str, str], asyncio.Task[None]] = {}
-        self._one_check = asyncio.Semaphore(1)
+        self._catching_up = BackgroundTasks()
+        self._checking = BackgroundTasks(concurrency=1)
         self._checked: set[str] = set()
         self._closing = threading.Event()
-        self._closed = asyncio.Event()
 
     async def search(
         self, user_id: str, query: str, count: int, mode: RetrievalMode, wanted: TimeRange | None = None
@@ -96,122 +93,110 @@ class MemorySearch:
 
         Raises an :class:`EmbeddingError` or :class:`IndexUnavailable` where neither index can be searched.
         """
-        depth = max(self._fusion.depth, count) if mode == "hybrid" else count
-        after_s = 0.0 if mode == "lexical" else QUESTION_UNDER_WAY_S
-        asked = self._ask_words(user_id, query, depth, after_s) if mode != "dense" else None
-        rank = partial(self._ranked, user_id, count, wanted)
+        request = _Request(user_id, query, count, mode, wanted)
+        embedded: EmbeddedQuery | Trouble | None = None
+        if mode != "lexical":
+            try:
+                embedded = await self._dense.embed(user_id, query)
+            except (EmbeddingError, IndexUnavailable) as error:
+                embedded = error
+        lexical, result = await self._dense.in_search_thread(self._search_and_rank, request, embedded)
+        self._look_after_lexical(user_id, lexical)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-        def ranked_with_words(dense: DenseResult) -> tuple[DenseResult, Ranking | None]:
-            # Waited for in the thread that goes on with it: each change of threads takes its time.
-            words = asked.result() if asked is not None else _NOT_ASKED
-            behind = words.found is not None and words.found.position < dense.position
-            return dense, None if behind else rank(dense, words.found)
-
-        dense: DenseResult | None = None
-        ranked: Ranking | None = None
-        trouble: Trouble | None = None
-        try:
-            if mode != "lexical":
-                dense, ranked = await self._index.search_then(user_id, query, depth, ranked_with_words)
-        except (EmbeddingError, IndexUnavailable) as error:
-            trouble = error
-        finally:
-            # Waited for in any case: a thread cannot be called back.
-            words = await asyncio.wrap_future(asked) if asked is not None else _NOT_ASKED
-            self._look_after(user_id, words)
-        if ranked is None:
-            if dense is not None or mode == "dense":
-                # Where a memory came in meanwhile, both must speak of the same, or the past could not be asked again.
-                words = await asyncio.wrap_future(self._ask_words(user_id, query, depth))
-                self._look_after(user_id, words)
-            if dense is None and words.found is None:
-                why = trouble or words.trouble
-                assert why is not None
-                raise why
-            ranked = await asyncio.to_thread(rank, dense, words.found)
-        position = dense.position if dense is not None else words.found.position if words.found is not None else 0
-        return SearchResult(
-            candidates=ranked.candidates,
-            mode="hybrid" if ranked.fusion is not None else "dense" if dense is not None else "lexical",
-            trouble=trouble or words.trouble,
-            fusion=ranked.fusion,
-            space=dense.space if dense is not None else None,
-            notice=self._index.notice_of(dense.space) if dense is not None else None,
-            position=position,
-            embed_ms=dense.embed_ms if dense is not None else 0.0,
-            search_ms=dense.search_ms if dense is not None else 0.0,
-            lexical_ms=words.took_ms,
-        )
+    async def in_search_thread(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Do blocking work of a turn in one of the threads of its search; raises as :meth:`search` once closed."""
+        return await self._dense.in_search_thread(work, *arguments, **named)
 
     async def close(self) -> None:
-        """Stop what runs in the background."""
+        """Search no more, and wait for what runs in the background."""
         self._closing.set()
-        self._closed.set()
-        await asyncio.gather(*self._in_background.values(), return_exceptions=True)
-        await asyncio.to_thread(self._threads.shutdown)
+        await self._catching_up.finish()
+        await self._checking.finish()
+
+    def _search_and_rank(
+        self, request: _Request, embedded: EmbeddedQuery | Trouble | None
+    ) -> tuple[_Lexical | IndexUnavailable | None, SearchResult | Trouble]:
+        """Search both indices and rank what they found; return what came of the lexical one, too. Blocks.
+
+        Where neither could be searched, the reason stands in the place of the result.
+        """
+        depth = max(self._fusion.depth, request.count) if request.mode == "hybrid" else request.count
+        dense = self._search_dense(embedded, depth) if embedded is not None else None
+        lexical = None
+        if request.mode != "dense" or not isinstance(dense, DenseResult):
+            # After the dense index, and so with all that it has read: both must rank the same memories, or the same
+            # search could not be repeated as of that position.
+            lexical = self._search_lexical(request, depth)
+        trouble = next((error for error in (dense, lexical) if isinstance(error, Exception)), None)
+        if isinstance(dense, DenseResult):
+            found = lexical if isinstance(lexical, _Lexical) else None
+            return lexical, self._ranked(request, dense, found, dense.position, trouble)
+        if isinstance(lexical, _Lexical):
+            return lexical, self._ranked(request, None, lexical, lexical.result.position, trouble)
+        assert trouble is not None, "an index that was asked gives a result or an error"
+        return lexical, trouble
+
+    def _search_dense(self, embedded: EmbeddedQuery | Trouble, depth: int) -> DenseResult | Trouble:
+        if isinstance(embedded, Exception):
+            return embedded
+        try:
+            return self._dense.search_embedded(embedded, depth)
+        except (EmbeddingError, IndexUnavailable) as error:
+            return error
+
+    def _search_lexical(self, request: _Request, depth: int) -> _Lexical | IndexUnavailable:
+        if self._closing.is_set():
+            return IndexUnavailable("the service is stopping")
+        started = time.perf_counter()
+        try:
+            result = self._lexical.search(request.user_id, request.query, depth)
+        except IndexUnavailable as error:
+            return error
+        return _Lexical(result, (time.perf_counter() - started) * 1000)
 
     def _ranked(
         self,
-        user_id: str,
-        count: int,
-        wanted: TimeRange | None,
+        request: _Request,
         dense: DenseResult | None,
-        lexical: LexicalResult | None,
-    ) -> Ranking:
-        return ranking(
+        lexical: _Lexical | None,
+        position: int,
+        trouble: Trouble | None,
+    ) -> SearchResult:
+        ranked = ranking(
             self._reader,
-            user_id,
-            ByVectors(dense.hits, dense.cosines) if dense is not None else None,
-            lexical.hits if lexical is not None else None,
+            request.user_id,
+            DenseHits(dense.hits, dense.cosines) if dense is not None else None,
+            lexical.result.hits if lexical is not None else None,
             self._fusion,
-            count,
-            wanted=wanted,
+            request.count,
+            wanted=request.wanted,
+        )
+        return SearchResult(
+            candidates=ranked.candidates,
+            mode="hybrid" if ranked.fusion is not None else "dense" if dense is not None else "lexical",
+            trouble=trouble,
+            fusion=ranked.fusion,
+            space=dense.space if dense is not None else None,
+            notice=self._dense.notice_of(dense.space) if dense is not None else None,
+            position=position,
+            embed_ms=dense.embed_ms if dense is not None else 0.0,
+            search_ms=dense.search_ms if dense is not None else 0.0,
+            lexical_ms=lexical.took_ms if lexical is not None else 0.0,
         )
 
-    def _ask_words(self, user_id: str, query: str, count: int, after_s: float = 0.0) -> Future[_ByWords]:
-        """Search a user's words in a thread, ``after_s`` seconds from now."""
-        if self._closing.is_set():
-            refused: Future[_ByWords] = Future()
-            refused.set_result(_ByWords(trouble=IndexUnavailable("the service is stopping")))
-            return refused
-        return self._threads.submit(self._by_words, user_id, query, count, after_s)
-
-    def _by_words(self, user_id: str, query: str, count: int, after_s: float) -> _ByWords:
-        time.sleep(after_s)
-        started = time.perf_counter()
-        try:
-            found = self._words.search(user_id, query, count)
-        except IndexUnavailable as error:
-            return _ByWords(trouble=error)
-        return _ByWords(found, (time.perf_counter() - started) * 1000)
-
-    def _look_after(self, user_id: str, words: _ByWords) -> None:
-        """Leave to the background what a user's words were found to need."""
-        if isinstance(words.trouble, IndexCatchingUp):
-            catch_up = partial(asyncio.to_thread, self._words.catch_up, user_id, stop=self._closing.is_set)
-            self._later(user_id, "brought up to date", catch_up)
-        elif words.found is not None and user_id not in self._checked:
+    def _look_after_lexical(self, user_id: str, lexical: _Lexical | IndexUnavailable | None) -> None:
+        """Leave to the background what a user's lexical index was found to need."""
+        if isinstance(lexical, IndexCatchingUp):
+            catch_up = partial(asyncio.to_thread, self._lexical.catch_up, user_id, stop=self._closing.is_set)
+            self._catching_up.start(user_id, "bringing a lexical index up to date", catch_up)
+        elif isinstance(lexical, _Lexical) and user_id not in self._checked:
+            # Once since the start the file is read whole, to see whether it holds together.
             self._checked.add(user_id)
-            self._later(user_id, "checked", partial(self._check, user_id))
-
-    def _later(self, user_id: str, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Work on a user's words in the background; ``what`` is to become of them, once at a time."""
-        key = (user_id, what)
-        if key not in self._in_background:
-            task = asyncio.get_running_loop().create_task(self._logged(what, work))
-            self._in_background[key] = task
-            task.add_done_callback(lambda _task: self._in_background.pop(key, None))
-
-    async def _logged(self, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        try:
-            await work()
-        except Exception as error:  # noqa: BLE001 - the outermost loop of a background task: logged, tried again when asked
-            log.warning("a lexical index could not be %s: %s", what, safe_message(error))
+            self._checking.start(user_id, "checking a lexical index", partial(self._check, user_id))
 
     async def _check(self, user_id: str) -> None:
-        """See whether a user's words hold together: not beside the turn, and of one user at a time."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._closed.wait(), _AFTER_A_TURN_S)
-        async with self._one_check:
-            if not self._closed.is_set():
-                await asyncio.to_thread(self._words.check, user_id)
+        if not self._closing.is_set():
+            await asyncio.to_thread(self._lexical.check, user_id)

@@ -1,1 +1,1 @@
-"""Whether what was derived still says what the ledger says, and the first place where it does not."""
+"""Compares projections with the ledger, and names where they differ."""

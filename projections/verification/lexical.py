@@ -1,7 +1,7 @@
-"""The lexical indices against the ledger: every one holds the words that the ledger gave its user, and no others.
+"""Compares every lexical index with the texts that the ledger gives its user.
 
-An index stands for a position of the ledger, so it is compared with what was known there: what came later, it reads at
-the next question. A user without an index gets one then, too.
+An index stands for a position of the ledger and is compared with the ledger as of that position: it reads later events
+at the next search. A user without an index gets one then, too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from domain.identity import file_name
 from domain.ledger_reader import LedgerReader
 from domain.verification import Finding
 from projections.keys import facet_of, key_of
-from projections.lexical.index import LexicalIndex, words_of
+from projections.lexical.index import LexicalIndex, entry_text
 from projections.lexical.index_files import LEXICAL_NAME, inode_of
 
 _PAGE_USERS = 500
@@ -23,13 +23,13 @@ _EVENTS_PER_READ = 512
 
 
 def verified_lexical(reader: LedgerReader, users_dir: Path) -> Iterator[Finding]:
-    """Yield what is wrong with the lexical indices of all users, at most one finding for each."""
+    """Yield what is wrong with the lexical indices of all users, at most one finding per user."""
     known: set[str] = set()
     last = ""
     while users := reader.users_after(last, _PAGE_USERS):
         for user_id in users:
             known.add(file_name(user_id))
-            what = wrong_words(reader, users_dir, user_id)
+            what = lexical_fault(reader, users_dir, user_id)
             if what is not None:
                 path = users_dir / file_name(user_id) / LEXICAL_NAME
                 yield Finding("index", what, path=str(path.relative_to(users_dir.parent)))
@@ -40,18 +40,18 @@ def verified_lexical(reader: LedgerReader, users_dir: Path) -> Iterator[Finding]
             yield Finding("index", what, path=str(path.relative_to(users_dir.parent)))
 
 
-def wrong_words(reader: LedgerReader, users_dir: Path, user_id: str) -> str | None:
-    """Return what is wrong with a user's lexical index, None where all is well or there is none."""
+def lexical_fault(reader: LedgerReader, users_dir: Path, user_id: str) -> str | None:
+    """Return what is wrong with a user's lexical index, None where it is right or does not exist."""
     path = users_dir / file_name(user_id) / LEXICAL_NAME
     if not path.exists():
         return None
     inode = inode_of(path)
-    what = _judged(reader, user_id, path)
-    # One that was thrown away meanwhile, by an erasure or by a service that saw the same, is no finding.
+    what = _fault(reader, user_id, path)
+    # An index deleted meanwhile, by an erasure or by a service that saw the same, is no finding.
     return what if inode_of(path) == inode else None
 
 
-def _judged(reader: LedgerReader, user_id: str, path: Path) -> str | None:
+def _fault(reader: LedgerReader, user_id: str, path: Path) -> str | None:
     try:
         with closing(LexicalIndex.on_disk(path, create=False)) as index:
             read, found = index.content()
@@ -61,29 +61,29 @@ def _judged(reader: LedgerReader, user_id: str, path: Path) -> str | None:
         return f"{error}: delete it, and it is made again"
     if read.position and not reader.is_anchor(user_id, read.position, read.anchor):
         return f"it stands for position {read.position} of another ledger or user: delete it, and it is made again"
-    return _difference(_wanted(reader, user_id, read.position), found)
+    return _difference(_expected(reader, user_id, read.position), found)
 
 
-def _wanted(reader: LedgerReader, user_id: str, position: int) -> dict[int, str]:
-    """Return the indexed words by key, as they were at ``position``."""
-    wanted: dict[int, str] = {}
+def _expected(reader: LedgerReader, user_id: str, position: int) -> dict[int, str]:
+    """Return the texts to be indexed by key, as of ``position``."""
+    expected: dict[int, str] = {}
     after = 0
     while True:
         changes, read_to = reader.facet_texts(user_id, after, _EVENTS_PER_READ, as_of=position)
         for change in changes:
-            key, text = key_of(change.turn_position, change.facet), words_of(change)
+            key, text = key_of(change.turn_position, change.facet), entry_text(change)
             if text is None:
-                wanted.pop(key, None)
+                expected.pop(key, None)
             else:
-                wanted[key] = text
+                expected[key] = text
         if read_to == after:
-            return wanted
+            return expected
         after = read_to
 
 
-def _difference(wanted: dict[int, str], found: dict[int, str]) -> str | None:
-    missing, surplus = wanted.keys() - found.keys(), found.keys() - wanted.keys()
-    changed = {key for key in wanted.keys() & found.keys() if wanted[key] != found[key]}
+def _difference(expected: dict[int, str], found: dict[int, str]) -> str | None:
+    missing, surplus = expected.keys() - found.keys(), found.keys() - expected.keys()
+    changed = {key for key in expected.keys() & found.keys() if expected[key] != found[key]}
     counts = [
         f"{len(keys)} texts {what} (the first is of event {facet_of(min(keys))[0]})"
         for keys, what in ((missing, "are missing"), (surplus, "are surplus"), (changed, "are not the ledger's"))

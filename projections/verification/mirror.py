@@ -1,8 +1,8 @@
-"""The mirror against the ledger: every line is its event, none is missing, none is too many, no file is foreign.
+"""Compares every line of the mirror with its event in the ledger.
 
-Lines are read before the events they are held against, and an event is committed before it is mirrored, so a mirror
-that is written meanwhile never shows more than the ledger. It may show less. Behind the last event that any file holds,
-events are merely not mirrored yet, as long as a service runs that will do it.
+Lines are read before their events, and events are committed before they are mirrored. So a mirror that is written
+meanwhile never shows more than the ledger, but may show less: while a service runs, events after the last one that any
+file holds count as not mirrored yet.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PAGE_LINES = 200
 
 @dataclass
 class MirrorState:
-    """How far the mirror goes: files and lines compared, and events that no line shows yet."""
+    """How far the mirror goes: files and lines compared, the last position seen, and events not mirrored yet."""
 
     files: int = 0
     lines: int = 0
@@ -36,7 +36,7 @@ class MirrorState:
 
 @dataclass(frozen=True, slots=True)
 class _Missing:
-    """Events behind the last line of a file: how many, and the position of the first."""
+    """Events after the last line of a file: how many, and the position of the first."""
 
     path: str
     line: int
@@ -45,9 +45,9 @@ class _Missing:
 
 
 def verified_mirror(reader: LedgerReader, storage_dir: Path, state: MirrorState, *, running: bool) -> Iterator[Finding]:
-    """Yield what is wrong with the mirror, file by file, and count in ``state`` what was looked at.
+    """Yield what is wrong with the mirror, file by file, and count in ``state`` what was compared.
 
-    ``running`` says that a service mirrors at this moment. Memory: a path per conversation.
+    ``running`` says that a service is mirroring now. Keeps one path per conversation in memory.
     """
     check = _Check(reader, storage_dir, state, running)
     known: set[Path] = set()
@@ -56,7 +56,7 @@ def verified_mirror(reader: LedgerReader, storage_dir: Path, state: MirrorState,
         known.add(path)
         yield from check.compared(stream, path)
     for path in mirror_files(storage_dir):
-        # Of a conversation that began after the heads were read there may be a file by now.
+        # A conversation that began after the heads were read may have a file by now.
         if path not in known and not (running and _is_written_now(reader, storage_dir, path)):
             what = "no conversation of the ledger has this file: delete it"
             yield Finding("mirror", what, path=check.shown(path))
@@ -64,7 +64,7 @@ def verified_mirror(reader: LedgerReader, storage_dir: Path, state: MirrorState,
 
 
 class _Check:
-    """Compares files with their conversations, and keeps what lacks at their ends until all were seen."""
+    """Compares files with their conversations, and keeps what is missing at their ends until all were compared."""
 
     def __init__(self, reader: LedgerReader, storage_dir: Path, state: MirrorState, running: bool) -> None:
         self._reader = reader
@@ -77,7 +77,7 @@ class _Check:
         return str(path.relative_to(self._storage_dir))
 
     def compared(self, stream: StreamId, path: Path) -> Iterator[Finding]:
-        """Yield the first line of a file that is not its event: one too many or too few shifts all that follow."""
+        """Yield the first line of a file that does not match its event: all later ones may be shifted."""
         version = 0
         try:
             with path.open("rb") as file:
@@ -87,7 +87,7 @@ class _Check:
                     for line, event in zip_longest(lines, events):
                         what = _difference(line, event)
                         if what is not None and self._running and not line.endswith(b"\n"):
-                            break  # the mirror is about to complete this line, or begins with it when it starts again
+                            break  # the mirror is about to complete this line, or cuts it off at its next start
                         if what is not None:
                             position = event.position if event is not None else None
                             yield Finding("mirror", what, position, self.shown(path), version + 1)
@@ -111,7 +111,7 @@ class _Check:
             self._missing.append(_Missing(self.shown(path), version + 1, events, first))
 
     def missing(self) -> Iterator[Finding]:
-        """Yield what lacks at the ends of files, but for what a running service has yet to mirror."""
+        """Yield what is missing at the ends of files, except what a running service has yet to mirror."""
         for gap in self._missing:
             if self._running and gap.position > self._state.position:
                 self._state.behind += gap.events

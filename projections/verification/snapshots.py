@@ -1,6 +1,6 @@
-"""The indices against the ledger: every snapshot is whole, of this ledger, and holds what the ledger says it should.
+"""Compares every snapshot of a vector index with the ledger, in all embedding spaces.
 
-A snapshot is built again from the ledger wherever it does not pass, so a finding here is a matter of time, not of data.
+A service builds a snapshot again when it does not pass, so a finding here costs time and loses no data.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from domain.verification import Finding
 from projections.dense.index_files import IndexFiles, Manifest
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingSpace
-from projections.verification.indices import compared
+from projections.verification.indices import snapshot_differences
 
 _PAGE_USERS = 500
 
@@ -23,7 +23,7 @@ _PAGE_USERS = 500
 def verified_snapshots(reader: LedgerReader, users_dir: Path, cache: VectorCache | None) -> Iterator[Finding]:
     """Yield what is wrong with the snapshots of all users, in every embedding space that has one.
 
-    ``cache`` knows which texts a model has refused, and their vectors: without it less can be told.
+    ``cache`` knows the vectors and which texts a model refused; without it fewer faults can be found.
     """
     known: set[str] = set()
     last = ""
@@ -31,7 +31,7 @@ def verified_snapshots(reader: LedgerReader, users_dir: Path, cache: VectorCache
         for user_id in users:
             known.add(file_name(user_id))
             for manifest_path in sorted((users_dir / file_name(user_id) / "index").glob("*/manifest.json")):
-                for what in _what_is_wrong(reader, users_dir, cache, user_id, manifest_path):
+                for what in _faults(reader, users_dir, cache, user_id, manifest_path):
                     yield Finding("index", what, path=str(manifest_path.parent.relative_to(users_dir.parent)))
         last = users[-1]
     for folder in sorted(users_dir.glob("*/index")):
@@ -40,10 +40,10 @@ def verified_snapshots(reader: LedgerReader, users_dir: Path, cache: VectorCache
             yield Finding("index", what, path=str(folder.relative_to(users_dir.parent)))
 
 
-def _what_is_wrong(
+def _faults(
     reader: LedgerReader, users_dir: Path, cache: VectorCache | None, user_id: str, manifest_path: Path
 ) -> Iterator[str]:
-    """Say what is wrong with one snapshot; nothing where it was replaced while it was looked at."""
+    """Yield what is wrong with one snapshot; nothing if it was replaced meanwhile."""
     try:
         content = manifest_path.read_bytes()
         manifest = Manifest.model_validate_json(content)
@@ -64,5 +64,5 @@ def _what_is_wrong(
         if not manifest_path.exists() or manifest_path.read_bytes() == content:
             yield f"{error}: it is built again"
         return
-    for difference in compared(reader, cache, user_id, manifest, index):
+    for difference in snapshot_differences(reader, cache, user_id, manifest, index):
         yield f"{difference.detail}: delete the folder, and it is built again"

@@ -1,7 +1,7 @@
-"""Everything in ``STORAGE_DIR`` against the ledger, and the ledger against itself: what ``opm verify`` asks.
+"""Compares everything in ``STORAGE_DIR`` with the ledger, and the ledger with its own hashes, for ``opm verify``.
 
-It only reads, and may run beside a service. What that does meanwhile is told apart from damage: events that the mirror
-has not reached yet are behind, not different, and an erasure that comes in between lets the ledger be read once more.
+It only reads and may run beside a service, whose work is told apart from damage: events not mirrored yet are behind,
+not different, and when an erasure comes in between, the ledger is read again.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from projections.verification.mirror import MirrorState, verified_mirror
 from projections.verification.snapshots import verified_snapshots
 
 FINDINGS_MAX = 100
-"""Of each part. Behind the first one little is to be trusted anyway."""
+"""For each part. After the first one little can be trusted anyway."""
 _ATTEMPTS = 3
 _ERASURE_S = 0.5
-"""How long an erasure that is under way is given before the ledger is read once more."""
+"""How long to wait for an erasure in progress before the ledger is read again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was found: the head that was reached, the mirror's state, and whatever is not as it was written."""
+    """The head that was reached, the state of the mirror, and everything that differs."""
 
     head: LedgerHead
     mirror: MirrorState = field(default_factory=MirrorState)
@@ -41,7 +41,7 @@ class Verified:
 
 
 def verify_storage(settings: StorageSettings, since: LedgerHead | None = None, *, deep: bool = False) -> Verified:
-    """Verify the ledger of a storage and its projections.
+    """Verify the ledger of a storage folder and its projections.
 
     Raises :class:`LedgerSchemaError` when there is no ledger, or one from a newer version.
     """
@@ -66,7 +66,7 @@ def verify_storage(settings: StorageSettings, since: LedgerHead | None = None, *
 
 @contextmanager
 def _cache_of(settings: StorageSettings) -> Iterator[VectorCache | None]:
-    """Open the vector cache where there is one; one that cannot be opened is no evidence, and can be made anew."""
+    """Open the vector cache if there is one."""
     path = settings.storage_dir / "vectors.sqlite3"
     if not path.exists():
         yield None
@@ -76,7 +76,7 @@ def _cache_of(settings: StorageSettings) -> Iterator[VectorCache | None]:
 
 
 def head_of(path: Path) -> LedgerHead:
-    """Return the head of a ledger; raises as :func:`verify_storage` does."""
+    """Return the head of a ledger. Raises what :func:`verify_storage` raises."""
     schema_revision(path)
     engine = open_engine(path, writer=False)
     try:
@@ -88,10 +88,10 @@ def head_of(path: Path) -> LedgerHead:
 def verify_ledger_file(
     path: Path, since: LedgerHead | None = None, *, deep: bool = False
 ) -> tuple[LedgerHead, list[Finding]]:
-    """Verify a ledger by itself: its schema, its file (``deep``: indexes against rows, too) and its chain of hashes.
+    """Verify a ledger alone: its schema, its file (with ``deep`` also indexes against rows) and its hash chain.
 
-    Returns the head that was reached, and at most :data:`FINDINGS_MAX` findings of each part. Raises as
-    :func:`verify_storage` does.
+    Returns the head that was reached, and at most :data:`FINDINGS_MAX` findings for each part. Raises what
+    :func:`verify_storage` raises.
     """
     revision = schema_revision(path)
     findings = list(_schema_findings(path, revision))
@@ -103,7 +103,7 @@ def verify_ledger_file(
             before = reader.erasures()
             head, in_chain = _chain_findings(reader, since)
             after = reader.erasures()
-            # An erasure takes events out of their conversations while they are being read: that is no damage.
+            # An erasure moves events out of their conversations while they are read: that is not damage.
             if not in_chain or (before == after and not after.unfinished) or attempt == _ATTEMPTS - 1:
                 break
             time.sleep(_ERASURE_S)
@@ -134,7 +134,7 @@ def _schema_findings(path: Path, revision: str) -> Iterator[Finding]:
             yield Finding("schema", f"the {kind} {name} is not the one that the migrations make")
     for kind, name in present.keys() - expected.keys():
         if kind == "trigger":
-            yield Finding("schema", f"the trigger {name} is none of the migrations'")
+            yield Finding("schema", f"the trigger {name} was not made by the migrations")
 
 
 def _file_findings(path: Path, *, deep: bool) -> Iterator[Finding]:

@@ -1,17 +1,19 @@
-"""Who is asking: with ``API_KEYS`` set, a key stands for a user, and reaches that user's memory only."""
+"""Who is asking: with ``API_KEYS`` set, a key stands for a user and reaches that user's memory only."""
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from fastapi import Request
+from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from domain.errors import OpmError
 from domain.identity import DEFAULT_USER, check_id
 from service.settings import ANY_USER
+
+_PORT = re.compile(r":\d+$")
 
 
 class AccessDenied(OpmError):
@@ -24,44 +26,43 @@ class AccessDenied(OpmError):
         super().__init__(message)
 
 
-def user_of(request: Request, named: str | None, field: str = "user") -> str:
-    """Return the user whose memory a request is about: the one it names, the one its key stands for, or the default.
+def owner_of(keys: Mapping[SecretStr, str], given: str | None) -> str:
+    """Return whom a key stands for: one user, or any user. Where no keys are set, everybody may name any user.
 
-    Raises :class:`AccessDenied` for a key that is missing, unknown, or stands for somebody else, and
-    :class:`InvalidInput` for a name that is no id.
+    Raises :class:`AccessDenied` for a key that is missing or unknown.
     """
-    owner = key_owner(request)
-    asked = check_id(field, named) if named is not None else None
+    if not keys:
+        return ANY_USER
+    if given is not None:
+        for key, owner in keys.items():
+            if secrets.compare_digest(key.get_secret_value().encode(), given.encode()):
+                return owner
+    raise AccessDenied(
+        "send one of the service's API keys as `Authorization: Bearer KEY`", status=401, code="invalid_api_key"
+    )
+
+
+def user_of(owner: str, named: str | None) -> str:
+    """Return the user whose memory a request is about: the one it names, its key's owner, or the default user.
+
+    Raises :class:`AccessDenied` where the key does not stand for the named user, and :class:`InvalidInput` where the
+    name is not a valid id.
+    """
+    asked = check_id("user", named) if named is not None else None
     if owner == ANY_USER:
         return asked or DEFAULT_USER
     if asked is not None and asked != owner:
         raise AccessDenied(
-            f"this API key does not stand for the {field} it names", status=403, code="user_not_allowed", param=field
-        )
-    return owner
-
-
-def key_owner(request: Request) -> str:
-    """Return whom the request's key stands for: a user, or anybody, as it does where no keys are set.
-
-    Raises :class:`AccessDenied` for a key that is missing or unknown.
-    """
-    keys = request.app.state.services.settings.api_keys
-    if not keys:
-        return ANY_USER
-    owner = _owner({key.get_secret_value(): user for key, user in keys.items()}, request)
-    if owner is None:
-        raise AccessDenied(
-            "send one of the service's API keys as `Authorization: Bearer KEY`", status=401, code="invalid_api_key"
+            "this API key does not stand for the user it names", status=403, code="user_not_allowed", param="user"
         )
     return owner
 
 
 class HostGuard:
-    """Middleware: while no API keys are asked for, only requests to the service's own names are answered.
+    """Middleware: without API keys, only requests to the service's own host names are answered.
 
-    A page of some other site can point a name of its own at this machine, and would then read a person's memory through
-    their browser. The browser tells that name in the Host header.
+    Another site can point its own name at this machine (DNS rebinding) and read a person's memory through their
+    browser. The Host header gives that name away.
     """
 
     def __init__(self, app: ASGIApp, allowed: Sequence[str]) -> None:
@@ -69,10 +70,10 @@ class HostGuard:
         self._allowed = {host.lower() for host in allowed}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] == "http" and "*" not in self._allowed:
             host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-            name = re.sub(r":\d+$", "", host).lower()
-            if name not in self._allowed and "*" not in self._allowed:
+            name = _PORT.sub("", host).lower()
+            if name not in self._allowed:
                 raise AccessDenied(
                     f"the service is not called {name!r}: set ALLOWED_HOSTS, or API_KEYS",
                     status=403,
@@ -80,13 +81,3 @@ class HostGuard:
                     param="host",
                 )
         await self._app(scope, receive, send)
-
-
-def _owner(keys: dict[str, str], request: Request) -> str | None:
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        return None
-    for key, user in keys.items():
-        if secrets.compare_digest(key.encode(), given.strip().encode()):
-            return user
-    return None

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from fastapi import APIRouter, Request
+import msgspec
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from pydantic import ValidationError
-from pydantic_core import to_json
 
 from domain.errors import InvalidInput
 from domain.retrieval import Candidate
-from service.api.access import key_owner, user_of
+from service.api.access import user_of
 from service.api.connection import ClientGone, EventStream, while_connected
+from service.api.dependencies import OwnerDep, ServicesDep, key_owner
 from service.api.errors import body_of, log_error
 from service.api.memory_fields import Scored, memory_status, retrieved
 from service.api.openai_types import ChatCompletionRequest
+from service.api.responses import ChatCompletion, ModelList, TurnReference
 from service.chat_client import Delta
 from service.knobs import Knobs
-from service.turn import Started, TurnService
+from service.turn import Started
 from service.turn_recorder import Finished
 
 router = APIRouter(prefix="/v1")
@@ -30,38 +31,45 @@ _CLIENT_CLOSED_REQUEST = 499
 Turn = AsyncGenerator[Started | Delta | Finished, None]
 
 
-@router.post("/chat/completions", response_model=None)
-async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
+@router.post(
+    "/chat/completions",
+    response_model=ChatCompletion,
+    responses={
+        200: {
+            "description": "The answer; with `stream` as server-sent events, one chunk each, then `[DONE]`.",
+            "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/ChatCompletionChunk"}}},
+        }
+    },
+)
+async def chat_completions(
+    body: ChatCompletionRequest, request: Request, services: ServicesDep, owner: OwnerDep
+) -> Response:
     """Answer with memory; stream when asked to."""
-    turns: TurnService = request.app.state.services.turns
-    asked = body.as_turn(user_of(request, body.user), _knobs(body.metadata or {}))
-    turn: Turn = turns.answer(asked)
+    turn: Turn = services.turns.answer(body.as_turn(user_of(owner, body.user), _knobs(body.metadata or {})))
     try:
         if not body.stream:
             answer = await while_connected(request, _whole_answer(turn))
-            return Response(to_json(answer, inf_nan_mode="null"), media_type="application/json")
-        # The status line must wait for the first sign of an answer: until then an error can still have its own.
+            return Response(msgspec.json.encode(answer), media_type="application/json")
+        # The status line waits for the first sign of an answer, since an error before that has its own status.
         started = await while_connected(request, _begin(turn))
     except ClientGone:
         return Response(status_code=_CLIENT_CLOSED_REQUEST)
     return EventStream(_events(turn, started, request.state.request_id, include_usage=body.wants_usage))
 
 
-@router.get("/models")
-async def models(request: Request) -> dict[str, Any]:
-    """List the one chat model that answers, with the knobs a request gets that does not turn them."""
-    key_owner(request)
-    house = request.app.state.services
+@router.get("/models", dependencies=[Depends(key_owner)])
+async def models(services: ServicesDep) -> ModelList:
+    """List the one chat model that answers, with the knobs of a request that sets none."""
     return {
         "object": "list",
         "data": [
             {
-                "id": house.settings.llm_model,
+                "id": services.settings.llm_model,
                 "object": "model",
-                "created": house.started_at,
+                "created": services.started_at,
                 "owned_by": "openpersistentmemory",
-                "max_model_len": house.turns.max_model_len,
-                "knobs": house.turns.effective(Knobs()).model_dump(),
+                "max_model_len": services.turns.max_model_len,
+                "knobs": services.turns.effective(Knobs()),
             }
         ],
     }
@@ -87,8 +95,6 @@ async def _begin(turn: Turn) -> Started:
 async def _whole_answer(turn: Turn) -> dict[str, Any]:
     try:
         started = await _begin(turn)
-        # Before the answer is complete, while the endpoint still writes.
-        memory_fields = _memory_fields(started)
         text, reasoning = "", ""
         async for part in turn:
             if isinstance(part, Delta):
@@ -98,21 +104,21 @@ async def _whole_answer(turn: Turn) -> dict[str, Any]:
                 finished = part
     finally:
         await turn.aclose()
-    message: dict[str, Any] = {"role": "assistant", "content": text}
+    message = {"role": "assistant", "content": text}
     if reasoning:
         message["reasoning_content"] = reasoning
-    usage = finished.turn.usage
+    recorded = finished.turn
     return {
         **_head(started, "chat.completion"),
-        "choices": [{"index": 0, "message": message, "finish_reason": finished.turn.finish_reason, "logprobs": None}],
-        "usage": usage.model_dump() if usage is not None else None,
-        **memory_fields,
+        "choices": [{"index": 0, "message": message, "finish_reason": recorded.finish_reason, "logprobs": None}],
+        "usage": recorded.usage.model_dump() if recorded.usage is not None else None,
+        **_memory_fields(started),
         "turn": _turn_field(finished),
     }
 
 
 async def _events(turn: Turn, started: Started, request_id: str, *, include_usage: bool) -> AsyncGenerator[bytes, None]:
-    """Render a turn as chunks. The last one with a choice leaves only after the turn is on the disk."""
+    """Render a turn as chunks. The one with the finish reason leaves only after the turn is on the disk."""
     head = _head(started, "chat.completion.chunk")
     try:
         yield _sse({**head, "choices": [_choice({"role": "assistant", "content": ""})], **_memory_fields(started)})
@@ -145,15 +151,15 @@ def _head(started: Started, kind: str) -> dict[str, Any]:
     }
 
 
-def _choice(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+def _choice(delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
     return {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
 
 
-def _sse(value: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+def _sse(value: object) -> bytes:
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
-def _turn_field(finished: Finished) -> dict[str, Any]:
+def _turn_field(finished: Finished) -> TurnReference:
     return {
         "conversation_id": finished.conversation_id,
         "turn_id": finished.turn.turn_id,
@@ -163,7 +169,7 @@ def _turn_field(finished: Finished) -> dict[str, Any]:
 
 def _memory_fields(started: Started) -> dict[str, Any]:
     return {
-        "retrieved": retrieved(map(_scored, started.replay), map(_scored, started.notes), started.neighbors),
+        "retrieved": retrieved(map(_scored, started.replayed), map(_scored, started.summarised), started.neighbors),
         "memory_status": memory_status(started.retrieval, started.gate, started.rerank, started.notice),
     }
 

@@ -1,4 +1,4 @@
-"""A client that hangs up is noticed at once, also while there is nothing to send to it."""
+"""Notice at once that a client has hung up, even while there is nothing to send."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 
 class ClientGone(Exception):
-    """Nobody is left to answer."""
+    """The client hung up, so nobody is left to answer."""
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Run ``work``; cancel it, wait for its end and raise :class:`ClientGone` when the client hangs up first."""
+    """Return the result of ``work``; cancel it and raise :class:`ClientGone` when the client hangs up first."""
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_gone(request.receive))
     try:
@@ -43,7 +43,10 @@ async def _gone(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """Server-sent events from a generator, which is closed (and so told) as soon as the client hangs up."""
+    """Server-sent events from a generator, which is closed as soon as the client hangs up.
+
+    Each event is sent by itself: ``docs/decisions/0040-uvicorn-and-streams.md`` has the reason.
+    """
 
     media_type = "text/event-stream"
 

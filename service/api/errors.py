@@ -1,4 +1,4 @@
-"""Errors in OpenAI's shape, and the request id that finds each of them in the log."""
+"""Errors in OpenAI's shape, and the request id that finds each of them in the log; the middlewares for both."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domain.errors import InvalidInput, LedgerError, OpmError, UnknownMemory, UpstreamError, shown
 from service.api.access import AccessDenied
+from service.api.responses import ErrorAnswer
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +25,13 @@ REQUEST_ID = "x-request-id"
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,80}")
 
 
-def error_body(message: str, *, kind: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+def error_body(message: str, *, kind: str, param: str | None = None, code: str | None = None) -> ErrorAnswer:
     """Return an error as OpenAI clients read it."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def body_of(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """Return the status, body and headers that tell a client about ``error``, and nothing it must not know."""
+def body_of(error: Exception) -> tuple[int, ErrorAnswer, dict[str, str]]:
+    """Return the status, body and headers that tell a client about ``error``, and nothing internal."""
     if isinstance(error, InvalidInput):
         return 400, error_body(str(error), kind="invalid_request_error", param=error.field, code="invalid_value"), {}
     if isinstance(error, UpstreamError):
@@ -52,7 +53,7 @@ def body_of(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
 
 
 def log_error(error: Exception, request_id: str) -> None:
-    """Write what an operator needs to the log: a traceback for what nobody expected, never anybody's text."""
+    """Log what an operator needs: where an unexpected error came from, and never a person's text."""
     if isinstance(error, InvalidInput):
         log.info("request %s: refused, %s", request_id, error.field)
     elif isinstance(error, UnknownMemory):
@@ -66,7 +67,7 @@ def log_error(error: Exception, request_id: str) -> None:
 
 
 def _frames(error: BaseException) -> str:
-    """Return where an error came from, without its message or the source lines' values."""
+    """Return the places of a traceback, without the message, which may quote a person."""
     lines = []
     trace = error.__traceback__
     while trace is not None:
@@ -77,9 +78,9 @@ def _frames(error: BaseException) -> str:
 
 
 class RequestIds:
-    """Middleware: each request has an id, given by the client or made here, and each answer carries it.
+    """Middleware: each request has an id, from the client or made here, and each answer carries it.
 
-    What nobody expected ends here: the log gets the traceback's places, the client the id.
+    Unexpected errors end here: the log gets the places of the traceback, the client gets the id.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -111,7 +112,7 @@ class RequestIds:
 
 
 class StartupErrors:
-    """Middleware: what keeps the service from starting is said in one line, where a traceback would stand."""
+    """Middleware: a known error at the start is one line in the log instead of a traceback."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -127,7 +128,7 @@ class StartupErrors:
 
 
 class BodyLimit:
-    """Middleware: a body larger than ``bytes_max`` is refused before it is held in memory."""
+    """Middleware: refuse a body larger than ``bytes_max`` before it is in memory."""
 
     def __init__(self, app: ASGIApp, bytes_max: int) -> None:
         self._app = app
@@ -141,7 +142,7 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._bytes_max:
-                # An HTTPException, since FastAPI hides any other error that comes up while it reads a body.
+                # FastAPI hides every error but an HTTPException while it reads a body.
                 raise HTTPException(413, f"the body has more than {self._bytes_max} bytes: send less")
             return message
 
@@ -149,7 +150,7 @@ class BodyLimit:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of ``app`` an OpenAI-shaped one."""
+    """Answer every error of ``app`` in OpenAI's shape."""
 
     @app.exception_handler(OpmError)
     async def _own(request: Request, error: OpmError) -> JSONResponse:
@@ -157,7 +158,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return _respond(request, _first_complaint(error.errors()))
+        return _respond(request, _as_invalid_input(error.errors()))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
@@ -173,7 +174,7 @@ def _respond(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(body, status, headers=headers)
 
 
-def _first_complaint(errors: Sequence[Any]) -> InvalidInput:
+def _as_invalid_input(errors: Sequence[Any]) -> InvalidInput:
     first = errors[0]
     path = [str(part) for part in first["loc"] if part not in {"body", "query"}]
     if first["type"] == "json_invalid":
@@ -183,7 +184,7 @@ def _first_complaint(errors: Sequence[Any]) -> InvalidInput:
     field = ".".join(path)
     fix = str(first["msg"]).removeprefix("Value error, ")
     value = first["input"] if path and first["type"] != "missing" else "(missing)"
-    # A whole object is no value that anybody recognises in a message, and it may be long.
+    # A whole object would make a long message in which nobody recognises the value.
     if isinstance(value, dict | list):
         value = f"{type(value).__name__} with {len(value)} entries"
     return InvalidInput(field, value, fix[:1].lower() + fix[1:] if shown(value) else fix)

@@ -1,4 +1,4 @@
-"""A chat completion request as clients send it, checked field by field, and made into a turn's request."""
+"""A chat completion request: checked field by field and turned into the request of a turn."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _UNSUPPORTED = {
     "audio": "audio is not supported: leave it out",
 }
 _HARMLESS: tuple[object, ...] = (None, False, [], {}, "none", "auto")
-"""Values with which clients say that they do not use a feature."""
+"""What clients send where they do not use a feature."""
 _PASSED_ON = (
     "temperature",
     "top_p",
@@ -55,7 +55,7 @@ _PASSED_ON = (
 
 
 class TextPart(BaseModel):
-    """A part of a message; other kinds than text are refused by name."""
+    """A part of a message. Only text is accepted; the error names any other type."""
 
     type: str
     text: str = ""
@@ -69,13 +69,13 @@ class ChatMessage(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    """What a stream tells besides the answer."""
+    """What a stream holds besides the answer."""
 
     include_usage: bool = False
 
 
 class ChatCompletionRequest(BaseModel):
-    """The body of ``POST /v1/chat/completions``. Unknown fields are kept, so that they can be passed on or refused."""
+    """The body of ``POST /v1/chat/completions``. Unknown fields are kept, to be passed on or refused by name."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -96,7 +96,7 @@ class ChatCompletionRequest(BaseModel):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def as_turn(self, user_id: str, knobs: Knobs) -> TurnRequest:
-        """Return the turn that is asked for; raise :class:`InvalidInput` for what cannot be done."""
+        """Return the request of a turn; raise :class:`InvalidInput` for what the service cannot do."""
         given = self.model_extra or {}
         for field, fix in _UNSUPPORTED.items():
             if given.get(field) not in _HARMLESS:
@@ -143,7 +143,7 @@ class ChatCompletionRequest(BaseModel):
 
 
 def _check_json(field: str, value: object) -> None:
-    """Refuse what Python's parser lets through and JSON in UTF-8 cannot carry on to the chat model."""
+    """Refuse what Python's JSON parser accepts and no JSON in UTF-8 can hold: NaN, and halves of surrogate pairs."""
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except ValueError:
@@ -159,6 +159,8 @@ def _text(message: ChatMessage, field: str) -> str:
         text = "\n".join(part.text for part in content)
     else:
         text = content or ""
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise InvalidInput(field, "text with half of a surrogate pair", "send valid Unicode")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(field, "text with half of a surrogate pair", "send valid Unicode") from None
     return text

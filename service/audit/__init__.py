@@ -1,1 +1,1 @@
-"""Answers of the past: explained, searched for again, and put through other settings."""
+"""Audit tools: explain one answer, recall memory as of an earlier position, replay past questions."""

@@ -1,7 +1,7 @@
-"""A backtest: a user's past questions through other settings, and what that would have changed.
+"""A backtest: replay a user's past questions with other settings and compare what is chosen.
 
-Memory is carried forward through the ledger once, question after question in the order in which they were searched;
-the decisions about them are asked for a few at a time beside it. Nothing is written to the ledger.
+Memory moves forward through the ledger once, question by question, in the order in which they were searched. A few
+gate and rerank decisions run at a time. Nothing is written to the ledger.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +23,9 @@ from domain.retrieval import Candidate
 from projections.search.as_of import SearchAsOf
 from projections.search.dense_as_of import DenseAsOf
 from service.audit.backtest_results import ResultsFile, backtests_dir
-from service.audit.recall import opened_cache, opened_client
+from service.audit.recall import open_cache, open_client
 from service.audit.recorded_question import RecordedQuestion, recorded_questions
-from service.audit.replay import Replayed, Replayer, Spent, Variant
+from service.audit.replay import Replayer, ReplayResult, Variant
 from service.chat_client import ChatClient
 from service.reranker import Reranker
 from service.settings import ServiceSettings
@@ -41,7 +41,7 @@ _KEY_CHARS = 12
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """The questions a backtest is about: of one user, in (``after``, ``until``] of the ledger, the first ``limit``."""
+    """Which questions to replay: one user's, at positions in (``after``, ``until``], the first ``limit``."""
 
     user_id: str
     after: int
@@ -51,17 +51,18 @@ class Period:
 
 @dataclass
 class Backtest:
-    """What came of it. ``results`` and ``comparisons`` are in the order of the ledger.
+    """What a run found. ``results`` and ``comparisons`` are in ledger order.
 
-    ``left_out`` counts the questions that cannot be replayed by reason, ``unanswered`` are those for which the chat
-    model gave no decision this time, ``resumed`` were already in the results file.
+    ``left_out`` counts questions that cannot be replayed, by reason. ``unanswered`` are those for which the chat model
+    gave no decision in this run. ``resumed`` counts those that the results file already had. ``trouble`` says why a run
+    ended early.
     """
 
     period: Period
     variant: Variant
     embedding_model: str
     path: Path
-    results: list[Replayed] = field(default_factory=list)
+    results: list[ReplayResult] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     unanswered: list[str] = field(default_factory=list)
     trouble: str | None = None
@@ -78,43 +79,6 @@ class Backtest:
         return self.trouble is None and not self.unanswered
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """All questions together; agreements are means over the questions, None where there are none."""
-
-    questions: int
-    exact: int
-    agreement: float | None
-    agreement_replayed: float | None
-    came_in: Counter[str]
-    went_out: Counter[str]
-    fallbacks: int
-    taken_over: int
-    spent_then: Spent
-    spent: Spent
-
-
-def totals(backtest: Backtest) -> Totals:
-    """Add up the results of a backtest."""
-    compared = backtest.comparisons
-
-    def mean(values: Sequence[float]) -> float | None:
-        return round(sum(values) / len(values), 6) if values else None
-
-    return Totals(
-        questions=len(compared),
-        exact=sum(item.exact for item in compared),
-        agreement=mean([item.agreement for item in compared]),
-        agreement_replayed=mean([item.agreement_replayed for item in compared]),
-        came_in=Counter(memory_id for item in compared for memory_id in item.came_in),
-        went_out=Counter(memory_id for item in compared for memory_id in item.went_out),
-        fallbacks=sum(len(result.fallback) for result in backtest.results),
-        taken_over=sum(len(result.taken_over) for result in backtest.results),
-        spent_then=sum((result.spent_then for result in backtest.results), Spent()),
-        spent=sum((result.spent for result in backtest.results), Spent()),
-    )
-
-
 async def run_backtest(
     reader: AuditReader,
     settings: ServiceSettings,
@@ -127,16 +91,16 @@ async def run_backtest(
     on_progress: Callable[[int], object] = lambda _done: None,
     on_embedded: Callable[[int], object] = lambda _texts: None,
 ) -> Backtest:
-    """Replay the questions of ``period`` that the results file does not have yet; return all its results.
+    """Replay the questions of ``period`` that the results file lacks; return all results of the period.
 
-    ``settings`` already name the embedding model to search with. ``on_progress`` is told how many more are done,
-    ``on_embedded`` how many more texts of memories had to be embedded. What goes wrong with an endpoint on the way ends
-    the run early and is told in ``trouble``: the next one goes on from there. Raises an :class:`EmbeddingError` when
-    the embedding endpoint does not even answer once.
+    ``settings`` name the embedding model to search with. ``on_progress`` is called with the number of questions just
+    done, ``on_embedded`` with the number of memory texts just embedded. A failing endpoint ends the run early and sets
+    ``trouble``; the next run continues. Raises an :class:`EmbeddingError` when the embedding endpoint does not answer
+    at all.
     """
     async with AsyncExitStack() as opened:
-        cache = await opened.enter_async_context(opened_cache(settings))
-        embeddings = await opened.enter_async_context(opened_client(settings))
+        cache = opened.enter_context(open_cache(settings))
+        embeddings = await opened.enter_async_context(open_client(settings))
         chat = ChatClient(settings)
         opened.push_async_callback(chat.close)
         gate_chat = ChatClient(settings.model_copy(update={"llm_model": variant.gate_model or settings.llm_model}))
@@ -168,7 +132,8 @@ async def run_backtest(
             variant,
             context_tokens=await _context_tokens(gate_chat, settings),
         )
-        path = _path(settings, period.user_id, name or replayer.key[:_KEY_CHARS])
+        file_stem = file_name(name or replayer.key[:_KEY_CHARS])
+        path = backtests_dir(settings.users_dir, period.user_id) / f"{file_stem}.jsonl"
         if fresh:
             path.unlink(missing_ok=True)
         backtest = Backtest(period, variant, space.model, path)
@@ -230,7 +195,7 @@ async def _replay_all(
 
 
 def _questions(reader: AuditReader, backtest: Backtest) -> list[RecordedQuestion]:
-    """Return what is to be replayed, in the order in which memory was searched; count what cannot be."""
+    """Return the questions to replay, in the order in which memory was searched; count those that cannot be."""
     period = backtest.period
     found: list[RecordedQuestion] = []
     for item in recorded_questions(reader, period.user_id, after=period.after, until=period.until, limit=period.limit):
@@ -238,19 +203,15 @@ def _questions(reader: AuditReader, backtest: Backtest) -> list[RecordedQuestion
             backtest.left_out[item] += 1
         else:
             found.append(item)
-    # Of two turns at a time the one recorded later may have been searched earlier.
+    # Of two concurrent turns, the one recorded later may have been searched earlier.
     return sorted(found, key=lambda question: (question.position, question.event.position))
 
 
 async def _context_tokens(chat: ChatClient, settings: ServiceSettings) -> int:
-    """Return what the chat model takes, as a turn would know it."""
+    """Return the chat model's context length as a turn would know it."""
     known: int | None = None
     try:
         known = await chat.max_model_len()
     except UpstreamError as error:
         log.info("the chat endpoint does not list its models (%s)", error.code)
     return context_tokens(known, settings)
-
-
-def _path(settings: ServiceSettings, user_id: str, name: str) -> Path:
-    return backtests_dir(settings.users_dir, user_id) / f"{file_name(name)}.jsonl"

@@ -1,4 +1,4 @@
-"""The report of a backtest as one HTML file: no script, nothing from elsewhere, readable in light and in dark."""
+"""The report of a backtest as one HTML file: no script, no external resources, light and dark."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CHANGES = (
 
 
 def page_of(report: JsonObject) -> str:
-    """Return the page. Every text of people and models in it is escaped."""
+    """Return the page. Every text of a person or a model is escaped."""
     title = f"Backtest of {report['user_id']}"
     return "\n".join(
         (
@@ -63,7 +63,7 @@ def _summary(report: JsonObject) -> Iterator[str]:
 
 
 def summary_lines(report: JsonObject) -> Iterator[tuple[str, str]]:
-    """Yield what is to be said of all questions together, each under a name."""
+    """Yield the summary of all questions, as pairs of label and text."""
     total = report["totals"]
     yield "settings", ", ".join(f"{name} {value}" for name, value in report["settings"].items())
     yield "questions", f"{total['questions']} of positions {report['after'] + 1} to {report['until']}"
@@ -87,7 +87,7 @@ def summary_lines(report: JsonObject) -> Iterator[tuple[str, str]]:
 
 
 def counted(number: int, thing: str) -> str:
-    """Return a number of things in words."""
+    """Return a number with its noun, in the plural where needed: "2 calls"."""
     return f"{number} {thing}{'s' * (number != 1)}"
 
 

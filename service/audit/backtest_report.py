@@ -1,24 +1,27 @@
-"""The report of a backtest as one document, from which the table, the JSON and the page are made.
+"""The report of a backtest as one JSON document; the table, the JSON output and the page are made from it.
 
-The results hold ids; here they get their texts from the ledger, as they are today: what was forgotten since stays so.
+Results hold ids only. Their texts come from the ledger as it is today, so a memory forgotten since shows no text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
 
 from domain.audit_reader import AuditReader
 from domain.events import JsonObject, RetrievalRecorded
-from service.audit.backtest import Backtest, totals
+from service.audit.backtest import Backtest
+from service.audit.replay import Cost
 
 FORGOTTEN = "(forgotten since)"
 
 
 def report_of(reader: AuditReader, backtest: Backtest) -> JsonObject:
-    """Return the report as JSON values; ``memories`` and ``per_question`` are ordered as they should be read."""
+    """Return the report as JSON values, with ``memories`` and ``per_question`` in reading order."""
     compared = backtest.comparisons
-    summed = totals(backtest)
-    changed = set(summed.came_in) | set(summed.went_out)
+    came_in = Counter(memory_id for item in compared for memory_id in item.came_in)
+    went_out = Counter(memory_id for item in compared for memory_id in item.went_out)
+    changed = {*came_in, *went_out}
     for item in compared:
         changed |= {*item.replayed_instead, *item.summary_instead}
     questions = reader.events_named([result.question_id for result in backtest.results])
@@ -35,26 +38,22 @@ def report_of(reader: AuditReader, backtest: Backtest) -> JsonObject:
         "unanswered": len(backtest.unanswered),
         "resumed": backtest.resumed,
         "totals": {
-            "questions": summed.questions,
-            "exact": summed.exact,
-            "agreement": summed.agreement,
-            "agreement_replayed": summed.agreement_replayed,
-            "came_in": summed.came_in.total(),
-            "went_out": summed.went_out.total(),
-            "taken_over": summed.taken_over,
-            "fallbacks": summed.fallbacks,
-            "spent": summed.spent.model_dump(),
-            "spent_then": summed.spent_then.model_dump(),
+            "questions": len(compared),
+            "exact": sum(item.exact for item in compared),
+            "agreement": _mean([item.agreement for item in compared]),
+            "agreement_replayed": _mean([item.agreement_replayed for item in compared]),
+            "came_in": came_in.total(),
+            "went_out": went_out.total(),
+            "taken_over": sum(len(result.taken_over) for result in backtest.results),
+            "fallbacks": sum(len(result.fallback) for result in backtest.results),
+            "spent": _total([result.spent for result in backtest.results]),
+            "spent_then": _total([result.spent_then for result in backtest.results]),
             "questions_embedded": backtest.questions_embedded,
             "memories_embedded": backtest.embedded,
         },
         "memories": sorted(
             (
-                {
-                    **memory,
-                    "came_in": summed.came_in[str(memory["memory_id"])],
-                    "went_out": summed.went_out[str(memory["memory_id"])],
-                }
+                {**memory, "came_in": came_in[memory["memory_id"]], "went_out": went_out[memory["memory_id"]]}
                 for memory in _memories(reader, period.user_id, changed)
             ),
             key=lambda memory: (-memory["came_in"] - memory["went_out"], memory["date"]),
@@ -80,6 +79,14 @@ def report_of(reader: AuditReader, backtest: Backtest) -> JsonObject:
     }
 
 
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 6) if values else None
+
+
+def _total(costs: Sequence[Cost]) -> JsonObject:
+    return sum(costs, Cost()).model_dump()
+
+
 def _memories(reader: AuditReader, user_id: str, memory_ids: Collection[str]) -> list[JsonObject]:
     events = reader.events_named(memory_ids)
     known = reader.memories(user_id, [event.position for event in events.values()])
@@ -87,7 +94,7 @@ def _memories(reader: AuditReader, user_id: str, memory_ids: Collection[str]) ->
         {
             "memory_id": memory_id,
             "date": event.recorded_at.isoformat(),
-            "note": known[event.position].note if event.position in known else FORGOTTEN,
+            "note": known[event.position].line if event.position in known else FORGOTTEN,
         }
         for memory_id, event in events.items()
     ]

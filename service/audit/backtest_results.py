@@ -1,8 +1,8 @@
-"""The results of a backtest on disk: one line per question, so that an interrupted run goes on where it stopped.
+"""The results of a backtest on disk: one line per question, so that an interrupted run can continue.
 
-The file lies in the user's own folder and holds ids and numbers only: erasing the user takes it away, and forgetting a
-memory leaves no text of it here. Lines of other settings in the same file are left alone; a line that a killed process
-did not finish is overwritten.
+The file is in the user's own folder and holds ids and numbers only: erasing the user removes it, and a forgotten memory
+leaves no text in it. Lines of other settings in the same file are kept; a line that a killed process did not finish is
+overwritten.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from domain.identity import file_name
-from service.audit.replay import Replayed
+from service.audit.replay import ReplayResult
 
 
 def backtests_dir(users_dir: Path, user_id: str) -> Path:
@@ -24,18 +24,18 @@ def backtests_dir(users_dir: Path, user_id: str) -> Path:
 
 
 class ResultsFile:
-    """Results under one key in ``path``, open for more. Within a ``with`` block."""
+    """The results under one key in ``path``, open for appending. Use it in a ``with`` block."""
 
     def __init__(self, path: Path, key: str) -> None:
         self.path = path
-        self.known: dict[str, Replayed] = {}
+        self.known: dict[str, ReplayResult] = {}
         self._key = key
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b")
         self._file.truncate(self._read())
 
-    def add(self, result: Replayed) -> None:
-        """Write one more result. What the operating system has taken survives the end of this process."""
+    def add(self, result: ReplayResult) -> None:
+        """Append one result. It survives the end of this process, though not a crash of the machine."""
         line = json.dumps({"key": self._key, "result": result.model_dump(mode="json")}, separators=(",", ":"))
         self._file.write(line.encode() + b"\n")
         self._file.flush()
@@ -48,7 +48,7 @@ class ResultsFile:
         self._file.close()
 
     def _read(self) -> int:
-        """Take in the results that are there; return where the last whole line ends."""
+        """Load the results under the key; return where the last complete line ends."""
         self._file.seek(0)
         whole = 0
         for line in self._file:
@@ -58,8 +58,8 @@ class ResultsFile:
             try:
                 found = json.loads(line)
                 if found["key"] == self._key:
-                    result = Replayed.model_validate(found["result"])
+                    result = ReplayResult.model_validate(found["result"])
                     self.known[result.question_id] = result
             except (ValueError, KeyError, TypeError, ValidationError):
-                continue  # of another version, or no line of ours: its question is asked again
+                continue  # written by another version, or not by us: its question is asked again
         return whole

@@ -1,6 +1,6 @@
-"""The story of one answer, told from its events: what was proposed, decided, shown and said, and what it took.
+"""The trace of one answer, read from its events: what was proposed, decided, shown and answered, and at what cost.
 
-A :class:`AnswerTrace` holds values only; how it is printed is the command line's business.
+An :class:`AnswerTrace` holds values only; the command line renders it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ from domain.prompt_reconstruction import ReconstructedPrompt, memories_as_shown,
 P = TypeVar("P", bound=Payload)
 
 Fate = Literal["replayed", "summary", "neighbour", "no_room", "over_limit", "dropped", "excluded", "kept", "undecided"]
-"""What became of a candidate. ``kept`` and ``undecided`` are left to turns that ended before the prompt was made."""
+"""What became of a candidate. ``kept`` and ``undecided`` occur in turns that ended before the prompt was built."""
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateTrace:
-    """One candidate on its way. ``place`` is its place in the rerank's order, from 1."""
+    """One candidate, from search to prompt. ``place`` is its place in the rerank's order, from 1.
+
+    ``since`` is what a person has changed in the memory since the answer.
+    """
 
     found: CandidateFound
     memory: Memory | None
@@ -49,10 +52,10 @@ class CandidateTrace:
 
 @dataclass(frozen=True, slots=True)
 class AnswerTrace:
-    """All that the ledger holds of one answer. What an erasure blanked, or what never came to be, is None or empty.
+    """All that the ledger holds about one answer. What was erased or never happened is None or empty.
 
-    ``summary`` is the first that a model wrote of it afterwards (it belongs to the answer by its correlation id).
-    ``memories`` are all that the answer has to do with, by id, with the texts they were shown with.
+    ``summary`` is the first summary of the turn, found by its correlation id. ``memories`` are all memories that the
+    answer refers to, by id, with the texts that were shown.
     """
 
     events: tuple[Event, ...]
@@ -70,7 +73,7 @@ class AnswerTrace:
 
     @property
     def ending(self) -> Event:
-        """The event with which the turn ended; of an erased answer the last that is left."""
+        """The event that ended the turn; for an erased answer, its last event."""
         return turn_of(self.events) or self.events[-1]
 
     @property
@@ -78,9 +81,9 @@ class AnswerTrace:
         return self.turn is None and self.failed is None
 
     def as_json(self) -> JsonObject:
-        """Return the whole story as JSON values."""
+        """Return the whole trace as JSON values."""
         ending = self.ending
-        said = self.turn or self.failed
+        record = self.turn or self.failed
         return {
             "correlation_id": ending.correlation_id,
             "memory_id": ending.event_id if self.turn is not None else None,
@@ -96,7 +99,7 @@ class AnswerTrace:
                 }
                 for event in self.events
             ],
-            "turn": said.model_dump(mode="json") if said is not None else None,
+            "turn": record.model_dump(mode="json") if record is not None else None,
             "summary": _dumped(self.summary),
             "window": [memory_json(memory) for memory in self.window],
             "retrieval": _dumped(self.retrieval, without={"candidates"}),
@@ -127,14 +130,14 @@ class AnswerTrace:
 
 
 def type_of(event: Event) -> str:
-    """Return an event's type, also where its payload was blanked."""
+    """Return an event's type, even if its payload was blanked."""
     return event.payload.event_type if isinstance(event.payload, Erased) else event.payload.type
 
 
 def find_answer(reader: AuditReader, given: str) -> list[Event]:
-    """Return the events of the answer that a completion's id or the id of any of its events names.
+    """Return the events of an answer, given its completion id or the id of any of its events.
 
-    Raises :class:`InvalidInput` for an id of no answer.
+    Raises :class:`InvalidInput` if the id belongs to no answer.
     """
     events = reader.events_of_answer(given)
     if events:
@@ -151,7 +154,7 @@ def find_answer(reader: AuditReader, given: str) -> list[Event]:
 
 
 def trace_of(reader: AuditReader, events: Sequence[Event]) -> AnswerTrace:
-    """Tell the story of one answer's events, which are at least one."""
+    """Return the trace of one answer's events, of which there is at least one."""
     turn, failed = _only(TurnRecorded, events), _only(TurnFailed, events)
     retrieval, gate, rerank = (
         _only(RetrievalRecorded, events),
@@ -176,7 +179,7 @@ def trace_of(reader: AuditReader, events: Sequence[Event]) -> AnswerTrace:
         rerank=rerank,
         window=tuple(memories[memory_id] for memory_id in window_ids if memory_id in memories),
         candidates=tuple(
-            _candidate_story(found, turn, gate, rerank, memories, changes)
+            _candidate_trace(found, turn, gate, rerank, memories, changes)
             for found in (retrieval.candidates if retrieval is not None else ())
         ),
         memories=memories,
@@ -188,7 +191,7 @@ def trace_of(reader: AuditReader, events: Sequence[Event]) -> AnswerTrace:
 def _memories(
     reader: AuditReader, events: Sequence[Event], turn: TurnRecorded | None, retrieval: RetrievalRecorded | None
 ) -> dict[str, Memory]:
-    """Return the memories of an answer as they were shown."""
+    """Return the memories of an answer with the texts that were shown."""
     user_id = events[0].user_id
     ids = memories_named(turn, retrieval)
     turns = {key: event for key, event in reader.events_named(ids).items() if event.user_id == user_id}
@@ -197,13 +200,13 @@ def _memories(
     said = {at: event for at, event in reader.events_at(positions).items() if event.user_id == user_id}
     shown = memories_as_shown(candidates, turns, said)
     if turn is not None and turn.prompt is not None and turn.prompt.messages_hash is None:
-        # Schema 1 did not say which summary was shown: the newest before the turn was recorded, most likely.
+        # Schema 1 did not record which summary was shown: most likely the newest before the turn.
         then = reader.memories(user_id, [event.position for event in turns.values()], as_of=events[0].position - 1)
         shown |= {memory.memory_id: memory for memory in then.values()}
     return shown
 
 
-def _candidate_story(
+def _candidate_trace(
     found: CandidateFound,
     turn: TurnRecorded | None,
     gate: GateDecided | None,

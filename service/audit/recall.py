@@ -1,15 +1,14 @@
-"""What memory returns for a question, now or at a position of the past.
+"""What memory returns for a question, now or as of an earlier position of the ledger.
 
-Both are one thing: memory is a function of the ledger up to a position. What is asked about the past is searched with
-the embedding model that was active then, as long as that still answers, and else with the one configured now; where
-none answers, or none is to be asked, the words of the question have to do.
+Memory is a function of the ledger up to a position, so both are the same search. An earlier state is searched with the
+embedding model that was active then, if it still answers, otherwise with the one configured now. Without either, the
+search uses words alone.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,39 +28,44 @@ _QUERY_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Recalled:
-    """A memory found, as it stood then and with what it was found by, and what a person has done to it since."""
+class RecalledMemory:
+    """A memory as it stood at the position, how it was found, and what a person has changed ``since``."""
 
     candidate: Candidate
     since: Change | None
 
 
 @dataclass(frozen=True, slots=True)
-class Recollection:
-    """What was asked, of which state of memory (``position``, recorded at ``moment``), and how; what came of it.
+class RecallResult:
+    """The answer of a user's memory as of ``position``, whose event was ``recorded_at``.
 
-    ``space`` is None where words alone were searched; ``notes`` say what was done otherwise than one would expect.
+    ``space`` is None where only words were searched. ``notes`` tell the operator what differed from the usual search.
     """
 
     user_id: str
     query: str
     position: int
     head: int
-    moment: datetime | None
-    mode: RetrievalMode
+    recorded_at: datetime | None
     space: EmbeddingSpace | None
     notes: tuple[str, ...]
-    found: tuple[Recalled, ...]
+    found: tuple[RecalledMemory, ...]
+
+    @property
+    def mode(self) -> RetrievalMode:
+        return _mode(self.space)
 
 
 @dataclass(frozen=True, slots=True)
-class _Searched:
-    found: list[Candidate]
-    mode: RetrievalMode
-    space: EmbeddingSpace | None
+class _Question:
+    user_id: str
+    query: str
+    count: int
+    position: int
+    wanted: TimeRange | None
 
 
-async def recall(
+async def recall_memories(
     reader: AuditReader,
     settings: ProjectionSettings | None,
     user_id: str,
@@ -70,48 +74,48 @@ async def recall(
     count: int,
     at: int | None,
     on_embedded: Callable[[int], object] = lambda _texts: None,
-) -> Recollection:
-    """Ask a user's memory as of position ``at``, or as it is now; without ``settings`` by its words alone.
+) -> RecallResult:
+    """Search a user's memory as of position ``at`` (None: now); without ``settings``, by words alone.
 
-    ``on_embedded`` is told how many more texts had to be embedded first.
+    ``on_embedded`` is called with the number of memory texts that were just embedded because the cache lacked them.
     """
     head = reader.head_position()
     position = head if at is None else at
-    # "Last week" is said today, or on the day that is gone back to.
-    wanted = time_range(query, (reader.recorded_at(position) if at is not None else None) or Clock().now())
+    recorded_at = reader.recorded_at(position)
+    # "Last week" is relative to now, or to the moment of the earlier state.
+    asked_at = Clock().now() if at is None or recorded_at is None else recorded_at
+    question = _Question(user_id, query, count, position, time_range(query, asked_at))
     notes: list[str] = []
-    searched: _Searched | None = None
+    space: EmbeddingSpace | None = None
+    found: list[Candidate] | None = None
     if settings is not None:
         try:
-            searched = await _by_vectors(reader, settings, user_id, query, count, position, wanted, notes, on_embedded)
+            found, space = await _search_vectors_and_words(reader, settings, question, notes, on_embedded)
         except EmbeddingError as error:
             notes.append(f"searched by words alone: {error}")
-    if searched is None:
-        searched = await _searched(reader, user_id, None, query, count, position, wanted)
-    since = reader.changes_since(user_id, [item.memory.memory_id for item in searched.found], position)
-    return Recollection(
+    if found is None:
+        found = await _search(reader, question, None)
+    since = reader.changes_since(user_id, [item.memory.memory_id for item in found], position)
+    return RecallResult(
         user_id=user_id,
         query=query,
         position=position,
         head=head,
-        moment=reader.recorded_at(position),
-        mode=searched.mode,
-        space=searched.space,
+        recorded_at=recorded_at,
+        space=space,
         notes=tuple(notes),
-        found=tuple(Recalled(item, since.get(item.memory.memory_id)) for item in searched.found),
+        found=tuple(RecalledMemory(item, since.get(item.memory.memory_id)) for item in found),
     )
 
 
-@asynccontextmanager
-async def opened_cache(settings: ProjectionSettings) -> AsyncIterator[VectorCache]:
-    """Open the vector cache until the block ends."""
-    with contextlib.closing(VectorCache(settings.vector_cache_path, half=settings.index_storage == "fp16")) as cache:
-        yield cache
+def open_cache(settings: ProjectionSettings) -> closing[VectorCache]:
+    """Open the vector cache until the end of the block."""
+    return closing(VectorCache(settings.vector_cache_path, half=settings.index_storage == "fp16"))
 
 
 @asynccontextmanager
-async def opened_client(settings: ProjectionSettings) -> AsyncIterator[EmbeddingClient]:
-    """Open a client of the embedding endpoint until the block ends."""
+async def open_client(settings: ProjectionSettings) -> AsyncIterator[EmbeddingClient]:
+    """Open a client of the embedding endpoint until the end of the block."""
     client = EmbeddingClient(settings)
     try:
         yield client
@@ -119,69 +123,62 @@ async def opened_client(settings: ProjectionSettings) -> AsyncIterator[Embedding
         await client.close()
 
 
-async def _by_vectors(
+async def _search_vectors_and_words(
     reader: AuditReader,
     settings: ProjectionSettings,
-    user_id: str,
-    query: str,
-    count: int,
-    position: int,
-    wanted: TimeRange | None,
+    question: _Question,
     notes: list[str],
     on_embedded: Callable[[int], object],
-) -> _Searched:
-    """Search with the model that was active then, else with the one configured now; add to ``notes`` which one."""
-    active = reader.model_active_at(user_id, position)
-    async with opened_cache(settings) as cache:
+) -> tuple[list[Candidate], EmbeddingSpace]:
+    """Search with the model active at the position, otherwise with the configured one; say in ``notes`` which."""
 
-        async def search(client: EmbeddingClient, dimensions: int) -> _Searched:
+    async def search(with_settings: ProjectionSettings) -> tuple[list[Candidate], EmbeddingSpace]:
+        async with open_client(with_settings) as client:
+            dimensions = with_settings.embedding_dims
             if not dimensions:
-                dimensions = (await client.embed_query(query, timeout_s=_QUERY_TIMEOUT_S)).shape[1]
+                dimensions = (await client.embed_query(question.query, timeout_s=_QUERY_TIMEOUT_S)).shape[1]
             vectors = DenseAsOf(
                 reader,
                 client,
                 cache,
                 client.space(dimensions),
-                user_id,
+                question.user_id,
                 batch=settings.emb_batch,
                 on_embedded=on_embedded,
             )
-            return await _searched(reader, user_id, vectors, query, count, position, wanted)
+            return await _search(reader, question, vectors), vectors.space
 
-        if active is not None and (active.model, active.passage_prefix) != (
-            settings.emb_model,
-            settings.passage_prefix,
-        ):
-            async with opened_client(_settings_of(active, settings)) as client:
-                try:
-                    searched = await search(client, active.dimensions)
-                except EmbeddingError as error:
-                    notes.append(
-                        f"{active.model}, the embedding model active then, does not answer ({error}): "
-                        f"{settings.emb_model} is asked instead"
-                    )
-                else:
-                    notes.append(f"searched with {active.model}, the embedding model active then")
-                    return searched
-        async with opened_client(settings) as client:
-            return await search(client, settings.embedding_dims)
+    active = reader.model_active_at(question.user_id, question.position)
+    configured = (settings.emb_model, settings.passage_prefix)
+    with open_cache(settings) as cache:
+        if active is not None and (active.model, active.passage_prefix) != configured:
+            try:
+                found = await search(_settings_of(active, settings))
+            except EmbeddingError as error:
+                notes.append(
+                    f"{active.model}, the embedding model active then, does not answer ({error}): "
+                    f"{settings.emb_model} is asked instead"
+                )
+            else:
+                notes.append(f"searched with {active.model}, the embedding model active then")
+                return found
+        return await search(settings)
 
 
-async def _searched(
-    reader: AuditReader,
-    user_id: str,
-    vectors: DenseAsOf | None,
-    query: str,
-    count: int,
-    position: int,
-    wanted: TimeRange | None,
-) -> _Searched:
-    mode: RetrievalMode = "hybrid" if vectors is not None else "lexical"
-    with contextlib.closing(SearchAsOf(reader, user_id, vectors)) as memory:
-        found = await memory.search(
-            query, count, position=position, mode=mode, timeout_s=_QUERY_TIMEOUT_S, wanted=wanted
+async def _search(reader: AuditReader, question: _Question, vectors: DenseAsOf | None) -> list[Candidate]:
+    with closing(SearchAsOf(reader, question.user_id, vectors)) as memory:
+        return await memory.search(
+            question.query,
+            question.count,
+            position=question.position,
+            mode=_mode(memory.space),
+            timeout_s=_QUERY_TIMEOUT_S,
+            wanted=question.wanted,
         )
-        return _Searched(found, mode, memory.space)
+
+
+def _mode(space: EmbeddingSpace | None) -> RetrievalMode:
+    return "hybrid" if space is not None else "lexical"
 
 
 def _settings_of(active: EmbeddingModelActivated, settings: ProjectionSettings) -> ProjectionSettings:

@@ -1,4 +1,4 @@
-"""A question of the past, with everything that was decided about it: what a replay starts from and is compared with."""
+"""An answered question with every decision about it: the input of a replay and what its result is compared with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.knobs import Knobs
 
 @dataclass(frozen=True, slots=True)
 class RecordedQuestion:
-    """An answered question. ``position`` is how far memory had been read when it was searched for it."""
+    """An answered question. ``position`` is how far the index had read when the turn searched it."""
 
     event: Event
     turn: TurnRecorded
@@ -40,7 +40,7 @@ class RecordedQuestion:
 
     @property
     def choice(self) -> Choice:
-        """What was chosen, before the prompt's budget: the room of a prompt is no matter of taste."""
+        """What gate and rerank chose, before the prompt's budget, which is not their decision."""
         replayed = set(self.rerank.replayed)
         return Choice(
             candidates=tuple(verdict.memory_id for verdict in self.gate.verdicts),
@@ -50,7 +50,7 @@ class RecordedQuestion:
 
     @property
     def usages(self) -> list[Usage | None]:
-        """What each call of the chat model for these decisions cost, None where its endpoint did not say."""
+        """The usage of each model call behind these decisions, None where the endpoint did not report it."""
         asked = [decision for decision in (self.gate, self.rerank) if decision.model is not None]
         return [decision.usage for decision in asked]
 
@@ -58,7 +58,7 @@ class RecordedQuestion:
 def recorded_questions(
     reader: AuditReader, user_id: str, *, after: int, until: int, limit: int | None
 ) -> Iterator[RecordedQuestion | str]:
-    """Yield a user's questions in (``after``, ``until``], and for one that cannot be replayed the reason."""
+    """Yield a user's questions in (``after``, ``until``]; for one that cannot be replayed, yield the reason."""
     for event in reader.retrievals(user_id, after, until, limit):
         retrieval = event.payload
         assert isinstance(retrieval, RetrievalRecorded)

@@ -1,8 +1,7 @@
-"""One past question through other settings: searched, gated and reranked as a turn would, and nothing recorded.
+"""Replay one past question with other settings: search, gate and rerank as a turn does, and record nothing.
 
-A decision of a chat model that nothing in it has changed is taken over from the ledger: the same candidates and the
-same model give the same verdicts, and to ask again would cost tokens and bring in the model's own wavering. With
-``ask_again`` it is asked nevertheless.
+A model's decision is taken over from the ledger when its inputs did not change. Asking again would cost tokens and mix
+the model's own variance into the comparison; ``ask_again`` asks nevertheless.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ Gate = Literal["llm", "score", "off"]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What is set otherwise than it was; None leaves it as it was for each question."""
+    """The settings to try; None keeps what each question had."""
 
     candidate_n: int | None = None
     retrieve_k: int | None = None
@@ -49,21 +48,21 @@ class Variant:
     ask_again: bool = False
 
     def knobs(self, then: Knobs) -> Knobs:
-        """Return a question's knobs with what is set otherwise."""
+        """Return a question's knobs with the changes of this variant."""
         changed = {"candidate_n": self.candidate_n, "retrieve_k": self.retrieve_k}
         return then.model_copy(update={name: value for name, value in changed.items() if value is not None})
 
     def mode(self, question: RecordedQuestion) -> RetrievalMode:
-        """Return how a question is searched."""
+        """Return the retrieval mode for a question."""
         return self.retrieval or question.retrieval.mode or "dense"
 
     def as_json(self) -> JsonObject:
-        """Return what is set, by name."""
+        """Return the settings that are changed, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None and value is not False}
 
 
-class Spent(BaseModel):
-    """What decisions cost: calls of the chat model, and tokens as far as its endpoint counted them."""
+class Cost(BaseModel):
+    """What decisions cost: calls of the chat model, and tokens as far as its endpoint reported them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -71,18 +70,18 @@ class Spent(BaseModel):
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def __add__(self, other: Spent) -> Spent:
-        return Spent(
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
             calls=self.calls + other.calls,
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
         )
 
 
-class Replayed(BaseModel):
-    """What became of one question: ids only, so that the texts stay in the ledger alone.
+class ReplayResult(BaseModel):
+    """One question then and now. It holds ids only, so that texts stay in the ledger.
 
-    ``taken_over`` names the decisions that nothing had changed, ``fallback`` those whose answer could not be read.
+    ``taken_over`` names the decisions whose inputs did not change, ``fallback`` those whose answer was unreadable.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -93,107 +92,95 @@ class Replayed(BaseModel):
     now: Choice
     taken_over: tuple[str, ...]
     fallback: tuple[str, ...]
-    spent_then: Spent
-    spent: Spent
+    spent_then: Cost
+    spent: Cost
 
 
+@dataclass(frozen=True, slots=True)
 class Replayer:
-    """Puts past questions through ``variant``. The gate asks ``gate_chat``, the rerank ``chat`` or ``reranker``."""
+    """Replays past questions with ``variant``. The gate asks ``gate_chat``, the rerank ``chat`` or ``reranker``."""
 
-    def __init__(
-        self,
-        reader: AuditReader,
-        memory: SearchAsOf,
-        chat: ChatClient,
-        gate_chat: ChatClient,
-        reranker: Reranker | None,
-        prompts: Prompts,
-        settings: ServiceSettings,
-        variant: Variant,
-        *,
-        context_tokens: int,
-    ) -> None:
-        self._reader = reader
-        self._memory = memory
-        self._chat = chat
-        self._gate_chat = gate_chat
-        self._reranker = reranker
-        self._prompts = prompts
-        self._settings = settings
-        self._variant = variant
-        self._context_tokens = context_tokens
+    reader: AuditReader
+    memory: SearchAsOf
+    chat: ChatClient
+    gate_chat: ChatClient
+    reranker: Reranker | None
+    prompts: Prompts
+    settings: ServiceSettings
+    variant: Variant
+    context_tokens: int
 
     @property
     def key(self) -> str:
-        """A hash of everything that a result depends on beside the question: results of another key do not count."""
-        space = self._memory.space
+        """A hash of all that a result depends on except the question; results under another key do not count."""
+        space = self.memory.space
         assert space is not None
         return hashlib.sha256(
             canonical(
                 {
-                    "variant": self._variant.as_json(),
+                    "variant": self.variant.as_json(),
                     "embedding": [space.model, space.dimensions, space.passage_prefix],
-                    "chat": [self._chat.model, self._gate_chat.model],
-                    "rerank": self._reranker.model if self._reranker is not None else None,
-                    "prompts": [self._prompts.gate.version, self._prompts.rerank.version],
-                    "reasons": self._settings.gate_reasons,
-                    "score_min": self._settings.gate_score_min,
+                    "chat": [self.chat.model, self.gate_chat.model],
+                    "rerank": self.reranker.model if self.reranker is not None else None,
+                    "prompts": [self.prompts.gate.version, self.prompts.rerank.version],
+                    "reasons": self.settings.gate_reasons,
+                    "score_min": self.settings.gate_score_min,
                 }
             ).encode()
         ).hexdigest()
 
     def embeds(self, question: RecordedQuestion) -> bool:
-        """Tell whether a question is embedded to be searched."""
-        return self._variant.mode(question) != "lexical" and self._variant.knobs(question.knobs).candidate_n > 0
+        """Return whether searching for a question embeds it."""
+        return self.variant.mode(question) != "lexical" and self.variant.knobs(question.knobs).candidate_n > 0
 
     async def candidates(self, question: RecordedQuestion) -> list[Candidate]:
-        """Search memory as of a question that is not before the last one; return what goes on to the gate.
+        """Search memory as of a question; return the candidates for the gate. Questions must come in search order.
 
-        Raises an :class:`EmbeddingError` when the question, or memories without a vector, cannot be embedded.
+        Raises an :class:`EmbeddingError` when the question, or a memory without a vector, cannot be embedded.
         """
-        knobs = self._variant.knobs(question.knobs)
+        knobs = self.variant.knobs(question.knobs)
         if knobs.candidate_n == 0:
             return []
-        # Every turn of the window may be among the nearest, so that many more are asked for.
-        found = await self._memory.search(
+        # All turns of the window may be among the results, so ask for that many more.
+        found = await self.memory.search(
             question.retrieval.query,
             knobs.candidate_n + knobs.recent_turns,
             position=question.position,
-            mode=self._variant.mode(question),
-            timeout_s=self._settings.emb_timeout_s,
+            mode=self.variant.mode(question),
+            timeout_s=self.settings.emb_timeout_s,
             wanted=time_range(question.retrieval.query, question.turn.ts),
         )
         shown = await asyncio.to_thread(self._as_shown, question, found)
-        going_on, _ = exclude_window(shown, question.window, knobs.candidate_n)
-        return going_on
+        candidates, _ = exclude_window(shown, question.window, knobs.candidate_n)
+        return candidates
 
-    async def decide(self, question: RecordedQuestion, candidates: list[Candidate]) -> Replayed:
+    async def decide(self, question: RecordedQuestion, candidates: list[Candidate]) -> ReplayResult:
         """Gate and rerank candidates. Raises :class:`UpstreamError` when the chat model gives no answer at all."""
-        knobs = self._variant.knobs(question.knobs)
+        knobs = self.variant.knobs(question.knobs)
         kept, gate = await self._gate(question, candidates, knobs)
-        replay, notes, rerank = await self._rerank(question, kept, knobs)
+        replayed, summarised, rerank = await self._rerank(question, kept, knobs)
         asked = [decision for decision in (gate, rerank) if decision is not None and decision.model is not None]
         fallback = [name for name, made in (("gate", gate), ("rerank", rerank)) if made and made.outcome == "fallback"]
-        return Replayed(
+        return ReplayResult(
             question_id=question.question_id,
             position=question.event.position,
             then=question.choice,
             now=Choice(
                 candidates=tuple(candidate.memory.memory_id for candidate in candidates),
-                replayed=tuple(candidate.memory.memory_id for candidate in replay),
-                summaries=tuple(candidate.memory.memory_id for candidate in notes),
+                replayed=tuple(candidate.memory.memory_id for candidate in replayed),
+                summaries=tuple(candidate.memory.memory_id for candidate in summarised),
             ),
             taken_over=tuple(name for name, made in (("gate", gate), ("rerank", rerank)) if made is None),
             fallback=tuple(fallback),
-            spent_then=_spent(question.usages),
-            spent=_spent([decision.usage for decision in asked]),
+            spent_then=_cost(question.usages),
+            spent=_cost([decision.usage for decision in asked]),
         )
 
     async def _gate(
         self, question: RecordedQuestion, candidates: list[Candidate], knobs: Knobs
     ) -> tuple[list[Candidate], GateDecided | None]:
-        """Return what is kept, and the decision, None where it was taken over."""
-        then, variant = question.gate, self._variant
+        """Return the kept candidates and the decision; None where it was taken over."""
+        then, variant = question.gate, self.variant
         strategy = variant.gate or then.strategy
         unchanged = (
             strategy == then.strategy == "llm"
@@ -206,22 +193,21 @@ class Replayer:
         if unchanged:
             keep = set(question.kept)
             return [candidate for candidate in candidates if candidate.memory.memory_id in keep], None
-        floor = self._settings.gate_score_min
+        floor = self.settings.gate_score_min
         if then.strategy == "score" and then.score_rule is not None:
             floor = then.score_rule.get("floor")
-        settings = self._settings.model_copy(update={"gate": strategy, "gate_score_min": floor})
-        kept, decided = await Decider(self._gate_chat, self._prompts, settings).gate(
+        settings = self.settings.model_copy(update={"gate": strategy, "gate_score_min": floor})
+        gated = await Decider(self.gate_chat, self.prompts, settings).gate(
             question.retrieval.query,
             candidates,
             knobs.gate_keep_max,
             asked_at=question.turn.ts,
-            mode=self._variant.mode(question),
+            mode=self.variant.mode(question),
             use_gate=True,
-            context_tokens=self._context_tokens,
+            context_tokens=self.context_tokens,
         )
-        made = decided()
-        _check_answered(made)
-        return kept, made
+        _check_answered(gated.event)
+        return gated.kept, gated.event
 
     async def _rerank(
         self, question: RecordedQuestion, kept: list[Candidate], knobs: Knobs
@@ -230,33 +216,32 @@ class Replayer:
         ids = [candidate.memory.memory_id for candidate in kept]
         unchanged = (
             then.outcome != "skipped"
-            and not self._variant.ask_again
+            and not self.variant.ask_again
             and then.retrieve_k == knobs.retrieve_k
             and ids == question.kept
         )
         if unchanged:
             numbers = [ids.index(memory_id) + 1 for memory_id in then.order if memory_id in ids]
-            replay, notes = split([kept[n - 1] for n in full_order(numbers, len(kept))], knobs.retrieve_k)
-            return replay, notes, None
-        settings = self._settings
-        if then.strategy == "llm" or (then.strategy == "endpoint" and self._reranker is not None):
+            replayed, summarised = split([kept[n - 1] for n in full_order(numbers, len(kept))], knobs.retrieve_k)
+            return replayed, summarised, None
+        settings = self.settings
+        if then.strategy == "llm" or (then.strategy == "endpoint" and self.reranker is not None):
             settings = settings.model_copy(update={"reranker": then.strategy})
-        replay, notes, decided = await Decider(self._chat, self._prompts, settings, self._reranker).rerank(
+        reranked = await Decider(self.chat, self.prompts, settings, self.reranker).rerank(
             question.retrieval.query,
             kept,
             knobs.retrieve_k,
             asked_at=question.turn.ts,
             use_rerank=then.strategy != "none",
-            context_tokens=self._context_tokens,
+            context_tokens=self.context_tokens,
         )
-        made = decided()
-        _check_answered(made)
-        return replay, notes, made
+        _check_answered(reranked.event)
+        return reranked.replay, reranked.summarised, reranked.event
 
     def _as_shown(self, question: RecordedQuestion, found: Sequence[Candidate]) -> list[Candidate]:
-        """Return what was found with the very summaries that the question's own candidates were shown with.
+        """Return the found candidates with the summaries that the turn showed.
 
-        A summary may have come in between the search and the reading of what it had found.
+        A summary may have been recorded between the turn's search and its reading of the memories.
         """
         shown_with = {item.memory_id: item.summary_position for item in question.retrieval.candidates}
         late = {
@@ -265,7 +250,7 @@ class Replayer:
             if (at := shown_with.get(candidate.memory.memory_id)) is not None
             and at != candidate.memory.summary_position
         }
-        events = self._reader.events_at([*late, *late.values()]) if late else {}
+        events = self.reader.events_at([*late, *late.values()]) if late else {}
         again = {
             position: memory_from(events[position], events[at])
             for position, at in late.items()
@@ -277,14 +262,14 @@ class Replayer:
 
 
 def _check_answered(made: GateDecided | RerankDecided) -> None:
-    """Raise where a model was asked and nothing came back: what stands in for its answer says nothing about it."""
+    """Raise if a model was asked and did not answer: the fallback says nothing about the variant."""
     if made.outcome == "fallback" and made.raw_answer is None:
         raise UpstreamError(made.note or "the chat model gave no answer", status=502, code="no_decision")
 
 
-def _spent(usages: Sequence[Usage | None]) -> Spent:
+def _cost(usages: Sequence[Usage | None]) -> Cost:
     counted = [usage for usage in usages if usage is not None]
-    return Spent(
+    return Cost(
         calls=len(usages),
         prompt_tokens=sum(usage.prompt_tokens for usage in counted),
         completion_tokens=sum(usage.completion_tokens for usage in counted),

@@ -1,10 +1,9 @@
-"""``opm backtest``: past questions through other settings, and what that would have changed."""
+"""``opm backtest``: replay past questions with other settings and compare what is chosen."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,8 +21,8 @@ from service.audit.backtest_page import page_of, summary_lines
 from service.audit.backtest_report import report_of
 from service.audit.replay import Variant
 from service.cli import moments
-from service.cli.shell import FAILED, AsJson, User, complain, opened_audit, out, print_json, wide
-from service.cli.texts import one_line
+from service.cli.shell import FAILED, AsJson, User, complain, opened_audit, print_json, print_parts
+from service.cli.texts import cell, one_line, table
 from service.settings import ServiceSettings
 
 _QUESTIONS_SHOWN = 50
@@ -57,17 +56,19 @@ def backtest(
         str | None, typer.Option("--emb-base-url", metavar="URL", help="Where that model is (default: EMB_BASE_URL).")
     ] = None,
     ask_again: Annotated[
-        bool, typer.Option("--ask-again", help="Ask for decisions again that nothing has changed.")
+        bool, typer.Option("--ask-again", help="Ask again for decisions whose inputs did not change.")
     ] = False,
-    name: Annotated[str | None, typer.Option("--name", help="Of the results file (default: by settings).")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away earlier results of that name.")] = False,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the results file (default: by settings).")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard earlier results of that name.")] = False,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=64, help="Decisions at a time.")] = 4,
-    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report as a page too.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write the report as an HTML page.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Replay a user's past questions through other settings; what is not given stays as it was for each question.
+    """Replay a user's past questions with other settings; a setting not given stays what it was for each question.
 
-    Nothing is written to the ledger. An interrupted run goes on where it stopped. Ends with 1 when not every question
+    Nothing is written to the ledger. An interrupted run continues where it stopped. Ends with 1 when not every question
     could be replayed.
     """
     variant = Variant(
@@ -108,9 +109,7 @@ def backtest(
     if as_json:
         print_json(report)
     else:
-        with wide():
-            for part in _told(report):
-                out.print(part, soft_wrap=False)
+        print_parts(_render(report))
     _finish(found)
 
 
@@ -118,7 +117,7 @@ def _finish(found: Backtest) -> None:
     if found.complete:
         return
     why = found.trouble or "the chat model gave no decision"
-    complain(f"not every question was replayed ({why}): run it again to go on")
+    complain(f"not every question was replayed ({why}): run it again to continue")
     raise typer.Exit(FAILED)
 
 
@@ -134,7 +133,7 @@ def _gate(
 
 
 def _settings(embedding_model: str | None, emb_base_url: str | None) -> ServiceSettings:
-    """Return the settings with another embedding model, whose prefixes and dimensions are not the configured one's."""
+    """Return the settings for another embedding model, without the prefixes and dimensions of the configured one."""
     if embedding_model is None:
         if emb_base_url is not None:
             raise InvalidInput("--emb-base-url", emb_base_url, "name the model there with --embedding-model")
@@ -158,14 +157,13 @@ def _period(reader: AuditReader, user: str, since: str, until: str | None, limit
     return Period(user, after, end, limit)
 
 
-def _told(report: JsonObject) -> Iterator[Text | Table]:
+def _render(report: JsonObject) -> Iterator[Text | Table]:
     yield Text(f"Backtest of {one_line(report['user_id'], 60)}", "bold")
     summary = Table.grid(padding=(0, 2))
     summary.add_column(style="dim")
     summary.add_column(overflow="fold")
-    for label, value in summary_lines(report):
+    for label, value in [*summary_lines(report), ("results", report["results_file"])]:
         summary.add_row(Text(label), Text(one_line(value)))
-    summary.add_row(Text("results"), Text(one_line(report["results_file"])))
     yield summary
     changed = [question for question in report["per_question"] if not question["exact"]]
     if changed:
@@ -175,39 +173,32 @@ def _told(report: JsonObject) -> Iterator[Text | Table]:
             yield Text(f"… {len(changed) - _QUESTIONS_SHOWN} more, see --json or --html", "dim")
     if report["memories"]:
         yield Text("\nMemories that came in or went out", "bold")
-        yield _memory_table(report)
+        yield _memory_table(report["memories"][:_MEMORIES_SHOWN])
 
 
 def _question_table(changed: list[JsonObject]) -> Table:
-    table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
-    for name in ("agreement", "in", "out", "moved"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("date", no_wrap=True)
-    table.add_column("question", ratio=1, min_width=24)
+    numbers = ("agreement", "in", "out", "moved")
+    rows = table(*numbers, "date", "question", fill="question", right=numbers)
     for question in sorted(changed, key=lambda item: item["agreement"])[:_QUESTIONS_SHOWN]:
         moved = len(question["replayed_instead"]) + len(question["summary_instead"])
-        table.add_row(
+        rows.add_row(
             f"{question['agreement']:.2f}",
             Text(f"+{len(question['came_in'])}", "green"),
             Text(f"-{len(question['went_out'])}", "red"),
             f"~{moved}",
-            f"{datetime.fromisoformat(question['recorded_at']):%Y-%m-%d}",
-            Text(one_line(question["question"]), no_wrap=True, overflow="ellipsis"),
+            question["recorded_at"][:10],
+            cell(question["question"]),
         )
-    return table
+    return rows
 
 
-def _memory_table(report: JsonObject) -> Table:
-    table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
-    table.add_column("in", justify="right", style="green", no_wrap=True)
-    table.add_column("out", justify="right", style="red", no_wrap=True)
-    table.add_column("date", no_wrap=True)
-    table.add_column("memory", ratio=1, min_width=24)
-    for memory in report["memories"][:_MEMORIES_SHOWN]:
-        table.add_row(
-            f"+{memory['came_in']}",
-            f"-{memory['went_out']}",
+def _memory_table(memories: list[JsonObject]) -> Table:
+    rows = table("in", "out", "date", "memory", right=("in", "out"))
+    for memory in memories:
+        rows.add_row(
+            Text(f"+{memory['came_in']}", "green"),
+            Text(f"-{memory['went_out']}", "red"),
             memory["date"][:10],
-            Text(one_line(memory["note"]), no_wrap=True, overflow="ellipsis"),
+            cell(memory["note"]),
         )
-    return table
+    return rows

@@ -1,4 +1,4 @@
-"""``opm backup``: a copy of the ledger, made beside a running service."""
+"""``opm backup``: copy the ledger, also while the service runs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from service.cli.shell import AsJson, out, print_json
 
 
 def backup(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to write, outside of STORAGE_DIR.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to write, outside STORAGE_DIR.")],
     *,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Copy the ledger to PATH: consistent, checked, on the disk, and there only once it is complete.
+    """Copy the ledger to PATH: consistent, checked, synced to the disk and renamed into place once complete.
 
-    It may run beside a service. All else in STORAGE_DIR grows back from the ledger.
+    The service may be running. Everything else in STORAGE_DIR can be rebuilt from the ledger.
     """
     made = back_up(load_settings(StorageSettings), path, force=force)
     if json:

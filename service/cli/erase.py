@@ -1,4 +1,4 @@
-"""``opm erase``: take a person out of everything that ``STORAGE_DIR`` holds."""
+"""``opm erase``: remove a person from everything in ``STORAGE_DIR``."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from service.cli.shell import AsJson, User, err, opened_ledger, out, print_json
 def erase(
     user: User,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would go, and change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count what would be removed, but change nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Erase a user: texts and ids in the ledger, files, vectors. This cannot be undone.
 
-    The service may run meanwhile. Interrupted, the same command (or the service's next start) goes on.
+    The service may be running. If interrupted, the same command or the next start of the service continues.
     """
     user_id = check_id("--user", user)
     settings = load_settings(StorageSettings)
@@ -36,14 +38,14 @@ def erase(
             return
         if not yes:
             _confirm(user_id)
-        migrate(settings.ledger_path)  # an older ledger lets nothing be blanked
+        migrate(settings.ledger_path)  # the triggers of an older ledger refuse to blank events
         done = erase_user(ledger, settings.storage_dir, user_id)
     _say_done(done, settings.storage_dir, backups, as_json)
 
 
 def _confirm(user_id: str) -> None:
     err.print("This removes everything the user ever said, and cannot be undone.", markup=False)
-    typed = typer.prompt("Type the user id to go on", err=True)
+    typed = typer.prompt("Type the user id to continue", err=True)
     if typed != user_id:
         raise InvalidInput("--user", typed, "the typed id is another one: nothing was erased")
 

@@ -1,4 +1,4 @@
-"""``opm explain``: the whole story of one answer, for a person to read."""
+"""``opm explain``: the trace of one answer, for a person to read."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import typer
 from domain.audit_reader import AuditReader
 from domain.errors import InvalidInput
 from service.audit.explain import find_answer, trace_of
-from service.cli.render_trace import prompt_parts, told
-from service.cli.shell import FAILED, AsJson, opened_audit, out, print_json, wide
+from service.cli.render_trace import prompt_parts, render_trace
+from service.cli.shell import FAILED, AsJson, opened_audit, out, print_json, print_parts
 
 
 def explain(
@@ -24,23 +24,21 @@ def explain(
     full: Annotated[bool, typer.Option("--full", help="Cut no text short.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tell the whole story of one answer, and make its prompt again.
+    """Show how one answer came about, and reconstruct its prompt.
 
-    Ends with 1 when the prompt that is made again differs from the one that was sent.
+    Ends with 1 when the reconstructed prompt differs from the one that was sent.
     """
     with opened_audit() as reader:
         events = find_answer(reader, _asked_for(reader, completion_id, last=last, user=user))
-        story = trace_of(reader, events)
+        trace = trace_of(reader, events)
     if as_json:
-        print_json(story.as_json())
+        print_json(trace.as_json())
     elif prompt is True:
-        for line in prompt_parts(story, full=True):
+        for line in prompt_parts(trace, full=True):
             out.print(line, soft_wrap=True)
     else:
-        with wide():
-            for part in told(story, full=full, with_prompt=prompt is None):
-                out.print(part, soft_wrap=False)
-    if story.prompt is not None and story.prompt.proof == "differs":
+        print_parts(render_trace(trace, full=full, with_prompt=prompt is None))
+    if trace.prompt is not None and trace.prompt.proof == "differs":
         raise typer.Exit(FAILED)
 
 

@@ -1,4 +1,4 @@
-"""``opm export`` and ``opm import``: take a memory along, and bring one."""
+"""``opm export`` and ``opm import``: write a user's memory to a file, and read conversations from one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -17,7 +17,6 @@ from domain.errors import InvalidInput
 from domain.identity import check_id
 from domain.ledger import Ledger
 from domain.ledger_reader import LedgerReader
-from domain.memory import Memory
 from domain.person_reader import PersonReader
 from domain.settings import StorageSettings, load_settings
 from migrations.runner import migrate
@@ -25,7 +24,6 @@ from projections.durable import replace_durably
 from projections.mirror.event_file import line_of
 from service.cli.shell import AsJson, User, err, opened_ledger, out, print_json
 from service.importing.chatgpt import read_chatgpt
-from service.importing.exchanges import Reading
 from service.importing.formats import Format, format_of
 from service.importing.old_layout import read_old_layout, user_folder
 from service.importing.openai_messages import read_openai
@@ -35,8 +33,8 @@ from service.importing.record import Recorded, record_conversation, record_expor
 _PAGE = 500
 
 
-class Written(StrEnum):
-    """What an export holds: every event, or what was said and is remembered."""
+class ExportFormat(StrEnum):
+    """What an export contains: every event, or only the messages that are remembered."""
 
     EVENTS = "events"
     OPENAI = "openai"
@@ -45,22 +43,23 @@ class Written(StrEnum):
 def export(
     user: User,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to (default: standard output).")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write (default: standard output).")
     ] = None,
     kind: Annotated[
-        Written, typer.Option("--format", help="Every event, or a list of messages for each conversation.")
-    ] = Written.EVENTS,
+        ExportFormat, typer.Option("--format", help="Every event, or a list of messages for each conversation.")
+    ] = ExportFormat.EVENTS,
     as_json: AsJson = False,
 ) -> None:
-    """Write all that is kept of a user as JSONL: every event as it stands in the ledger, one on each line."""
+    """Write everything stored about a user as JSONL: every event of the ledger, one on each line."""
     user_id = check_id("--user", user)
     if output is not None and output.exists():
         raise InvalidInput("--output", str(output), "name a file that does not exist yet")
     with opened_ledger() as ledger:
         if not ledger.persons.extent_of(user_id)[0]:
             raise InvalidInput("--user", user_id, "name a user of whom something is kept")
-        lines = _event_lines(ledger.persons, user_id) if kind is Written.EVENTS else _lists(ledger.reader, user_id)
-        count = _write(output, lines) if output is not None else _print(lines)
+        events = kind is ExportFormat.EVENTS
+        lines = _event_lines(ledger.persons, user_id) if events else _message_lists(ledger.reader, user_id)
+        count = _write_file(output, lines) if output is not None else _write_lines(sys.stdout, lines)
     if as_json and output is not None:
         print_json({"path": str(output), "format": kind, "lines": count})
     else:
@@ -70,19 +69,19 @@ def export(
 def import_(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A file, or a folder of the earlier layout.")],
     user: User,
-    kind: Annotated[Format, typer.Option("--format", help="What it is (default: told from what it holds).")] = (
+    kind: Annotated[Format, typer.Option("--format", help="Its format (default: detected from the content).")] = (
         Format.AUTO
     ),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count, and record nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count, but record nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Import conversations for a user. Importing the same twice changes nothing. The service may run meanwhile."""
+    """Import conversations for a user. Importing the same twice changes nothing. The service may be running."""
     user_id = check_id("--user", user)
     known = format_of(path, user_id) if kind is Format.AUTO else kind
     if not path.exists():
         raise InvalidInput("PATH", str(path), "give a file or folder that exists")
     settings = load_settings(StorageSettings)
-    migrate(settings.ledger_path)
+    migrate(settings.ledger_path)  # creates the ledger if there is none
     with opened_ledger(settings) as ledger:
         recorded, skipped, notes = _imported(ledger, path, user_id, known, dry_run=dry_run)
     if as_json:
@@ -109,25 +108,21 @@ def _imported(
         owners = set(ledger.persons.owners_of_events(export.event_ids).values())
         if owners <= {user_id}:
             return record_export(ledger, user_id, export, dry_run=dry_run), export.skipped, []
-        reading = as_exchanges(export)
-        reading.notes.append(
+        parsed = as_exchanges(export)
+        parsed.notes.append(
             "the ids in this export are taken in this ledger, by another user or one who was erased: its turns were "
             "imported under new ids"
         )
     elif kind is Format.CHATGPT:
-        reading = read_chatgpt(path)
+        parsed = read_chatgpt(path)
     elif kind is Format.OPENAI:
-        reading = read_openai(path)
+        parsed = read_openai(path)
     else:
-        reading = read_old_layout(path, user_id)
-    return _record(ledger, user_id, reading, dry_run=dry_run), +reading.skipped, reading.notes
-
-
-def _record(ledger: Ledger, user_id: str, reading: Reading, *, dry_run: bool) -> Recorded:
-    done = Recorded()
-    for conversation in reading.conversations:
-        done += record_conversation(ledger, user_id, conversation, reading.source, dry_run=dry_run)
-    return done
+        parsed = read_old_layout(path, user_id)
+    recorded = Recorded()
+    for conversation in parsed.conversations:
+        recorded += record_conversation(ledger, user_id, conversation, parsed.source, dry_run=dry_run)
+    return recorded, +parsed.skipped, parsed.notes
 
 
 def _event_lines(reader: PersonReader, user_id: str) -> Iterator[str]:
@@ -137,11 +132,10 @@ def _event_lines(reader: PersonReader, user_id: str) -> Iterator[str]:
         position = rows[-1].position
 
 
-def _lists(reader: LedgerReader, user_id: str) -> Iterator[str]:
+def _message_lists(reader: LedgerReader, user_id: str) -> Iterator[str]:
     for stream in reader.streams_of(user_id):
-        memories: list[Memory] = reader.recent_turns(stream, -1)
         messages = []
-        for memory in memories:
+        for memory in reader.recent_turns(stream, -1):
             messages.append({"role": "user", "content": memory.user})
             if memory.assistant:
                 messages.append({"role": "assistant", "content": memory.assistant})
@@ -149,22 +143,20 @@ def _lists(reader: LedgerReader, user_id: str) -> Iterator[str]:
             yield json.dumps({"conversation_id": stream.conversation_id, "messages": messages}, ensure_ascii=False)
 
 
-def _print(lines: Iterator[str]) -> int:
+def _write_lines(file: TextIO, lines: Iterator[str]) -> int:
     count = 0
-    for count, line in enumerate(lines, start=1):  # noqa: B007 - the last number is what is wanted
-        sys.stdout.write(f"{line}\n")
+    for line in lines:
+        file.write(f"{line}\n")
+        count += 1
     return count
 
 
-def _write(output: Path, lines: Iterator[str]) -> int:
-    """Write a file that is there whole or not at all; return how many lines."""
+def _write_file(output: Path, lines: Iterator[str]) -> int:
+    """Write a file atomically; return the number of lines."""
     temporary = output.with_name(f"{output.name}.tmp")
-    count = 0
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            for line in lines:
-                file.write(f"{line}\n")
-                count += 1
+            count = _write_lines(file, lines)
         replace_durably(temporary, output)
     except OSError as error:
         temporary.unlink(missing_ok=True)

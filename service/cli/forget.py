@@ -1,4 +1,4 @@
-"""``opm forget`` and ``opm edit``: withdraw one memory, or correct its summary."""
+"""``opm forget`` and ``opm edit``: forget one memory, or correct its summary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.memory_commands import MemoryCommands
 
 MemoryId = Annotated[str, typer.Argument(metavar="MEMORY_ID", help="The memory, as GET /v1/memories names it.")]
 Owner = Annotated[
-    str | None, typer.Option("--user", "-u", metavar="U", help="Whose memory it has to be (default: whosever it is).")
+    str | None, typer.Option("--user", "-u", metavar="U", help="The user it must belong to (default: any user).")
 ]
 
 
@@ -24,7 +24,7 @@ def forget(
     reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the ledger.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Withdraw a memory from every search, window and list. The turn stays in the ledger and the mirror."""
+    """Remove a memory from every search, window and list. The turn stays in the ledger and the mirror."""
     with opened_ledger() as ledger:
         user_id = _owner(ledger, memory_id, user)
         changed = MemoryCommands(ledger).forget(user_id, memory_id, reason)
@@ -41,7 +41,7 @@ def edit(
     user: Owner = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put your own summary in the place of a memory's. The one before stays in the ledger."""
+    """Replace a memory's summary with your own. The previous one stays in the ledger."""
     with opened_ledger() as ledger:
         user_id = _owner(ledger, memory_id, user)
         changed = MemoryCommands(ledger).edit(user_id, memory_id, summary)

@@ -1,4 +1,4 @@
-"""The commands of ``opm``, and what becomes of an error that one of them raises."""
+"""The commands of ``opm``, and how their errors are reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from service.cli.verify import verify
 
 app = typer.Typer(
     name="opm",
-    help="Ask, check, keep and change the memory of OpenPersistentMemory. STORAGE_DIR says where it lies.",
+    help="Query, check, keep and change the memory of OpenPersistentMemory. STORAGE_DIR says where it is.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -46,7 +46,7 @@ def _opm(
         bool, typer.Option("--version", help="Show the version and stop.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Options that stand before a command."""
+    """Options before a command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,41 +54,41 @@ class _Command:
     name: str
     function: Callable[..., None]
     in_short: str
-    """As the list of all commands has it: at most some 60 characters, or it is cut off at 80 columns."""
+    """Shown in the list of commands: about 60 characters at most, or it is cut off at 80 columns."""
     example: str
 
 
 _COMMANDS = (
-    # Ask.
+    # Query.
     _Command("recall", recall, "Show which memories a question finds, now or then.", 'opm recall -u ann "my cat"'),
-    _Command("explain", explain, "Tell the whole story of one answer.", "opm explain --last -u ann"),
+    _Command("explain", explain, "Show how one answer came about.", "opm explain --last -u ann"),
     _Command(
         "backtest",
         backtest,
-        "Replay past questions through other settings.",
+        "Replay past questions with other settings.",
         "opm backtest -u ann --since 2026-01-01 --gate off",
     ),
     # Change.
     _Command("edit", edit, "Correct the summary of a memory.", 'opm edit MEMORY_ID --summary "Ann lives in Vienna."'),
-    _Command("forget", forget, "Withdraw a memory.", 'opm forget MEMORY_ID --reason "no longer true"'),
+    _Command("forget", forget, "Forget a memory.", 'opm forget MEMORY_ID --reason "no longer true"'),
     _Command("erase", erase, "Erase a user. This cannot be undone.", "opm erase -u ann --dry-run"),
-    # Take along.
-    _Command("import", import_, "Bring conversations from elsewhere.", "opm import conversations.json -u ann"),
-    _Command("export", export, "Write all that is kept of a user as JSONL.", "opm export -u ann -o ann.jsonl"),
+    # Import and export.
+    _Command("import", import_, "Import conversations from elsewhere.", "opm import conversations.json -u ann"),
+    _Command("export", export, "Write everything stored about a user as JSONL.", "opm export -u ann -o ann.jsonl"),
     # Keep.
     _Command("verify", verify, "Check that everything is as it was written.", "opm verify --since POSITION:HASH"),
-    _Command("backup", backup, "Copy the ledger, beside a running service.", "opm backup ledger-copy.sqlite3"),
-    _Command("restore", restore, "Put a backup in the ledger's place.", "opm restore ledger-copy.sqlite3"),
+    _Command("backup", backup, "Copy the ledger; the service may be running.", "opm backup ledger-copy.sqlite3"),
+    _Command("restore", restore, "Replace the ledger with a backup.", "opm restore ledger-copy.sqlite3"),
 )
 for _command in _COMMANDS:
     app.command(_command.name, short_help=_command.in_short, epilog=f"Example: {_command.example}")(_command.function)
 
 
 def main() -> None:
-    """Run ``opm`` and end the process: 0 done, 1 something differs or failed, 2 bad arguments or settings."""
+    """Run ``opm`` and exit: 0 success, 1 something differs or failed, 2 bad arguments or settings."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
-        # Named so whatever it was started as; and a bad argument is raised, to be said in one line as all else is.
+        # Not standalone, so that a bad argument raises and is reported in one line like any other error.
         status = app(prog_name="opm", standalone_mode=False)
     except TyperException as error:
         _complain_of_arguments(error)
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 def _complain_of_arguments(error: TyperException) -> None:
-    """Say in one line what is wrong with the arguments; without any, say what there is to be given."""
+    """Report bad arguments in one line; without any arguments, print the help."""
     context = getattr(error, "ctx", None)
     if not sys.argv[1:]:
         typer.echo(str(context.get_help() if context is not None else error), err=True)

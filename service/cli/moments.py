@@ -1,4 +1,4 @@
-"""``POSITION|DATE``: how a moment of the ledger is named on the command line."""
+"""``POSITION|DATE``: how the command line names a moment of the ledger."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ HELP = "a ledger position, or a date or time (ISO 8601; UTC where no offset is g
 
 
 def position_of(reader: AuditReader, field: str, given: str) -> int:
-    """Return the position that ``given`` names: itself, or that of the last event recorded before a date.
+    """Return a position as it is; for a date, the position of the last event recorded before it.
 
-    Raises :class:`InvalidInput` for what is neither, and for a position that the ledger has not reached.
+    Raises :class:`InvalidInput` for anything else, and for a position beyond the end of the ledger.
     """
     text = given.strip()
     if text.isascii() and text.isdigit():

@@ -1,4 +1,4 @@
-"""``opm recall``: what memory returns for a question, now or at an earlier position of the ledger."""
+"""``opm recall``: what memory returns for a question, now or as of an earlier position of the ledger."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from domain.clock import iso
 from domain.errors import InvalidInput, SettingsError
 from domain.events import JsonObject
 from domain.settings import load_settings
 from projections.settings import ProjectionSettings
 from service.audit.explain import change_json, memory_json
-from service.audit.recall import Recollection
-from service.audit.recall import recall as recollect
+from service.audit.recall import RecallResult, recall_memories
 from service.cli import moments
-from service.cli.shell import AsJson, User, opened_audit, out, print_json, wide
-from service.cli.texts import one_line, scored
+from service.cli.shell import AsJson, User, opened_audit, print_json, print_parts
+from service.cli.texts import cell, one_line, scored, table, utc
 
 _COUNT_MAX = 1000
 
@@ -48,28 +46,26 @@ def recall(
             raise InvalidInput("--user", user, "name a user who has memories")
         position = moments.position_of(reader, "--at", at) if at is not None else None
         with tqdm(desc="memories embedded", unit="text", disable=None, delay=1.0) as progress:
-            found = asyncio.run(
-                recollect(reader, settings, user, query, count=count, at=position, on_embedded=progress.update)
+            result = asyncio.run(
+                recall_memories(reader, settings, user, query, count=count, at=position, on_embedded=progress.update)
             )
     if as_json:
-        print_json(_as_json(found))
-        return
-    with wide():
-        for part in _told(found, full=full):
-            out.print(part, soft_wrap=False)
+        print_json(_as_json(result))
+    else:
+        print_parts(_render(result, full=full))
 
 
-def _as_json(found: Recollection) -> JsonObject:
+def _as_json(result: RecallResult) -> JsonObject:
     return {
-        "user_id": found.user_id,
-        "query": found.query,
-        "position": found.position,
-        "recorded_at": found.moment.isoformat() if found.moment is not None else None,
-        "head": found.head,
-        "mode": found.mode,
-        "embedding_model": found.space.model if found.space is not None else None,
-        "dimensions": found.space.dimensions if found.space is not None else None,
-        "notes": list(found.notes),
+        "user_id": result.user_id,
+        "query": result.query,
+        "position": result.position,
+        "recorded_at": result.recorded_at.isoformat() if result.recorded_at is not None else None,
+        "head": result.head,
+        "mode": result.mode,
+        "embedding_model": result.space.model if result.space is not None else None,
+        "dimensions": result.space.dimensions if result.space is not None else None,
+        "notes": list(result.notes),
         "memories": [
             {
                 "rank": item.candidate.rank,
@@ -80,7 +76,7 @@ def _as_json(found: Recollection) -> JsonObject:
                 **memory_json(item.candidate.memory),
                 "since": change_json(item.since),
             }
-            for item in found.found
+            for item in result.found
         ],
     }
 
@@ -92,32 +88,30 @@ def _endpoint_settings() -> ProjectionSettings:
         raise SettingsError(f"{error}; or search by words alone with --no-embed") from None
 
 
-def _told(found: Recollection, *, full: bool) -> Iterator[Text | Table]:
-    when = f", recorded {iso(found.moment)[:19].replace('T', ' ')} UTC" if found.moment is not None else ""
-    now = " (now)" if found.position == found.head else f" of {found.head}"
-    yield Text(f"Memory of {one_line(found.user_id, 60)} at position {found.position}{now}{when}", "bold")
-    how = f"by vectors of {found.space.model} and by words" if found.space is not None else "by words"
+def _render(result: RecallResult, *, full: bool) -> Iterator[Text | Table]:
+    when = f", recorded {utc(result.recorded_at)}" if result.recorded_at is not None else ""
+    now = " (now)" if result.position == result.head else f" of {result.head}"
+    yield Text(f"Memory of {one_line(result.user_id, 60)} at position {result.position}{now}{when}", "bold")
+    by_vectors = result.space is not None
+    how = f"by vectors of {result.space.model} and by words" if result.space is not None else "by words"
     yield Text(one_line(how), "dim")
-    for note in found.notes:
+    for note in result.notes:
         yield Text(note, "yellow")
-    if not found.found:
+    if not result.found:
         yield Text("Nothing was found.")
         return
-    table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
-    for name in ("#", "score", *(("vectors",) if found.space is not None else ()), "words", "date", "conversation"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("since", no_wrap=True)
-    table.add_column("memory", ratio=1, min_width=24)
-    for item in found.found:
+    vectors = ("vectors",) if by_vectors else ()
+    rows = table("#", "score", *vectors, "words", "date", "conversation", "since", "memory")
+    for item in result.found:
         candidate, memory = item.candidate, item.candidate.memory
-        table.add_row(
+        rows.add_row(
             str(candidate.rank),
             f"{candidate.score:.3f}",
-            *((scored(candidate.dense_score, candidate.dense_rank),) if found.space is not None else ()),
+            *((scored(candidate.dense_score, candidate.dense_rank),) if by_vectors else ()),
             scored(candidate.lexical_score, candidate.lexical_rank),
             memory.date,
             Text(f"{one_line(memory.conversation_id, None if full else 16)} {memory.turn_id}"),
             Text(f"{item.since.what} at {item.since.position}" if item.since is not None else "", "yellow"),
-            Text(one_line(memory.note), no_wrap=not full, overflow="fold" if full else "ellipsis"),
+            cell(memory.line, full=full),
         )
-    yield table
+    yield rows

@@ -1,23 +1,23 @@
-"""A story as a person reads it: one answer in parts, from the question to the prompt."""
+"""Render the trace of one answer for a terminal, part by part, from the question to the prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from domain.clock import iso
 from domain.events import JsonObject, Usage
 from domain.memory import Memory
+from service.audit.backtest_page import counted
 from service.audit.explain import AnswerTrace, CandidateTrace, type_of
 from service.cli.shell import out
-from service.cli.texts import cut_lines, one_line, safe, scored
+from service.cli.texts import cell, cut_lines, one_line, safe, scored, table, utc
 
 _LINES = 8
 _BAR_CELLS = 40
+_REASON_CELLS = 40
 _FATES = {
     "replayed": ("replayed", "bold green"),
     "summary": ("as summary", "green"),
@@ -30,73 +30,86 @@ _FATES = {
     "undecided": ("not decided on", "dim"),
 }
 _EXCLUDED = {"recent_window": "in the window", "same_text_as_window": "same words in the window"}
-_PART_OF = {"embed": "retrieve", "search": "retrieve", "lexical": "retrieve", "first_token": "answer"}
+_STAGES = (
+    "window",
+    "retrieve",
+    "embed",
+    "search",
+    "lexical",
+    "gate",
+    "rerank",
+    "neighbours",
+    "answer",
+    "first_token",
+)
+"""The timings of a turn in the order in which they are shown."""
+_PARTS_OF_STAGES = frozenset({"embed", "search", "lexical", "first_token"})
 _ROLE_STYLES = {"system": "bold magenta", "user": "bold cyan", "assistant": "bold green"}
 
 
-def told(story: AnswerTrace, *, full: bool, with_prompt: bool) -> Iterator[Text | Table | Padding]:
-    """Yield the parts of a story; without ``full`` long texts are cut to their place."""
-    yield from _header(story, full)
-    if story.erased:
-        yield from _what_is_left(story)
+def render_trace(trace: AnswerTrace, *, full: bool, with_prompt: bool) -> Iterator[Text | Table | Padding]:
+    """Yield the parts of a trace; unless ``full``, long texts are cut."""
+    yield from _header(trace, full)
+    if trace.erased:
+        yield from _erased_events(trace)
         return
-    yield from _window(story, full)
-    yield from _candidates(story, full)
-    yield from _came_in(story, full)
-    yield from _timings(story)
+    yield from _window(trace, full)
+    yield from _candidates(trace, full)
+    yield from _prompt_memories(trace, full)
+    yield from _timings(trace)
     if with_prompt:
-        yield from prompt_parts(story, full)
+        yield from prompt_parts(trace, full)
 
 
-def _header(story: AnswerTrace, full: bool) -> Iterator[Text | Padding]:
-    ending = story.ending
-    said = story.turn or story.failed
-    state = "erased" if story.erased else "answered" if story.turn is not None else "FAILED"
+def _header(trace: AnswerTrace, full: bool) -> Iterator[Text | Padding]:
+    ending = trace.ending
+    record = trace.turn or trace.failed
+    state = "erased" if trace.erased else "answered" if trace.turn is not None else "FAILED"
     title = Text(safe(ending.correlation_id or ending.event_id), style="bold")
-    title.append(f"  {state} {_utc(said.ts if said is not None else ending.recorded_at)}", style="not bold")
+    title.append(f"  {state} {utc(record.ts if record is not None else ending.recorded_at)}", style="not bold")
     yield title
-    if said is None:
+    if record is None:
         return
     facts = [f"user {one_line(ending.user_id, 60)}", f"conversation {one_line(ending.conversation_id, 60)}"]
-    if story.turn is not None:
-        turn = story.turn
+    if trace.turn is not None:
+        turn = trace.turn
         facts += [f"turn {turn.turn_id}", f"memory {ending.event_id}"]
         yield _line(facts)
         answered = [f"model {one_line(turn.model)}", f"finish {one_line(turn.finish_reason)}", _tokens(turn.usage)]
         if turn.imported_from is not None:
             answered.append(f"imported from {one_line(turn.imported_from)}")
         yield _line(answered)
-    elif story.failed is not None:
-        yield _line([*facts, f"model {one_line(story.failed.model)}"])
+    elif trace.failed is not None:
+        yield _line([*facts, f"model {one_line(trace.failed.model)}"])
         yield Text(
-            f"status {story.failed.status}, {one_line(story.failed.code)}: {one_line(story.failed.error)}", "red"
+            f"status {trace.failed.status}, {one_line(trace.failed.code)}: {one_line(trace.failed.error)}", "red"
         )
-    yield from _said("Question", said.user, full)
-    if story.turn is not None:
-        yield from _said("Answer", story.turn.assistant, full)
-        if story.summary is not None:
-            yield from _said("Remembered as", story.summary.summary, full)
-    elif story.failed is not None and story.failed.partial_assistant:
-        yield from _said("Answer, as far as it came", story.failed.partial_assistant, full)
+    yield from _text_section("Question", record.user, full)
+    if trace.turn is not None:
+        yield from _text_section("Answer", trace.turn.assistant, full)
+        if trace.summary is not None:
+            yield from _text_section("Remembered as", trace.summary.summary, full)
+    elif trace.failed is not None and trace.failed.partial_assistant:
+        yield from _text_section("Answer, as far as it came", trace.failed.partial_assistant, full)
 
 
-def _what_is_left(story: AnswerTrace) -> Iterator[Text | Table]:
+def _erased_events(trace: AnswerTrace) -> Iterator[Text | Table]:
     yield Text("The texts and ids of this answer were erased. What is left are its events and their hashes:")
-    table = _table("position", "event", "recorded")
-    for event in story.events:
-        table.add_row(str(event.position), type_of(event), _utc(event.recorded_at))
-    yield table
+    rows = table("position", "event", "recorded")
+    for event in trace.events:
+        rows.add_row(str(event.position), type_of(event), utc(event.recorded_at))
+    yield rows
 
 
-def _window(story: AnswerTrace, full: bool) -> Iterator[Text]:
-    named = story.turn.window if story.turn is not None else story.retrieval.window if story.retrieval else ()
-    yield _heading(f"Window: {_count(len(named), 'turn')} of this conversation")
-    for memory in story.window:
-        yield Text(f"  {memory.turn_id:>3}  {memory.date}  {_exchange(memory, None if full else _room(22))}")
+def _window(trace: AnswerTrace, full: bool) -> Iterator[Text]:
+    named = trace.turn.window if trace.turn is not None else trace.retrieval.window if trace.retrieval else ()
+    yield _heading(f"Window: {counted(len(named), 'turn')} of this conversation")
+    for memory in trace.window:
+        yield Text(f"  {memory.turn_id:>3}  {memory.date}  {_exchange(memory, _cells_left(22, full))}")
 
 
-def _candidates(story: AnswerTrace, full: bool) -> Iterator[Text | Table]:
-    asked = story.retrieval
+def _candidates(trace: AnswerTrace, full: bool) -> Iterator[Text | Table]:
+    asked = trace.retrieval
     if asked is None:
         yield _heading("Candidates: memory had not been asked yet")
         return
@@ -114,16 +127,16 @@ def _candidates(story: AnswerTrace, full: bool) -> Iterator[Text | Table]:
     for name, value in (("fusion", asked.fusion), ("time named in the question", asked.time_range)):
         if value:
             yield Text(f"  {name}: {_pairs(value)}", "dim")
-    if story.candidates:
-        yield _candidate_table(story.candidates, full)
-    yield from _decisions(story)
+    if trace.candidates:
+        yield _candidate_table(trace.candidates, full)
+    yield from _decisions(trace)
 
 
 def _candidate_table(candidates: Sequence[CandidateTrace], full: bool) -> Table:
     by_words = any(item.found.lexical_rank is not None for item in candidates)
     reasons = any(item.verdict is not None and item.verdict.reason for item in candidates)
     columns = ["#", "score", "vectors", *(["words"] if by_words else []), "gate", *(["reason"] if reasons else [])]
-    table = _table(*columns, "rerank", "fate", "memory")
+    rows = table(*columns, "rerank", "fate", "memory")
     for item in candidates:
         found = item.found
         fate, style = _FATES[item.fate]
@@ -133,23 +146,23 @@ def _candidate_table(candidates: Sequence[CandidateTrace], full: bool) -> Table:
             cells.append(scored(found.lexical_score, found.lexical_rank))
         cells.append("" if item.verdict is None else "keep" if item.verdict.keep else "drop")
         if reasons:
-            cells.append(
-                one_line((item.verdict.reason if item.verdict is not None else None) or "", _reason_room(full))
-            )
+            reason = (item.verdict.reason if item.verdict is not None else None) or ""
+            cells.append(one_line(reason, None if full else _REASON_CELLS))
         rerank = "" if item.place is None else str(item.place)
         if item.rerank_score is not None:
             rerank += f" ({item.rerank_score:.3f})"
-        note = f"{item.memory.date} {item.memory.note}" if item.memory is not None else "(not in the ledger)"
-        memory = Text(one_line(note), no_wrap=not full, overflow="fold" if full else "ellipsis")
+        line = f"{item.memory.date} {item.memory.line}" if item.memory is not None else "(not in the ledger)"
+        memory = cell(line, full=full)
         if item.since is not None:
-            memory = Text.assemble((f"[since {item.since.what}] ", "yellow"), memory)
-            memory.no_wrap, memory.overflow = not full, "fold" if full else "ellipsis"
-        table.add_row(*map(Text, cells), Text(rerank), Text(fate, style), memory)
-    return table
+            prefix = f"[since {item.since.what}] "
+            memory = cell(prefix + line, full=full)
+            memory.stylize("yellow", 0, len(prefix))
+        rows.add_row(*map(Text, cells), Text(rerank), Text(fate, style), memory)
+    return rows
 
 
-def _decisions(story: AnswerTrace) -> Iterator[Text]:
-    gate, rerank = story.gate, story.rerank
+def _decisions(trace: AnswerTrace) -> Iterator[Text]:
+    gate, rerank = trace.gate, trace.rerank
     if gate is not None:
         kept = sum(verdict.keep for verdict in gate.verdicts)
         done = f"kept {kept} of {len(gate.verdicts)}" if gate.outcome != "skipped" else "skipped"
@@ -169,8 +182,8 @@ def _decision(name: str, strategy: str, outcome: str, facts: Sequence[str | None
     return Text(f"{name} ({strategy}{', FALLBACK' if outcome == 'fallback' else ''}): {line}", style)
 
 
-def _came_in(story: AnswerTrace, full: bool) -> Iterator[Text]:
-    turn = story.turn
+def _prompt_memories(trace: AnswerTrace, full: bool) -> Iterator[Text]:
+    turn = trace.turn
     if turn is None or turn.prompt is None:
         return
     yield _heading("What came into the prompt")
@@ -180,12 +193,12 @@ def _came_in(story: AnswerTrace, full: bool) -> Iterator[Text]:
         ("summary", turn.summarised),
     ):
         for memory_id in ids:
-            memory = story.memories.get(memory_id)
+            memory = trace.memories.get(memory_id)
             if memory is None:
                 yield Text(f"  {name:<10}{memory_id} (not in the ledger)")
                 continue
-            room = None if full else _room(26)
-            text = one_line(memory.note, room) if name == "summary" else _exchange(memory, room)
+            cells_max = _cells_left(26, full)
+            text = one_line(memory.line, cells_max) if name == "summary" else _exchange(memory, cells_max)
             yield Text(f"  {name:<10}{memory.date}  {text}")
     if not (turn.replayed or turn.summarised or turn.neighbours):
         yield Text("  nothing of persistent memory")
@@ -193,62 +206,54 @@ def _came_in(story: AnswerTrace, full: bool) -> Iterator[Text]:
         yield Text(f"  no room   {item.part}, {item.tokens} tokens: {item.memory_id}", "yellow")
 
 
-def _timings(story: AnswerTrace) -> Iterator[Text | Table]:
-    said = story.turn or story.failed
-    if said is None or not said.timings_ms:
+def _timings(trace: AnswerTrace) -> Iterator[Text | Table]:
+    record = trace.turn or trace.failed
+    if record is None or not record.timings_ms:
         return
-    times = {name: ms for name, ms in said.timings_ms.items() if name != "total"}
-    asked = story.retrieval
+    times = {name: ms for name, ms in record.timings_ms.items() if name != "total"}
+    asked = trace.retrieval
     if asked is not None and asked.outcome != "skipped":
         times |= {"embed": asked.embed_ms, "search": asked.search_ms}
         if asked.lexical_ms:
             times["lexical"] = asked.lexical_ms
-    total = said.timings_ms.get("total", max(times.values(), default=0.0))
+    total = record.timings_ms.get("total", max(times.values(), default=0.0))
     yield _heading(f"Timings: {total:.0f} ms in all")
-    table = Table.grid(padding=(0, 1))
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column()
-    order = (
-        "window",
-        "retrieve",
-        "embed",
-        "search",
-        "lexical",
-        "gate",
-        "rerank",
-        "neighbours",
-        "answer",
-        "first_token",
-    )
-    for name in [*(name for name in order if name in times), *(name for name in times if name not in order)]:
-        label = f"    of it {name}" if name in _PART_OF else f"  {name}"
+    rows = Table.grid(padding=(0, 1))
+    rows.add_column()
+    rows.add_column(justify="right")
+    rows.add_column()
+    for name in [*(name for name in _STAGES if name in times), *(name for name in times if name not in _STAGES)]:
+        is_part = name in _PARTS_OF_STAGES
+        label = f"    of it {name}" if is_part else f"  {name}"
         cells = round(_BAR_CELLS * times[name] / total) if total else 0
-        bar = Text("█" * cells or "▏", "blue dim" if name in _PART_OF else "blue")
-        table.add_row(Text(label.replace("_", " ")), Text(f"{times[name]:.1f} ms"), bar)
-    yield table
+        bar = Text("█" * cells or "▏", "blue dim" if is_part else "blue")
+        rows.add_row(Text(label.replace("_", " ")), Text(f"{times[name]:.1f} ms"), bar)
+    yield rows
 
 
-def prompt_parts(story: AnswerTrace, full: bool) -> Iterator[Text | Padding]:
-    """Yield the prompt made again, message by message, and whether it is the one that was sent."""
-    again = story.prompt
-    if again is None:
+def prompt_parts(trace: AnswerTrace, full: bool) -> Iterator[Text | Padding]:
+    """Yield the reconstructed prompt, message by message, and whether it is the one that was sent."""
+    rebuilt = trace.prompt
+    if rebuilt is None:
         yield _heading("Prompt: the turn ended without an answer, and no prompt of it was recorded")
         return
-    report = story.turn.prompt if story.turn is not None else None
+    report = trace.turn.prompt if trace.turn is not None else None
     size = f" ({report.tokens} of {report.budget_tokens} tokens, {report.counted})" if report is not None else ""
-    style = {"same_as_sent": "bold green", "differs": "bold red"}.get(again.proof, "bold yellow")
-    verdict = "cannot be made again: " if again.proof == "not_possible" else ""
-    yield Text.assemble((f"\nPrompt{size}: ", "bold"), (f"{verdict}{again.note}", style))
-    for message in again.messages:
+    style = {"same_as_sent": "bold green", "differs": "bold red"}.get(rebuilt.proof, "bold yellow")
+    verdict = "cannot be made again: " if rebuilt.proof == "not_possible" else ""
+    yield Text.assemble((f"\nPrompt{size}: ", "bold"), (f"{verdict}{rebuilt.note}", style))
+    for message in rebuilt.messages:
         yield Text(message["role"], _ROLE_STYLES.get(message["role"], "bold"))
-        text = cut_lines(message["content"], None if full else _LINES, out.width - 4)
-        yield Padding(Text(text), (0, 0, 0, 2), expand=False)
+        yield _indented(message["content"], full)
 
 
-def _said(title: str, text: str, full: bool) -> Iterator[Text | Padding]:
+def _text_section(title: str, text: str, full: bool) -> Iterator[Text | Padding]:
     yield _heading(title)
-    yield Padding(Text(cut_lines(text, None if full else _LINES, out.width - 4)), (0, 0, 0, 2), expand=False)
+    yield _indented(text, full)
+
+
+def _indented(text: str, full: bool) -> Padding:
+    return Padding(Text(cut_lines(text, None if full else _LINES, out.width - 4)), (0, 0, 0, 2), expand=False)
 
 
 def _exchange(memory: Memory, cells_max: int | None) -> str:
@@ -264,14 +269,6 @@ def _tokens(usage: Usage | None) -> str:
     return "" if usage is None else f"{usage.prompt_tokens} + {usage.completion_tokens} tokens"
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'s' * (number != 1)}"
-
-
-def _utc(moment: datetime) -> str:
-    return f"{iso(moment)[:19].replace('T', ' ')} UTC"
-
-
 def _line(facts: Sequence[str]) -> Text:
     return Text(" · ".join(fact for fact in facts if fact), "dim")
 
@@ -280,17 +277,5 @@ def _heading(text: str) -> Text:
     return Text(f"\n{text}", "bold")
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
-    for column in columns:
-        last = column == "memory"
-        table.add_column(column, no_wrap=not last, ratio=1 if last else None, min_width=24 if last else None)
-    return table
-
-
-def _room(taken: int) -> int:
-    return max(out.width - taken, 20)
-
-
-def _reason_room(full: bool) -> int | None:
-    return None if full else 40
+def _cells_left(taken: int, full: bool) -> int | None:
+    return None if full else max(out.width - taken, 20)

@@ -1,4 +1,4 @@
-"""``opm restore``: another ledger in the place of the present one, which is put aside."""
+"""``opm restore``: replace the ledger with a backup, or with one made from the mirror."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from domain.errors import InvalidInput, LedgerReadFailed
 from domain.settings import StorageSettings, load_settings
 from domain.verification import parse_head
 from projections.backup.restore import mirror_restored, restore_backup, restore_from_mirror
-from projections.mirror.as_ledger import MirrorIncomplete
+from projections.mirror.ledger_from_mirror import MirrorIncomplete
 from service.cli.shell import FAILED, AsJson, complain, finding_line, out, print_json
 
 
@@ -20,18 +20,18 @@ def restore(
     path: Annotated[Path | None, typer.Argument(metavar="PATH", help="A backup that `opm backup` made.")] = None,
     *,
     from_mirror: Annotated[
-        bool, typer.Option("--from-mirror", help="Make the ledger anew from the JSONL files instead.")
+        bool, typer.Option("--from-mirror", help="Rebuild the ledger from the JSONL files instead.")
     ] = False,
     since: Annotated[
         str | None,
-        typer.Option("--since", metavar="POSITION:HASH", help="With --from-mirror: a head that must be contained."),
+        typer.Option("--since", metavar="POSITION:HASH", help="With --from-mirror: a head it must contain."),
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Put the ledger of a backup, or of the mirror, in the place of the present one. Stop the service first.
+    """Replace the ledger with that of a backup or of the mirror. Stop the service first.
 
-    The present ledger and what was derived from it are kept in a folder before-restore-TIME in STORAGE_DIR. The JSONL
-    files are written anew; the indices grow back at the next start.
+    The previous ledger and its projections are kept in STORAGE_DIR in a folder before-restore-TIME. The JSONL files
+    are rewritten; the indices are rebuilt at the next start.
     """
     if (path is None) != from_mirror:
         raise InvalidInput("PATH", str(path) if path else "(none)", "give either a backup or --from-mirror")
@@ -55,7 +55,7 @@ def restore(
         mirror_restored(settings)
     except (OSError, LedgerReadFailed) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        complain(f"the JSONL files cannot be written ({why}): the next start makes them whole")
+        complain(f"the JSONL files cannot be written ({why}): the next start completes them")
     aside = str(restored.put_aside) if restored.put_aside is not None else None
     if json:
         undone = restored.erasures_undone

@@ -1,15 +1,15 @@
-"""What the commands of ``opm`` share: where they print, how they open a ledger, what their exit statuses mean."""
+"""What the commands of ``opm`` share: output, opening a ledger, exit statuses."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from domain.audit_reader import AuditReader
 from domain.ledger import Ledger
@@ -19,14 +19,14 @@ from domain.verification import Finding
 from migrations.runner import migrate, schema_revision
 
 DONE, FAILED, BAD_ARGUMENTS = 0, 1, 2
-"""Exit statuses: done and all is well; something differs or failed; bad arguments."""
+"""Exit statuses: success; something differs or failed; bad arguments."""
 
 out = Console(highlight=False, soft_wrap=True)
-"""Results. Text of people is printed with ``markup=False``, since it may hold what looks like markup."""
+"""Results. People's texts are printed with ``markup=False``, because they may contain markup."""
 err = Console(stderr=True, highlight=False, soft_wrap=True)
-"""Progress and complaints."""
+"""Progress and errors."""
 _PIPED_CELLS = 120
-"""As wide are tables that go to a file or a pipe, where nothing says how wide."""
+"""Width of a table that goes to a file or a pipe."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 User = Annotated[str, typer.Option("--user", "-u", metavar="U", help="Whose memory.")]
@@ -38,12 +38,12 @@ def print_json(document: Any) -> None:
 
 
 def complain(message: str) -> None:
-    """Say on standard error what went wrong, in one line."""
+    """Print an error on standard error, in one line."""
     err.print(f"opm: {message}", markup=False)
 
 
 def finding_line(finding: Finding) -> str:
-    """Return a finding of a verification as one line."""
+    """Return one finding of a verification as a line."""
     where: list[str] = [finding.part]
     if finding.path is not None:
         where.append(finding.path)
@@ -56,9 +56,9 @@ def finding_line(finding: Finding) -> str:
 
 @contextmanager
 def opened_ledger(settings: StorageSettings | None = None) -> Iterator[Ledger]:
-    """Open the ledger of ``STORAGE_DIR``, beside a running service or without one, in the schema of this code.
+    """Open the ledger in ``STORAGE_DIR`` for writing and migrate it; a service may be running.
 
-    Raises :class:`LedgerSchemaError` when there is none, or one that a newer version has migrated.
+    Raises :class:`LedgerSchemaError` when there is no ledger, or a newer version has migrated it.
     """
     settings = settings or load_settings(StorageSettings)
     schema_revision(settings.ledger_path)
@@ -72,7 +72,7 @@ def opened_ledger(settings: StorageSettings | None = None) -> Iterator[Ledger]:
 
 @contextmanager
 def opened_audit(settings: StorageSettings | None = None) -> Iterator[AuditReader]:
-    """Open the ledger of ``STORAGE_DIR`` to be asked only: nothing can be written through it.
+    """Open the ledger in ``STORAGE_DIR`` read-only.
 
     Raises :class:`LedgerSchemaError` as :func:`opened_ledger` does.
     """
@@ -85,15 +85,13 @@ def opened_audit(settings: StorageSettings | None = None) -> Iterator[AuditReade
         engine.dispose()
 
 
-@contextmanager
-def wide() -> Iterator[None]:
-    """Within it, tables are as wide as the terminal, or of a fixed width where there is none."""
-    if out.is_terminal or "COLUMNS" in os.environ:
-        yield
-        return
+def print_parts(parts: Iterable[RenderableType]) -> None:
+    """Print texts and tables as wide as the terminal, or as wide as ``_PIPED_CELLS`` where there is none."""
     before = out.width
-    out.width = _PIPED_CELLS
+    if not out.is_terminal and "COLUMNS" not in os.environ:
+        out.width = _PIPED_CELLS
     try:
-        yield
+        for part in parts:
+            out.print(part, soft_wrap=False)
     finally:
         out.width = before

@@ -1,21 +1,27 @@
-"""People's texts on a terminal: nothing in them may steer it, and a long one is cut to its place.
+"""Texts on a terminal and the tables that hold them: no text may control the terminal, and long ones are cut to fit.
 
-Widths are those of cells, not of characters: a Chinese character takes two.
+Widths count terminal cells, not characters: a Chinese character takes two.
 """
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Collection
+from datetime import datetime
 
 from rich.cells import cell_len, set_cell_size
+from rich.table import Table
+from rich.text import Text
+
+from domain.clock import iso
 
 _KEPT = frozenset("\n\t")
 _DIRECTION = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Marks that turn the direction of what follows: they could make one line look like another."""
+"""Marks that change the writing direction: they could make one line look like another."""
 
 
 def safe(text: str) -> str:
-    """Return ``text`` with everything that could steer a terminal shown as a replacement character."""
+    """Return ``text`` with a replacement character for everything that could control a terminal."""
     return "".join(
         char
         if char in _KEPT or (unicodedata.category(char) not in {"Cc", "Cs"} and char not in _DIRECTION)
@@ -25,7 +31,7 @@ def safe(text: str) -> str:
 
 
 def one_line(text: str, cells_max: int | None = None) -> str:
-    """Return ``text`` on one line, cut to ``cells_max`` terminal cells where that is given."""
+    """Return ``text`` on one line, cut to ``cells_max`` cells if that is given."""
     line = " ".join(safe(text).split())
     if cells_max is None or cell_len(line) <= cells_max:
         return line
@@ -33,7 +39,7 @@ def one_line(text: str, cells_max: int | None = None) -> str:
 
 
 def cut_lines(text: str, lines_max: int | None, cells_max: int) -> str:
-    """Return ``text`` with its line breaks, each line cut, and a last line that says how many more there are."""
+    """Return ``text`` with its line breaks, each line cut, and a last line that counts the omitted ones."""
     lines = safe(text).splitlines() or [""]
     if lines_max is None:
         return "\n".join(lines)
@@ -45,7 +51,28 @@ def cut_lines(text: str, lines_max: int | None, cells_max: int) -> str:
 
 
 def scored(score: float | None, rank: int | None) -> str:
-    """Return a score of one index, and its rank where that index proposed the memory."""
+    """Return a score of one index, with its rank if that index proposed the memory."""
     if score is None:
         return ""
     return f"{score:.3f} #{rank}" if rank is not None else f"{score:.3f}"
+
+
+def utc(moment: datetime) -> str:
+    """Return a time as people read it: ``2026-03-31 12:00:00 UTC``."""
+    return f"{iso(moment)[:19].replace('T', ' ')} UTC"
+
+
+def table(*columns: str, fill: str = "memory", right: Collection[str] = ()) -> Table:
+    """Return an empty table. The column ``fill`` takes the width that is left, those in ``right`` are right-aligned."""
+    made = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
+    for name in columns:
+        if name == fill:
+            made.add_column(name, ratio=1, min_width=24)
+        else:
+            made.add_column(name, no_wrap=True, justify="right" if name in right else "left")
+    return made
+
+
+def cell(text: str, *, full: bool = False) -> Text:
+    """Return a text for the column that fills a table: cut to one line, or folded where ``full`` text is wanted."""
+    return Text(one_line(text), no_wrap=not full, overflow="fold" if full else "ellipsis")

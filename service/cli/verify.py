@@ -1,4 +1,4 @@
-"""``opm verify``: is everything in the storage still what was written?"""
+"""``opm verify``: check that the storage still holds what was written."""
 
 from __future__ import annotations
 
@@ -16,20 +16,18 @@ from service.cli.shell import FAILED, AsJson, finding_line, out, print_json
 
 def verify(
     *,
-    head: Annotated[bool, typer.Option("--head", help="Print POSITION:HASH of the last event, check nothing.")] = False,
+    head: Annotated[bool, typer.Option("--head", help="Only print POSITION:HASH of the last event.")] = False,
     since: Annotated[
         str | None,
-        typer.Option(
-            "--since", metavar="POSITION:HASH", help="A head noted earlier: the ledger must still contain it."
-        ),
+        typer.Option("--since", metavar="POSITION:HASH", help="A head kept earlier: the ledger must still contain it."),
     ] = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Let SQLite compare every index with its rows, too.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Also let SQLite compare every index with its rows.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Check hash chain, versions, triggers, mirror and indices; name what is not as it was written.
+    """Check hash chain, versions, triggers, mirror and indices; report every difference.
 
-    Only a head noted elsewhere shows that a tail was cut off, or that a ledger was forged anew from some event on: keep
-    what --head prints, and give it to --since.
+    Only a head kept elsewhere reveals a cut-off tail or a history rewritten from some event on: keep the output of
+    --head, and pass it to --since.
     """
     settings = load_settings(StorageSettings)
     if head:

@@ -1,1 +1,1 @@
-"""Conversations from elsewhere: each format has a module that reads it, and one module records what was read."""
+"""Import conversations: one module parses each format, and `record` writes the result to the ledger."""

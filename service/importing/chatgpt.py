@@ -1,4 +1,4 @@
-"""ChatGPT's ``conversations.json``: each conversation a tree of messages, of which one branch is the one last shown."""
+"""ChatGPT's ``conversations.json``: each conversation is a tree of messages; the branch shown last is imported."""
 
 from __future__ import annotations
 
@@ -7,15 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from domain.errors import InvalidInput
-from service.importing.exchanges import Conversation, Message, Reading, clean, conversation_id, json_of, moment, paired
+from service.importing.exchanges import (
+    Conversation,
+    Message,
+    ParsedImport,
+    clean,
+    conversation_id,
+    json_of,
+    moment,
+    paired,
+)
 
 _TEXT_TYPES = frozenset({"text", "multimodal_text"})
 
 
-def read_chatgpt(path: Path) -> Reading:
-    """Read an export's file; raise :class:`InvalidInput` that names the conversation in which something is wrong."""
+def read_chatgpt(path: Path) -> ParsedImport:
+    """Parse an export's file; raise :class:`InvalidInput` that names the conversation with an error."""
     exported = json_of(path)
-    reading = Reading("chatgpt")
+    parsed = ParsedImport("chatgpt")
     for number, item in enumerate(exported if isinstance(exported, list) else [exported], start=1):
         where = f"{path.name}, conversation {number}"
         if not isinstance(item, dict) or not isinstance(item.get("mapping"), dict):
@@ -25,14 +34,14 @@ def read_chatgpt(path: Path) -> Reading:
         messages = [
             message
             for node in _branch(where, item)
-            if (message := _message(where, node.get("message"), begun, reading.skipped)) is not None
+            if (message := _message(where, node.get("message"), begun, parsed.skipped)) is not None
         ]
-        exchanges = paired(messages, reading.skipped)
+        exchanges = paired(messages, parsed.skipped)
         if exchanges:
-            reading.conversations.append(Conversation(named, exchanges))
+            parsed.conversations.append(Conversation(named, exchanges))
         else:
-            reading.skipped["conversations without a question"] += 1
-    return reading
+            parsed.skipped["conversations without a question"] += 1
+    return parsed
 
 
 def _branch(where: str, item: dict[str, Any]) -> list[dict[str, Any]]:
@@ -63,9 +72,9 @@ def _created(node: dict[str, Any]) -> float:
 
 
 def _message(where: str, message: Any, begun: Any, skipped: Counter[str]) -> Message | None:
-    """Return a message of a person or an assistant; count what is something else."""
+    """Return a message of a person or an assistant; count anything else."""
     if not isinstance(message, dict):
-        return None  # the root of a tree has none
+        return None  # the root of a tree has no message
     author, content = message.get("author"), message.get("content")
     if not isinstance(author, dict) or not isinstance(content, dict):
         raise InvalidInput(f"{where}: message", message.get("id"), "give it an author and a content")

@@ -1,6 +1,6 @@
-"""What every format is read into: conversations of exchanges, and what was left out on the way.
+"""What every format is parsed into: conversations of exchanges, and a count of what was left out.
 
-A file is read to its end before anything is recorded, so what is wrong in it is told with nothing half done.
+A file is parsed completely before anything is recorded, so a bad line imports nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from domain.identity import check_id
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A question and its answer, empty where none came; ``ts`` is None where the source knows no time."""
+    """A question and its answer (empty if there was none); ``ts`` is None if the source has no time."""
 
     user: str
     assistant: str
@@ -36,8 +36,8 @@ class Conversation:
 
 
 @dataclass
-class Reading:
-    """All that was read from a source. ``skipped`` counts what was left out by what it is, ``notes`` are for people."""
+class ParsedImport:
+    """What was parsed from a source. ``skipped`` counts what was left out, by kind; ``notes`` are for people."""
 
     source: str
     conversations: list[Conversation] = field(default_factory=list)
@@ -57,8 +57,8 @@ class Message:
 def paired(messages: Sequence[Message], skipped: Counter[str]) -> list[Exchange]:
     """Pair questions with answers.
 
-    Messages of one side in a row are one, with a blank line between. A last question without an answer is kept, with an
-    empty one; an answer in front of every question has nothing to belong to and is counted.
+    Consecutive messages of one side are joined with a blank line. A last question without an answer gets an empty one;
+    answers before the first question are skipped and counted.
     """
     found: list[Exchange] = []
     asked: list[Message] = []
@@ -89,33 +89,33 @@ def _joined(messages: Sequence[Message]) -> str:
 
 
 def clean(text: str) -> str:
-    """Return a text with a replacement character for each half of a character, which no file can hold."""
+    """Return a text with a replacement character for each lone surrogate, which UTF-8 cannot encode."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def moment(where: str, value: Any) -> datetime | None:
-    """Return a time given as seconds or in ISO 8601, in UTC where it names no zone; None for none.
+    """Return a time given in seconds or ISO 8601 (UTC without an offset); None for None.
 
-    Raises :class:`InvalidInput` that says ``where`` the value stands.
+    Raises :class:`InvalidInput` that names ``where`` the value is.
     """
     if value is None:
         return None
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return datetime.fromtimestamp(value, UTC)
-        parsed = datetime.fromisoformat(value)
-        return parsed.astimezone(UTC) if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
+        ts = datetime.fromisoformat(value)
+        return ts.astimezone(UTC) if ts.tzinfo is not None else ts.replace(tzinfo=UTC)
     except (TypeError, ValueError, OverflowError, OSError):
         raise InvalidInput(f"{where}: time", value, "give seconds since 1970 or ISO 8601") from None
 
 
 def conversation_id(where: str, value: Any) -> str:
-    """Return an id; raise :class:`InvalidInput` that says ``where`` it stands when it can be none."""
+    """Return a valid id; raise :class:`InvalidInput` that names ``where`` an invalid one is."""
     return check_id(f"{where}: conversation id", value)
 
 
 def json_of(path: Path) -> Any:
-    """Return the JSON of a whole file; raise :class:`InvalidInput` with the line of what is wrong."""
+    """Return the JSON of a whole file; raise :class:`InvalidInput` with the line of an error."""
     try:
         return json.loads(text_of(path))
     except json.JSONDecodeError as error:
@@ -125,7 +125,7 @@ def json_of(path: Path) -> Any:
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield where each line stands and its JSON; raise :class:`InvalidInput` for one that is none."""
+    """Yield the place and the JSON of each line; raise :class:`InvalidInput` for a line that is not JSON."""
     for number, line in enumerate(text_of(path).split("\n"), start=1):
         if line.strip():
             where = f"{path.name}, line {number}"
@@ -136,7 +136,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def text_of(path: Path) -> str:
-    """Return a file's text; raise :class:`InvalidInput` where it cannot be read or is not UTF-8."""
+    """Return a file's text; raise :class:`InvalidInput` if it cannot be read or is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:

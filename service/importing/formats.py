@@ -1,4 +1,4 @@
-"""Which format a path is in, told from what it holds."""
+"""Detect the format of a path from its content."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Format(StrEnum):
 
 
 def format_of(path: Path, user_id: str) -> Format:
-    """Return the format of a path; raise :class:`InvalidInput` where it is none of them."""
+    """Return the format of a path; raise :class:`InvalidInput` if it does not exist or cannot be read."""
     if not path.exists():
         raise InvalidInput("PATH", str(path), "give a file or folder that exists")
     if path.is_dir():

@@ -1,7 +1,7 @@
 """The file layout of earlier versions: ``users/<id>/conversations/*.jsonl``, with summaries in ``meta.jsonl``.
 
-Folder and file names were made from ids by a rule that maps several ids to one name. Where lines say which id they
-belong to, they are parted by it; where they do not, they stay together under the file's name, and that is reported.
+Folder and file names were made from ids by a rule that maps several ids to one name. Lines that name their id are
+separated by it; the others stay together under the file's name, which is reported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from domain.errors import InvalidInput
-from service.importing.exchanges import Conversation, Exchange, Reading, clean, conversation_id, json_lines, moment
+from service.importing.exchanges import Conversation, Exchange, ParsedImport, clean, conversation_id, json_lines, moment
 
 _META = "meta.jsonl"
 _FOLDERS_SHOWN = 8
@@ -21,18 +21,18 @@ _FOLDERS_SHOWN = 8
 
 @dataclass
 class _Summaries:
-    """Summaries by conversation and turn, and which ids were written under which file name."""
+    """Summaries by conversation and turn, and the conversation ids behind each file name."""
 
     texts: dict[tuple[str, int], str] = field(default_factory=dict)
     ids: dict[str, set[str]] = field(default_factory=dict)
 
 
-def read_old_layout(path: Path, user_id: str) -> Reading:
-    """Read one user's folder, or that user's in a storage folder, or one conversation's file.
+def read_old_layout(path: Path, user_id: str) -> ParsedImport:
+    """Parse one user's folder, that user's folder in a storage folder, or one conversation's file.
 
-    Raises :class:`InvalidInput` that names file and line where something is wrong.
+    Raises :class:`InvalidInput` that names file and line of an error.
     """
-    reading = Reading("openpersistentmemory")
+    parsed = ParsedImport("openpersistentmemory")
     if path.is_file():
         folder, files = path.parent.parent, [path]
     else:
@@ -41,17 +41,17 @@ def read_old_layout(path: Path, user_id: str) -> Reading:
     summaries = _summaries(folder)
     owners: Counter[str] = Counter()
     for file in files:
-        _read_file(file, user_id, summaries, owners, reading)
+        _read_file(file, user_id, summaries, owners, parsed)
     for owner, lines in owners.items():
-        reading.notes.append(
+        parsed.notes.append(
             f"folder {folder.name}: {lines} lines belong to user {owner!r}, whose id led to the same name; "
             "they were left out"
         )
-    return reading
+    return parsed
 
 
 def user_folder(path: Path, user_id: str) -> Path:
-    """Return the folder of a user: ``path`` itself, or the one in it that the id led to."""
+    """Return a user's folder: ``path`` itself, or the folder in it that is named after the id."""
     if (path / "conversations").is_dir():
         return path
     users = path / "users" if (path / "users").is_dir() else path
@@ -66,7 +66,7 @@ def user_folder(path: Path, user_id: str) -> Path:
 
 
 def safe_name(identifier: str) -> str:
-    """Return the name that an id led to: everything unusual became an underscore."""
+    """Return the folder or file name of an id: every unusual character became an underscore."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", identifier)
 
 
@@ -89,7 +89,7 @@ def _conversation(line: Any) -> Any:
     return line.get("conversation_id") or line.get("conv_id")
 
 
-def _read_file(file: Path, user_id: str, summaries: _Summaries, owners: Counter[str], reading: Reading) -> None:
+def _read_file(file: Path, user_id: str, summaries: _Summaries, owners: Counter[str], parsed: ParsedImport) -> None:
     named = summaries.ids.get(file.stem, set())
     default = next(iter(named)) if len(named) == 1 else file.stem
     by_id: dict[str, list[tuple[int | None, Exchange]]] = {}
@@ -107,23 +107,23 @@ def _read_file(file: Path, user_id: str, summaries: _Summaries, owners: Counter[
     if len(named | set(by_id)) > 1:
         ids = ", ".join(repr(name) for name in sorted(named | (set(by_id) - {default})))
         kept = f"; {unnamed} lines that do not say which stay under {default!r}" if unnamed else ""
-        reading.notes.append(f"{file.name}: the ids {ids} led to the same name{kept}")
+        parsed.notes.append(f"{file.name}: the ids {ids} led to the same name{kept}")
     for name, numbered in by_id.items():
-        times_told = Counter(turn_id for turn_id, _ in numbered)
+        turns_with_number = Counter(turn_id for turn_id, _ in numbered)
         exchanges = []
         for turn_id, exchange in numbered:
             summary = summaries.texts.get((name, turn_id)) if turn_id is not None else None
-            if summary is not None and times_told[turn_id] > 1:
-                reading.skipped["summaries of a turn number that two turns have"] += 1
+            if summary is not None and turns_with_number[turn_id] > 1:
+                parsed.skipped["summaries of a turn number that two turns have"] += 1
                 summary = None
             exchanges.append(Exchange(exchange.user, exchange.assistant, exchange.ts, exchange.summary or summary))
-        reading.conversations.append(Conversation(name, exchanges))
+        parsed.conversations.append(Conversation(name, exchanges))
 
 
 def _exchange(where: str, line: dict[str, Any]) -> tuple[int | None, Exchange]:
     user, assistant, turn_id, summary = (line.get(key) for key in ("user", "assistant", "turn_id", "summary"))
     if not isinstance(user, str) or not isinstance(assistant, str):
         raise InvalidInput(where, sorted(line), "give 'user' and 'assistant' as texts")
-    told = clean(summary.strip()) if isinstance(summary, str) and summary.strip() else None
+    remembered = clean(summary.strip()) if isinstance(summary, str) and summary.strip() else None
     number = turn_id if isinstance(turn_id, int) else None
-    return number, Exchange(clean(user), clean(assistant), moment(where, line.get("ts")), told)
+    return number, Exchange(clean(user), clean(assistant), moment(where, line.get("ts")), remembered)

@@ -1,6 +1,6 @@
-"""Message lists as OpenAI's API takes them: one list, a list of ``{"messages": [...]}``, or such on lines of their own.
+"""Message lists as OpenAI's API takes them: one list, a list of ``{"messages": [...]}``, or one of these on each line.
 
-They know no times: an exchange gets that of the import.
+An exchange without a ``ts`` gets the time of the import.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from domain.errors import InvalidInput
 from service.importing.exchanges import (
     Conversation,
     Message,
-    Reading,
+    ParsedImport,
     clean,
     conversation_id,
     json_lines,
@@ -24,9 +24,9 @@ from service.importing.exchanges import (
 )
 
 
-def read_openai(path: Path) -> Reading:
-    """Read a file of message lists; raise :class:`InvalidInput` that names the place where something is wrong."""
-    reading = Reading("openai")
+def read_openai(path: Path) -> ParsedImport:
+    """Parse a file of message lists; raise :class:`InvalidInput` that names the place of an error."""
+    parsed = ParsedImport("openai")
     for number, (where, item) in enumerate(_items(path), start=1):
         named: Any = None
         listed = item
@@ -37,15 +37,15 @@ def read_openai(path: Path) -> Reading:
         messages = [
             message
             for at, entry in enumerate(listed, start=1)
-            if (message := _message(f"{where}, message {at}", entry, reading.skipped)) is not None
+            if (message := _message(f"{where}, message {at}", entry, parsed.skipped)) is not None
         ]
-        exchanges = paired(messages, reading.skipped)
+        exchanges = paired(messages, parsed.skipped)
         if exchanges:
             name = conversation_id(where, named if named is not None else f"{path.stem}-{number}")
-            reading.conversations.append(Conversation(name, exchanges))
+            parsed.conversations.append(Conversation(name, exchanges))
         else:
-            reading.skipped["conversations without a question"] += 1
-    return reading
+            parsed.skipped["conversations without a question"] += 1
+    return parsed
 
 
 def _items(path: Path) -> Iterator[tuple[str, Any]]:

@@ -1,7 +1,7 @@
-"""What ``opm export`` wrote, or a user's folder of the mirror: events, each checked against its own hash.
+"""The output of ``opm export``, or a user's folder of the mirror: events, each checked against its hash.
 
-Turns, summaries, corrections and withdrawals are taken over under the ids they had, so that a memory stays the one it
-was. Decisions (retrieval, gate, rerank) speak of positions in the ledger they were made in, and stay in the export.
+Turns, summaries, edits and forgets keep their ids, so a memory stays the same memory. Decisions (retrieval, gate,
+rerank) are skipped, because they refer to positions in the ledger they come from.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from domain.events import (
     decode_payload,
 )
 from projections.mirror.event_file import MirrorLineCorrupt, event_of
-from service.importing.exchanges import Conversation, Exchange, Reading, conversation_id, text_of
+from service.importing.exchanges import Conversation, Exchange, ParsedImport, conversation_id, text_of
 
 SOURCE = "export"
 TAKEN = (TurnRecorded, TurnFailed, SummaryRecorded, SummaryFailed, MemoryEdited, MemoryForgotten)
@@ -33,7 +33,7 @@ TAKEN = (TurnRecorded, TurnFailed, SummaryRecorded, SummaryFailed, MemoryEdited,
 
 @dataclass
 class Export:
-    """Events by conversation, in the order of their ledger; ``skipped`` counts the others by type."""
+    """Events by conversation, in ledger order; ``skipped`` counts the others by type."""
 
     conversations: dict[str, list[NewEvent]] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
@@ -44,7 +44,7 @@ class Export:
 
 
 def read_export(path: Path) -> Export:
-    """Read a file or a folder of event lines; raise :class:`InvalidInput` that names file and line of a bad one."""
+    """Parse a file or folder of event lines; raise :class:`InvalidInput` that names file and line of a bad one."""
     files = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
     found: list[tuple[int, str, NewEvent]] = []
     export = Export()
@@ -74,9 +74,9 @@ def read_export(path: Path) -> Export:
     return export
 
 
-def as_exchanges(export: Export) -> Reading:
-    """Return what an export says as plain exchanges, for a ledger in which its ids are taken."""
-    reading = Reading(SOURCE, skipped=Counter(export.skipped))
+def as_exchanges(export: Export) -> ParsedImport:
+    """Return an export as plain exchanges, for a ledger in which its ids are taken."""
+    parsed = ParsedImport(SOURCE, skipped=Counter(export.skipped))
     for name, events in export.conversations.items():
         forgotten = set(_about(events, MemoryForgotten))
         summaries = {**_about(events, SummaryRecorded), **_about(events, MemoryEdited)}
@@ -85,20 +85,20 @@ def as_exchanges(export: Export) -> Reading:
             if not isinstance(event.payload, TurnRecorded):
                 continue
             if event.event_id in forgotten:
-                reading.skipped["forgotten memories"] += 1
+                parsed.skipped["forgotten memories"] += 1
                 continue
-            told = summaries.get(event.event_id)
-            summary = told.summary if isinstance(told, SummaryRecorded | MemoryEdited) else None
+            newest = summaries.get(event.event_id)
+            summary = newest.summary if isinstance(newest, SummaryRecorded | MemoryEdited) else None
             exchanges.append(Exchange(event.payload.user, event.payload.assistant, event.payload.ts, summary))
         if exchanges:
-            reading.conversations.append(Conversation(name, exchanges))
-    return reading
+            parsed.conversations.append(Conversation(name, exchanges))
+    return parsed
 
 
 def renumbered(events: Sequence[NewEvent], last_turn_id: int, numbers: dict[str, int]) -> list[NewEvent]:
-    """Return events to be appended behind turn ``last_turn_id``, each turn marked as imported.
+    """Return events to append after turn ``last_turn_id``, with each turn marked as imported.
 
-    ``numbers`` is given the new number of each turn by its id, for what is said of it in a later batch.
+    Adds the new number of each turn to ``numbers``, by its id, for events about it in a later batch.
     """
     taken = []
     for event in events:
@@ -116,7 +116,7 @@ def renumbered(events: Sequence[NewEvent], last_turn_id: int, numbers: dict[str,
 
 
 def _about(events: Iterable[NewEvent], kind: type[Payload]) -> dict[str, Payload]:
-    """Return the newest payload of a kind for each memory it speaks of."""
+    """Return the newest payload of a kind for each memory."""
     about: dict[str, Payload] = {}
     for event in events:
         if isinstance(event.payload, kind) and event.causation_id is not None:

@@ -1,8 +1,8 @@
-"""Records what was read, so that doing it twice changes nothing.
+"""Record what was parsed; doing it twice changes nothing.
 
-An exchange that a conversation already has from the same source is not recorded again; one that it has once and the
-source has twice is recorded once more. This is told from the turns themselves and not from ids made of the texts: such
-an id would stay in the ledger after an erasure, and let anybody who guesses the text confirm the guess.
+An exchange that the conversation already has from the same source is not recorded again; if it has it once and the
+source twice, it is recorded once more. The texts of the turns are compared, not ids derived from them: such an id would
+stay in the ledger after an erasure and let anyone who guesses the text confirm the guess.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from service.importing.exchanges import Conversation, Exchange
 from service.importing.own_export import Export, renumbered
 
 IMPORTED = "imported"
-"""Stands where an imported event would name the model or the prompt that made it."""
+"""The model and the prompt version of imported events."""
 _BATCH = 2000
-"""A longer conversation is recorded in several appends."""
+"""Exchanges or events in one append; a longer conversation takes several."""
 _ATTEMPTS_MAX = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """How many turns and summaries were recorded, and how many turns were there before."""
+    """How many turns and summaries were recorded, and how many turns were already known."""
 
     turns: int = 0
     summaries: int = 0
@@ -41,11 +41,11 @@ class Recorded:
 def record_conversation(
     ledger: Ledger, user_id: str, conversation: Conversation, source: str, *, dry_run: bool
 ) -> Recorded:
-    """Record the exchanges of a conversation that it does not have yet; all or nothing up to a few thousand of them."""
+    """Record the exchanges that a conversation lacks, each ``_BATCH`` of them in one atomic append."""
     stream = StreamId(user_id, conversation.conversation_id)
     attempts, done = 0, Recorded()
     while True:
-        # Read before the turns: whoever comes in between moves the version on, and the append is refused.
+        # Read before the turns: a concurrent append then changes the version, and ours is refused.
         version = ledger.persons.version_of(stream)
         missing = _missing(conversation.exchanges, Counter(ledger.persons.imported_texts(stream, source)))
         if not attempts and not done.turns:
@@ -59,7 +59,7 @@ def record_conversation(
             except VersionConflict:
                 attempts += 1
                 if attempts == _ATTEMPTS_MAX:
-                    raise LedgerOverloaded("a conversation keeps moving on: import again later") from None
+                    raise LedgerOverloaded("a conversation keeps changing: import again later") from None
                 continue
         done += Recorded(len(batch), sum(exchange.summary is not None for exchange in batch))
         if dry_run:
@@ -67,7 +67,7 @@ def record_conversation(
 
 
 def record_export(ledger: Ledger, user_id: str, export: Export, *, dry_run: bool) -> Recorded:
-    """Take over the events of an export that the ledger does not have yet."""
+    """Record the events of an export that the ledger lacks."""
     done = Recorded()
     known = ledger.persons.owners_of_events(export.event_ids)
     for name, events in export.conversations.items():

@@ -1,1 +1,1 @@
-"""What `make run` starts, watches and stops."""
+"""`make run`: start, watch and stop the programs of the product."""

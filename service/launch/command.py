@@ -1,7 +1,7 @@
-"""`python -m service.launch`: the whole product on this machine, until Ctrl-C. `make run` calls it.
+"""`python -m service.launch`: run the whole product on this machine until Ctrl-C. `make run` calls it.
 
-Where no chat or embedding endpoint is configured, the embedded models are started and the API is pointed at
-them; then the API; then the chat page. Everything listens on loopback.
+It starts the embedded models (where no chat or embedding endpoint is configured), then the API, then the chat page.
+Everything listens on loopback.
 """
 
 import argparse
@@ -28,19 +28,21 @@ HOST = "127.0.0.1"
 ENV_FILE = ".env"
 PAGE = Path(__file__).parents[2] / "frontend" / "app.py"
 
-# Loading a model from a slow disk, migrating and catching up a large ledger, importing the page's libraries.
+# Time to load a model from a slow disk; to migrate and catch up a large ledger; to import the page's libraries.
 MODELS_READY_SECONDS = 300.0
 API_READY_SECONDS = 120.0
 PAGE_READY_SECONDS = 60.0
 HEALTH_SECONDS = 2.0
-# The API's own wait for answers still streaming; shorter than the wait before it is killed.
+# Far above any number of cores that would help; a slip of the finger must not start thousands.
+WORKERS_MAX = 256
+# How long the API waits for answers still streaming; shorter than the wait before it is killed.
 API_STREAMS_END_SECONDS = 5
 
 MODELS, API, CHAT_PAGE = "The embedded models", "The API", "The chat page"
 
-# What suits models this small on a processor, unless the operator says otherwise: they gate at chance, their similarity
-# scores do not; a summary in the background must not take the processor from the answers; a long text takes seconds to
-# embed, and each replayed turn seconds to read.
+# Defaults for small models on a CPU, unless the operator sets others. They gate no better than chance, so similarity
+# scores gate instead. Background summaries must leave the CPU to answers. Embedding a long text takes seconds, and so
+# does reading each replayed turn.
 CHAT_PROFILE = {
     "GATE": "score",
     "USE_RERANK_DEFAULT": "false",
@@ -52,18 +54,19 @@ EMBEDDED_PROFILE = {**CHAT_PROFILE, **EMBEDDINGS_PROFILE}
 
 
 class LaunchSettings(BaseSettings):
-    """What the launcher itself needs; the programs read the rest."""
+    """The launcher's own settings; the programs read theirs."""
 
     model_config = SettingsConfigDict(env_file=ENV_FILE, extra="ignore", env_ignore_empty=True, frozen=True)
 
     port: int = Field(default=9000, ge=1, le=65535)
     ui_port: int = Field(default=8501, ge=1, le=65535)
+    workers: int = Field(default=1, ge=1, le=WORKERS_MAX, description="processes of the API")
     llm_base_url: str = ""
     emb_base_url: str = ""
 
     @property
     def embedded(self) -> list[str]:
-        """Which of the two models are ours to serve, as `--only` of the embedded models names them."""
+        """The models to serve ourselves, as `--only` of the embedded models names them."""
         return [
             model for model, url in (("chat", self.llm_base_url), ("embeddings", self.emb_base_url)) if not url.strip()
         ]
@@ -74,14 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--rebuild",
         action="store_true",
-        help="rebuild memory's indices with these settings and end; further arguments are the rebuild's own",
+        help="rebuild memory's indices with these settings and exit; passes further arguments to the rebuild",
     )
-    parser.add_argument("--extras", action="store_true", help="print the extras needed here and end")
-    parser.add_argument("--with-parent", action="store_true", help="end when the process that started this ends")
+    parser.add_argument("--extras", action="store_true", help="print the extras needed here and exit")
+    parser.add_argument("--with-parent", action="store_true", help="exit when the process that started this one exits")
     options, further = parser.parse_known_args(arguments)
     if further and not options.rebuild:
         parser.error(f"unrecognized arguments: {' '.join(further)}")
-    # GNU make, killed outright, leaves the program in its recipe running.
+    # GNU make leaves the program of its recipe running when it is killed.
     parent = os.getppid() if options.with_parent else None
     try:
         settings = load_settings(LaunchSettings)
@@ -104,10 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def launch(settings: LaunchSettings, supervisor: Supervisor) -> None:
-    """Start everything and stay; raises StopAsked or a LaunchError, never returns."""
+    """Start everything and watch it; never returns, raises StopAsked or a LaunchError."""
     endpoints = _start_models(settings, supervisor) if settings.embedded else {}
     api, page = f"http://{HOST}:{settings.port}", f"http://{HOST}:{settings.ui_port}"
-    supervisor.start(API, _api_command(settings.port), endpoints)
+    supervisor.start(API, _api_command(settings.port, settings.workers), endpoints)
     supervisor.wait_until(API, lambda: _healthy(f"{api}/health"), API_READY_SECONDS)
     supervisor.start(CHAT_PAGE, _page_command(settings.ui_port), {"BACKEND_URL": api})
     supervisor.wait_until(CHAT_PAGE, lambda: _healthy(f"{page}/_stcore/health"), PAGE_READY_SECONDS)
@@ -117,9 +120,9 @@ def launch(settings: LaunchSettings, supervisor: Supervisor) -> None:
 
 
 def rebuild(settings: LaunchSettings, supervisor: Supervisor, arguments: Sequence[str]) -> int:
-    """Run `python -m projections.rebuild`, with the embedded embedding model where none is configured.
+    """Run `python -m projections.rebuild`, with the embedded embedding model if none is configured.
 
-    Returns its exit status; what went wrong it has said itself.
+    Returns its exit status; it reports its own errors.
     """
     environment: dict[str, str] = {}
     if "embeddings" in settings.embedded:
@@ -136,14 +139,14 @@ def rebuild(settings: LaunchSettings, supervisor: Supervisor, arguments: Sequenc
 def api_environment(
     announced: Mapping[str, str], embedded: Sequence[str], configured: Mapping[str, str | None]
 ) -> dict[str, str]:
-    """The API's variables beyond the operator's own (`configured`: environment and `.env`).
+    """The variables to add to the operator's own (`configured`: environment and `.env`) for the API.
 
-    Addresses and model names of what we serve replace whatever is configured; the profile and the dummy key
-    only fill in what is not.
+    Addresses and names of the embedded models override what is configured; the profile and the dummy key only fill
+    gaps.
     """
     profile = (CHAT_PROFILE if "chat" in embedded else {}) | (EMBEDDINGS_PROFILE if "embeddings" in embedded else {})
     if configured.get("RERANK_BASE_URL"):
-        # Whoever brings a reranker means it to be used.
+        # A configured reranker is meant to be used.
         profile = {name: value for name, value in profile.items() if name != "USE_RERANK_DEFAULT"}
     fillers = {**profile, "OPENAI_API_KEY": announced["OPENAI_API_KEY"]}
     return {
@@ -155,7 +158,7 @@ def api_environment(
 def _start_models(settings: LaunchSettings, supervisor: Supervisor) -> dict[str, str]:
     command = [sys.executable, "-m", "service.local_models"]
     if "chat" in settings.embedded:
-        # On its own, because a download may take hours and loading may not.
+        # A step of its own, because a download may take hours, while loading has a time limit.
         supervisor.finish("Fetching the chat model", [*command, "--fetch-only"], {})
     only = ["--only", settings.embedded[0]] if len(settings.embedded) == 1 else []
     child = supervisor.start(MODELS, [*command, "--port", "0", *only], {}, stdout=subprocess.PIPE)
@@ -165,8 +168,9 @@ def _start_models(settings: LaunchSettings, supervisor: Supervisor) -> dict[str,
     return api_environment(announced, settings.embedded, configured)
 
 
-def _api_command(port: int) -> list[str]:
+def _api_command(port: int, workers: int) -> list[str]:
     command = [sys.executable, "-m", "uvicorn", "service.app:app", "--host", HOST, "--port", str(port)]
+    command += ["--workers", str(workers)]
     return [*command, "--timeout-graceful-shutdown", str(API_STREAMS_END_SECONDS)]
 
 
@@ -199,12 +203,12 @@ def _port_trouble(port: int) -> str | None:
 
 
 def _check_service(settings: LaunchSettings) -> None:
-    """Read the API's settings as it will read them: what is wrong is said before models are fetched and loaded."""
-    ours = {
-        "chat": {"llm_base_url": "http://ours", "llm_model": "ours"},
-        "embeddings": {"emb_base_url": "http://ours", "emb_model": "ours"},
+    """Read the API's settings as it will read them, to report errors before models are fetched and loaded."""
+    embedded = {
+        "chat": {"llm_base_url": "http://embedded", "llm_model": "embedded"},
+        "embeddings": {"emb_base_url": "http://embedded", "emb_model": "embedded"},
     }
-    filled = {name: value for model in settings.embedded for name, value in ours[model].items()}
+    filled = {name: value for model in settings.embedded for name, value in embedded[model].items()}
     load_prompts(load_settings(ServiceSettings, **filled).prompts_dir)
 
 

@@ -1,11 +1,11 @@
-"""Several programs that live and end together, watched by one process in the foreground.
+"""Run several programs as one: a foreground process starts, watches and stops them together.
 
-Programs start one after the other, each only when the one before answers. From then on the first to end, or a
-signal to this process, ends them all, the last started first.
+Programs start one after the other, each once the previous one answers. When one ends, or this process gets a signal,
+all are stopped, the last started first.
 
     LaunchError
-    ├── ProgramEnded    one of the programs ended by itself
-    └── NotReady        one did not answer within its time
+    ├── ProgramEnded    a program ended by itself
+    └── NotReady        a program did not answer in time
 """
 
 import contextlib
@@ -17,17 +17,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
-from service.launch.tether import start_tethered, stop
+from service.child_process import start_child, stop
 
 POLL_SECONDS = 0.1
 
 
 class LaunchError(Exception):
-    """Its text is one line for the operator."""
+    """The base. Its message is one line for the operator."""
 
 
 class ProgramEnded(LaunchError):
-    """``code`` is the program's exit code, negative for a signal."""
+    """A program ended; ``code`` is its exit code, negative for a signal."""
 
     def __init__(self, message: str, code: int) -> None:
         self.code = code
@@ -35,15 +35,15 @@ class ProgramEnded(LaunchError):
 
 
 class NotReady(LaunchError):
-    pass
+    """A program did not answer in time."""
 
 
 class StopAsked(Exception):
-    """A person or the system asked this process to end: no error."""
+    """A person or the system asked this process to end; not an error."""
 
 
 class Supervisor:
-    """Use `supervising()`, which stops everything at the end of its block."""
+    """Starts and watches programs. Create it with `supervising()`, which stops them at the end of its block."""
 
     def __init__(self, parent: int | None = None) -> None:
         self._parent = parent
@@ -57,13 +57,13 @@ class Supervisor:
         self, name: str, command: Sequence[str], env: Mapping[str, str], *, stdout: int | None = None
     ) -> subprocess.Popen[bytes]:
         self._check()
-        child = start_tethered(command, env=env, stdout=stdout)
+        child = start_child(command, env=env, stdout=stdout)
         self._running.append((name, child))
         return child
 
     def finish(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> None:
-        """Run a program to its end, however long that takes; raises ProgramEnded unless it succeeded."""
-        child = start_tethered(command, env=env)
+        """Run a program to its end, without a time limit; raises ProgramEnded unless it succeeds."""
+        child = start_child(command, env=env)
         try:
             while child.poll() is None:
                 self._pause()
@@ -73,7 +73,7 @@ class Supervisor:
             raise ProgramEnded(f"{name} failed with exit code {child.returncode}.", child.returncode)
 
     def wait_until(self, name: str, answers: Callable[[], bool], seconds: float) -> None:
-        """Raises NotReady after `seconds` without an answer, ProgramEnded if anything ends meanwhile."""
+        """Wait until `answers()` is true; raises NotReady after `seconds`, ProgramEnded if any program ends."""
         deadline = time.monotonic() + seconds
         while not answers():
             if time.monotonic() > deadline:
@@ -81,7 +81,7 @@ class Supervisor:
             self._pause()
 
     def read_announcement(self, name: str, child: subprocess.Popen[bytes], last: str, seconds: float) -> list[str]:
-        """The lines `child` (started with stdout=PIPE) writes up to the line `last`, which is left out."""
+        """Return the lines that `child` (started with stdout=PIPE) writes before the line `last`."""
         assert child.stdout is not None
         pipe = child.stdout.fileno()
         written = bytearray()
@@ -97,7 +97,7 @@ class Supervisor:
         return written.decode().partition(f"{last}\n")[0].splitlines()
 
     def watch(self) -> None:
-        """Stay until a program ends (ProgramEnded) or a signal asks to stop (StopAsked)."""
+        """Wait until a program ends (raises ProgramEnded) or a signal asks to stop (raises StopAsked)."""
         while True:
             self._pause()
 
@@ -123,9 +123,9 @@ class Supervisor:
 
 @contextlib.contextmanager
 def supervising(parent: int | None = None) -> Iterator[Supervisor]:
-    """A supervisor that owns SIGINT, SIGTERM and SIGHUP in its block and leaves no program behind it.
+    """A supervisor that handles SIGINT, SIGTERM and SIGHUP in its block and leaves no program running after it.
 
-    With `parent`, the process id of whoever started this one, the end of that process asks to stop as well.
+    With `parent`, the process id of this process's parent, the end of that process is a request to stop, too.
     """
     supervisor = Supervisor(parent)
     before = {

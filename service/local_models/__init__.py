@@ -1,5 +1,5 @@
-"""Models for a machine without an endpoint: a small chat model and a small embedding model, on loopback.
+"""A small chat model and a small embedding model for a machine without endpoints, on loopback.
 
-`python -m service.local_models` serves both as ordinary OpenAI-compatible endpoints, so that the rest of the
-product takes the same path as with vLLM and knows nothing of this package. It needs the extra `.[local]`.
+`python -m service.local_models` serves both as OpenAI-compatible endpoints, so the rest of the product uses them as it
+uses vLLM and does not depend on this package. It needs the extra `.[local]`.
 """

@@ -1,7 +1,7 @@
-"""`python -m service.local_models`: serve the embedded models on loopback until told to stop.
+"""`python -m service.local_models`: serve the embedded models on loopback until stopped.
 
-When both answer, standard output has the settings that point the service here, ready for a `.env` file, and
-then a line `ready`. Everything else goes to standard error. SIGTERM and SIGINT end it with exit code 0.
+When both answer, it prints the settings that point the service here, ready for a `.env` file, and then a line `ready`.
+Everything else goes to standard error. SIGTERM and SIGINT stop it with exit code 0.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from service.local_models.sources import HubSource, Source, WheelSource
 
 HOST = "127.0.0.1"
 READY = "ready"
-# An answer still streaming when we are told to stop is not waited for longer.
+# How long to wait at shutdown for an answer that is still streaming.
 STREAMS_END_SECONDS = 2
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _serve(settings, options)
     except (LocalModelsError, SettingsError) as error:
-        log.error("%s", error)  # noqa: TRY400 (a message for the operator, who needs no traceback)
+        log.error("%s", error)  # noqa: TRY400 - a message for the operator, who needs no traceback
         return 1
     except KeyboardInterrupt:
         return 130
@@ -61,14 +61,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m service.local_models", description=__doc__)
     parser.add_argument("--port", type=int, help="loopback port (LOCAL_MODELS_PORT); 0 takes any free one")
     parser.add_argument("--only", choices=["chat", "embeddings"], help="serve one of the two")
-    parser.add_argument("--fetch-only", action="store_true", help="download the chat model and end")
-    parser.add_argument("--list", action="store_true", help="show the chat models and end")
+    parser.add_argument("--fetch-only", action="store_true", help="download the chat model and exit")
+    parser.add_argument("--list", action="store_true", help="list the chat models and exit")
     return parser
 
 
 def _serve(settings: LocalModelsSettings, options: argparse.Namespace) -> None:
     port = settings.local_models_port if options.port is None else options.port
-    # Bound before the seconds of loading, so that a taken port is told at once.
+    # Bind before loading, which takes seconds, so that a taken port is reported at once.
     with _bound(port) as listener:
         threads = settings.local_threads or this_machine().cores
         embedder = Embedder(threads) if options.only != "chat" else None
@@ -76,15 +76,15 @@ def _serve(settings: LocalModelsSettings, options: argparse.Namespace) -> None:
         server = _Server(
             uvicorn.Config(
                 create_app(chat, embedder),
-                # `app` logs its own errors, by name; uvicorn would add tracebacks, which quote requests.
+                # `app` logs its errors by name; uvicorn would add tracebacks, which may quote requests.
                 log_level="critical",
                 access_log=False,
                 timeout_graceful_shutdown=STREAMS_END_SECONDS,
             ),
-            _settings_for_here(f"http://{HOST}:{listener.getsockname()[1]}/v1", chat, embedder),
+            _announcement(f"http://{HOST}:{listener.getsockname()[1]}/v1", chat, embedder),
         )
-        # uvicorn raises the signal once more after its shutdown; with these handlers that is harmless, and
-        # the models below are still freed. While a model loads, the default action ends the process at once.
+        # uvicorn raises the signal again after its shutdown. These handlers make that harmless, so that the models
+        # below are freed. While a model loads, the default action still ends the process at once.
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, lambda _signum, _frame: setattr(server, "should_exit", True))
         server.run(sockets=[listener])
@@ -95,7 +95,7 @@ def _serve(settings: LocalModelsSettings, options: argparse.Namespace) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens, when it does."""
+    """Prints the announcement once it listens."""
 
     def __init__(self, config: uvicorn.Config, announcement: Sequence[str]) -> None:
         super().__init__(config)
@@ -115,7 +115,7 @@ def _load_chat(settings: LocalModelsSettings, threads: int) -> ChatEngine:
 
 
 def _chat_file(settings: LocalModelsSettings) -> tuple[str, Path, int]:
-    """Name, file and bytes of context memory a token of the chat model, downloaded if need be."""
+    """The chat model's name, file and bytes of context memory per token; downloads it if needed."""
     model = catalogue.resolve(settings.local_chat_model, this_machine())
     if not isinstance(model, ChatModel):
         return model.name, model.path, KV_BYTES_UNKNOWN
@@ -123,7 +123,7 @@ def _chat_file(settings: LocalModelsSettings) -> tuple[str, Path, int]:
     return model.name, ensure_model(model, settings.local_models_dir, sources), model.kv_bytes
 
 
-def _settings_for_here(base_url: str, chat: ChatEngine | None, embedder: Embedder | None) -> list[str]:
+def _announcement(base_url: str, chat: ChatEngine | None, embedder: Embedder | None) -> list[str]:
     lines = ["OPENAI_API_KEY=local"]
     if chat is not None:
         lines += [f"LLM_BASE_URL={base_url}", f"LLM_MODEL={chat.name}"]

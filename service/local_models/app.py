@@ -1,9 +1,9 @@
-"""The endpoints, in the shape vLLM gives them: chat relayed to the chat engine, embeddings made here.
+"""The endpoints, in vLLM's format: chat is relayed to the chat engine, embeddings are computed here.
 
-Chat requests and answers pass through byte by byte; a client that hangs up closes the engine's connection,
-which ends the generation. A model name that is not served is a 404 and not an answer from another model: the
-ledger records which model wrote what. There is no key, so requests must come to a loopback name, and as JSON,
-which a web page elsewhere cannot send here without asking first.
+Chat requests and answers pass through unchanged; when a client hangs up, the engine's connection is closed, which stops
+the generation. An unknown model name is a 404, not an answer from another model, because the ledger records which model
+wrote what. There is no key, so requests must use a loopback host name and JSON, which a web page from elsewhere cannot
+send here without a preflight request.
 """
 
 import base64
@@ -32,16 +32,16 @@ from service.local_models.embedder import Embedder
 
 log = logging.getLogger(__name__)
 
-# As OpenAI bounds a request's list.
+# OpenAI's limit for one request.
 INPUTS_MAX = 2048
 
 
 def create_app(chat: ChatEngine | None, embedder: Embedder | None) -> Starlette:
-    """An application serving what it is given; for what is None every model is unknown (404)."""
+    """An application that serves the given models; without one, every model of that kind is unknown (404)."""
     engine = httpx2.AsyncClient(
         base_url=chat.base_url if chat else "",
         headers=chat.headers if chat else None,
-        # Generation takes as long as it takes: the client's own timeout ends it by hanging up.
+        # No read timeout: the client's own timeout ends a generation by hanging up.
         timeout=httpx2.Timeout(None, connect=5.0),
         limits=httpx2.Limits(max_connections=None),
         trust_env=False,
@@ -117,7 +117,7 @@ def create_app(chat: ChatEngine | None, embedder: Embedder | None) -> Starlette:
 
 
 class _ChatRelay:
-    """One chat request, relayed while a second task watches for the client to hang up."""
+    """Relays a chat request while a second task watches for the client to hang up."""
 
     def __init__(self, chat: ChatEngine | None, engine: httpx2.AsyncClient) -> None:
         self._chat = chat

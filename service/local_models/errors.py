@@ -1,28 +1,28 @@
-"""What can go wrong before the embedded models answer; each message says what happened and what to do.
+"""Errors of the embedded models before they answer; each message says what happened and what to do.
 
 LocalModelsError
-├── EngineUnusable      the extra is not installed, its weights are not ours, or a model does not load
-├── PortTaken           somebody else listens where we should
+├── EngineUnusable      the extra is not installed, its weights are not the known ones, or a model does not load
+├── PortTaken           another program listens on the port
 ├── SourceFailed        one source could not deliver a file (the next one is tried)
-└── ModelUnavailable    no source could
+└── ModelUnavailable    no source could deliver it
 """
 
 
 class LocalModelsError(Exception):
-    """Something the operator can act on; its text is one message for them, without a traceback."""
+    """The base. Its message is for the operator and needs no traceback."""
 
 
 class EngineUnusable(LocalModelsError):
-    pass
+    """An engine is missing or cannot load its model."""
 
 
 class PortTaken(LocalModelsError):
-    pass
+    """Another program listens on the port."""
 
 
 class SourceFailed(LocalModelsError):
-    pass
+    """One source could not deliver a file."""
 
 
 class ModelUnavailable(LocalModelsError):
-    pass
+    """No source could deliver a file."""

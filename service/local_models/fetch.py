@@ -1,8 +1,7 @@
-"""A model's file in the cache: found there, or fetched once, from whichever source can deliver the right
-bytes.
+"""Find a model's file in the cache, or fetch it once from the first source that delivers the right bytes.
 
-The file appears under its final name only by a rename after its sha256 was checked, so a name in the cache is
-a finished download. What an interrupted download left behind stays in a folder beside it and is continued.
+A file gets its final name by a rename after its sha256 was checked, so every file in the cache is complete. An
+interrupted download stays in a folder beside it and is continued.
 """
 
 import fcntl
@@ -26,10 +25,10 @@ log = logging.getLogger(__name__)
 
 
 def ensure_model(model: ChatModel, cache: Path, sources: Sequence[Source]) -> Path:
-    """The path of the model's file in `cache`, downloading it if it is not there or damaged.
+    """The path of the model's file in `cache`; downloads it if it is missing or damaged.
 
-    Two processes asking at once share one download: the second waits for the first. Raises ModelUnavailable
-    with what each source said and what to do.
+    Two processes share one download: the second waits for the first. Raises ModelUnavailable with the answer of each
+    source and what to do.
     """
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -78,7 +77,7 @@ def _check(fetched: Path, model: ChatModel, workspace: Path) -> None:
     found = sha256_of(fetched)
     if found != model.sha256:
         size = fetched.stat().st_size
-        # Nothing in it can be trusted to continue from.
+        # No part of it can be trusted, so the next attempt starts from zero.
         shutil.rmtree(workspace)
         workspace.mkdir()
         raise SourceFailed(f"its {size} bytes have sha256 {found}, not {model.sha256}; they were thrown away")
@@ -86,7 +85,7 @@ def _check(fetched: Path, model: ChatModel, workspace: Path) -> None:
 
 def _check_room(model: ChatModel, cache: Path, workspace: Path) -> None:
     here = sum(file.stat().st_size for file in workspace.iterdir() if file.is_file())
-    # Parts and the file joined from them exist side by side for a moment.
+    # The parts and the file joined from them exist at the same time.
     needed = 2 * model.size - here
     free = shutil.disk_usage(cache).free
     if free < needed:
@@ -112,7 +111,7 @@ def _what_to_do(model: ChatModel, target: Path, said: list[str]) -> str:
 
 
 def _bar(model: ChatModel) -> "tqdm[NoReturn]":
-    # `disable=None` shows no bar where nobody watches (standard error is not a terminal).
+    # `disable=None` shows no bar if standard error is not a terminal.
     return tqdm(total=model.size, desc=model.name, unit="B", unit_scale=True, disable=None, leave=False)
 
 

@@ -1,7 +1,6 @@
-"""What this machine can give to a model: processors and memory, as a container's limits leave them.
+"""The cores and memory that this machine can give to a model, within the limits of a container.
 
-Linux tells both (sched_getaffinity, /proc, cgroup v2); elsewhere the standard library's coarser answers are
-used.
+Linux reports both exactly (sched_getaffinity, /proc, cgroup v2); other systems get the standard library's estimates.
 """
 
 import os
@@ -17,7 +16,7 @@ _CPUS = Path("/sys/devices/system/cpu")
 
 @dataclass(frozen=True)
 class Machine:
-    """Cores (at least 1, hyper-threads of one counted once) and memory that can still be had, in bytes."""
+    """Physical cores (at least 1) and available memory in bytes."""
 
     cores: int
     memory_bytes: int
@@ -31,7 +30,7 @@ def _cores() -> int:
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     allowed = os.sched_getaffinity(0)
-    # Two hyper-threads share one core's arithmetic units: a matrix product gains nothing from the second.
+    # Hyper-threads share a core's arithmetic units: a matrix product gains nothing from the second one.
     siblings = {_text(_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list") or str(cpu) for cpu in allowed}
     quota, _, period = _text(_CGROUP / "cpu.max").partition(" ")
     granted = int(quota) // int(period) if quota.isdigit() and period.isdigit() else len(siblings)
@@ -46,7 +45,7 @@ def _memory_bytes() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit, used = _text(_CGROUP / "memory.max"), _text(_CGROUP / "memory.current")
     if limit.isdigit() and used.isdigit():
-        # The page cache counts as used but is given back under pressure.
+        # The page cache counts as used but is freed under pressure.
         cache = [
             int(line.split()[1])
             for line in _text(_CGROUP / "memory.stat").splitlines()
@@ -57,7 +56,7 @@ def _memory_bytes() -> int:
 
 
 def _text(path: Path) -> str:
-    """The file's text, or nothing where this kernel has no such file."""
+    """The file's text; empty if this kernel has no such file."""
     try:
         return path.read_text(encoding="ascii").strip()
     except OSError:

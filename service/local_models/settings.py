@@ -1,4 +1,4 @@
-"""The environment variables of the embedded models, checked before anything is started or downloaded."""
+"""The settings of the embedded models, checked before anything is started or downloaded."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ DEFAULT_PORT = 9010
 
 
 class LocalModelsSettings(BaseSettings):
-    """Environment or `.env`; a variable that is set but empty counts as not set."""
+    """Read from the environment or `.env`; an empty variable counts as not set."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True, frozen=True)
 

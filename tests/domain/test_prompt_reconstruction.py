@@ -28,13 +28,13 @@ def event(position: int, payload: Payload, event_id: str) -> Event:
     return Event(position, event_id, "u", "c", 1, START, None, None, payload)
 
 
-def built_of(window: list[Memory], replay: list[Memory], notes: list[Memory], client_system: str) -> BuiltPrompt:
+def built_of(window: list[Memory], replay: list[Memory], summarised: list[Memory], client_system: str) -> BuiltPrompt:
     return build_prompt(
         system=SYSTEM,
         client_system=client_system,
         window=window,
         replay=replay,
-        notes=notes,
+        summarised=summarised,
         question="Who?",
         asked_at=turn(1, "Who?").ts,
         budget_tokens=220,

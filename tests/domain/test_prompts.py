@@ -37,7 +37,7 @@ def test_versions_tell_texts_apart(one: str, other: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("GATE.txt", b"x", "GATE.txt is no known prompt"),
+        ("GATE.txt", b"x", "GATE.txt is not a known prompt"),
         ("GATE_SYSTEM.txt", b" \n", "GATE_SYSTEM.txt is empty"),
         ("GATE_SYSTEM.txt", b"\xff\xfe", "GATE_SYSTEM.txt is not UTF-8"),
     ],

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
+import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +57,19 @@ def chromium_path() -> str | None:
     with sync_playwright() as playwright:
         own = playwright.chromium.executable_path
     return own if Path(own).exists() else None
+
+
+def required_chromium() -> str:
+    """Return `chromium_path()`; without a Chromium, skip the test, or fail it where `CI=true`.
+
+    A developer may have none. In CI a skip would hide that the page was never drawn.
+    """
+    path = chromium_path()
+    if path is not None:
+        return path
+    if os.environ.get("CI") == "true":
+        pytest.fail(NO_CHROMIUM)
+    pytest.skip(NO_CHROMIUM)
 
 
 @contextmanager

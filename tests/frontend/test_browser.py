@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.frontend.chat_browser import NO_CHROMIUM, ChatBrowser, chromium, chromium_path, running_page
+from tests.frontend.chat_browser import ChatBrowser, chromium, required_chromium, running_page
 from tests.frontend.scripted_backend import ScriptedBackend, some_history
 
 pytestmark = pytest.mark.browser
@@ -19,10 +19,7 @@ ANSWER = "Peanuts, you told me in November."
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = chromium_path()
-    if path is None:
-        pytest.skip(NO_CHROMIUM)
-    with chromium(path) as started:
+    with chromium(required_chromium()) as started:
         yield started
 
 

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from streamlit.testing.v1 import AppTest
 
 from frontend.ui_text import UI_TEXT
-from tests.frontend.chat_browser import NO_CHROMIUM, ChatBrowser, chromium, chromium_path, running_page
+from tests.frontend.chat_browser import ChatBrowser, chromium, required_chromium, running_page
 from tests.frontend.conftest import OpenPage
 from tests.frontend.scripted_backend import REQUEST_ID, ScriptedBackend, some_history
 
@@ -83,9 +83,7 @@ def test_a_failure_is_told_where_it_happened(page: AppTest, backend: ScriptedBac
 
 @pytest.fixture
 def chat(backend: ScriptedBackend, tmp_path: Path) -> Iterator[ChatBrowser]:
-    path = chromium_path()
-    if path is None:
-        pytest.skip(NO_CHROMIUM)
+    path = required_chromium()
     backend.retrieved = some_history()
     with chromium(path) as browser, running_page(backend.url, tmp_path / "streamlit.log") as url:
         yield ChatBrowser(browser.new_page(), f"{url}/?user=ada&conversation=lunch&lang=en")
@@ -98,7 +96,7 @@ def test_in_a_browser(chat: ChatBrowser, backend: ScriptedBackend) -> None:
     chat.unfold(answer.get_by_text("History used"))
     summarised = answer.get_by_text("Ada plans a trip to Kyoto.").locator("xpath=ancestor::*[.//button][1]")
     summarised.get_by_role("button", name="Edit summary").click()
-    box = chat.page.get_by_role("textbox", name="What is to be remembered")
+    box = chat.page.get_by_role("textbox", name="What to remember")
     expect(box).to_be_visible()
     box.fill("Ada has been to Kyoto.")
     chat.button("Save").click()

@@ -1,4 +1,4 @@
-"""One table holds every text of the page, and no language is behind another."""
+"""Every language of the page is complete: the same keys, the same placeholders, no text unused."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import pytest
 
 from frontend.ui_text import UI_TEXT, Words, best_language
 
-SOURCES = "\n".join(
-    path.read_text("utf-8")
-    for path in sorted((Path(__file__).resolve().parents[2] / "frontend").glob("*.py"))
-    if path.name != "ui_text.py"
-)
+FRONTEND = Path(__file__).resolve().parents[2] / "frontend"
+SOURCES = "\n".join(path.read_text("utf-8") for path in sorted(FRONTEND.glob("*.py")) if path.name != "ui_text.py")
 SUFFIXES = ("_help", "_fix", "_empty", "_field")
 
 
 def placeholders(text: str) -> set[str]:
     return {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+
+
+def test_every_module_of_texts_is_a_language_of_the_page() -> None:
+    assert sorted(UI_TEXT) == sorted(path.stem for path in (FRONTEND / "languages").glob("[a-z]*.py"))
 
 
 @pytest.mark.parametrize("language", UI_TEXT)

@@ -1,6 +1,6 @@
-"""Eight threads at one index: what is added is found, what was withdrawn never is, and nothing crashes.
+"""Runs eight threads on one index: added vectors are found, withdrawn ones never are, and nothing crashes.
 
-``python -m tests.projections.index_hammer 60`` does it for a minute; a test for two seconds.
+``python -m tests.projections.index_hammer 60`` runs for a minute; a test runs it for two seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KNOWN_MAX = 4000
 
 
 class Hammer:
-    """One writer that adds and withdraws, one that takes snapshots, and six that search for what they know of."""
+    """One thread adds and withdraws, one takes snapshots, and six search for what they know."""
 
     def __init__(self, folder: Path) -> None:
         self.index = UserIndex(DIMENSIONS, "fp16")
@@ -39,7 +39,7 @@ class Hammer:
         self.searches = self.snapshots = 0
 
     def run(self, seconds: float) -> None:
-        """Raise what any of the threads raised."""
+        """Raise the error of any thread."""
         with ThreadPoolExecutor(_SEARCHERS + 2) as pool:
             threads = [pool.submit(self._search, seed) for seed in range(_SEARCHERS)]
             threads += [pool.submit(self._write), pool.submit(self._take_snapshots)]
@@ -61,7 +61,7 @@ class Hammer:
             withdrawn = [(positions[-1] + at, key_of(position, "exchange")) for at, position in enumerate(gone, 1)]
             keys = [key_of(position, "exchange") for position in positions]
             assert self.index.extend(after, positions, keys, rows, last, withdrawn=withdrawn)
-            # From here on nobody may find them any more, whatever a snapshot is just being made of.
+            # From here on no search may find them, whatever a snapshot in progress contains.
             self.withdrawn |= set(gone)
             self.rows |= dict(zip(positions, rows, strict=True))
 
@@ -75,8 +75,6 @@ class Hammer:
         while not self.done.is_set():
             snapshot, position = self.index.snapshot()
             fresh = self.files.load(self.files.save(snapshot, self.index.storage, position, "anchor"))
-            if len(fresh):
-                fresh.make_coarse_look()
             self.index.adopt(fresh)
             self.snapshots += 1
 
@@ -91,12 +89,12 @@ class Hammer:
             hits = self.index.search(self.rows[wanted], 10)
             found = {hit.turn_position for hit in hits}
             assert not found & gone_before, "what had been withdrawn was found"
-            # Nobody else has this vector: it is the best hit, unless it was withdrawn in the meantime.
+            # The vector is unique: it is the best hit, unless it was withdrawn meanwhile.
             assert hits[0].turn_position == wanted or wanted in self.withdrawn or wanted in self._going(), "one is lost"
             self.searches += 1
 
     def _going(self) -> set[int]:
-        """Wait until the writer has said what it was about to withdraw."""
+        """Wait until the writer has announced what it withdraws."""
         position = self.index.position
         while self.index.position == position and not self.done.is_set():
             time.sleep(0.001)

@@ -10,18 +10,18 @@ import sys
 from pathlib import Path
 
 from projections.dense import user_index
-from projections.dense.projection import VectorProjection
+from projections.dense.projection import DenseProjection
 from projections.settings import ProjectionSettings
 from tests.projections.world import MODEL, opened
 
 
 async def main() -> None:
-    """Follow the ledger in small steps, for as long as there is anything to do."""
+    """Follow the ledger in small steps, while there is anything to do."""
     user_index._CHANGES_MIN = 8
     values = {"storage_dir": Path(sys.argv[1]), "emb_base_url": sys.argv[2], "emb_model": MODEL, "emb_batch": 4}
     settings = ProjectionSettings.model_validate(values)
     async with opened(settings) as world:
-        follower = VectorProjection(world.ledger, world.index, world.cache)
+        follower = DenseProjection(world.ledger, world.index, world.cache)
         embedder = world.index.embedder(await world.index.space_of("ann"))
         texts, _ = world.ledger.reader.facet_texts("ann", 0, 1000)
         for start in range(0, len(texts), 64):

@@ -2,7 +2,7 @@
 
     python -m tests.projections.mirroring STORAGE_DIR
 
-Prints one line before the first write, so that whoever kills it knows that it is at work.
+Prints one line before the first write, so that the test knows when to kill it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A restore that is killed at every point at which it changes the disk, each time on a storage of its own.
+"""Kills a restore at every point at which it changes the disk, each time on its own copy of a storage.
 
     python -m tests.projections.restoring STORAGE BACKUP SCRATCH
 
-``BACKUP`` is a file, or ``mirror``. Each run restores in a copy of ``STORAGE`` below ``SCRATCH``, named by how many
-changes it was let make; the last one, which nothing stopped, is named ``whole``. Prints how many were killed.
+``BACKUP`` is a file, or ``mirror``. Each run restores in a copy of ``STORAGE`` below ``SCRATCH``, named by the number
+of changes it could make; the last one, which nothing stopped, is named ``whole``. Prints how many were killed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def restore(storage: Path, backup: str) -> None:
 
 
 def killed_after(changes: int, storage: Path, backup: str) -> bool:
-    """Restore in a process of its own that dies in front of change number ``changes`` + 1; tell whether it died."""
+    """Restore in a process that dies before change number ``changes`` + 1; return whether it died."""
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)

@@ -1,4 +1,4 @@
-"""After an erasure nothing of a person can be found, and nobody else notices."""
+"""After an erasure nothing of a person can be found, and no other user notices."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SHARED = "The weather is lovely today."
 
 
 def words_of(number: int) -> list[str]:
-    """Return what only the erased person says: words of six letters and more, in two scripts."""
+    """Return what only the erased person says: words of six letters or more, in two scripts."""
     return [f"Zanzibarquest{number}", f"Klabautermann{number}", f"秘密的花园在第{number}号"]
 
 
@@ -207,7 +207,7 @@ def test_blanking_goes_on_wherever_it_was_interrupted(
 
 
 def test_a_killed_erasure_is_finished_by_the_next(storage: Path, ledger: Ledger) -> None:
-    """Killed at many different moments; each time what is left of it is found and done."""
+    """An erasure killed at many different moments is found and finished each time."""
     record_turn(ledger, StreamId("bob", "c"), "Bob stays.")
     program = (
         "import sys; from pathlib import Path; from domain.ledger import Ledger; from projections.erasure import"
@@ -240,9 +240,9 @@ async def test_an_index_written_while_its_user_is_erased_does_not_stay(
         remember(world.ledger, "ann", said_by_ann(300), summarised=False)
         await world.index.maintain("ann")
         space = await world.index.space_of("ann")
-        index, _ = world.index._caught_up("ann", space)
+        key, index = world.index._open("ann", space)
         erase_user(world.ledger, storage, "ann")
-        await asyncio.to_thread(world.index._take_snapshot, "ann", space, index)
+        await asyncio.to_thread(world.index.store.save, key, index)
         assert not (storage / "users" / "ann").exists()
         assert await world.found("ann", said_by_ann(1)[0]) == []
 
@@ -254,8 +254,8 @@ async def test_no_index_of_an_erased_person_is_held(storage: Path, upstream: Scr
         for user in ("ann", "bob"):
             assert await world.found(user, said_by_ann(1)[0])
         erase_user(world.ledger, storage, "ann")
-        assert await world.found("bob", said_by_ann(1)[0])  # somebody else's question is enough
-        assert [user for user, _ in world.index.held] == ["bob"]
+        assert await world.found("bob", said_by_ann(1)[0])  # another user's search is enough
+        assert [key.user_id for key in world.index.store.held] == ["bob"]
 
 
 def test_what_was_activated_for_the_person_alone_is_blanked_too(storage: Path, ledger: Ledger) -> None:

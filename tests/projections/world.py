@@ -11,7 +11,7 @@ from uuid import uuid4
 from domain.events import NewEvent
 from domain.identity import StreamId
 from domain.ledger import Ledger, StreamHead
-from projections.dense.memory_index import MemoryIndex
+from projections.dense.dense_index import DenseIndex
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient
 from projections.settings import ProjectionSettings
@@ -30,7 +30,7 @@ class World:
     ledger: Ledger
     client: EmbeddingClient
     cache: VectorCache
-    index: MemoryIndex
+    index: DenseIndex
 
     async def found(self, user_id: str, query: str, count: int = 5) -> list[tuple[int, float]]:
         """Search; return position and score of each hit, the score to five places."""
@@ -50,7 +50,7 @@ async def opened(settings: ProjectionSettings) -> AsyncIterator[World]:
     ledger = Ledger(settings.ledger_path)
     cache = VectorCache(settings.vector_cache_path, half=settings.index_storage == "fp16")
     client = EmbeddingClient(settings)
-    index = MemoryIndex(ledger, client, cache, settings)
+    index = DenseIndex(ledger, client, cache, settings)
     try:
         yield World(settings, ledger, client, cache, index)
     finally:

@@ -1,6 +1,6 @@
 """The service inside the test's process, on a real port, and a plain HTTP client that shows all it answers.
 
-Real subprocesses (:mod:`tests.processes`) are kept for what only they can show: they cost a second each.
+Real subprocesses (:mod:`tests.processes`) take a second each, so tests use them only for what nothing else can show.
 """
 
 from __future__ import annotations
@@ -236,7 +236,8 @@ class Running:
         """Wait until everything in the background has followed the ledger's head."""
 
         async def caught_up() -> None:
-            for _ in range(2):  # a summary is one more event for those that were through already
+            head = -1
+            while head != (head := self.ledger.reader.head_position()) or self.services.summarizer.writing:
                 for follower in self.services.followers.values():
                     await follower.caught_up()
 
@@ -284,7 +285,12 @@ def running(upstream: ScriptedUpstream, storage_dir: Path, **settings: Any) -> I
     root.setLevel(logging.DEBUG)
     for noisy in ("httpx2", "httpcore2", "openai", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="service", daemon=True)
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(serve())
+
+    thread = threading.Thread(target=run, name="service", daemon=True)
     thread.start()
     try:
         until("the service starts", lambda: server.started or not thread.is_alive())

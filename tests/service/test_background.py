@@ -18,7 +18,7 @@ def test_each_turn_is_summarised_once_whoever_answered_it(upstream: ScriptedUpst
             for number, service in enumerate((second_to_end, first_to_end)):
                 service.client.tell(FACTS[number], "ann", "facts")
             until("both are summarised", lambda: len(second_to_end.ledger.all(SummaryRecorded, "ann", "facts")) == 2)
-            assert "another service runs on this STORAGE_DIR" in first_to_end.log()
+            assert "another service does the background work" in first_to_end.log()
         assert len(upstream.calls_of("summary")) == 2
 
 

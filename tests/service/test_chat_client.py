@@ -141,7 +141,7 @@ def test_an_error_nobody_expected_keeps_the_question(
     def broken(*_arguments: object, **_named: object) -> BuiltPrompt:
         raise RuntimeError(f"no prompt for {QUESTION}")
 
-    monkeypatch.setattr(service.services.turns, "_build_prompt", broken)
+    monkeypatch.setattr(service.services.turns, "_prompt", broken)
     answer = service.client.ask(QUESTION, user, stream=stream)
     assert (answer.status, answer.error["code"]) == (500, "internal_error")
     [failed] = service.ledger.all(TurnFailed, user)
@@ -200,15 +200,12 @@ def test_the_key_is_sent_to_both_endpoints(tmp_path: Path, user: str) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-@pytest.mark.parametrize("under_way_s", [0.001, 60], ids=["made while waiting", "made at the end"])
 @pytest.mark.parametrize(
     "broken", ["service.turn.RetrievalRecorded", "service.decider.GateDecided", "service.turn.PromptReport"]
 )
 def test_a_decision_that_cannot_be_recorded_keeps_the_question(
-    service: Running, user: str, broken: str, under_way_s: float, stream: bool, monkeypatch: pytest.MonkeyPatch
+    service: Running, user: str, broken: str, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.meanwhile._UNDER_WAY_S", under_way_s)
-
     def stumble(*_arguments: object, **_named: object) -> None:
         raise RuntimeError(f"no event for {QUESTION}")
 

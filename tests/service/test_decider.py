@@ -186,12 +186,12 @@ class TestRerank:
         ask.service.upstream.say("rerank", '{"top": [4, 2]}')
         answer, gate, rerank = ask(retrieve_k=2)
         lines, schema = sent(ask.service, "rerank")
-        notes = [line.split(") ", 1)[1] for line in lines if line.startswith("[")]
+        summaries = [line.split(") ", 1)[1] for line in lines if line.startswith("[")]
         assert schema["name"] == "memory_rerank"
         assert "Name the best 2." in lines
-        assert [fact for fact in answer.replayed if fact in notes[3]] == answer.replayed[:1]
-        assert [fact for fact in answer.replayed if fact in notes[1]] == answer.replayed[1:]
-        assert answer.summaries == [notes[n - 1] for n in (1, 3, 5, 6)]
+        assert [fact for fact in answer.replayed if fact in summaries[3]] == answer.replayed[:1]
+        assert [fact for fact in answer.replayed if fact in summaries[1]] == answer.replayed[1:]
+        assert answer.summaries == [summaries[n - 1] for n in (1, 3, 5, 6)]
         assert rerank.outcome == "ok"
         assert rerank.named == 2
         assert rerank.order == tuple(gate.verdicts[n - 1].memory_id for n in (4, 2, 1, 3, 5, 6))

@@ -87,7 +87,7 @@ def test_what_is_no_yes_or_no_is_refused(client: Client, user: str, bad: object)
         ("recent_turn", "recent_turns"),
         ("use_reranks", "use_rerank"),
         ("retrievek", "retrieve_k"),
-        ("neighbor_turns", "neighbor_turns"),
+        ("neighbour_turns", "neighbor_turns"),
     ],
 )
 def test_a_misspelt_knob_is_named_with_the_one_that_was_meant(client: Client, user: str, slip: str, meant: str) -> None:

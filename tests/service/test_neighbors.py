@@ -66,7 +66,7 @@ def test_none_is_taken_from_the_recent_window_or_shown_twice(service: Running, u
     assert service.said() == [*TALK, QUESTION]
 
 
-def test_one_that_was_a_note_is_no_note_any_more(service: Running, user: str) -> None:
+def test_a_neighbor_is_not_shown_as_a_summary_too(service: Running, user: str) -> None:
     facts = ["The cabin by Loch Ness is red.", "The cabin has a stove."]
     for reach, summaries in ((0, 1), (1, 0)):
         somebody = f"{user}-{reach}"

@@ -40,7 +40,7 @@ def test_by_setting_whole_items_are_left_out_and_told(tmp_path: Path, user: str)
         report = service.ledger.report(answer)
         assert (report.layout, report.budget_tokens) == (LAYOUT, BUDGET)
         assert report.tokens <= BUDGET
-        # The newest turn of the window is in, the older one, the replay and the note are not.
+        # The newest turn of the window is in, the older one, the replay and the summary are not.
         assert [text[0] for text in service.said()] == ["3", "W"]
         assert [item.part for item in report.left_out] == ["window", "replay", "summary"]
         assert report.left_out[0].memory_id == told[2]

@@ -72,7 +72,7 @@ def test_it_orders_all_memories_and_the_event_keeps_its_scores(service: Running,
     assert not service.upstream.calls_of("rerank")
 
 
-def test_it_is_sent_dated_notes_and_its_own_key(service: Running, reader_of_facts: str) -> None:
+def test_it_is_sent_dated_lines_and_its_own_key(service: Running, reader_of_facts: str) -> None:
     answer, _, rerank = ask(service, reader_of_facts)
     [call] = service.upstream.calls_of("scores")
     day = answer.memory("retrieved")["replay"][0]["ts"][:10]

@@ -105,7 +105,7 @@ def test_the_process_ends_with_one_line_and_status_1(tmp_path: Path) -> None:
     cases = {
         "LLM_BASE_URL is not set": {"LLM_BASE_URL": ""},
         "LLM_EXTRA_BODY": {"LLM_EXTRA_BODY": "{oops"},
-        "PROMPTS_DIR = 'absent': there is no such folder": {"PROMPTS_DIR": "absent"},
+        "PROMPTS_DIR = 'absent': no such folder": {"PROMPTS_DIR": "absent"},
     }
     processes = {said: started({**USUAL, **change}, tmp_path) for said, change in cases.items()}
     for said, process in processes.items():

@@ -77,7 +77,7 @@ def test_a_failure_nobody_expected_is_counted_and_tells_nothing_of_the_text(
     monkeypatch.setattr(Summarizer, "_ask", broken)
     answer = service.client.tell(DOG, user)
     service.client.tell("The sea is cold.", user)
-    until("it is said", lambda: f"the summary of turn {answer.id} could not be recorded" in service.log())
+    until("it is said", lambda: f"recording the summary of turn {answer.id} failed" in service.log())
     until("the other one is there", lambda: len(service.ledger.all(SummaryRecorded, user)) == 1)
     assert "RuntimeError" in service.log()
     assert "Bruno" not in service.log()

@@ -1,4 +1,4 @@
-"""Runs the scripted upstream as a process, for benchmarks: the first line of output is its base URL."""
+"""Run the scripted upstream as a process, for benchmarks. The first line of output is its base URL."""
 
 import argparse
 import signal
@@ -9,7 +9,7 @@ from tests.upstream import CHAT_MODEL, EMBEDDING_MODEL, Fault, ScriptedUpstream
 
 
 def main() -> None:
-    """Runs until SIGINT or SIGTERM; the first line of output is the base URL."""
+    """Run until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.upstream", description="A scripted OpenAI-compatible server."
     )
@@ -17,8 +17,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, default=1024)
     parser.add_argument("--embedding-model", default=EMBEDDING_MODEL)
     parser.add_argument("--chat-model", default=CHAT_MODEL)
-    parser.add_argument("--answer", help="say this to every question, instead of quoting memory")
-    parser.add_argument("--embed-ms", type=float, default=0.0, help="let every embedding request take this long")
+    parser.add_argument("--embed-ms", type=float, default=0.0, help="delay every embedding answer this long")
     arguments = parser.parse_args()
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -32,8 +31,6 @@ def main() -> None:
     )
     if arguments.embed_ms:
         upstream.fail_always("embed", Fault(hang_s=arguments.embed_ms / 1000))
-    if arguments.answer is not None:
-        upstream.say("answer", arguments.answer)
     with upstream:
         sys.stdout.write(f"{upstream.base_url}\n")
         sys.stdout.flush()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.frontend.chat_browser import NO_CHROMIUM, ChatBrowser, chromium, chromium_path, running_page
+from tests.frontend.chat_browser import ChatBrowser, chromium, required_chromium, running_page
 from tests.ledgers import ROOT
 from tests.processes import service_process
 from tests.upstream import ScriptedUpstream
@@ -59,9 +59,7 @@ def test_a_fact_survives_everything_that_can_be_deleted(tmp_path: Path) -> None:
 
 @pytest.mark.browser
 def test_a_person_is_remembered_in_a_new_chat(tmp_path: Path) -> None:
-    path = chromium_path()
-    if path is None:
-        pytest.skip(NO_CHROMIUM)
+    path = required_chromium()
     with ScriptedUpstream() as upstream:
         env = {
             "STORAGE_DIR": str(tmp_path / "storage"),

@@ -1,4 +1,4 @@
-"""A question that names a time is read; one that only looks like it is not, since a wrong range would do harm."""
+"""A question that names a time is read; one that only seems to is not, since a wrong range does harm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOW = datetime(2026, 11, 24, 10, 30, tzinfo=UTC)
 """A Tuesday."""
 
 ENGLISH = [
-    # Counted from now.
+    # Relative to now.
     ("What did we do yesterday?", "2026-11-23", "2026-11-24"),
     ("What did I dream last night?", "2026-11-23", "2026-11-24"),
     ("the day before yesterday I told you a name", "2026-11-22", "2026-11-23"),
@@ -97,7 +97,7 @@ ENGLISH = [
     ("in the summer of last year", "2025-06-01", "2025-09-01"),
     ("in early 2022", "2022-01-01", "2023-01-01"),
     ("at the end of 2022", "2022-01-01", "2023-01-01"),
-    # Several: dates outweigh what is counted from now; of one kind, from the first to the last.
+    # Several: dates outweigh times relative to now; of one kind, from the first to the last.
     ("What did I say last week, as mentioned on November 6, 2023?", "2023-11-06", "2023-11-07"),
     ("yesterday or three days ago", "2026-11-21", "2026-11-24"),
     ("What changed: in 2021 I ran, in 2023 I swam.", "2021-01-01", "2024-01-01"),
@@ -194,7 +194,7 @@ NO_TIME = [
     "my one-year-old child",
     "on 31 February 2023",
     "9999 years ago",
-    # What is or will be holds no memory.
+    # The present and the future hold no memory.
     "What should I wear today?",
     "What's on this week?",
     "What's on Friday?",

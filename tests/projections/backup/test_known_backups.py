@@ -1,4 +1,4 @@
-"""The list of copies survives, says what it was told, and is never guessed at."""
+"""The list of copies is durable, keeps every entry, and is never guessed when damaged."""
 
 from __future__ import annotations
 

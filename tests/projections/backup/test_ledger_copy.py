@@ -1,4 +1,4 @@
-"""A backup is whole and has its name only then, whatever is written meanwhile."""
+"""A backup gets its name only when it is whole, whatever is written meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A ledger comes back as it was, from a backup or from its files, and what was there before is kept."""
+"""A restore gives the same ledger, from a backup or from the mirror, and keeps what was there before."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from domain.verification import LedgerHead, hash_of
 from projections.backup.known_backups import known_backups
 from projections.backup.ledger_copy import back_up
 from projections.backup.restore import RestoreRefused, restore_backup, restore_from_mirror
-from projections.dense.projection import VectorProjection
+from projections.dense.projection import DenseProjection
 from projections.erasure import erase_user
-from projections.mirror.as_ledger import MirrorIncomplete
 from projections.mirror.event_file import line_of
+from projections.mirror.ledger_from_mirror import MirrorIncomplete
 from projections.mirror.mirror import Mirror, mirror_path
 from projections.verification.storage import head_of, verify_storage
 from tests.ledgers import ROOT, STREAM, all_stored, one_of_each, opened, record, record_turn
@@ -54,7 +54,7 @@ def settings(storage_dir: Path) -> StorageSettings:
 
 @pytest.fixture
 async def kept(settings: StorageSettings) -> StorageSettings:
-    """A storage of a service that has ended: events of every kind, an erased user, a mirror."""
+    """The storage of a stopped service: events of every kind, an erased user, a mirror."""
     with opened(settings.ledger_path) as ledger:
         for _ in range(2):
             for stream in STREAMS:
@@ -105,7 +105,7 @@ class TestFromABackup:
         assert restored.head == LedgerHead(then[-1].position, then[-1].hash)
         with opened(kept.ledger_path) as ledger:
             await mirror(ledger, kept)
-        # Also the conversation that is no longer in it has no file now.
+        # A conversation that is no longer in the ledger has no file either.
         assert verify_storage(kept).findings == ()
         with opened(kept.ledger_path) as ledger:
             assert record_turn(ledger, STREAM).position == len(then) + 1
@@ -167,10 +167,10 @@ class TestFromABackup:
             async with world_opened(settings) as world:
                 await world.index.space_of("ann")
                 remember(world.ledger, "ann", said)
-                follower = VectorProjection(world.ledger, world.index, world.cache)
+                follower = DenseProjection(world.ledger, world.index, world.cache)
                 while await follower.advance():
                     pass
-                # Not by the search, which would take a few along: the follower itself has read on.
+                # By the follower, not by the search, which would embed a few texts along with the question.
                 upstream.forget_calls()
                 found = await world.found("ann", FACTS[0], 3)
                 assert [len(call.body["input"]) for call in upstream.calls_of("embed")] == [1]
@@ -279,7 +279,7 @@ class TestFromTheMirror:
         head = head_of(kept.ledger_path)
         path = mirror_path(kept.storage_dir, StreamId("erased:1", ""))
         lines = path.read_bytes().splitlines(keepends=True)
-        path.write_bytes(b"".join(lines[:-1]))  # nothing but a noted head can tell that there was one event more
+        path.write_bytes(b"".join(lines[:-1]))  # only a noted head can tell that there was one more event
         with pytest.raises(MirrorIncomplete) as refused:
             restore_from_mirror(kept, head)
         assert any("tail was cut off" in finding.what for finding in refused.value.findings)
@@ -323,7 +323,7 @@ class TestFromTheMirror:
         shown = str(path.relative_to(kept.storage_dir))
         named = [finding for finding in found if finding.path == shown or finding.position is not None]
         assert named
-        if edit in ("edited", "torn") and at > 0:  # nothing at all is left of a line torn at its beginning
+        if edit in ("edited", "torn") and at > 0:  # nothing is left of a line cut at its start
             assert (shown, place + 1) in [(finding.path, finding.line) for finding in found]
         assert rows_of(kept.ledger_path) == rows
         assert [path for path in kept.storage_dir.iterdir() if "restor" in path.name] == []
@@ -342,7 +342,7 @@ class TestFromTheMirror:
         with pytest.raises(MirrorIncomplete) as refused:
             restore_from_mirror(kept)
         first = refused.value.findings[0]
-        # Where the line agrees with itself, it is the next event that does not follow it.
+        # If the line is consistent in itself, the next event does not follow it.
         assert first.position == 2 if "hash" in names else first.line == 1
 
     @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ async def test_killed_at_any_point_there_is_the_old_ledger_or_the_new_one(
     assert seen[0] == old
     assert seen[-1] == new
     assert [rows == new for rows in seen] == sorted(rows == new for rows in seen)
-    # A restore that was killed does not stand in the way of the next one, nor of a start.
+    # A killed restore blocks neither the next one nor a start.
     last_old = StorageSettings(storage_dir=scratch / str(max(n for n in range(killed) if seen[n] == old)))
     with opened(last_old.ledger_path) as ledger:
         await mirror(ledger, last_old)

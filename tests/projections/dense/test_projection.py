@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from domain.errors import EmbeddingUnavailable
-from projections.dense.projection import VectorProjection
+from projections.dense.projection import DenseProjection
 from projections.rebuild.generation import rebuild
 from tests.projections.world import FACTS, OTHER_MODEL, World, opened, remember, settings_for
 from tests.upstream import Fault, ScriptedUpstream
 
 
-async def follow(world: World) -> VectorProjection:
-    follower = VectorProjection(world.ledger, world.index, world.cache)
+async def follow(world: World) -> DenseProjection:
+    follower = DenseProjection(world.ledger, world.index, world.cache)
     while await follower.advance():
         pass
     return follower
@@ -51,7 +51,7 @@ async def test_a_failing_endpoint_holds_the_checkpoint(storage: Path, upstream: 
         before = await checkpoint(world)
         remember(world.ledger, "ann", FACTS)
         upstream.fail("embed", Fault(), Fault(status=503))
-        follower = VectorProjection(world.ledger, world.index, world.cache)
+        follower = DenseProjection(world.ledger, world.index, world.cache)
         with pytest.raises(EmbeddingUnavailable):
             await follower.advance()
         assert await checkpoint(world) == before
@@ -69,7 +69,7 @@ async def test_what_an_ailing_endpoint_refused_is_found_once_it_is_well(
         await world.index.space_of("ann")
         (ferry,) = remember(world.ledger, "ann", FACTS[:1])
         upstream.fail_always("embed", Fault(status=status))
-        follower = VectorProjection(world.ledger, world.index, world.cache)
+        follower = DenseProjection(world.ledger, world.index, world.cache)
         with pytest.raises(EmbeddingUnavailable):
             await follower.advance()
         upstream.heal()
@@ -83,7 +83,7 @@ async def test_a_mismatch_is_said_once_and_held(
     async with opened(settings_for(storage, upstream)) as world:
         await world.index.space_of("ann")
     async with opened(settings_for(storage, upstream, emb_model=OTHER_MODEL)) as world:
-        follower = VectorProjection(world.ledger, world.index, world.cache)
+        follower = DenseProjection(world.ledger, world.index, world.cache)
         for _ in range(3):
             remember(world.ledger, "ann", FACTS[:1])
             await follower.advance()
@@ -103,7 +103,7 @@ async def test_a_user_rebuilt_alone_is_served_while_the_others_wait(storage: Pat
         remember(world.ledger, "ann", FACTS[:3])
         remember(world.ledger, "bob", FACTS[:3])
     async with opened(settings_for(storage, upstream, emb_model=OTHER_MODEL)) as world:
-        follower = VectorProjection(world.ledger, world.index, world.cache)
+        follower = DenseProjection(world.ledger, world.index, world.cache)
         await rebuild(world.ledger, world.client, world.cache, world.settings, user_id="ann")
         upstream.forget_calls()
         upstream.embedding_models = (OTHER_MODEL,)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from domain.events import Facet
-from projections.dense import user_index
 from projections.dense.index_files import IndexFiles
-from projections.dense.user_index import Hit, Storage, UserIndex
+from projections.dense.snapshot import Storage
+from projections.dense.user_index import DenseHit, UserIndex
 from projections.embedding.endpoint import EmbeddingSpace, Vectors
 from projections.keys import key_of
 from tests.projections.index_hammer import Hammer
@@ -33,14 +33,14 @@ def unit_rows(random: np.random.Generator, count: int, storage: Storage) -> Vect
     return rows.astype(np.float16).astype(np.float32) if storage == "fp16" else rows
 
 
-def nearest(vectors: dict[int, Vectors], query: Vectors) -> list[Hit]:
+def nearest(vectors: dict[int, Vectors], query: Vectors) -> list[DenseHit]:
     """Return all memories, best first, by looking at every vector in turn."""
-    best: dict[int, Hit] = {}
+    best: dict[int, DenseHit] = {}
     for key in sorted(vectors):
         position, facet = divmod(key, 4)
         score = float(np.sum(vectors[key] * query))
         if position not in best or score > best[position].score:
-            best[position] = Hit(position, score, ("exchange", "summary")[facet])
+            best[position] = DenseHit(position, score, ("exchange", "summary")[facet])
     return sorted(best.values(), key=lambda hit: (-hit.score, hit.turn_position))
 
 
@@ -122,12 +122,6 @@ class GrownIndex(RuleBasedStateMachine):
 
     @precondition(lambda self: self.position > 0)
     @rule()
-    def look_coarsely(self) -> None:
-        if self.index.wants_coarse_look():
-            self.index.make_coarse_look()
-
-    @precondition(lambda self: self.position > 0)
-    @rule()
     def events_without_vectors(self) -> None:
         assert self.index.extend(self.position, [], [], np.empty((0, DIMENSIONS), np.float32), self.position + 3)
         self.position += 3
@@ -190,12 +184,6 @@ class GrownIndex(RuleBasedStateMachine):
             tied = sorted(position for other, position in ranks if other == score)
             got = [hit.turn_position for hit in hits if score_of[hit.turn_position] == score]
             assert got == tied[: len(got)]
-
-
-@pytest.fixture(autouse=True)
-def _small_indices_are_looked_at_coarsely(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user_index, "_COARSE_ROWS_MIN", 1)
-    monkeypatch.setattr(user_index, "_COARSE_SHARE_MAX", 1.1)
 
 
 class GrownHalf(GrownIndex):

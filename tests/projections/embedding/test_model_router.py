@@ -10,7 +10,7 @@ import pytest
 from domain.errors import EmbeddingMisfit, EmbeddingModelMismatch, EmbeddingUnavailable
 from domain.events import EmbeddingModelActivated
 from domain.identity import SYSTEM_STREAM
-from projections.dense.projection import VectorProjection
+from projections.dense.projection import DenseProjection
 from projections.embedding.model_router import recordable_url
 from tests.ledgers import record
 from tests.projections.world import FACTS, MODEL, OTHER_MODEL, World, opened, remember, settings_for
@@ -35,8 +35,8 @@ async def history(storage: Path, upstream: ScriptedUpstream) -> list[tuple[int, 
         return await world.found("ann", QUESTION)
 
 
-async def follow(world: World) -> VectorProjection:
-    follower = VectorProjection(world.ledger, world.index, world.cache)
+async def follow(world: World) -> DenseProjection:
+    follower = DenseProjection(world.ledger, world.index, world.cache)
     while await follower.advance():
         pass
     return follower

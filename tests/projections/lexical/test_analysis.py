@@ -1,11 +1,11 @@
-"""What a text and a question come to: words that SQLite can find, and never its syntax."""
+"""Texts and questions become words that SQLite can find, and never its syntax."""
 
 from __future__ import annotations
 
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from projections.lexical import analysis
@@ -38,11 +38,13 @@ def test_every_character_begins_exactly_one_word(run: str) -> None:
 
 
 @given(st.text())
+@example("\U0002a6e0")
 def test_a_term_holds_letters_and_digits_only(query: str) -> None:
     for term in terms(query):
         assert term.text.replace(" ", "") == term.text
         assert '"' not in term.text
-        assert term.text.isalnum()
+        # SQLite counts the unassigned places among the ideographs as letters, Python does not.
+        assert all(char.isalnum() or unicodedata.category(char) == "Cn" for char in term.text)
 
 
 @pytest.mark.parametrize("query", ["cat " * 10_000, " ".join(map(str, range(10_000)))])

@@ -1,4 +1,4 @@
-"""Words at a position are those of the texts as they stood there, and the service's own index finds the same."""
+"""A search as of a position sees the texts as they stood there; at the head it equals the service's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's words: found by their stem, weighed by BM25, withdrawn, and the same however the index came about."""
+"""Words are found by stem, weighed by BM25 and withdrawn, and the order of updates does not matter."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def index_of(*changes: FacetText) -> LexicalIndex:
 
 
 def found(index: LexicalIndex, query: str, count: int = 10) -> list[int]:
-    return [hit.turn_position for hit in index.search(query, count)]
+    return [hit.turn_position for hit in index.search(query, count).hits]
 
 
 def test_words_are_found_by_stem_case_and_without_accents() -> None:
@@ -57,7 +57,7 @@ def test_a_memory_counts_by_its_best_text() -> None:
         said(3, "We had tuna on the boat, and bread, and then cheese and more of that tuna."),
         *(said(number, "Nothing of note.") for number in range(4, 9)),
     )
-    hits = index.search("tuna", 10)
+    hits = index.search("tuna", 10).hits
     assert [(hit.turn_position, hit.matched) for hit in hits] == [(1, "summary"), (3, "exchange")]
     assert hits[0].score > hits[1].score > 0
 
@@ -110,6 +110,14 @@ def test_it_moves_only_from_where_it_stands() -> None:
     assert not index.apply([said(3, "salmon")], after=0, position=4, anchor="four")
     assert index.checkpoint() == Checkpoint(3, "three")
     assert found(index, "salmon") == []
+
+
+def test_a_result_names_the_position_of_the_index_even_where_nothing_is_found() -> None:
+    index = LexicalIndex.in_memory()
+    index.apply([said(3, "tuna")], after=0, position=3, anchor="three")
+    for query in ("tuna", "salmon", "?!"):
+        assert index.search(query, 5).position == 3, query
+    index.close()
 
 
 def test_a_search_is_bounded_however_common_its_words(monkeypatch: pytest.MonkeyPatch) -> None:

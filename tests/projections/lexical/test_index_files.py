@@ -1,4 +1,4 @@
-"""Users' lexical indices follow the ledger by themselves, and heal themselves."""
+"""Lexical indices follow the ledger and repair themselves."""
 
 from __future__ import annotations
 
@@ -107,13 +107,13 @@ def test_nothing_of_an_erased_user_stays_open(ledger: Ledger, files: LexicalFile
     assert found(files, "ann", "ferry")
     assert open_below(storage_dir, files.path("ann"))
     erase_user(ledger, storage_dir, "ann")
-    assert found(files, "bob", "violin") == [sister]  # somebody else's question is enough
+    assert found(files, "bob", "violin") == [sister]  # another user's search is enough
     assert not open_below(storage_dir, files.path("ann"))
     assert not files.path("ann").parent.exists()
 
 
 def open_below(storage_dir: Path, path: Path) -> list[str]:
-    """Return what this process holds open of a file that lies, or lay, at ``path`` or was moved away from it."""
+    """Return what this process holds open of a file that is, or was, at ``path``."""
     targets = []
     for descriptor in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -173,7 +173,7 @@ async def test_the_follower_takes_in_what_is_recorded(ledger: Ledger, files: Lex
 def test_a_page_of_zeros_is_noticed_and_nothing_is_found_that_would_not_be(
     ledger: Ledger, storage_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A search of a damaged file may find other memories, or fewer, without a word from SQLite."""
+    """A search of a damaged file may silently find other memories, or fewer."""
     questions = ("violin shelf 3", "ferry lisbon nine", "entry 17", "basil tomatoes 250", "chess thursday")
     remember(ledger, "ann", many(200))
     files = LexicalFiles(ledger.reader, storage_dir / "users")

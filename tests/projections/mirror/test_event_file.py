@@ -1,4 +1,4 @@
-"""A file of events gives back what was put in, and is cut where a crash tore it."""
+"""A file gives back the events written to it, and drops a line that a crash left incomplete."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def stored(payload: object, version: int = 1) -> StoredEvent:
 
 
 def blanked() -> StoredEvent:
-    """An event as an erasure leaves it: the hashes of what was there, and nothing else of it."""
+    """Return an event as an erasure leaves it: only hashes remain."""
     return replace_fields(
         stored({"text": "gone"}), user_id="erased:1", conversation_id="erased:2", payload="{}", salt=""
     )

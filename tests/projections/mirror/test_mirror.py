@@ -1,4 +1,4 @@
-"""Whatever happens to the files, after the next event or start they say what the ledger says."""
+"""Whatever happens to the files, after the next event or start they match the ledger."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def files_of(storage_dir: Path) -> list[Path]:
 
 
 def assert_whole(storage_dir: Path, ledger: Ledger, streams: Sequence[StreamId] | None = None) -> None:
-    """Every conversation of the ledger has its file, with exactly its events, and there are no other files."""
+    """Check that every conversation has a file with exactly its events, and that there are no other files."""
     mirror = Mirror(ledger.reader, storage_dir)
     expected: dict[Path, list[object]] = {}
     for row in all_stored(ledger):
@@ -224,7 +224,7 @@ class TestRepair:
             passes += 1
             if passes <= 5:
                 record_turn(ledger, STREAMS[passes])
-                record_turn(ledger, StreamId("0", f"{passes}"))  # sorts in front of all: the pass has gone by
+                record_turn(ledger, StreamId("0", f"{passes}"))  # sorts first: the pass has gone by it
         assert passes > len(STREAMS) / 2
         assert_whole(storage_dir, ledger)
 
@@ -277,7 +277,7 @@ class TestConcurrency:
         )  # fmt: skip
         assert await process.wait() == 0
         path = Mirror(ledger.reader, storage_dir).path(STREAM)
-        # Nothing but the poll can end this: this process commits nothing.
+        # Only the poll can notice it: this process commits nothing.
         await until(lambda: path.exists() and path.read_bytes().count(b"\n") >= 20)
         following.cancel()
         await asyncio.wait([following])

@@ -1,4 +1,4 @@
-"""What the command tells and drops: plans, comparisons, what is out of use; each as text and as JSON."""
+"""The rebuild command plans, verifies and prunes, with results as text and as JSON."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("env")
 
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """Run the command with ``--json`` and return what it printed, after a look at its status."""
+    """Run the command with ``--json``, check its status, and return what it printed."""
 
     def run(*arguments: str, status: int = DONE) -> Any:
         capsys.readouterr()
@@ -118,7 +118,7 @@ def test_model_and_address_of_the_command_line_go_before_the_environments(
             active = ledger.reader.active_embedding_model("ann")
         assert active is not None
         assert (active.model, active.base_url, active.query_prefix) == ("third", elsewhere.base_url, "")
-        # A service that was told of another model and address.
+        # A service configured with another model and address.
         assert found(storage, upstream, "ann", MODEL)[0][1] > 0.3
 
 
@@ -176,7 +176,7 @@ class TestVerify:
     def test_what_came_after_a_snapshot_is_no_difference(
         self, rebuilt: None, storage: Path, upstream: ScriptedUpstream, said: Callable[..., Any]
     ) -> None:
-        """New, corrected and withdrawn memories are taken in when the index is opened."""
+        """The index applies new, corrected and withdrawn memories when it is opened."""
         with opened_ledger(storage / "ledger.sqlite3") as ledger:
             change_memories(ledger)
         assert said("--verify")["ok"]
@@ -194,7 +194,7 @@ class TestVerify:
         assert said("--verify")["ok"], "the indices have them all"
         shutil.rmtree(storage / "users")
         differences = said("--verify", status=FAILED)["differences"]
-        # A question embeds bob's six along with itself.
+        # A search embeds bob's six texts along with the question.
         assert [(found["user_id"], found["kind"], found["detail"]) for found in differences] == [
             (user, "missing", f"{texts} texts have no vector: they cannot be found by meaning")
             for user, texts in (("ann", 16), ("eve", 40))
@@ -274,10 +274,10 @@ class TestVerify:
         keys = index.snapshot_keys
         if kind == "missing":
             gone = [(manifest.position, int(keys[0]))]
-            assert index.extend(manifest.position, [], [], index_rows(0), manifest.position, withdrawn=gone)
+            assert index.extend(manifest.position, [], [], vector_changes(0), manifest.position, withdrawn=gone)
         else:
             key = 4_000_000 if kind == "surplus" else int(keys[0])
-            assert index.extend(manifest.position, [manifest.position], [key], index_rows(1), manifest.position)
+            assert index.extend(manifest.position, [manifest.position], [key], vector_changes(1), manifest.position)
         rewrite(files, index, manifest.anchor)
         (difference,) = said("--verify", status=FAILED)["differences"]
         assert (difference["user_id"], difference["kind"]) == ("ann", kind)
@@ -293,7 +293,7 @@ class TestVerify:
         with opened_ledger(storage / "ledger.sqlite3") as ledger:
             forgotten = change_memories(ledger)
             assert main([]) == DONE
-            index.extend(manifest.position, [], [], index_rows(0), forgotten)
+            index.extend(manifest.position, [], [], vector_changes(0), forgotten)
             rewrite(files, index, ledger.reader.hash_at(forgotten))
         kinds = {difference["kind"] for difference in said("--verify", status=FAILED)["differences"]}
         assert kinds == {"surplus", "changed"}
@@ -310,7 +310,7 @@ class TestVerify:
         assert (difference["user_id"], difference["kind"]) == ("", "ahead")
 
 
-def index_rows(count: int) -> Vectors:
+def vector_changes(count: int) -> Vectors:
     return np.full((count, 64), 0.125, np.float32)
 
 
@@ -350,7 +350,7 @@ class TestPrune:
         assert said("--prune")["freed_bytes"] == 0
         assert found(storage, upstream, "ann") == expected
         assert said("--verify")["ok"]
-        # What was dropped can be had again.
+        # What was dropped can be built again.
         monkeypatch.setenv("EMB_MODEL", MODEL)
         assert said()["embedded"] == 24
 

@@ -1,4 +1,4 @@
-"""The walk with a real service: told, swapped, degraded, rebuilt beside it, served again by the same process."""
+"""A model swap with a real service: it warns, degrades, and after a rebuild beside it serves again."""
 
 from __future__ import annotations
 

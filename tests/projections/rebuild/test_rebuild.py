@@ -23,7 +23,7 @@ from domain.errors import IndexCorrupt
 from domain.events import UserErased
 from domain.identity import user_stream
 from domain.sqlite import DRIVER
-from projections.dense.projection import VectorProjection
+from projections.dense.projection import DenseProjection
 from projections.embedding.backfill import Embedded
 from projections.rebuild.command import BAD_ARGUMENTS, DONE, FAILED, main
 from projections.rebuild.generation import rebuild
@@ -56,14 +56,14 @@ def env(storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPat
 
 
 def record(storage: Path, upstream: ScriptedUpstream, users: dict[str, list[str]], model: str = MODEL) -> None:
-    """Record memories under ``model``, as a service that has followed them."""
+    """Record memories under ``model``, as a service does that has followed the ledger."""
 
     async def work() -> None:
         async with opened(settings_for(storage, upstream, emb_model=model)) as world:
             await world.index.space_of("ann")
             for user_id, said in users.items():
                 remember(world.ledger, user_id, said)
-            follower = VectorProjection(world.ledger, world.index, world.cache)
+            follower = DenseProjection(world.ledger, world.index, world.cache)
             while await follower.advance():
                 pass
 
@@ -80,7 +80,7 @@ def found(storage: Path, upstream: ScriptedUpstream, user_id: str, model: str = 
 
 
 def asked(upstream: ScriptedUpstream) -> list[str]:
-    """Return the texts of all answered calls but the probes."""
+    """Return the texts of all answered calls except the probes."""
     answered = [call for call in upstream.calls_of("embed") if call.status == 200 and not call.cancelled]
     texts = [text for call in answered for text in call.body["input"]]
     return [text for text in texts if text != "dimension"]
@@ -175,7 +175,7 @@ def test_one_user(storage: Path, upstream: ScriptedUpstream) -> None:
     assert main(["--user", "ann"]) == DONE
     assert found(storage, upstream, "ann")[0][1] > 0.3
     assert found(storage, upstream, "bob", MODEL)[0][1] > 0.3
-    # Whatever a service is configured for, each is searched with the model that is active for them.
+    # Whatever the configuration, each user is searched with the model that is active for them.
     for user_id, model in (("ann", MODEL), ("bob", OTHER_MODEL)):
         upstream.forget_calls()
         assert found(storage, upstream, user_id, model)[0][1] > 0.3
@@ -224,19 +224,19 @@ def kept_vectors(env: dict[str, str]) -> int:
 
 
 def kill_after(answered: int, env: dict[str, str], upstream: ScriptedUpstream) -> None:
-    """Kill a rebuild when so many of its requests are answered and stored, and two more are under way."""
+    """Kill a rebuild when so many requests are answered and stored, and two more are in progress."""
     upstream.forget_calls()
     before = kept_vectors(env)
     upstream.fail("embed", Fault(), *[Fault()] * answered)
     upstream.fail_always("embed", Fault(hang_s=UNTIL_RELEASED))
     with started(env) as process:
         upstream.wait_for("embed", 1 + answered + 2, timeout=60)
-        # Vectors are stored while the next requests are under way.
+        # Vectors are stored while the next requests are in progress.
         deadline = time.monotonic() + 60
         while kept_vectors(env) < before + 4 * answered and time.monotonic() < deadline:
             time.sleep(0.01)
         process.kill()
-    # Both must be seen to be broken off before anything is let go, or it would be answered to nobody.
+    # Both requests must be aborted before the upstream answers, or it would answer into nothing.
     upstream.wait_for("embed", 1 + answered + 2, ended=True)
     upstream.heal()
     upstream.release()
@@ -247,7 +247,7 @@ def test_killed_at_several_points_it_goes_on_and_embeds_nothing_twice(
 ) -> None:
     record(storage, upstream, {"ann": many(20), "bob": [f"Bob's {text}" for text in many(12)]})
     embedded: list[str] = []
-    # 64 texts, four in a request, two requests at a time: the third kill finds the last batch under way.
+    # 64 texts, four in a request, two requests at a time: the third kill comes during the last batch.
     for answered in (0, 5, 9):
         kill_after(answered, env | {"EMB_CONCURRENCY": "2"}, upstream)
         now = asked(upstream)
@@ -378,7 +378,7 @@ async def test_a_process_that_dies_is_said_and_nothing_is_activated(
 
 
 def forget_vectors(storage: Path, upstream: ScriptedUpstream) -> None:
-    """Take all of the new model's vectors out of the cache, behind the back of its position."""
+    """Remove all vectors of the new model from the cache, but keep its position."""
 
     async def lose() -> None:
         async with opened(settings_for(storage, upstream)) as world:
@@ -437,7 +437,7 @@ def test_an_erased_user_is_skipped(storage: Path, upstream: ScriptedUpstream) ->
 
 
 def erase(storage: Path, user_id: str) -> None:
-    """Blank all that a user said, as an erasure does."""
+    """Blank everything that a user said, as an erasure does."""
     with opened_ledger(storage / "ledger.sqlite3") as ledger:
         record_event(ledger, user_stream(user_id), UserErased(events=1, conversations=1))
     with contextlib.closing(DRIVER.connect(storage / "ledger.sqlite3")) as connection:
@@ -474,7 +474,7 @@ async def test_a_running_service_notices(storage: Path, upstream: ScriptedUpstre
 async def test_what_is_said_between_the_last_call_and_the_index_is_not_lost(
     storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new generation catches up with it before it is switched in."""
+    """The new generation catches up with it before it is activated."""
     embed = projections.embedding.backfill.embed_texts
     said: list[int] = []
 

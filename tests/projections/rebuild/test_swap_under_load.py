@@ -1,7 +1,7 @@
-"""Blue/green under load: while a rebuild runs beside the service, every question is answered from memory, and rightly.
+"""A swap under load: while a rebuild runs beside the service, memory gives the right answer to every question.
 
-The two models give unrelated vectors for the same text, so a question that met an index of the other model would find
-anything but its fact.
+The two models give unrelated vectors for the same text, so a question searched in an index of the other model would not
+find its fact.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.upstream import CHAT_MODEL, Fault, ScriptedUpstream
 
 FACTS = 500
 DIMS = 512
-"""With fewer, words collide so often that another fact is nearest now and then."""
+"""With fewer, words collide so often that another fact is sometimes nearest."""
 AFTER_THE_SWITCH = 15
 CLIENTS = 2
 
@@ -51,7 +51,7 @@ def upstream() -> Iterator[ScriptedUpstream]:
 
 
 class Load:
-    """Clients that ask about one fact after the other, each once, until they are told to stop."""
+    """Clients that ask about one fact after the other, each once, until they are stopped."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -141,7 +141,7 @@ def recorded(storage: Path) -> list[RetrievalRecorded]:
 
 
 def codes(storage: Path) -> dict[int, str]:
-    """Return the code that each turn speaks of first, by its position."""
+    """Return the first code in each turn, by position."""
     with opened_ledger(storage / "ledger.sqlite3") as ledger:
         events = ledger.reader.events_after(0, 1_000_000, [TurnRecorded.type])
     return {

@@ -8,7 +8,7 @@ from uuid import uuid4
 from domain.events import MemoryEdited, MemoryForgotten, NewEvent
 from domain.identity import StreamId
 from domain.ledger import Ledger
-from projections.dense.user_index import Hit
+from projections.dense.user_index import DenseHit
 from projections.embedding.endpoint import EmbeddingSpace
 from projections.search.dense_as_of import DenseAsOf
 from tests.projections.world import MODEL, World, many, opened, remember, settings_for
@@ -22,7 +22,7 @@ def past_of(world: World, user: str = "ann") -> DenseAsOf:
     return DenseAsOf(world.ledger.reader, world.client, world.cache, SPACE, user, batch=8)
 
 
-async def found_at(world: World, past: DenseAsOf, position: int) -> list[Hit]:
+async def found_at(world: World, past: DenseAsOf, position: int) -> list[DenseHit]:
     await past.advance(position)
     return list((await past.search(QUERY, 7, timeout_s=5)).hits)
 

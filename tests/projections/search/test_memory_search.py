@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from domain.errors import EmbeddingUnavailable, IndexCatchingUp, IndexUnavailable
 from domain.events import RetrievalMode
 from domain.fusion import Fusion
+from domain.sqlite import DRIVER
 from projections.lexical import index_files as lexical_files
 from projections.lexical.index_files import LexicalFiles
-from projections.search import memory_search
 from projections.search.as_of import SearchAsOf
 from projections.search.dense_as_of import DenseAsOf
 from projections.search.memory_search import MemorySearch, SearchResult
@@ -53,6 +56,35 @@ async def test_both_indices_propose_and_the_candidate_says_what_each_said(
     assert [candidate.rank for candidate in found.candidates] == [1, 2, 3]
     assert (found.mode, found.fusion, found.trouble) == ("hybrid", Fusion(), None)
     assert all(candidate.dense_score is not None for candidate in found.candidates), "the gate goes by it"
+
+
+async def test_a_search_that_takes_in_new_memories_waits_for_no_disk(
+    storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, normal = 2, 1
+    connected: list[Any] = []
+    flushed: list[int] = []
+    connect = DRIVER.connect
+
+    def connect_seen(*arguments: Any, **named: Any) -> Any:
+        connected.append(connect(*arguments, **named))
+        return connected[-1]
+
+    monkeypatch.setattr(DRIVER, "connect", connect_seen)
+    async with searching(storage, upstream) as (world, search):
+        remember(world.ledger, "ann", FACTS)
+        monkeypatch.setattr(os, "fsync", flushed.append)
+        found = await search.search("ann", "When does the ferry to Lisbon leave?", 3, "hybrid")
+        assert len(found.candidates) == 3
+        modes: dict[str, tuple[int, int]] = {}
+        for connection in connected:
+            if connection.execute("PRAGMA query_only").fetchone() == (0,):
+                file = Path(connection.execute("PRAGMA database_list").fetchone()[2]).name
+                (flushes,) = connection.execute("PRAGMA synchronous").fetchone()
+                (copies_after,) = connection.execute("PRAGMA wal_autocheckpoint").fetchone()
+                modes[file] = (flushes, copies_after)
+    assert modes == {"ledger.sqlite3": (full, 0), "vectors.sqlite3": (normal, 0), "lexical.sqlite3": (normal, 0)}
+    assert flushed == [], "no snapshot is written while a question waits"
 
 
 async def test_what_is_beside_a_good_memory_comes_up(storage: Path, upstream: ScriptedUpstream) -> None:
@@ -110,14 +142,13 @@ async def test_without_the_words_vectors_serve_until_those_are_indexed(
         assert found.mode == "dense"
         assert isinstance(found.trouble, IndexCatchingUp)
         assert len(found.candidates) == 3
-        await until(lambda: not search._in_background)
+        await until(lambda: not len(search._catching_up))
         assert (await search.search("ann", "violin", 3, "hybrid")).mode == "hybrid"
 
 
 async def test_words_are_checked_whole_after_the_first_question(
     storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_search, "_AFTER_A_TURN_S", 0.01)
     checked: list[str] = []
     monkeypatch.setattr(LexicalFiles, "check", lambda _files, user_id: checked.append(user_id))
     async with searching(storage, upstream) as (world, search):
@@ -125,20 +156,33 @@ async def test_words_are_checked_whole_after_the_first_question(
             remember(world.ledger, user, FACTS)
         for user in ("ann", "bob", "ann"):
             await search.search(user, "violin", 3, "hybrid")
-            await until(lambda: not search._in_background)
+            await until(lambda: not len(search._checking))
     assert checked == ["ann", "bob"], "once since the start"
 
 
-async def test_a_check_that_is_still_to_come_holds_up_no_end(
+async def test_checks_that_are_still_to_come_hold_up_no_end(
     storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_search, "_AFTER_A_TURN_S", 3600.0)
+    checked: list[str] = []
+    reading, read_on = threading.Event(), threading.Event()
+
+    def slow(_files: LexicalFiles, user_id: str) -> None:
+        checked.append(user_id)
+        reading.set()
+        assert read_on.wait(60)
+
+    monkeypatch.setattr(LexicalFiles, "check", slow)
     async with searching(storage, upstream) as (world, search):
-        remember(world.ledger, "ann", FACTS)
-        await search.search("ann", "violin", 3, "lexical")
-        assert search._in_background
-        await asyncio.wait_for(search.close(), 60)
-        assert not search._in_background
+        for user in ("ann", "bob"):
+            remember(world.ledger, user, FACTS)
+            await search.search(user, "violin", 3, "lexical")
+        assert await asyncio.to_thread(reading.wait, 60)
+        closing = asyncio.create_task(search.close())
+        await asyncio.sleep(0)
+        assert not closing.done(), "a file is not closed under whoever reads it"
+        read_on.set()
+        await asyncio.wait_for(closing, 60)
+    assert checked == ["ann"], "one at a time, and the next one never begins"
 
 
 async def test_what_is_asked_once_the_service_stops_gets_a_reason(storage: Path, upstream: ScriptedUpstream) -> None:

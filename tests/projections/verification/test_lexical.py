@@ -1,4 +1,4 @@
-"""A lexical index is held against the ledger as of where it stands."""
+"""A lexical index is compared with the ledger as of its checkpoint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def settings(storage_dir: Path) -> StorageSettings:
 
 @pytest.fixture
 def path(settings: StorageSettings) -> Path:
-    """The index of a user with three memories, of which one has a summary and one is withdrawn."""
+    """The index of a user with three memories, one with a summary and one withdrawn."""
     with opened(settings.ledger_path) as ledger:
         turns = [record_turn(ledger, STREAM, f"Question {number}?") for number in (1, 2, 3)]
         first, second = turns[0].event_id, turns[1].event_id

@@ -1,4 +1,4 @@
-"""The mirror, the snapshots and the schema are held against the ledger, and damage is told from a lag."""
+"""Mirror, snapshots and schema are compared with the ledger, and damage is told apart from lag."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from domain.sqlite import DRIVER
 from domain.verification import LedgerHead
 from projections.dense import user_index
 from projections.dense.index_files import IndexFiles, Manifest
-from projections.dense.projection import VectorProjection
+from projections.dense.projection import DenseProjection
 from projections.embedding.endpoint import EmbeddingSpace
 from projections.mirror.mirror import Mirror, mirror_files, mirror_path
 from projections.verification.storage import FINDINGS_MAX, Verified, head_of, verify_ledger_file, verify_storage
@@ -43,7 +43,7 @@ def settings(storage_dir: Path) -> StorageSettings:
 
 @pytest.fixture
 async def mirrored(storage_dir: Path) -> Path:
-    """A storage with a mirror, left by a service that has ended."""
+    """The storage of a stopped service, with a mirror."""
     with opened(storage_dir / "ledger.sqlite3") as ledger:
         for stream in STREAMS:
             record(ledger, stream, *PAYLOADS)
@@ -133,7 +133,7 @@ class TestBesideAService:
             record_turn(ledger, StreamId("new", "new"))
             verified = verify_storage(settings)
         assert (verified.findings, verified.mirror.behind) == ((), 2)
-        # The service has ended: nobody will add them before the next start.
+        # The service has stopped: the next start adds them.
         assert [finding.line for finding in verify_storage(settings).findings] == [len(PAYLOADS) + 1, 1]
 
     def test_a_line_that_is_being_written_is_a_lag_too(self, mirrored: Path, settings: StorageSettings) -> None:
@@ -164,7 +164,7 @@ class TestSnapshots:
         async with world_opened(settings_for(storage_dir, upstream)) as world:
             await world.index.space_of("ann")
             remember(world.ledger, "ann", many(30))
-            follower = VectorProjection(world.ledger, world.index, world.cache)
+            follower = DenseProjection(world.ledger, world.index, world.cache)
             while await follower.advance():
                 pass
             await to_head(Mirror(world.ledger.reader, storage_dir))
@@ -209,7 +209,7 @@ class TestSnapshots:
         said = [finding.what for finding in verify_storage(indexed).findings]
         assert [what.split(" of ")[0] for what in said] == ["1 texts", "1 vectors"]
         (indexed.storage_dir / "vectors.sqlite3").unlink()
-        # Which texts the model refused is not known any more, so nothing can be said to be missing.
+        # Without the cache the refused texts are unknown, so none can be called missing.
         said = [finding.what for finding in verify_storage(indexed).findings]
         assert [what.split(" of ")[0] for what in said] == ["1 vectors"]
 
@@ -237,7 +237,7 @@ class TestSchema:
             ),
             (
                 "CREATE TRIGGER mine AFTER INSERT ON events BEGIN SELECT 1; END",
-                "the trigger mine is none of the migrations'",
+                "the trigger mine was not made by the migrations",
             ),
         ],
     )
@@ -323,7 +323,7 @@ def test_an_erasure_that_comes_in_between_is_no_damage(
     erased: list[object] = []
 
     def then_erase(reader: object, after: int, limit: int) -> object:
-        page = read(reader, after, limit)  # type: ignore[arg-type]  # whoever reads, it is a LedgerReader
+        page = read(reader, after, limit)  # type: ignore[arg-type]  # every reader here is a LedgerReader
         if after == 2 and not erased:
             erased.append(record(ledger, user_stream("bob"), UserErased(events=4, conversations=1)))
             with closing(DRIVER.connect(ledger.path, isolation_level=None, timeout=10)) as connection:

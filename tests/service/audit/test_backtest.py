@@ -84,7 +84,7 @@ def healthy(upstream: ScriptedUpstream) -> Iterator[None]:
 
 
 @contextmanager
-def past_of(storage: Path) -> Iterator[AuditReader]:
+def opened_reader(storage: Path) -> Iterator[AuditReader]:
     engine = open_engine(storage / "ledger.sqlite3", writer=False)
     try:
         yield AuditReader(engine)
@@ -93,8 +93,8 @@ def past_of(storage: Path) -> Iterator[AuditReader]:
 
 
 def head_of(storage: Path) -> tuple[int, str]:
-    with past_of(storage) as past:
-        return past.head()
+    with opened_reader(storage) as audit:
+        return audit.head()
 
 
 def backtest(storage: Path, upstream: ScriptedUpstream, *arguments: str, **variables: str) -> Ran:
@@ -205,12 +205,12 @@ class TestSomethingChanged:
         assert dense["settings"]["retrieval"] == "dense"
         found = report(storage, upstream, "--retrieval", "lexical", "--no-gate", "--candidate-n", "50")
         asked = next(question for question in found["per_question"] if question["question"] == QUESTIONS[2])
-        with past_of(storage) as past:
-            events = past.events_named(asked["now"]["candidates"])
-            said = past.memories(USER, [event.position for event in events.values()], as_of=asked["position"])
+        with opened_reader(storage) as audit:
+            events = audit.events_named(asked["now"]["candidates"])
+            said = audit.memories(USER, [event.position for event in events.values()], as_of=asked["position"])
         # Vectors always find something; words only what shares one.
         assert said
-        assert all({"oslo", "live"} & set(re.findall(r"\w+", memory.note.lower())) for memory in said.values())
+        assert all({"oslo", "live"} & set(re.findall(r"\w+", memory.line.lower())) for memory in said.values())
         assert found["totals"]["questions_embedded"] == 0
 
     def test_only_the_questions_of_the_period(self, storage: Path, upstream: ScriptedUpstream) -> None:
@@ -272,7 +272,7 @@ class TestInterrupted:
         upstream.fail_always("gate", Fault(status=503))
         ran = backtest(storage, upstream, "--ask-again", "--name", "away", "--json", "--concurrency", "1")
         assert ran.status == 1
-        assert "run it again to go on" in ran.err
+        assert "run it again to continue" in ran.err
         assert not ran.json["complete"]
         assert len(upstream.calls_of("gate")) == 3
         upstream.heal()

@@ -69,18 +69,18 @@ class TestAnAnswer:
             retrieve_k=1,
             messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": DOG_QUESTION}],
         )
-        told = explained(service, asked.id, "--json")
-        assert told.status == 0
-        story = told.json
-        assert story["prompt"]["proof"] == "same_as_sent"
-        assert [(m["role"], m["content"]) for m in story["prompt"]["messages"]] == service.messages()
-        assert "Be brief." in story["prompt"]["messages"][0]["content"]
-        assert len(story["turn"]["replayed"]) == 1
-        assert len(story["turn"]["summarised"]) == 2
-        assert [turn["user"] for turn in story["window"]] == ["Hello there."]
-        fates = {candidate["memory_id"]: candidate["fate"] for candidate in story["candidates"]}
+        ran = explained(service, asked.id, "--json")
+        assert ran.status == 0
+        trace = ran.json
+        assert trace["prompt"]["proof"] == "same_as_sent"
+        assert [(m["role"], m["content"]) for m in trace["prompt"]["messages"]] == service.messages()
+        assert "Be brief." in trace["prompt"]["messages"][0]["content"]
+        assert len(trace["turn"]["replayed"]) == 1
+        assert len(trace["turn"]["summarised"]) == 2
+        assert [turn["user"] for turn in trace["window"]] == ["Hello there."]
+        fates = {candidate["memory_id"]: candidate["fate"] for candidate in trace["candidates"]}
         assert sorted(fates.values()) == ["excluded", "replayed", "summary", "summary"]
-        assert story["gate"]["strategy"] == "llm"
+        assert trace["gate"]["strategy"] == "llm"
 
     def test_it_stays_proved_when_memories_are_corrected_withdrawn_and_summed_up_later(
         self, service: Running, user: str
@@ -93,10 +93,10 @@ class TestAnAnswer:
         withdraw(service, user, "facts", told[0], edit_to="The dog is called Bello.")
         withdraw(service, user, "facts", told[1], edit_to="Bello likes ham.")
         withdraw(service, user, "facts", told[2])
-        story = explained(service, asked.id, "--json").json
-        assert story["prompt"]["proof"] == "same_as_sent"
-        assert "Bello" not in json.dumps(story["prompt"])
-        since = {candidate["memory_id"]: candidate["since"]["what"] for candidate in story["candidates"]}
+        trace = explained(service, asked.id, "--json").json
+        assert trace["prompt"]["proof"] == "same_as_sent"
+        assert "Bello" not in json.dumps(trace["prompt"])
+        since = {candidate["memory_id"]: candidate["since"]["what"] for candidate in trace["candidates"]}
         assert since == {told[0]: "edited", told[1]: "edited", told[2]: "forgotten"}
         assert "since forgotten" in explained(service, asked.id).out
 
@@ -106,9 +106,9 @@ class TestAnAnswer:
         service.tell_all([DOG], user)
         service.settle()
         asked = service.client.tell(DOG_QUESTION, user, "friday", retrieve_k=0)
-        story = explained(service, asked.id, "--json").json
-        assert story["candidates"][0]["shown"]["summary"] is None
-        assert story["prompt"]["proof"] == "same_as_sent"
+        trace = explained(service, asked.id, "--json").json
+        assert trace["candidates"][0]["shown"]["summary"] is None
+        assert trace["prompt"]["proof"] == "same_as_sent"
 
     def test_by_a_memory_id_and_as_the_last_of_a_user(self, service: Running, user: str) -> None:
         service.client.tell("First.", user)
@@ -123,13 +123,13 @@ class TestAnAnswer:
         service.tell_all([DOG, "我的猫叫豆豆，今年三岁，它每天都睡在窗台上，阳光好的时候一睡就是一整天。" * 4], user)
         service.settle()
         asked = service.client.tell("我的猫和狗叫什么？ My dog's name?", user, "friday")
-        told = explained(service, asked.id)
-        assert told.status == 0
+        ran = explained(service, asked.id)
+        assert ran.status == 0
         for part in ("Question", "Answer", "Window: 0 turns", "Candidates:", "Gate (llm)", "Timings", "same as sent"):
-            assert part in told.out, part
-        assert DOG in told.out
-        assert "replayed" in told.out
-        assert max(map(cell_len, told.out.splitlines())) <= 120
+            assert part in ran.out, part
+        assert DOG in ran.out
+        assert "replayed" in ran.out
+        assert max(map(cell_len, ran.out.splitlines())) <= 120
 
     def test_only_the_prompt_and_all_but_it(self, service: Running, user: str) -> None:
         asked = service.client.tell("Say something.", user)
@@ -149,31 +149,31 @@ class TestAnAnswer:
 
     def test_texts_cannot_steer_the_terminal(self, service: Running, user: str) -> None:
         asked = service.client.tell("Look: \x1b[31mred\x1b[0m [bold]not bold[/bold] \u202edesrever", user)
-        told = explained(service, asked.id, "--full").out
-        assert "\x1b" not in told
-        assert "\u202e" not in told
-        assert "[bold]not bold[/bold]" in told
+        ran = explained(service, asked.id, "--full").out
+        assert "\x1b" not in ran
+        assert "\u202e" not in ran
+        assert "[bold]not bold[/bold]" in ran
 
     def test_a_degraded_answer_says_why(self, service: Running, user: str) -> None:
         service.upstream.fail("embed", Fault(status=503))
         asked = service.client.tell(DOG_QUESTION, user)
-        told = explained(service, asked.id)
-        assert "degraded, embedding_unavailable" in told.out
-        assert "same as sent" in told.out
+        ran = explained(service, asked.id)
+        assert "degraded, embedding_unavailable" in ran.out
+        assert "same as sent" in ran.out
 
     def test_a_failed_turn_says_what_is_there(self, service: Running, user: str) -> None:
         service.tell_all([DOG], user)
         service.settle()
         service.upstream.fail("answer", Fault(status=500, message="no luck"))
         assert service.client.ask(DOG_QUESTION, user, "friday").status == 502
-        told = explained(service, "--last", "--user", user)
-        assert told.status == 0
-        assert "FAILED" in told.out
-        assert DOG_QUESTION in told.out
-        assert "no prompt of it was recorded" in told.out
-        story = explained(service, "--last", "--user", user, "--json").json
-        assert story["state"] == "failed"
-        assert [candidate["fate"] for candidate in story["candidates"]] == ["kept"]
+        ran = explained(service, "--last", "--user", user)
+        assert ran.status == 0
+        assert "FAILED" in ran.out
+        assert DOG_QUESTION in ran.out
+        assert "no prompt of it was recorded" in ran.out
+        trace = explained(service, "--last", "--user", user, "--json").json
+        assert trace["state"] == "failed"
+        assert [candidate["fate"] for candidate in trace["candidates"]] == ["kept"]
 
     def test_as_a_process_that_writes_nothing(self, service: Running, user: str) -> None:
         asked = service.client.tell("Hello.", user)
@@ -203,19 +203,19 @@ class TestWhatIsNotThere:
         ],
     )
     def test_is_named_in_one_line(self, service: Running, arguments: list[str], named: str) -> None:
-        told = explained(service, *arguments)
-        assert told.status == 2
-        assert named in told.err
-        assert len(told.err.strip().splitlines()) == 1
+        ran = explained(service, *arguments)
+        assert ran.status == 2
+        assert named in ran.err
+        assert len(ran.err.strip().splitlines()) == 1
 
     def test_an_event_that_is_no_answer_is_told_apart(self, service: Running, user: str) -> None:
         memory_id = service.client.tell(DOG, user).memory("turn")["memory_id"]
         withdraw(service, user, "c", memory_id)
         [withdrawn] = [event for event in service.ledger.stream(user) if isinstance(event.payload, MemoryForgotten)]
-        told = explained(service, withdrawn.event_id)
-        assert told.status == 2
-        assert "MemoryForgotten" in told.err
-        assert memory_id in told.err
+        ran = explained(service, withdrawn.event_id)
+        assert ran.status == 2
+        assert "MemoryForgotten" in ran.err
+        assert memory_id in ran.err
 
     def test_no_ledger(self, tmp_path: Path) -> None:
         told = opm(environment(tmp_path), "explain", "chatcmpl-1")
@@ -289,8 +289,8 @@ class TestOldAndOdd:
         shown = {"replayed": ("replayed",), "summarised": ("summary",), "neighbours": ("beside",)}
         with opened(new_ledger_file(tmp_path)) as ledger:
             events = record(ledger, StreamId("ann", "c"), retrieval, gate, self._alone(report).model_copy(update=shown))
-        story = opm(environment(tmp_path), "explain", events[-1].event_id, "--json").json
-        assert {candidate["memory_id"]: candidate["fate"] for candidate in story["candidates"]} == {
+        trace = opm(environment(tmp_path), "explain", events[-1].event_id, "--json").json
+        assert {candidate["memory_id"]: candidate["fate"] for candidate in trace["candidates"]} == {
             "window": "excluded",
             "dropped": "dropped",
             "over": "over_limit",
@@ -313,9 +313,9 @@ class TestOldAndOdd:
         assert told.status == 0
         assert "erased" in told.out
         assert "TurnRecorded" in told.out
-        story = opm(environment(tmp_path), "explain", turn.correlation_id, "--json").json
-        assert (story["state"], story["turn"], story["prompt"]) == ("erased", None, None)
-        assert "Lisbon" not in json.dumps(story)
+        trace = opm(environment(tmp_path), "explain", turn.correlation_id, "--json").json
+        assert (trace["state"], trace["turn"], trace["prompt"]) == ("erased", None, None)
+        assert "Lisbon" not in json.dumps(trace)
 
     def test_a_layout_or_a_system_text_that_is_not_known(self, tmp_path: Path) -> None:
         with opened(new_ledger_file(tmp_path)) as ledger:
@@ -324,7 +324,7 @@ class TestOldAndOdd:
                 layout="system-replay-window-1", system_version="gone", budget_tokens=1, tokens=1, counted="exact"
             )
             [unknown] = record(ledger, StreamId("ann", "d"), self._alone(report))
-        for event, said in ((odd, "laid out as 'v1'"), (unknown, "version gone of the system text")):
+        for event, said in ((odd, "its layout is 'v1'"), (unknown, "version gone of the system text")):
             told = opm(environment(tmp_path), "explain", event.event_id)
             assert told.status == 0
             assert said in told.out.replace("\n", " ")

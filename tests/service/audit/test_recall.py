@@ -1,4 +1,4 @@
-"""``opm recall`` finds what a turn finds, and finds of the past what a turn would have found then."""
+"""``opm recall`` finds what a turn finds, and as of an earlier position what a turn would have found then."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def recalled(service: Running, user: str, *arguments: str, query: str = QUESTION
     return opm(only_projections, "recall", query, "--user", user, *arguments)
 
 
-def notes(ran: Ran) -> dict[str, str]:
-    """Which memories came, by id, and as what they were remembered."""
+def lines(ran: Ran) -> dict[str, str]:
+    """Return the memories that came: their summary or question by id."""
     assert ran.status == 0, ran.err
     return {memory["memory_id"]: memory["summary"] or memory["user"] for memory in ran.json["memories"]}
 
@@ -77,7 +77,7 @@ class TestNow:
         service.tell_all(FACTS, user)
         other = someone()
         service.tell_all(["I keep axolotls."], other)
-        assert all("Bruno" not in note for note in notes(recalled(service, other, "--json")).values())
+        assert all("Bruno" not in line for line in lines(recalled(service, other, "--json")).values())
 
     def test_as_a_process_without_the_chat_settings(self, service: Running, user: str) -> None:
         service.tell_all(FACTS, user)
@@ -107,7 +107,7 @@ class TestThen:
         edited = service.ledger.reader.head_position()
         withdraw(service, user, "facts", told[0])
         [then, corrected, now] = [
-            notes(recalled(service, user, "--json", *at)) for at in (["--at", str(before)], ["--at", str(edited)], [])
+            lines(recalled(service, user, "--json", *at)) for at in (["--at", str(before)], ["--at", str(edited)], [])
         ]
         assert "Bruno" in then[told[0]]
         assert corrected[told[0]] == "The dog is called Bello."
@@ -132,7 +132,7 @@ class TestThen:
         assert then["ranks"]["lexical"] is None
         assert now["ranks"]["lexical"] == 1
 
-    def test_every_turn_of_the_past_is_found_again_as_it_was(self, service: Running, user: str) -> None:
+    def test_every_earlier_turn_is_found_again_as_it_was(self, service: Running, user: str) -> None:
         asked = []
         for number, fact in enumerate([*FACTS, "The dog Bruno met cat number 5."]):
             service.client.tell(fact, user, "facts", candidate_n=0)
@@ -153,8 +153,8 @@ class TestThen:
         [first] = [event for event in service.ledger.stream(user, "facts") if event.event_id == told[0]]
         service.tell_all(FACTS[1:2], user)
         after = iso(first.recorded_at + timedelta(microseconds=1))
-        assert list(notes(recalled(service, user, "--json", "--at", after))) == told
-        assert not notes(recalled(service, user, "--json", "--at", f"{first.recorded_at:%Y-%m-%d}"))
+        assert list(lines(recalled(service, user, "--json", "--at", after))) == told
+        assert not lines(recalled(service, user, "--json", "--at", f"{first.recorded_at:%Y-%m-%d}"))
         assert "Nothing was found" in recalled(service, user, "--at", "2020-01-01").out
 
     @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ class TestTheModelOfThen:
         assert ran.json["mode"] == "lexical"
         assert "searched by words alone" in ran.json["notes"][0]
         assert ran.json["memories"][0]["memory_id"] == told[1]
-        assert list(notes(recalled(service, user, "--json", query="豆豆"))) == told[3:]
+        assert list(lines(recalled(service, user, "--json", query="豆豆"))) == told[3:]
 
 
 class TestByWordsAlone:
@@ -213,9 +213,9 @@ class TestByWordsAlone:
         withdraw(service, user, "facts", told[0])
         service.upstream.forget_calls()
         then = recalled(service, user, "--no-embed", "--json", "--at", str(before), query="dog called Bruno")
-        assert next(iter(notes(then))) == told[0]
+        assert next(iter(lines(then))) == told[0]
         assert then.json["notes"] == []
-        assert told[0] not in notes(recalled(service, user, "--no-embed", "--json", query="dog called Bruno"))
+        assert told[0] not in lines(recalled(service, user, "--no-embed", "--json", query="dog called Bruno"))
         assert "by words" in recalled(service, user, "--no-embed", query="dog called Bruno").out
         assert not service.upstream.calls
         unset = opm(environment(storage_of(service)), "recall", "dog", "--user", user, "--no-embed")

@@ -57,14 +57,14 @@ class TestChatGpt:
             node("q2", "a", "user", [{"asset_pointer": "file"}, "And this?"], kind="multimodal_text"),
             current="q2",
         )
-        reading = read_chatgpt(written(tmp_path / "conversations.json", [exported]))
-        assert reading.conversations == [
+        parsed = read_chatgpt(written(tmp_path / "conversations.json", [exported]))
+        assert parsed.conversations == [
             Conversation(
                 "conv-1",
                 [Exchange("Where?", "To Lisbon.", NOON), Exchange("And this?", "", datetime.fromtimestamp(1, UTC))],
             )
         ]
-        assert +reading.skipped == {
+        assert +parsed.skipped == {
             "system messages": 1,
             "tool messages": 1,
             "tool calls and thoughts": 2,
@@ -121,9 +121,9 @@ class TestOpenAi:
     def test_parts_and_other_roles(self, tmp_path: Path) -> None:
         parts = [{"type": "text", "text": "Look:"}, {"type": "image_url", "image_url": {"url": "data:"}}]
         messages = [{"role": "system", "content": "x"}, {"role": "user", "content": parts}, self.ANSWER, self.ANSWER]
-        reading = read_openai(written(tmp_path / "c.json", messages))
-        assert reading.conversations[0].exchanges == [Exchange("Look:", "To Lisbon.\n\nTo Lisbon.")]
-        assert reading.skipped == {"system messages": 1, "images and files": 1}
+        parsed = read_openai(written(tmp_path / "c.json", messages))
+        assert parsed.conversations[0].exchanges == [Exchange("Look:", "To Lisbon.\n\nTo Lisbon.")]
+        assert parsed.skipped == {"system messages": 1, "images and files": 1}
 
     @pytest.mark.parametrize(
         ("lines", "named"),
@@ -152,13 +152,13 @@ class TestOldLayout:
         written(folder / "meta.jsonl", [meta, {"conv_id": "other", "turn_id": 1}])
         assert format_of(tmp_path, "ann@x") is Format.OPENPERSISTENTMEMORY
         for path in (tmp_path, folder):
-            reading = read_old_layout(path, "ann@x")
+            parsed = read_old_layout(path, "ann@x")
             exchanges = [
                 Exchange("Where?", "Lisbon.", NOON),
                 Exchange("And then?", "Lisbon.", NOON, "Asked on."),
             ]
-            assert reading.conversations == [Conversation("a/b", exchanges)]
-            assert reading.notes == []
+            assert parsed.conversations == [Conversation("a/b", exchanges)]
+            assert parsed.notes == []
 
     def test_ids_that_led_to_one_name_are_reported_and_parted_where_lines_say(self, tmp_path: Path) -> None:
         folder = tmp_path / "users" / "ann"
@@ -171,21 +171,21 @@ class TestOldLayout:
         written(folder / "conversations" / "a_b.jsonl", lines)
         meta = [{"conv_id": name, "turn_id": 1, "summary": f"of {name}"} for name in ("a/b", "a_b")]
         written(folder / "meta.jsonl", meta)
-        reading = read_old_layout(tmp_path, "ann")
-        said = {c.conversation_id: [(e.user, e.summary) for e in c.exchanges] for c in reading.conversations}
+        parsed = read_old_layout(tmp_path, "ann")
+        said = {c.conversation_id: [(e.user, e.summary) for e in c.exchanges] for c in parsed.conversations}
         assert said == {"a/b": [("A", "of a/b")], "a_b": [("B", None), ("C", None), ("D", None)]}
-        assert reading.notes == [
+        assert parsed.notes == [
             "a_b.jsonl: the ids 'a/b', 'a_b' led to the same name; 2 lines that do not say which stay under 'a_b'"
         ]
-        assert reading.skipped == {"summaries of a turn number that two turns have": 3}
+        assert parsed.skipped == {"summaries of a turn number that two turns have": 3}
 
     def test_lines_of_another_user_in_the_same_folder_are_left_out_and_reported(self, tmp_path: Path) -> None:
         lines = [self.line(1, user_id="a@b"), self.line(1, "Mine?", user_id="a_b")]
         written(tmp_path / "users" / "a_b" / "conversations" / "c.jsonl", lines)
-        reading = read_old_layout(tmp_path, "a_b")
-        assert [e.user for c in reading.conversations for e in c.exchanges] == ["Mine?"]
-        assert len(reading.notes) == 1
-        assert "1 lines belong to user 'a@b'" in reading.notes[0]
+        parsed = read_old_layout(tmp_path, "a_b")
+        assert [e.user for c in parsed.conversations for e in c.exchanges] == ["Mine?"]
+        assert len(parsed.notes) == 1
+        assert "1 lines belong to user 'a@b'" in parsed.notes[0]
 
     def test_a_folder_of_several_users_needs_one(self, tmp_path: Path) -> None:
         for user in ("bob", "cy"):

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import httpx2
 import pytest
@@ -19,14 +20,15 @@ from service.launch.command import EMBEDDED_PROFILE, EMBEDDINGS_PROFILE, api_env
 # What `python -m service.launch` does, with the two commands replaced.
 DRIVER = """
 import sys
-from service import launch
+from service.launch import command
 
-def stub(port):
+def stub(port, workers=1):
     return [sys.executable, "-m", "tests.stub_program", str(port)]
 
-launch._api_command = launch._page_command = stub
-sys.exit(launch.main(sys.argv[1:]))
+command._api_command = command._page_command = stub
+sys.exit(command.main(sys.argv[1:]))
 """
+WITH_REAL_API = DRIVER.replace("command._api_command = ", "")
 ROOT = Path(__file__).parents[3]
 ENDPOINTS = {
     "LLM_BASE_URL": "http://127.0.0.1:1/v1",
@@ -47,11 +49,11 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 class Launched:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, driver: str = DRIVER, **variables: str) -> None:
         self.ports = (free_port(), free_port())
         self.process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER],
-            env=environment(PORT=str(self.ports[0]), UI_PORT=str(self.ports[1])),
+            [sys.executable, "-c", driver],
+            env=environment(PORT=str(self.ports[0]), UI_PORT=str(self.ports[1]), **variables),
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -60,13 +62,12 @@ class Launched:
     def said(self, last: str) -> str:
         """Standard output up to `last`."""
         assert self.process.stdout is not None
-        output = b""
-        while last.encode() not in output:
-            assert select.select([self.process.stdout], [], [], 60)[0], f"no more output after {output!r}"
-            piece = os.read(self.process.stdout.fileno(), 4096)
-            assert piece, f"the launcher ended after {output!r}"
-            output += piece
-        return output.decode()
+        return read_until(self.process.stdout, last)
+
+    def logged(self, last: str, times: int) -> str:
+        """Standard error up to the time that `last` has come so often."""
+        assert self.process.stderr is not None
+        return read_until(self.process.stderr, last, times)
 
     def errors(self) -> str:
         assert self.process.stderr is not None
@@ -81,6 +82,16 @@ class Launched:
                 time.sleep(0.05)
             else:
                 raise AssertionError(f"something still listens on {port}")
+
+
+def read_until(stream: IO[bytes], last: str, times: int = 1) -> str:
+    output = b""
+    while output.count(last.encode()) < times:
+        assert select.select([stream], [], [], 60)[0], f"no more output after {output!r}"
+        piece = os.read(stream.fileno(), 4096)
+        assert piece, f"the launcher ended after {output!r}"
+        output += piece
+    return output.decode()
 
 
 @pytest.fixture
@@ -188,6 +199,27 @@ def test_a_bad_value_is_one_line(tmp_path: Path) -> None:
     result = run(tmp_path, PORT="ninety")
     assert result.returncode == 1
     assert result.stderr.startswith("PORT = 'ninety': ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_workers_is_how_many_processes_answer(tmp_path: Path) -> None:
+    running = Launched(tmp_path, WITH_REAL_API, WORKERS="2")
+    try:
+        running.logged("Started server process", times=2)
+        running.said("Ctrl-C")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(60) == 0
+        running.wait_until_nobody_listens()
+    finally:
+        running.process.kill()
+        running.process.communicate()
+
+
+@pytest.mark.parametrize("workers", ["0", "1000000", "two"])
+def test_a_senseless_number_of_workers_is_one_line(workers: str, tmp_path: Path) -> None:
+    result = run(tmp_path, WORKERS=workers)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"WORKERS = '{workers}'")
     assert result.stderr.count("\n") == 1
 
 

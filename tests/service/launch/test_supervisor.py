@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from service.child_process import stop
 from service.launch.supervisor import NotReady, ProgramEnded, supervising
 
 
@@ -60,13 +61,11 @@ def test_its_environment_is_laid_over_ours() -> None:
         )
 
 
-def test_a_program_deaf_to_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from service.launch import tether
-
+def test_a_program_deaf_to_sigterm_is_killed() -> None:
     with supervising() as supervisor:
         child = supervisor.start("The model", STUBBORN, {}, stdout=subprocess.PIPE)
         supervisor.read_announcement("The model", child, "ready", seconds=60)
-        tether.stop(child, seconds=0.2)
+        stop(child, seconds=0.2)
         assert child.returncode == -9
         with pytest.raises(ProgramEnded, match="signal SIGKILL"):
             supervisor.wait_until("The model", lambda: False, seconds=60)

@@ -1,9 +1,8 @@
 """Child processes that never outlive their parent, however it ends.
 
-A child is started in a session of its own, so that Ctrl-C in the terminal reaches the parent alone, which
-then stops its children in an order of its choosing. If the parent is killed outright, Linux sends the child
-SIGTERM (`PR_SET_PDEATHSIG`); other systems have no such signal and there only an orderly end stops the
-children.
+A child gets its own session, so that Ctrl-C in the terminal reaches only the parent, which then stops its children in
+order. If the parent is killed, Linux sends the child SIGTERM (`PR_SET_PDEATHSIG`). Other systems have no such signal:
+there, children of a killed parent keep running.
 """
 
 import ctypes
@@ -17,18 +16,18 @@ from typing import IO
 STOP_SECONDS = 10.0
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-# Loaded before the fork: between fork and exec nothing may be imported.
+# Loaded before the fork, because importing between fork and exec is not safe.
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-def start_tethered(
+def start_child(
     command: Sequence[str],
     *,
     env: Mapping[str, str] | None = None,
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start `command` with `env` laid over this process's environment, tied to this process's life.
+    """Start `command` with `env` added to this process's environment; the child ends when this process does.
 
     Call it from a thread that lives as long as the child should: the kernel watches the thread that forked.
     """
@@ -37,7 +36,7 @@ def start_tethered(
     def tie() -> None:
         if _libc is not None:
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-            # The parent may have died before the request: then nobody will send the signal.
+            # If the parent died before this request, no signal will come.
             if os.getppid() != parent:
                 os._exit(1)
 
@@ -53,10 +52,7 @@ def start_tethered(
 
 
 def stop(child: subprocess.Popen[bytes], seconds: float = STOP_SECONDS) -> None:
-    """Ask the child and whatever it started to end; after `seconds`, end them.
-
-    Returns when the child is gone.
-    """
+    """Terminate the child and its children, kill them after `seconds`, and return when the child is gone."""
     if child.poll() is None:
         _signal_group(child, signal.SIGTERM)
         try:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from domain.errors import EmbeddingMisfit, EmbeddingUnavailable
-from projections.embedding.batcher import Embedder
 from projections.embedding.cache import VectorCache, text_hash
+from projections.embedding.caching_embedder import CachingEmbedder
 from tests.projections.world import opened, settings_for
 from tests.upstream import Fault, ScriptedUpstream
 
@@ -18,9 +18,9 @@ from tests.upstream import Fault, ScriptedUpstream
 @asynccontextmanager
 async def embedder(
     storage: Path, upstream: ScriptedUpstream, batch: int = 8
-) -> AsyncIterator[tuple[Embedder, VectorCache]]:
+) -> AsyncIterator[tuple[CachingEmbedder, VectorCache]]:
     async with opened(settings_for(storage, upstream)) as world:
-        yield Embedder(world.client, world.cache, world.client.space(64), batch=batch, timeout_s=10), world.cache
+        yield CachingEmbedder(world.client, world.cache, world.client.space(64), batch=batch, timeout_s=10), world.cache
 
 
 def inputs(upstream: ScriptedUpstream) -> list[list[str]]:

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-import projections.dense.memory_index
+import projections.dense.catch_up
 from domain.errors import EmbeddingMisfit, EmbeddingUnavailable, IndexCatchingUp
 from domain.events import EmbeddingModelActivated
 from projections.dense.index_files import IndexFiles, Manifest
-from projections.dense.memory_index import MemoryIndex
-from projections.dense.projection import VectorProjection
+from projections.dense.index_store import IndexKey, IndexStore
+from projections.dense.projection import DenseProjection
 from projections.dense.user_index import UserIndex
 from projections.embedding.active_model import ActiveModel
 from projections.embedding.cache import Cached
@@ -33,7 +33,7 @@ QUESTIONS = (QUESTION, "violin in Vienna", "Which paint is cobalt?", "entry 17 o
 
 
 async def follow(world: World) -> None:
-    follower = VectorProjection(world.ledger, world.index, world.cache)
+    follower = DenseProjection(world.ledger, world.index, world.cache)
     while await follower.advance():
         pass
 
@@ -210,13 +210,13 @@ class TestOneUserAtATime:
         self, storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         loads: list[str] = []
-        load = MemoryIndex._load
+        load = IndexStore._load
 
-        def counted(index: MemoryIndex, user_id: str, *rest: object) -> object:
-            loads.append(user_id)
-            return load(index, user_id, *rest)  # type: ignore[arg-type]
+        def counted(store: IndexStore, key: IndexKey) -> UserIndex:
+            loads.append(key.user_id)
+            return load(store, key)
 
-        monkeypatch.setattr(MemoryIndex, "_load", counted)
+        monkeypatch.setattr(IndexStore, "_load", counted)
         upstream.dims = 8192  # forty vectors take more than a mebibyte
         users = ("ann", "bob", "cem")
         async with opened(settings_for(storage, upstream, index_cache_mb=1)) as world:
@@ -242,7 +242,7 @@ class TestOneUserAtATime:
             searching = asyncio.create_task(world.found("ann", QUESTION, 100))
             await upstream.await_for("embed")
             assert {position for position, _ in await world.found("bob", QUESTION, 100)} == set(own["bob"])
-            assert [user for user, _ in world.index.held] == ["bob"]
+            assert [key.user_id for key in world.index.store.held] == ["bob"]
             upstream.release()
             assert {position for position, _ in await searching} == set(own["ann"])
 
@@ -250,8 +250,8 @@ class TestOneUserAtATime:
         self, storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Where the budget holds less than what is asked for at once, everybody's search pushes the others' out."""
-        monkeypatch.setattr("projections.dense.memory_index._EVENTS_PER_READ", 8)
-        monkeypatch.setattr("projections.dense.memory_index._EVENTS_PER_SEARCH_MAX", 64)
+        monkeypatch.setattr("projections.dense.catch_up._EVENTS_PER_READ", 8)
+        monkeypatch.setattr("projections.dense.catch_up._EVENTS_PER_SEARCH_MAX", 64)
         monkeypatch.setattr("projections.dense.user_index._CHANGES_MIN", 16)
         async with opened(settings_for(storage, upstream)) as world:
             own = remember(world.ledger, "ann", many(25))
@@ -261,7 +261,7 @@ class TestOneUserAtATime:
             known = world.cache.get
 
             def pushed_out(space_id: int, hashes: Sequence[bytes]) -> dict[bytes, Cached]:
-                world.index.held.drop_unless(lambda _key, _index: False)
+                world.index.store.held.drop_where(lambda _key: True)
                 return known(space_id, hashes)
 
             monkeypatch.setattr(world.cache, "get", pushed_out)
@@ -276,7 +276,7 @@ class TestOneUserAtATime:
     async def test_who_is_erased_while_texts_are_embedded_leaves_nothing_in_the_index(
         self, storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, speaks_again: bool
     ) -> None:
-        monkeypatch.setattr("projections.dense.memory_index._EVENTS_PER_READ", 10)
+        monkeypatch.setattr("projections.dense.catch_up._EVENTS_PER_READ", 10)
         monkeypatch.setattr("projections.dense.user_index._CHANGES_MIN", 4)
         async with opened(settings_for(storage, upstream)) as world:
             remember(world.ledger, "ann", many(40), summarised=False)
@@ -303,35 +303,9 @@ class TestOneUserAtATime:
             assert rounds[0] >= 3
             assert saved[0] <= 2 * len(again), "nothing of the erased is written, not even for a moment"
             assert {position for position, _ in await world.found("ann", QUESTION, 50)} == set(again)
-            held = world.index.held.get_held(("ann", space))
-            assert held is None or len(held) == 2 * len(again)
-
-
-class TestLargeIndices:
-    async def test_a_coarse_look_is_made_in_the_background_and_finds_the_same(
-        self, storage: Path, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("projections.dense.user_index._CHANGES_MIN", 16)
-        monkeypatch.setattr("projections.dense.user_index._COARSE_SHARE_MAX", 1.1)
-        monkeypatch.setattr("projections.dense.memory_index._AFTER_A_TURN_S", 0.0)
-        async with opened(settings_for(storage, upstream)) as world:
-            remember(world.ledger, "ann", many(60))
-            await follow(world)
-            space = await world.index.space_of("ann")
-            expected = await world.found("ann", QUESTION)
-            (index,) = (
-                world.index.held.get(key, lambda: UserIndex(space.dimensions, "fp16")) for key in world.index.held
-            )
-            alone = index.nbytes
-            assert not index.wants_coarse_look()
-            monkeypatch.setattr("projections.dense.user_index._COARSE_ROWS_MIN", 100)
-            assert index.wants_coarse_look()
-            assert await world.found("ann", QUESTION) == expected
-            await asyncio.gather(*world.index._maintaining.values())
-            assert not index.wants_coarse_look()
-            assert index.nbytes == alone + 120 * space.dimensions, "a byte for each number of each vector"
-            assert await world.found("ann", QUESTION) == expected
-            await world.index.close()
+            key, index = world.index._open("ann", space)
+            assert len(index) == 2 * len(again)
+            assert all(held == key for held in world.index.store.held)
 
 
 class TestModels:
@@ -416,8 +390,8 @@ async def test_too_far_behind_to_wait_for_is_said_and_then_caught_up(
     async with opened(settings_for(storage, upstream)) as world:
         positions = remember(world.ledger, "ann", many(60))
         await follow(world)
-    monkeypatch.setattr(projections.dense.memory_index, "_EVENTS_PER_READ", 16)
-    monkeypatch.setattr(projections.dense.memory_index, "_EVENTS_PER_SEARCH_MAX", 64)
+    monkeypatch.setattr(projections.dense.catch_up, "_EVENTS_PER_READ", 16)
+    monkeypatch.setattr(projections.dense.catch_up, "_EVENTS_PER_SEARCH_MAX", 64)
     async with opened(settings_for(storage, upstream)) as world:
         with pytest.raises(IndexCatchingUp):
             await world.found("ann", QUESTION)

@@ -1,8 +1,8 @@
-"""A ledger made anew from the JSONL files alone: the same events, the same hashes.
+"""Builds a ledger from the JSONL files alone: the same events with the same hashes.
 
-Lines are gathered in a scratch database in the order of their positions, so that memory stays bounded; then every hash
-is checked as in a ledger, and only when nothing is missing do the events go, one after the other, through the triggers
-of a fresh ledger. What cannot be seen here is a file whose events were the very last: for that there are noted heads.
+Lines are collected in a scratch database and read in the order of their positions, so memory stays bounded. Every hash
+is checked as in a ledger. Only when nothing is missing are the events inserted, through the triggers of a new ledger.
+One loss cannot be seen here: files whose events were the very last. A head noted earlier (``since``) reveals it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FINDINGS_MAX = 100
 
 
 class MirrorIncomplete(OpmError):
-    """The mirror does not hold a whole ledger; ``findings`` names what is missing or was changed."""
+    """The mirror does not hold a whole ledger; ``findings`` name what is missing or changed."""
 
     def __init__(self, findings: list[Finding]) -> None:
         self.findings = findings
@@ -38,20 +38,20 @@ class MirrorIncomplete(OpmError):
 def ledger_from_mirror(storage_dir: Path, target: Path, since: LedgerHead | None = None) -> LedgerHead:
     """Write a ledger with all events of the mirror to ``target``, a new file; return its head.
 
-    ``since`` is a head noted earlier that the ledger must contain. Raises :class:`MirrorIncomplete`.
+    ``since`` is a head that was noted earlier and must be in the ledger. Raises :class:`MirrorIncomplete`.
     """
     migrate(target)
     scratch = target.with_name(f"{target.name}-lines")
     scratch.unlink(missing_ok=True)
     try:
         with closing(DRIVER.connect(target, isolation_level=None)) as connection:
-            # Neither file is of any use before all is in them; whoever puts the ledger in its place waits for the disk.
+            # Neither file is of use before it is complete; the caller waits for the disk before it uses the ledger.
             connection.execute("PRAGMA journal_mode=DELETE")
             connection.execute("ATTACH ? AS scratch", (str(scratch),))
             connection.execute("PRAGMA scratch.journal_mode=OFF")
             connection.execute("PRAGMA synchronous=OFF")
             connection.execute("PRAGMA scratch.synchronous=OFF")
-            head = _gathered(connection, storage_dir, since)
+            head = _collected(connection, storage_dir, since)
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(f"INSERT INTO main.events ({', '.join(_COLUMNS)}) SELECT {', '.join(_COLUMNS)} "  # noqa: S608
                                "FROM scratch.lines ORDER BY position")  # fmt: skip
@@ -61,15 +61,15 @@ def ledger_from_mirror(storage_dir: Path, target: Path, since: LedgerHead | None
     return head
 
 
-def _gathered(connection: Any, storage_dir: Path, since: LedgerHead | None) -> LedgerHead:
-    """Put every line into ``scratch.lines`` and check them as a ledger is checked."""
+def _collected(connection: Any, storage_dir: Path, since: LedgerHead | None) -> LedgerHead:
+    """Put every line into ``scratch.lines`` and check the lines as a ledger is checked."""
     others = ", ".join(_COLUMNS[1:])
     connection.execute(f"CREATE TABLE scratch.lines (position INTEGER PRIMARY KEY, {others})")
     findings: list[Finding] = []
     connection.execute("BEGIN")
     for path in mirror_files(storage_dir):
-        if path.suffix == ".jsonl":  # not what a crash left of a file that was being replaced
-            findings += islice(_taken(connection, storage_dir, path), _FINDINGS_MAX)
+        if path.suffix == ".jsonl":  # not what a crash left of a replacement
+            findings += islice(_inserted(connection, storage_dir, path), _FINDINGS_MAX)
     connection.execute("COMMIT")
     check = ChainCheck()
     with closing(connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM scratch.lines ORDER BY position")) as rows:  # noqa: S608
@@ -83,8 +83,8 @@ def _gathered(connection: Any, storage_dir: Path, since: LedgerHead | None) -> L
     return check.head
 
 
-def _taken(connection: Any, storage_dir: Path, path: Path) -> Iterator[Finding]:
-    """Put the lines of one file into the scratch table; yield those that are none of its conversation's events."""
+def _inserted(connection: Any, storage_dir: Path, path: Path) -> Iterator[Finding]:
+    """Insert the lines of one file into the scratch table; yield those that are not events of its conversation."""
     shown = str(path.relative_to(storage_dir))
     marks = ", ".join("?" * len(_COLUMNS))
     with path.open("rb") as file:
@@ -97,17 +97,17 @@ def _taken(connection: Any, storage_dir: Path, path: Path) -> Iterator[Finding]:
                 yield Finding("mirror", "the line is not an event as it was written", None, shown, number)
                 continue
             if mirror_path(storage_dir, StreamId(event.user_id, event.conversation_id)) != path:
-                what = "the event is of another conversation than the file"
+                what = "the event belongs to another conversation than the file"
                 yield Finding("mirror", what, event.position, shown, number)
                 continue
             try:
                 connection.execute(f"INSERT INTO scratch.lines VALUES ({marks})", astuple(event))  # noqa: S608
             except DRIVER.IntegrityError:
-                yield Finding("mirror", "another line has this position, too", event.position, shown, number)
+                yield Finding("mirror", "another line has this position too", event.position, shown, number)
 
 
 def _event(line: bytes) -> StoredEvent | None:
-    """Return the event of a line, None where not every hash that the line carries is that of what it says."""
+    """Return the event of a line, None if the line is none or one of its hashes does not match what it says."""
     try:
         event = event_of(line.decode())
     except (MirrorLineCorrupt, UnicodeDecodeError):

@@ -1,6 +1,6 @@
-"""Embeds the texts of memories through the cache, and gets on with texts that the model refuses.
+"""Embeds the texts of memories through the cache, and copes with texts that the model refuses.
 
-A text that the endpoint refuses (too long, usually) is halved until it is taken: a memory found by its beginning is
+A text that the endpoint refuses (usually too long) is halved until it is accepted: a memory found by its beginning is
 better than one that is never found. What is refused even then is marked in the cache and left out of the index.
 """
 
@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from domain.errors import EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailable
 from projections.embedding.cache import Cached, VectorCache, text_hash
 from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace, Vectors
-from projections.embedding.model_router import SpaceClient
+from projections.embedding.model_router import ModelClient
+from projections.threads import in_background
 
 log = logging.getLogger(__name__)
 
@@ -21,15 +22,15 @@ _SHORTEST_CHARS = 16
 _CONTROL_TEXT = "hello"
 
 
-class Embedder:
-    """Texts of one space to vectors.
+class CachingEmbedder:
+    """Turns texts into vectors of one space, and keeps them.
 
-    ``batch`` bounds the texts of one request, ``timeout_s`` its time, ``concurrency`` the requests under way at once.
+    ``batch`` bounds the texts of one request, ``timeout_s`` its time, and ``concurrency`` the pending requests.
     """
 
     def __init__(
         self,
-        client: EmbeddingClient | SpaceClient,
+        client: EmbeddingClient | ModelClient,
         cache: VectorCache,
         space: EmbeddingSpace,
         *,
@@ -51,14 +52,18 @@ class Embedder:
 
         Raises :class:`EmbeddingUnavailable` or :class:`EmbeddingMisfit`; what was embedded before that is kept.
         """
-        known = self._cache.get(self.space_id, [text_hash(text) for text in texts])
-        missing = [text for text in dict.fromkeys(texts) if text_hash(text) not in known]
+        missing = await in_background(self._missing, texts) if texts else []
         for start in range(0, len(missing), self._batch):
             await self.embed(missing[start : start + self._batch])
         return len(missing)
 
+    def _missing(self, texts: Sequence[str]) -> list[str]:
+        by_hash = {text_hash(text): text for text in texts}
+        known = self._cache.known(self.space_id, list(by_hash))
+        return [text for key, text in by_hash.items() if key not in known]
+
     async def embed(self, texts: Sequence[str]) -> None:
-        """Embed texts in one request, as long as none of them is refused, and keep the vectors; raises as above."""
+        """Embed texts and keep the vectors, in one request unless one of them is refused; raises as above."""
         try:
             vectors = await self.request([self.space.passage_prefix + text for text in texts])
         except EmbeddingRejected:
@@ -76,7 +81,7 @@ class Embedder:
                 )
             self._cache.put(self.space_id, {text_hash(texts[0]): vector})
             return
-        await asyncio.to_thread(self.keep, texts, vectors)
+        await in_background(self.keep, texts, vectors)
 
     def keep(self, texts: Sequence[str], vectors: Vectors) -> None:
         """Put vectors of shape (len(texts), dimensions) into the cache."""
