@@ -1,8 +1,8 @@
-"""The hash chain: why a changed, removed or swapped event shows.
+"""The hash chain, which reveals a changed, removed or swapped event.
 
-Each event's ``hash`` covers its envelope, the hash of its payload and the hash of its identity, and the hash of the
-event before it. Texts and ids are covered through *salted* hashes only, so that an erasure can blank the text, the ids
-and the salt: the chain stays valid, and nobody can confirm a guess at what stood there. Every hash names its algorithm.
+Each event's ``hash`` covers its envelope, the hashes of its payload and its identity, and the hash of the event before
+it. Texts and ids are covered through *salted* hashes only. So an erasure can blank the text, the ids and the salt: the
+chain stays valid, and nobody can confirm a guess at what was there. Every hash names its algorithm.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ALGORITHM = "sha256"
 GENESIS = f"{ALGORITHM}:{'0' * 64}"
 """``prev_hash`` of the first event."""
 _SALT_BYTES = 16
-# Made once: json.dumps would make one for every call, which cost more than the encoding itself.
+# json.dumps would build an encoder in every call.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -26,22 +26,25 @@ def new_salt() -> str:
 
 
 def canonical(value: Any) -> str:  # any JSON value
-    """Return the one JSON text of a value: sorted keys, no blanks, Unicode as it is."""
+    """Return the one JSON text of a value: sorted keys, no whitespace, Unicode as it is.
+
+    Stored payloads have this form, so that the mirror can restore the very text that was hashed.
+    """
     return _ENCODER.encode(value)
 
 
 def digest(text: str) -> str:
-    """Return the hash of a text, with the name of its algorithm in front."""
+    """Return the hash of a text, prefixed with the name of its algorithm."""
     return f"{ALGORITHM}:{hashlib.sha256(text.encode('utf-8')).hexdigest()}"
 
 
 def identity_hash(salt: str, user_id: str, conversation_id: str) -> str:
-    """Hash who an event belongs to."""
+    """Hash the ids of the user and conversation that an event belongs to."""
     return digest(canonical([salt, user_id, conversation_id]))
 
 
 def payload_hash(salt: str, payload_json: str) -> str:
-    """Hash what an event says, over the very text that is stored."""
+    """Hash a payload as the text that is stored."""
     return digest(f"{salt}\n{payload_json}")
 
 
@@ -59,7 +62,7 @@ def event_hash(
     identity_hash: str,
     payload_hash: str,
 ) -> str:
-    """Hash an event's envelope together with all that came before it."""
+    """Hash an event's envelope and, through ``prev_hash``, everything before it."""
     return digest(
         canonical(
             [

@@ -10,17 +10,17 @@
     │   ├── LedgerWriteFailed     the commit failed; nothing of the batch was recorded
     │   ├── LedgerReadFailed      the file could not be read
     │   ├── LedgerOverloaded      the queue in front of the writer is full
-    │   ├── VersionConflict       the conversation moved on since the caller looked
-    │   ├── MemoryErased          what an append builds on was erased while it was made
-    │   └── UnknownEvent          an event type or schema version that this code does not know
+    │   ├── VersionConflict       the conversation has moved on since the caller read it
+    │   ├── MemoryErased          what an append builds on has been erased meanwhile
+    │   └── UnknownEvent          this code does not know an event's type or schema version
     ├── EmbeddingError            the embedding endpoint gave no usable vectors
     │   ├── EmbeddingUnavailable  unreachable, too slow, rate-limited or failing: may work later
-    │   ├── EmbeddingRejected     it refused these texts: the same call will fail again
-    │   └── EmbeddingMisfit       it answered, but not as configured (model, dimensions, numbers)
+    │   ├── EmbeddingRejected     it refused these texts; the same call will fail again
+    │   └── EmbeddingMisfit       its answer does not fit the index (dimensions, numbers)
     ├── IndexUnavailable          memory cannot be searched now
-    │   ├── EmbeddingModelMismatch  nobody serves the embedding model of the index any more: a rebuild is needed
-    │   └── IndexCatchingUp       the index is being built in the background
-    ├── RebuildRunning            another rebuild is at work on the same storage
+    │   ├── EmbeddingModelMismatch  no endpoint serves the index's embedding model any more: rebuild
+    │   └── IndexCatchingUp       the index is being completed in the background
+    ├── RebuildRunning            another rebuild is running on the same storage
     ├── IndexCorrupt              a projection's file does not match its manifest
     └── UpstreamError             the chat endpoint gave no usable answer
 
@@ -33,7 +33,7 @@ _SHOWN_CHARS = 80
 
 
 def shown(value: object) -> str:
-    """Quote a value for an error message, cut to a length that fits one line."""
+    """Quote a value for an error message, cut to fit one line."""
     text = repr(value)
     return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 1]}…"
 
@@ -60,7 +60,7 @@ class SettingsError(OpmError):
 
 
 class UnknownMemory(OpmError):
-    """No memory of this user has this id. It may be somebody else's, which is not told."""
+    """No memory of this user has this id. Whether it is somebody else's is not revealed."""
 
     def __init__(self, memory_id: str) -> None:
         super().__init__(f"memory_id = {shown(memory_id)}: no memory of this user has this id, see GET /v1/memories")
@@ -75,7 +75,7 @@ class LedgerSchemaError(LedgerError):
 
 
 class LedgerLocked(LedgerError):
-    """Another process holds the only writer that this SQLite can safely have."""
+    """Another process is the only writer that this SQLite can safely have."""
 
 
 class LedgerWriteFailed(LedgerError):
@@ -87,19 +87,19 @@ class LedgerReadFailed(LedgerError):
 
 
 class LedgerOverloaded(LedgerError):
-    """More appends wait than the queue in front of the writer takes."""
+    """The queue in front of the writer is full."""
 
 
 class VersionConflict(LedgerError):
-    """The conversation has another head than the caller expected."""
+    """The conversation is at another version than the caller expected."""
 
 
 class MemoryErased(LedgerError):
-    """A memory that an append builds on was erased while the append was made. Nothing was recorded."""
+    """A memory that an append builds on has been erased meanwhile. Nothing was recorded."""
 
 
 class UnknownEvent(LedgerError):
-    """An event of a type or schema version that this code does not know: upgrade the code."""
+    """This code does not know an event's type or schema version: upgrade the code."""
 
 
 class EmbeddingError(OpmError):
@@ -128,13 +128,13 @@ class EmbeddingRejected(EmbeddingError):
 
 
 class EmbeddingMisfit(EmbeddingError):
-    """The endpoint answered with vectors of another length than the index holds, or with no numbers."""
+    """The endpoint's vectors have another length than those of the index, or are not numbers."""
 
     kind = "embedding_misfit"
 
 
 class RebuildRunning(OpmError):
-    """Another rebuild works on the same storage: two would embed all twice, or take away what the other needs."""
+    """Another rebuild is running on the same storage. Two would work twice and delete each other's files."""
 
 
 class IndexCorrupt(OpmError):
@@ -148,13 +148,13 @@ class IndexUnavailable(OpmError):
 
 
 class EmbeddingModelMismatch(IndexUnavailable):
-    """The index was built with another embedding model than the configured one, and no endpoint gives that any more."""
+    """The index was built with another embedding model than the configured one, which no endpoint serves any more."""
 
     kind = "embedding_model_mismatch"
 
 
 class IndexCatchingUp(IndexUnavailable):
-    """Too much is missing from the index to add it while a turn waits; it is added in the background."""
+    """The index lacks too much to complete it while a turn waits; that is done in the background."""
 
     kind = "index_catching_up"
 
@@ -162,7 +162,7 @@ class IndexCatchingUp(IndexUnavailable):
 class UpstreamError(OpmError):
     """The chat endpoint gave no usable answer.
 
-    ``status`` is what our client is told (400, 429, 502 or 504), ``code`` a short name for programs,
+    ``status`` is the HTTP status for our client (400, 429, 502 or 504), ``code`` a short name for programs,
     ``retry_after_s`` what the endpoint asked for, if it did.
     """
 

@@ -1,8 +1,8 @@
 """The catalogue: one frozen model per event type, with its schema version and upcasters.
 
-An event says what happened and is never changed. When a payload's shape must change, its ``schema_version`` goes
-up and an upcaster that turns the old shape into the new one is added to :data:`UPCASTERS`; stored events stay as
-they were written, and every reader sees the newest shape.
+An event says what happened and never changes. To change the shape of a payload, raise its ``schema_version`` and add a
+function from the old shape to the new one to :data:`UPCASTERS`. Stored events stay as they were written, and every
+reader sees the newest shape.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Outcome = Literal["ok", "fallback", "skipped"]
 Facet = Literal["exchange", "summary"]
 """Which text of a memory a vector stands for: the exchange itself, or its summary."""
 RetrievalMode = Literal["hybrid", "dense", "lexical"]
-"""Which of the two indices proposed the candidates: vectors, words, or both."""
+"""Which index proposed the candidates: dense (vectors), lexical (words), or both."""
 
 PromptPart = Literal["window", "replay", "summary", "neighbour"]
-"""As what a memory stands in a prompt; a neighbour came along with a replayed one."""
+"""What a memory is in a prompt; a neighbour is a turn beside a replayed one."""
 
 
 class _Value(BaseModel):
@@ -58,7 +58,7 @@ class LeftOut(_Value):
 
 
 class PromptReport(_Value):
-    """How the prompt was put together: its layout, budget and what did not fit."""
+    """How the prompt was assembled: its layout, its budget and what did not fit."""
 
     layout: str
     system_version: str
@@ -67,15 +67,15 @@ class PromptReport(_Value):
     counted: Literal["exact", "estimate", "mixed"]
     left_out: tuple[LeftOut, ...] = ()
     messages_hash: str | None = None
-    """Hash of the messages as they were sent, so that a prompt made again from events can be shown to be the same."""
+    """Hash of the messages as they were sent, which proves that a reconstructed prompt is the same."""
 
 
 class TurnRecorded(Payload):
     """A question and its answer. A memory *is* such an event: its id is the event's id.
 
     ``client_system`` is the client's own system text, None where it was not recorded (schema 1). ``neighbours`` are the
-    memories that came along with the replayed ones. An imported turn names its source in ``imported_from``, and has no
-    prompt.
+    turns beside the replayed ones that were shown with them. An imported turn names its source in ``imported_from`` and
+    has no prompt.
     """
 
     type: ClassVar[str] = "TurnRecorded"
@@ -129,7 +129,7 @@ class SummaryRecorded(Payload):
 
 
 class SummaryFailed(Payload):
-    """No summary could be had this time; it is tried again at the next start."""
+    """The summary failed; it is tried again at the next start."""
 
     type: ClassVar[str] = "SummaryFailed"
 
@@ -142,13 +142,13 @@ class SummaryFailed(Payload):
 
 
 class CandidateFound(_Value):
-    """One memory the indices proposed; ranks count from 1, ``excluded`` says why it went no further.
+    """One memory that the indices proposed; ``excluded`` says why it went no further.
 
     ``score`` and ``rank`` are the fused ones, by which candidates are ordered. The dense score is a cosine similarity,
-    the lexical one BM25 (higher is better). A rank is None where that index did not propose the memory, a score where
-    it is not known, and ``matched`` where the vectors did not propose it: then its words did, or a turn beside it.
-    ``summary_position`` is the position of the event whose summary was
-    shown, None where the exchange itself was.
+    the lexical one BM25 (higher is better); ranks count from 1. A rank is None where that index did not propose the
+    memory, a score where it is not known. ``matched`` is None where the dense index did not propose it, but the lexical
+    one or a turn beside it. ``summary_position`` is the position of the event whose summary was shown, None where the
+    exchange itself was shown.
     """
 
     memory_id: str
@@ -167,12 +167,11 @@ class CandidateFound(_Value):
 
 
 class RetrievalRecorded(Payload):
-    """What was asked of persistent memory and what came back.
+    """A search of memory and what it found.
 
-    ``outcome`` is ``degraded`` when memory could not be searched: ``degraded_code`` and ``degraded_reason`` say why,
-    and the turn went on with the recent window alone, or with what the index that was left could find (then there are
-    candidates, and ``mode`` says which index that was). ``fusion`` states the rule by which rankings were fused,
-    ``time_range`` the time that the query named.
+    ``outcome`` is ``degraded`` when an index could not be searched; ``degraded_code`` and ``degraded_reason`` say why.
+    The turn then went on with the recent window alone, or with the candidates of the other index, which ``mode`` names.
+    ``fusion`` states the rule by which rankings were fused, ``time_range`` the time that the query named.
     """
 
     type: ClassVar[str] = "RetrievalRecorded"
@@ -197,7 +196,7 @@ class RetrievalRecorded(Payload):
 
 
 class Verdict(_Value):
-    """The gate's word on candidate ``n``. ``over_limit``: kept by the gate, cut by ``gate_keep_max``."""
+    """The gate's verdict on candidate ``n``. ``over_limit``: the gate kept it, but ``gate_keep_max`` cut it."""
 
     n: int
     memory_id: str
@@ -207,7 +206,7 @@ class Verdict(_Value):
 
 
 class GateDecided(Payload):
-    """Keep or drop, for each candidate. Order is not the gate's business."""
+    """Keep or drop, for each candidate. The gate does not rank."""
 
     type: ClassVar[str] = "GateDecided"
 
@@ -225,9 +224,9 @@ class GateDecided(Payload):
 
 
 class RerankDecided(Payload):
-    """The order of the kept memories and which of them are replayed; the others are summary-only.
+    """The order of the kept memories, and which of them are replayed; the others are summarised.
 
-    ``named`` counts the memories the model itself put in order; the rest follow in gate order. ``scores`` are those a
+    ``named`` counts the memories that the model itself ordered; the rest follow in gate order. ``scores`` are what a
     rerank endpoint gave the named ones.
     """
 
@@ -250,7 +249,7 @@ class RerankDecided(Payload):
 
 
 class MemoryEdited(Payload):
-    """A person corrected a memory: from here on this is its summary, whatever a model wrote or will write."""
+    """A person corrected a memory: from here on this is its summary, whatever a model has written or will write."""
 
     type: ClassVar[str] = "MemoryEdited"
 
@@ -272,8 +271,8 @@ class MemoryForgotten(Payload):
 class UserErased(Payload):
     """A person's texts and ids were blanked in every event of theirs, this one's own ids included.
 
-    It is appended to the user's own stream and is what lets the triggers pass the blanking. ``events`` and
-    ``conversations`` count what was blanked.
+    It is appended to the user's own stream, and the triggers allow the blanking only because it is there. ``events``
+    and ``conversations`` count what was blanked.
     """
 
     type: ClassVar[str] = "UserErased"
@@ -286,8 +285,8 @@ class EmbeddingModelActivated(Payload):
     """From here on memory is searched with this embedding model.
 
     In the system stream it holds for everybody, in a user's own stream for that user; the newest of the two counts.
-    ``base_url``, without credentials, and ``query_prefix`` say how a question is embedded with this model by a service
-    that is configured for another one; None where they were not recorded (schema 1).
+    ``base_url`` (without credentials) and ``query_prefix`` let a service that is configured for another model embed
+    questions with this one; None where they were not recorded (schema 1).
     """
 
     type: ClassVar[str] = "EmbeddingModelActivated"
@@ -304,7 +303,7 @@ class EmbeddingModelActivated(Payload):
 
 
 class PromptsActivated(Payload):
-    """The prompts in use from here on, by name: what a version stands for can be read years later."""
+    """The prompts in use from here on, by name, so that the text of a version can be read years later."""
 
     type: ClassVar[str] = "PromptsActivated"
 
@@ -336,7 +335,7 @@ def _turn_from_1(payload: JsonObject) -> JsonObject:
 
 
 def _retrieval_from_1(payload: JsonObject) -> JsonObject:
-    """Schema 1 knew vectors only, so their order was the order of the candidates."""
+    """Schema 1 knew the dense index only, so its order was the order of the candidates."""
     candidates = [
         {**candidate, "score": candidate["dense_score"], "rank": candidate["dense_rank"]}
         for candidate in payload["candidates"]
@@ -363,7 +362,7 @@ UPCASTERS: dict[tuple[str, int], Callable[[JsonObject], JsonObject]] = {
 
 
 class Erased(Payload):
-    """What is read in the place of a payload that was blanked by an erasure. It is never appended."""
+    """Read in the place of a payload that an erasure has blanked. It is never appended."""
 
     type: ClassVar[str] = "Erased"
 
@@ -371,15 +370,15 @@ class Erased(Payload):
 
 
 BLANK = "{}"
-"""The payload's text, and with it an empty salt, after an erasure."""
+"""The payload's text after an erasure, which also empties the salt."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
     """An event to be appended. The ledger completes its envelope.
 
-    ``payload_json`` is the payload as it will be stored. It is made with the event, so that a payload that cannot be
-    recorded fails where it is made, and not after an answer was shown.
+    ``payload_json`` is the payload as it will be stored. It is serialised with the event, so that a payload that cannot
+    be recorded fails here, before an answer is shown.
     """
 
     event_id: str
@@ -389,7 +388,7 @@ class NewEvent:
     payload_json: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # What a frozen dataclass offers for a field that is derived from others.
+        # A frozen dataclass sets a derived field this way.
         object.__setattr__(self, "payload_json", canonical(self.payload.model_dump(mode="json")))
 
 
@@ -397,7 +396,7 @@ class NewEvent:
 class Event:
     """A recorded event: the envelope, and the payload in its newest shape.
 
-    ``position`` ascends over the whole ledger without holes from 1, ``version`` within the conversation.
+    ``position`` counts from 1 without gaps over the whole ledger, ``version`` within the conversation.
     """
 
     position: int
@@ -416,7 +415,7 @@ class Event:
 
 
 def decode_payload(event_type: str, schema_version: int, payload: JsonObject) -> Payload:
-    """Return the payload in its newest shape; raise :class:`UnknownEvent` for what this code cannot know."""
+    """Return the payload in its newest shape; raise :class:`UnknownEvent` for one that this code does not know."""
     model = CATALOGUE.get(event_type)
     if model is None:
         raise UnknownEvent(

@@ -48,15 +48,15 @@ log = logging.getLogger(__name__)
 _QUEUE_MAX = 10_000
 _BATCH_MAX = 64
 _CHECKPOINT_BYTES = 1024 * 1024
-"""Of payloads, some four times as much of WAL. Not the size of the WAL file: that stays when its content is copied."""
+"""In bytes of payload, about a quarter of the WAL's. The WAL file itself keeps its size when its content is copied."""
 _CHECKPOINT_ANYWAY_BYTES = 16 * _CHECKPOINT_BYTES
-"""Copying is put off while appends wait, but no longer than this: under a steady load some always do."""
+"""A checkpoint is put off while appends wait, but no longer than this: under a steady load some always wait."""
 _WARN_WAL_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class StreamHead:
-    """Where a conversation stands: its last version and its last turn's number, 0 when there is none."""
+    """The last version of a conversation and the number of its last turn, 0 when there is none."""
 
     version: int
     turn_id: int
@@ -83,9 +83,9 @@ class _Work:
 
 
 class Ledger:
-    """Append to and read from ``path``, which the migrations have made.
+    """Append to and read from the ledger at ``path``, which the migrations have made.
 
-    ``failures`` counts what went wrong in the writer's thread beside the appends, whose callers are told themselves.
+    ``failures`` counts failures of the writer's thread beside those of appends, which their callers see themselves.
     Raises :class:`LedgerSchemaError` when there is no such file and :class:`LedgerLocked` when this SQLite cannot share
     writing and another process already writes.
     """
@@ -124,7 +124,7 @@ class Ledger:
         expected_version: int | None = None,
         builds_on: str | None = None,
     ) -> Future[tuple[Event, ...]]:
-        """Append what ``decide`` returns, all or nothing; the future resolves after the commit has reached the disk.
+        """Append what ``decide`` returns, all or nothing; the future resolves once the commit is on the disk.
 
         ``decide`` runs in the writer's thread, inside the transaction: it must be quick and pure. The future fails with
         :class:`VersionConflict` when ``expected_version`` is given and is not the head's, with :class:`MemoryErased`
@@ -147,7 +147,7 @@ class Ledger:
         return done
 
     def _enqueue(self, item: _Append | _Work) -> None:
-        # Nothing may be queued behind the word that ends the writer's thread: its future would never resolve.
+        # Nothing may be queued after the item that ends the writer's thread: its future would never resolve.
         with self._closing:
             if self._closed:
                 raise LedgerError("the ledger is closed")
@@ -156,22 +156,22 @@ class Ledger:
             self._queue.put(item)
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call ``listener`` (quickly, from the writer's thread) after each commit; return what ends that.
+        """Call ``listener``, which must be quick, from the writer's thread after each commit; return how to stop that.
 
-        Appends by other processes do not call it: whoever must see those polls :meth:`LedgerReader.head_position` too.
+        Appends of other processes do not call it: to see those, poll :meth:`LedgerReader.head_position` too.
         """
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
     def close(self) -> None:
-        """Write what waits, checkpoint and let go of the file."""
+        """Write what waits, checkpoint and release the file."""
         with self._closing:
             if self._closed:
                 return
             self._closed = True
         self._queue.put(None)
         self._thread.join()
-        # The last connection to close checkpoints the WAL, and that must be the writer's.
+        # The last connection to close checkpoints the WAL, and only the writer's may.
         self._readers.dispose()
         self._writer.dispose()
         self._lock.release()
@@ -192,7 +192,7 @@ class Ledger:
                 self._write(writer, batch)
 
     def _write(self, writer: _Writer, batch: Sequence[_Append | _Work]) -> None:
-        """Write one batch. The thread must survive whatever happens here: without it every later append would hang."""
+        """Write one batch. The thread must survive any failure here, or every later append would hang."""
         try:
             writer.write(batch)
             for listener in tuple(self._listeners):
@@ -258,7 +258,7 @@ class _Writer:
             with begin(self._connection):
                 answers = self._append_all(batch)
         except IntegrityError as error:
-            if len(batch) > 1:  # one append is at fault, and the others must not suffer for it
+            if len(batch) > 1:  # one append is at fault, and must not fail the others
                 for item in batch:
                     self._commit([item])
                 return
@@ -311,7 +311,7 @@ class _Writer:
         return self._connection.execute(STATEMENTS["is_event_of"], ids).first() is None
 
     def checkpoint(self, *, truncate: bool) -> bool:
-        """Copy the WAL into the database file; False when readers did not allow all of it."""
+        """Copy the WAL into the database file; False when readers prevented part of it."""
         copied = checkpoint(self._connection, truncate=truncate)
         self.bytes_since_checkpoint = 0
         return copied

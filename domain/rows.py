@@ -67,7 +67,7 @@ _TURN_PART, _SUMMARY_PART = msgspec.json.Decoder(_TurnPart), msgspec.json.Decode
 
 def memory_of(row: Sequence[Any]) -> Memory:
     """Return the memory in a row of ``recent_turns``, ``memories`` or another statement with the same columns."""
-    # Unpacked, since a turn reads sixty rows and an attribute of a Row is looked up slowly.
+    # Unpacked by place: where many turns are read, a row is an array of JSON and has no names.
     position, event_id, conversation_id, schema_version, payload, *summary = row
     summary_version, summary_payload, summary_type, summary_position = summary
     turn = _part_of(TurnRecorded, schema_version, payload, _TURN_PART)

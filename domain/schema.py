@@ -1,7 +1,7 @@
 """The events table as SQLAlchemy sees it.
 
-It is *created* by the migrations, which also carry the triggers; a test holds the two to the same shape. Only there
-are what auditors ask through and this code does not: the views, and the indices over the figures of decisions.
+The migrations *create* it, with its triggers, and a test compares the two. The audit views, and the indices over the
+figures of decisions, are in the migrations alone, since only auditors use them.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 SQLite 3.7.0 to 3.51.2 can corrupt a WAL database when two connections write or checkpoint at the same moment
 (https://sqlite.org/wal.html, "the WAL-reset bug"). Many Pythons link such a version, so the ``pysqlite3`` wheel is used
-where it is newer. Where even that is too old, a file lock lets one process write and tells the second one why not.
+where it is newer. Where even that is too old, a file lock lets only one process write and tells the second one why.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ def open_engine(
 ) -> Engine:
     """Return an engine on a SQLite file.
 
-    A writer has one connection, begins every transaction with ``BEGIN IMMEDIATE`` (a deferred one that reads and then
-    writes would fail with SQLITE_BUSY_SNAPSHOT, which no timeout helps) and is the only one to checkpoint the WAL. A
-    reader can change nothing. ``durable`` commits reach the disk before they return; without it a crash of the
-    *machine* may lose the newest commits, which only a projection can afford. ``page_bytes``, and ``shrinks``, which
-    lets pages of deleted rows be given back, are heeded only while the file is empty.
+    A writer has one connection, begins every transaction with ``BEGIN IMMEDIATE`` and alone checkpoints the WAL. (A
+    deferred transaction that reads and then writes fails with SQLITE_BUSY_SNAPSHOT, whatever the timeout.) A reader can
+    change nothing. ``durable`` commits reach the disk before they return; others may be lost when the *machine*
+    crashes, which only a projection can afford. ``page_bytes``, and ``shrinks``, which lets the file shrink when rows
+    are deleted, take effect only while the file is empty.
     """
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         module=DRIVER,
-        paramstyle="named",  # statements reach SQLite as they are written, so a trace shows them so
+        paramstyle="named",  # a trace shows statements as they are written, with their named parameters
         poolclass=pool.QueuePool,
         pool_size=1 if writer else _READERS_MAX,
         max_overflow=0,
@@ -80,12 +80,12 @@ def open_engine(
                 cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
             cursor.execute("PRAGMA journal_mode=WAL")
             cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            # What is removed is overwritten with zeros: an erasure must leave nothing, and nothing else removes much.
+            # Overwrite what is deleted with zeros: an erasure must leave nothing behind.
             cursor.execute("PRAGMA secure_delete=ON")
-            cursor.execute("PRAGMA fullfsync=ON")  # macOS: without it an fsync ends in the drive's own cache
+            cursor.execute("PRAGMA fullfsync=ON")  # macOS: without it an fsync reaches only the drive's cache
         else:
             cursor.execute("PRAGMA query_only=ON")
-        # The writer checkpoints by itself between batches: an automatic checkpoint would run inside somebody's commit.
+        # The writer checkpoints between batches; an automatic checkpoint would delay somebody's commit.
         cursor.execute("PRAGMA wal_autocheckpoint=0")
         cursor.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
         cursor.close()
@@ -143,7 +143,7 @@ def wal_bytes(path: Path) -> int:
 
 
 def checkpoint(connection: Connection, *, truncate: bool = False) -> bool:
-    """Copy the WAL into the database file; False when a reader kept it from being copied whole, or emptied.
+    """Copy the WAL into the database file; False when a reader prevented all of it from being copied, or emptied.
 
     Only a file's writer may call this.
     """
@@ -154,7 +154,7 @@ def checkpoint(connection: Connection, *, truncate: bool = False) -> bool:
 
 
 def truncate_wal(connection: Connection) -> bool:
-    """Copy the WAL into the file and empty it; False when readers did not let go of it in time.
+    """Copy the WAL into the file and empty it; False when readers kept it in use too long.
 
     Outside of any transaction, and only a file's writer may call this.
     """
@@ -168,9 +168,9 @@ def truncate_wal(connection: Connection) -> bool:
 
 
 def compact(connection: Connection) -> bool:
-    """Write the whole file anew and empty the WAL, so that no old page is left in either.
+    """Write the whole file anew and empty the WAL, so that neither keeps an old page.
 
-    Called and answers as :func:`truncate_wal`.
+    Call it like :func:`truncate_wal`, whose answer it returns.
     """
     _run_alone(connection, "VACUUM")
     return truncate_wal(connection)
@@ -194,10 +194,10 @@ def _raw(connection: Connection) -> Any:  # the DBAPI has no types of its own
 
 
 class WriterLock:
-    """Holds the right to write a ledger file.
+    """The right to write a ledger file.
 
-    Where SQLite shares writing safely it is held by many at once, and tells only whoever wants to put another file in
-    the ledger's place (``alone``) that the ledger is in use. Raises :class:`LedgerLocked`.
+    Where SQLite shares writing safely, many processes hold it at once, and it only stops whoever wants to replace the
+    file (``alone``) while the ledger is in use. Raises :class:`LedgerLocked`.
     """
 
     def __init__(self, ledger_path: Path, *, alone: bool = False) -> None:
@@ -208,7 +208,7 @@ class WriterLock:
             try:
                 fcntl.flock(self._file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
             except BlockingIOError:
-                # Whoever only asks whether the ledger is in use holds the lock for a moment.
+                # in_use() holds the lock for a moment.
                 if time.monotonic() < deadline:
                     time.sleep(_LOCK_PATIENCE_S / 10)
                     continue
@@ -221,7 +221,7 @@ class WriterLock:
 
 
 def in_use(ledger_path: Path) -> bool:
-    """Tell whether some process has the ledger open to write it, a running service for one."""
+    """Tell whether some process, such as a running service, has the ledger open to write."""
     lock_path = ledger_path.with_suffix(".lock")
     if not lock_path.exists():
         return False

@@ -1,9 +1,8 @@
-"""Is the ledger still what was written? Every hash is made again from the columns, row by row, in their order.
+"""Is the ledger still what was written? Recompute every hash from the columns, row by row, in order.
 
-What is checked of each row needs only the row before it, the head of its conversation, and whom an erasure has
-blanked. So a ledger of any length is verified in bounded memory but for one number per conversation. What the chain
-alone cannot show is a tail that was cut off, or a ledger written anew with hashes of its own: for that a head noted
-earlier (``position:hash``) is looked up in it.
+The check of a row needs only the row before it, the head of its conversation, and who was erased. So a ledger of any
+length is verified in bounded memory, but for one number per conversation. The chain alone cannot reveal a tail that was
+cut off, or a ledger rewritten with new hashes: for that, a head noted earlier (``position:hash``) is looked up in it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from domain.reader import StoredEvent
 
 _PAGE_EVENTS = 500
 _BELOW_ALL = -(2**63)
-"""Smaller than any position a row could have: also one that was forged below the first is looked at."""
+"""Smaller than any position a row can have, so that a row forged below the first is checked too."""
 _INTEGERS = ("position", "version", "schema_version")
 _OPTIONAL = ("correlation_id", "causation_id")
 
@@ -32,7 +31,7 @@ Part = Literal["ledger", "schema", "file", "mirror", "index"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it was written: in which part of the storage, at which event or line, and what."""
+    """Something that is not as it was written: what, in which part of the storage, at which event or line."""
 
     part: Part
     what: str
@@ -43,7 +42,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class LedgerHead:
-    """A position and the hash of the event there: whoever knows both knows everything that came before."""
+    """A position and the hash of the event there, which together vouch for everything before."""
 
     position: int
     hash: str
@@ -66,7 +65,7 @@ def parse_head(text: str, field: str = "--since") -> LedgerHead:
 
 
 def is_blanked(row: StoredEvent) -> bool:
-    """Tell whether a row has the form that an erasure leaves: nothing of a person, and neither salt nor text."""
+    """Tell whether a row is as an erasure leaves it: no ids of a person, no salt and no text."""
     return (
         row.salt == ""
         and row.payload == BLANK
@@ -76,9 +75,9 @@ def is_blanked(row: StoredEvent) -> bool:
 
 
 class ChainCheck:
-    """Takes the rows of a ledger in the order of their positions and says what is wrong with each.
+    """Takes the rows of a ledger in the order of their positions and reports what is wrong with each.
 
-    ``head`` is the last row taken, as the row itself has it. Memory: a number per conversation and per erased user.
+    ``head`` is the last row taken, as the row itself has it. It holds one number per conversation and per erased user.
     """
 
     def __init__(self) -> None:
@@ -95,7 +94,7 @@ class ChainCheck:
         try:
             yield from (Finding("ledger", what, row.position) for what in self._checked(row, expected))
         except (TypeError, ValueError, AttributeError):
-            # A column holds a number for a text, a blob, or bytes that are no UTF-8: no event was written so.
+            # A column has a number for a text, a blob, or bytes that are not UTF-8. No event was written so.
             yield Finding("ledger", f"{odd_column(row) or 'a column'} holds what no event has there", expected)
         if isinstance(row.position, int):
             self.head = LedgerHead(row.position, row.hash)
@@ -114,7 +113,7 @@ class ChainCheck:
                 self._erased.add(row.user_id)
         else:
             if row.type == UserErased.type:
-                # Blanked last of all: this erasure is not done, or was not when the row was read.
+                # It is blanked last of all, so this erasure is not done, or was not when the row was read.
                 self._erased.add(f"{ERASED_PREFIX}{row.event_id}")
                 self._erasing[row.user_id] = row.position
             yield from _what_it_says(row)
@@ -129,15 +128,15 @@ class ChainCheck:
         self._versions[stream] = row.version
 
     def finish(self, since: LedgerHead | None = None) -> Iterator[Finding]:
-        """Yield what shows only once all rows were taken: erasures that are not done or never were, and a cut tail.
+        """Yield what shows only after the last row: unfinished erasures, blanking without an erasure, and a cut tail.
 
-        ``since`` is a head noted earlier, which the ledger must not end before.
+        ``since`` is a head noted earlier, which the ledger must reach.
         """
         if since is not None and since.position > self.head.position:
             what = f"the ledger ends here, and the head noted earlier, {since}, is not in it: its tail was cut off"
             yield Finding("ledger", what, self.head.position)
         for (user_id, _), (position, version) in self._begins_late.items():
-            if user_id not in self._erasing:  # what came before is blanked already
+            if user_id not in self._erasing:  # the versions before are blanked already
                 yield Finding("ledger", _wrong_version(version, 1), position)
         for user_id, position in self._blanked.items():
             if user_id not in self._erased:
@@ -148,10 +147,10 @@ class ChainCheck:
 
 
 def verified_events(reader: LedgerReader, since: LedgerHead | None = None) -> Iterator[Finding | LedgerHead]:
-    """Check a ledger up to the head it has now, in pages; yield findings and, last, the head that was reached.
+    """Check a ledger up to its present head, page by page; yield findings and, last, the head that was reached.
 
-    ``since`` is a head noted earlier: that the ledger no longer contains it is a finding. An event that cannot be read
-    at all is named and ends the check. Raises :class:`LedgerReadFailed` when nothing can be read.
+    ``since`` is a head noted earlier; it is a finding when the ledger no longer contains it. An event that cannot be
+    read is named and ends the check. Raises :class:`LedgerReadFailed` when nothing can be read.
     """
     check = ChainCheck()
     end, after, readable = reader.head_position(), _BELOW_ALL, True
@@ -174,7 +173,7 @@ def verified_events(reader: LedgerReader, since: LedgerHead | None = None) -> It
 
 
 def verified_since(check: ChainCheck, row: StoredEvent, since: LedgerHead | None) -> Iterator[Finding]:
-    """Yield what is wrong with the next row, and whether it is another one than a head noted earlier says."""
+    """Yield what is wrong with the next row, and whether it differs from a head noted earlier."""
     yield from check.check(row)
     if since is not None and row.position == since.position and row.hash != since.hash:
         yield Finding("ledger", f"it is not the one of the head noted earlier, {since}", row.position)
@@ -215,7 +214,7 @@ def _wrong_version(found: int, expected: int) -> str:
 
 
 def hash_of(row: StoredEvent) -> str:
-    """Make the hash of an event again from its columns."""
+    """Recompute the hash of an event from its columns."""
     return chain.event_hash(
         prev_hash=row.prev_hash,
         position=row.position,
@@ -232,7 +231,7 @@ def hash_of(row: StoredEvent) -> str:
 
 
 def odd_column(row: StoredEvent) -> str | None:
-    """Return the first column that holds what no event has there (a blob, a number for a text), None for none."""
+    """Return the first column with a value of a wrong kind (a blob, a number for a text), None for none."""
     for name in StoredEvent.__dataclass_fields__:
         value = getattr(row, name)
         wanted = int if name in _INTEGERS else str

@@ -1,4 +1,4 @@
-"""What Alembic runs to reach the ledger: through the same driver and pragmas as the service."""
+"""Alembic's entry point: reaches the ledger through the same driver and pragmas as the service."""
 
 from __future__ import annotations
 

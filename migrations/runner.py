@@ -1,4 +1,4 @@
-"""Brings a ledger to the schema of this code, at every start; refuses one from a newer version."""
+"""Migrate a ledger to the schema of this code, at every start; refuse one from a newer version."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from domain.sqlite import WriterLock, open_engine
 def migrate(ledger_path: Path, revision: str = "head") -> None:
     """Create or upgrade the ledger at ``ledger_path``, all or nothing.
 
-    Raises :class:`LedgerSchemaError` when a newer version has already migrated it, or when there can be no ledger here,
-    and :class:`LedgerLocked` as :class:`Ledger` does.
+    Raises :class:`LedgerSchemaError` when a newer version has already migrated it or no ledger can be made here, and
+    :class:`LedgerLocked` as :class:`Ledger` does.
     """
     try:
         ledger_path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,9 +48,9 @@ def migrate(ledger_path: Path, revision: str = "head") -> None:
 
 
 def schema_revision(ledger_path: Path, name: str | None = None) -> str:
-    """Return the revision to which a ledger was migrated, changing nothing; errors call it ``name``.
+    """Return the revision of a ledger without changing it; error messages call it ``name``.
 
-    Raises :class:`LedgerSchemaError` when there is no ledger, or one that a newer version has migrated.
+    Raises :class:`LedgerSchemaError` when there is no ledger, or a newer version has migrated it.
     """
     name = name or ledger_path.name
     if not ledger_path.is_file():
@@ -73,7 +73,7 @@ def schema_revision(ledger_path: Path, name: str | None = None) -> str:
 
 
 def schema_objects(ledger_path: Path) -> dict[tuple[str, str], str]:
-    """Return what stands in a ledger's schema: the SQL of each table, index, trigger and view by kind and name."""
+    """Return a ledger's schema: the SQL of each table, index, trigger and view by kind and name."""
     engine = open_engine(ledger_path, writer=False)
     try:
         with engine.connect() as connection:
@@ -87,7 +87,7 @@ def schema_objects(ledger_path: Path) -> dict[tuple[str, str], str]:
 
 @cache
 def objects_of_revision(revision: str) -> Mapping[tuple[str, str], str]:
-    """Return what stands in the schema of a ledger of that revision, as the migrations make it."""
+    """Return the schema that the migrations give a ledger of that revision."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.sqlite3"
         migrate(path, revision)

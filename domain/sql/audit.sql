@@ -22,20 +22,23 @@ WHERE position IN (SELECT value FROM json_each(:positions));
 
 -- name: last_question
 -- The event with which a user's newest turn ended, answered or not.
+-- One subquery per type: asked for both at once, SQLite reads and sorts all turns of the user.
 SELECT *
 FROM events
-WHERE user_id = :user_id AND type IN ('TurnRecorded', 'TurnFailed')
-ORDER BY position DESC
-LIMIT 1;
+WHERE position = max(
+    (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'TurnRecorded'),
+    (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'TurnFailed')
+);
 
 -- name: changes_after
 -- What people did after a position to the memories in the JSON array :memory_ids of a user, in order.
+-- The three + leave the planner the index on causation_id: it finds the few events about these memories.
 SELECT *
 FROM events
 WHERE causation_id IN (SELECT value FROM json_each(:memory_ids))
-  AND type IN ('MemoryEdited', 'MemoryForgotten')
+  AND +type IN ('MemoryEdited', 'MemoryForgotten')
   AND +user_id = :user_id
-  AND position > :position
+  AND +position > :position
 ORDER BY position;
 
 -- name: prompts_newest_first

@@ -29,16 +29,18 @@ ORDER BY page.last_position DESC;
 
 -- name: answers_at
 -- The turn, retrieval, gate and rerank of each answer whose turn stands at one of :positions (a JSON array).
+-- Found by position and by correlation id; the + keeps the planner from the index on users.
 SELECT turn.position, part.type, part.schema_version, part.payload
 FROM events AS turn
-JOIN events AS part ON part.correlation_id = turn.correlation_id AND part.user_id = turn.user_id
+JOIN events AS part ON part.correlation_id = turn.correlation_id AND +part.user_id = turn.user_id
 WHERE turn.position IN (SELECT value FROM json_each(:positions))
-  AND turn.user_id = :user_id
-  AND turn.type = 'TurnRecorded'
-  AND part.type IN ('TurnRecorded', 'RetrievalRecorded', 'GateDecided', 'RerankDecided');
+  AND +turn.user_id = :user_id
+  AND +turn.type = 'TurnRecorded'
+  AND +part.type IN ('TurnRecorded', 'RetrievalRecorded', 'GateDecided', 'RerankDecided');
 
 -- name: positions_of
 -- Where a user's events in the JSON array :event_ids stand.
+-- +user_id: else all events of the user are walked in search of these.
 SELECT position
 FROM events
-WHERE user_id = :user_id AND event_id IN (SELECT value FROM json_each(:event_ids));
+WHERE event_id IN (SELECT value FROM json_each(:event_ids)) AND +user_id = :user_id;

@@ -100,12 +100,17 @@ WHERE user_id = :user_id AND conversation_id = :conversation_id;
 
 -- name: stored_of_user
 -- The next rows of one user after a position, in order, column by column as they are stored.
+-- The page of positions is chosen from keys alone: else every page would be sorted out of complete rows.
 SELECT position, event_id, user_id, conversation_id, version, type, schema_version, recorded_at,
        correlation_id, causation_id, payload, salt, identity_hash, payload_hash, prev_hash, hash
 FROM events
-WHERE user_id = :user_id AND position > :position
-ORDER BY position
-LIMIT :count;
+WHERE position IN (
+    SELECT position FROM events
+    WHERE user_id = :user_id AND position > :position
+    ORDER BY position
+    LIMIT :count
+)
+ORDER BY position;
 
 -- name: imported_texts
 -- Question and answer of each turn of a conversation that was imported from a source.

@@ -1,7 +1,8 @@
--- What one chat turn asks of memory. Each answer costs the same however long the history is: no statement here
--- may walk all events or all of a user's turns. A unary + keeps SQLite's planner from an index on that column.
+-- What one chat turn asks of memory. Its cost must not grow with the history: no statement here may walk all events
+-- or all of a user's turns. A unary + keeps SQLite's planner from using an index on that column.
 --
--- :as_of is a position of the ledger: the answer is what it was when that event was the last one.
+-- :as_of is a position of the ledger. The answer is the one that was true when the event there was the last one; give
+-- 4611686018427387904 (2 to the 62) for today's.
 --
 -- Where many turns are read, all come in one row, as a JSON array of arrays: the driver lets go of Python's interpreter
 -- at every row, and the threads of a busy service then wait for each other sixty times

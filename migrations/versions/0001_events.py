@@ -2,8 +2,8 @@
 
 Three triggers guard the table against every SQLite client, not only ours. UPDATE and DELETE are refused outright.
 INSERT is refused unless the row continues the ledger (the next position, chained to the last hash), continues its
-conversation (the next version), and is a new event. That also stops ``INSERT OR REPLACE``, which removes whatever row
-is in its way without firing a DELETE trigger: a row that passes can be in nobody's way, by any of the unique keys.
+conversation (the next version), and is a new event. That also stops ``INSERT OR REPLACE``, which removes conflicting
+rows without firing a DELETE trigger: a row that passes conflicts with none, by any of the unique keys.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The one change to an event that is let through: blanking what a person said, once that person was erased.
+"""The one change to events that the triggers allow: blanking what an erased person said.
 
-The hash chain covers texts and ids through salted hashes only, so an erasure takes away the payload, the salt and the
-ids, and every hash stays where it was. The trigger lets an UPDATE pass that does exactly this, to events of a user in
-whose stream a ``UserErased`` event stands. What takes the place of an id begins with ``erased:``, which no client can
-send; that of a conversation stays distinct, so that versions within it still count.
+The hash chain covers texts and ids through salted hashes only. So an erasure removes the payload, the salt and the ids,
+and every hash stays as it was. The trigger allows an UPDATE that does exactly this to events of a user whose stream has
+a ``UserErased`` event. What replaces an id begins with ``erased:``, which no client can send; those of conversations
+stay distinct, so that versions within them still count.
 """
 
 from __future__ import annotations

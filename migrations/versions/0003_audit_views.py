@@ -1,21 +1,21 @@
-"""What an auditor reads: views over the events, and five indices that hold the figures of the decisions.
+"""What auditors read: views over the events, and five indices that hold the figures of the decisions.
 
-A view is a saved question: it costs nothing until it is asked, and what it says is what the events say. Blanked events
-(``salt = ''``) are in none. Payloads of every schema are read; schema 1 knew one ranking, by vectors, and it stands for
-the fused one. These rules keep them quick on a large ledger, with SQLite's statistics and without:
+A view is a saved query: it costs nothing until it is asked, and it says what the events say. Blanked events
+(``salt = ''``) are in none. Payloads of every schema are read; schema 1 knew the dense ranking only, which stands for
+the fused one. These rules keep the views quick on a large ledger, with SQLite's statistics and without:
 
-- A view has no aggregate, DISTINCT or LIMIT around it (``conversations`` must), so SQLite takes it apart, and a filter
-  by user, answer or memory reaches the indices of the table.
-- What few questions ask for, such as counts of verdicts, is a subquery in its column and runs when it is asked for.
-- ``likelihood`` tells the planner that one event in five is of a type; else it takes an index on the type to be choosy.
+- No view but ``conversations`` has an aggregate, DISTINCT or LIMIT around it. So SQLite flattens it, and a filter by
+  user, answer or memory reaches the indices of the table.
+- What few questions ask for, such as counts of verdicts, is a subquery in its column and runs only when selected.
+- ``likelihood`` tells the planner that one event in five is of a type, or it takes an index on the type for selective.
   The unary ``+`` before the user and the type of an event found by its correlation id keeps it to that index.
-- In ``candidates`` the verdicts become one JSON object per answer, by memory, and are looked up in it. Joining them to
-  the candidates would read each of 60 verdicts for each of 60 candidates, and took three times as long.
+- In ``candidates`` the verdicts become one JSON object per answer, by memory, in which each candidate is looked up. A
+  join would read every verdict for every candidate.
 
-Questions over a whole ledger (how often, how long, how many tokens) would parse every decision. Their figures are held
-by partial expression indices, from which SQLite answers without reading an event: 0.1 s instead of 2 s for the gate's
-200,000 decisions. An index follows what it indexes by itself, also into an erasure, which a table of figures would not;
-of a person it holds the user's id only. All five make a ledger 2 % larger and an answer's append 0.14 ms longer.
+Questions over a whole ledger (how often, how long, how many tokens) would parse every decision. Partial expression
+indices hold their figures instead, and SQLite answers without reading an event (docs/decisions/0017). An index follows
+what it indexes by itself, also into an erasure, which a table of figures would not. Of a person it holds the user's id
+only.
 """
 
 from __future__ import annotations

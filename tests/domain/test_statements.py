@@ -117,6 +117,22 @@ def test_turns_are_looked_up_by_conversation_or_position(name: str, step: str, l
     assert step in plan_of(ledger_connection, name)
 
 
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("last_question", f"SEARCH events USING {KEYED_BY_INTEGER}"),
+        ("changes_after", "SEARCH events USING INDEX events_causation (causation_id=?)"),
+        ("events_named", "SEARCH events USING INDEX sqlite_autoindex_events_1 (event_id=?)"),
+        ("owners_of_events", "SEARCH events USING INDEX sqlite_autoindex_events_1 (event_id=?)"),
+        ("positions_of", "SEARCH events USING INDEX sqlite_autoindex_events_1 (event_id=?)"),
+        ("answers_at", f"SEARCH turn USING {KEYED_BY_INTEGER}"),
+        ("answers_at", "SEARCH part USING INDEX events_correlation (correlation_id=?)"),
+    ],
+)
+def test_what_an_auditor_asks_by_id_is_looked_up_by_id(name: str, step: str, ledger_connection: Any) -> None:
+    assert step in plan_of(ledger_connection, name)
+
+
 def test_the_head_is_one_row_from_the_end(ledger_connection: Any) -> None:
     assert plan_of(ledger_connection, "head") == ["SCAN events"]
     program = ledger_connection.execute(f"EXPLAIN {STATEMENTS['head'].text}").fetchall()
