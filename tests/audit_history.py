@@ -1,7 +1,6 @@
 """Random histories for the audit views: answers of both schemas, failures on the way, corrections, erasures.
 
-An answer of schema 1 is written by payload models that have the shape of that time; the ledger itself writes only the
-newest, and readers lift what they find.
+Answers of schema 1 are written with payload models of that shape, because the ledger itself writes only the newest.
 """
 
 from __future__ import annotations
@@ -128,12 +127,12 @@ def history(steps: Sequence[Step]) -> Iterator[Ledger]:
     """Write a ledger of these steps and open it."""
     with tempfile.TemporaryDirectory() as folder, opened(new_ledger_file(Path(folder))) as ledger:
         for number, (kind, user, conversation, seed) in enumerate(steps):
-            _take(ledger, number, kind, StreamId(user, conversation), random.Random(seed))  # noqa: S311 - not a secret
+            _append_step(ledger, number, kind, StreamId(user, conversation), random.Random(seed))  # noqa: S311 - not a secret
         yield ledger
 
 
 def erase(ledger: Ledger, user_id: str) -> None:
-    """Blank all that a user said, as an erasure does: their ``UserErased`` event, which allows it, comes last."""
+    """Blank all events of a user, as an erasure does. Their ``UserErased`` event allows it, so it comes last."""
     record(ledger, user_stream(user_id), UserErased(events=1, conversations=1))
     mark = f"{ERASED_PREFIX}{uuid4()}"
     connection = DRIVER.connect(ledger.path)
@@ -147,7 +146,7 @@ def erase(ledger: Ledger, user_id: str) -> None:
     connection.close()
 
 
-def _take(ledger: Ledger, number: int, kind: str, stream: StreamId, rng: random.Random) -> None:
+def _append_step(ledger: Ledger, number: int, kind: str, stream: StreamId, rng: random.Random) -> None:
     turns = [event for event in ledger.reader.events_after(0, 1000) if isinstance(event.payload, TurnRecorded)]
     own = [turn for turn in turns if turn.user_id == stream.user_id]
     about = rng.choice(own).event_id if own else None
@@ -158,7 +157,7 @@ def _take(ledger: Ledger, number: int, kind: str, stream: StreamId, rng: random.
     elif kind == "erase":
         erase(ledger, stream.user_id)
     elif kind.startswith("foreign") and turns:
-        memory_id = rng.choice(turns).event_id  # what must never happen, and would do no harm
+        memory_id = rng.choice(turns).event_id  # must never happen, and would do no harm
         foreign: dict[str, Payload] = {
             "foreign summary": summary_of(memory_id, text=f"foreign {number}"),
             "foreign edit": MemoryEdited(memory_id=memory_id, turn_id=1, summary=f"foreign {number}"),
@@ -192,7 +191,7 @@ def _append(ledger: Ledger, stream: StreamId, payloads: Sequence[Payload]) -> No
 
 
 def _answer(number: int, kind: str, own: Sequence[Event], rng: random.Random) -> list[Payload]:
-    """Return the events of one answer, every candidate of which ends in one of the five ways."""
+    """Return the events of one answer, whose candidates end in one of the five ways."""
     found = [] if kind == "degraded" else rng.sample(own, min(len(own), rng.randint(0, 8)))
     candidates = [_candidate(memory, rank, rng) for rank, memory in enumerate(found, start=1)]
     window = tuple(candidate.memory_id for candidate in candidates if candidate.excluded)

@@ -1,4 +1,4 @@
-"""Looks for a person in every byte under a folder: in what files say and in what they are called."""
+"""Search every file under a folder for texts: in its bytes and in its name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from domain.identity import file_name
 
 
 def spellings(text: str) -> set[bytes]:
-    """Return the bytes in which a text could stand in a file: as it is, escaped in JSON, as a file name."""
+    """Return the byte forms that a text may have in a file: as it is, escaped in JSON, as a file name."""
     escaped = json.dumps(text)[1:-1]
     return {
         text.encode(),

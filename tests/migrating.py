@@ -1,9 +1,9 @@
-"""A migration that is killed on its way, at points spread over all its statements, each time on a fresh copy.
+"""Kill a migration after some of its statements, at several points, each time on a fresh copy.
 
     python -m tests.migrating LEDGER SCRATCH
 
-The copies lie below ``SCRATCH``, named by how many statements were let through, and ``whole.sqlite3`` is the one that
-nothing stopped. Prints how many statements a whole migration has, its commit counted as one.
+The copies are in ``SCRATCH``, named by the number of statements that ran; ``whole.sqlite3`` is the one that was not
+killed. Prints the number of statements of a whole migration, its commit counted as one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _POINTS = 8
 
 
 def migrate_up_to(statements: int, path: Path) -> int:
-    """Migrate in a process of its own that dies behind ``statements`` statements; return how many ran."""
+    """Migrate in a child process that is killed after ``statements`` statements; return how many ran."""
     reading, writing = os.pipe()
     child = os.fork()
     if child:

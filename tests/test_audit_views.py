@@ -1,7 +1,7 @@
 """The audit views say what the reader says, of any history; and the document says what they are.
 
 Each view is compared whole, every column of every row, with what the events say once the reader has lifted them to
-their newest shape. That they leave out blanked events, and what others said of a memory, follows from it.
+their newest shape. That they leave out blanked events, and what others say of a memory, follows from it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def rows(ledger: Ledger | Path, sql: str, *values: object) -> list[Row]:
         return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
-def said(ledger: Ledger, kind: type[P]) -> Iterator[tuple[Event, P, Any]]:
+def events_of_type(ledger: Ledger, kind: type[P]) -> Iterator[tuple[Event, P, Any]]:
     """Return each event of a type with its payload, and with the payload as JSON would have it."""
     for event in ledger.reader.events_after(0, 10_000):
         if isinstance(event.payload, kind):
@@ -101,7 +101,7 @@ def tokens(payload: Any) -> Row:
 @any_history
 def test_turns(ledger: Ledger) -> None:
     expected = []
-    for event, _, payload in said(ledger, TurnRecorded):
+    for event, _, payload in events_of_type(ledger, TurnRecorded):
         prompt, timings = payload["prompt"] or {}, payload["timings_ms"]
         names = ("turn_id", "ts", "user", "assistant", "client_system", "imported_from", "model", "finish_reason")
         expected.append(
@@ -119,7 +119,7 @@ def test_failed_turns(ledger: Ledger) -> None:
     names = ("ts", "user", "partial_assistant", "model", "code", "status", "error")
     expected = [
         envelope(event) | fields(payload, *names) | {"total_ms": payload["timings_ms"].get("total")}
-        for event, _, payload in said(ledger, TurnFailed)
+        for event, _, payload in events_of_type(ledger, TurnFailed)
     ]
     assert rows(ledger, "SELECT * FROM failed_turns ORDER BY position") == expected
 
@@ -129,7 +129,7 @@ def test_summaries(ledger: Ledger) -> None:
     sources: dict[type[Payload], str] = {MemoryEdited: "edited", SummaryRecorded: "model", SummaryFailed: "failed"}
     expected = []
     for kind, source in sources.items():
-        for event, _, payload in said(ledger, kind):
+        for event, _, payload in events_of_type(ledger, kind):
             row = envelope(event) | {"memory_id": event.causation_id, "source": source}
             del row["correlation_id"]
             names = ("turn_id", "summary", "model", "prompt_version", "attempts", "error")
@@ -141,7 +141,7 @@ def test_summaries(ledger: Ledger) -> None:
 @any_history
 def test_memories(ledger: Ledger) -> None:
     found = rows(ledger, "SELECT * FROM memories ORDER BY position")
-    turns = list(said(ledger, TurnRecorded))
+    turns = list(events_of_type(ledger, TurnRecorded))
     assert [row["memory_id"] for row in found] == [event.event_id for event, _, _ in turns]
     for row, (event, _, payload) in zip(found, turns, strict=True):
         own = [
@@ -206,7 +206,7 @@ def test_conversations(ledger: Ledger) -> None:
 @any_history
 def test_retrievals(ledger: Ledger) -> None:
     expected = []
-    for event, payload, as_json in said(ledger, RetrievalRecorded):
+    for event, payload, as_json in events_of_type(ledger, RetrievalRecorded):
         names = "query outcome degraded_code degraded_reason mode fusion time_range embedding_model dimensions"
         names += " index_position embed_ms search_ms lexical_ms knobs"
         expected.append(
@@ -227,7 +227,7 @@ def test_retrievals(ledger: Ledger) -> None:
 @any_history
 def test_gate_decisions(ledger: Ledger) -> None:
     expected = []
-    for event, payload, as_json in said(ledger, GateDecided):
+    for event, payload, as_json in events_of_type(ledger, GateDecided):
         names = ("strategy", "outcome", "note", "model", "prompt_version", "keep_max", "score_rule", "raw_answer")
         expected.append(
             envelope(event)
@@ -263,18 +263,18 @@ def test_rerank_decisions(ledger: Ledger) -> None:
         | fields(as_json, *names)
         | tokens(as_json)
         | {"candidates": len(payload.order), "replayed": len(payload.replayed)}
-        for event, payload, as_json in said(ledger, RerankDecided)
+        for event, payload, as_json in events_of_type(ledger, RerankDecided)
     ]
     assert rows(ledger, "SELECT * FROM rerank_decisions ORDER BY position") == expected
 
 
 @any_history
 def test_candidates(ledger: Ledger) -> None:
-    gates = {event.correlation_id: payload for event, payload, _ in said(ledger, GateDecided)}
-    reranks = {event.correlation_id: payload for event, payload, _ in said(ledger, RerankDecided)}
-    turns = {event.correlation_id: payload for event, payload, _ in said(ledger, TurnRecorded)}
+    gates = {event.correlation_id: payload for event, payload, _ in events_of_type(ledger, GateDecided)}
+    reranks = {event.correlation_id: payload for event, payload, _ in events_of_type(ledger, RerankDecided)}
+    turns = {event.correlation_id: payload for event, payload, _ in events_of_type(ledger, TurnRecorded)}
     expected = []
-    for event, payload, _ in said(ledger, RetrievalRecorded):
+    for event, payload, _ in events_of_type(ledger, RetrievalRecorded):
         verdicts = {verdict.memory_id: verdict for verdict in gates[event.correlation_id].verdicts}
         rerank, turn = reranks.get(event.correlation_id), turns.get(event.correlation_id)
         for candidate in payload.candidates:
@@ -317,9 +317,9 @@ def test_candidates(ledger: Ledger) -> None:
 
 @any_history
 def test_memory_uses(ledger: Ledger) -> None:
-    searched = {event.correlation_id: payload for event, payload, _ in said(ledger, RetrievalRecorded)}
+    searched = {event.correlation_id: payload for event, payload, _ in events_of_type(ledger, RetrievalRecorded)}
     expected = []
-    for event, payload, _ in said(ledger, TurnRecorded):
+    for event, payload, _ in events_of_type(ledger, TurnRecorded):
         asked = searched.get(event.correlation_id)
         known = {candidate.memory_id: candidate for candidate in (asked.candidates if asked is not None else ())}
         roles = {
@@ -346,7 +346,7 @@ def test_memory_uses(ledger: Ledger) -> None:
                 )
     found = rows(ledger, "SELECT * FROM memory_uses ORDER BY answer_position, role, place")
     assert found == expected
-    for event, _, _ in said(ledger, TurnRecorded):
+    for event, _, _ in events_of_type(ledger, TurnRecorded):
         for used in ledger.history.answered_with(event.user_id, [event.position]).values():
             shown = {
                 "replayed": [(memory.memory_id, scores.fused) for memory, scores in used.replayed],
@@ -363,7 +363,7 @@ def test_memory_uses(ledger: Ledger) -> None:
                 assert [(row["memory_id"], row["score"]) for row in served] == pairs
 
 
-def test_what_another_user_says_of_a_memory_is_not_heard(tmp_path: Path) -> None:
+def test_another_users_events_about_a_memory_are_ignored(tmp_path: Path) -> None:
     with opened(new_ledger_file(tmp_path)) as ledger:
         memory = record_turn(ledger, STREAM)
         for word in (

@@ -78,7 +78,7 @@ def upstream() -> Iterator[ScriptedUpstream]:
         yield upstream
 
 
-def test_they_are_all_here_and_small() -> None:
+def test_every_schema_has_a_small_golden_ledger() -> None:
     assert REVISIONS[:2] == ["0001", "0003"]
     assert all((FOLDER / f"ledger-{revision}.sqlite3").stat().st_size < 300_000 for revision in REVISIONS)
 
@@ -135,7 +135,7 @@ def test_every_event_reads_in_its_newest_shape(golden: Golden) -> None:
         assert all(edit.summary in summaries for edit in edits)
 
 
-async def test_rebuilt_followed_and_found_then_are_the_same(
+async def test_rebuild_and_follow_find_what_was_found_then(
     golden: Golden, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     migrate(golden.path)

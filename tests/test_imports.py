@@ -19,7 +19,7 @@ def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False)
 
 
-def test_the_house_keeps_its_contracts() -> None:
+def test_the_import_contracts_hold() -> None:
     run = lint_imports(ROOT)
     assert run.returncode == 0, run.stdout + run.stderr
 
@@ -40,7 +40,7 @@ def test_the_house_keeps_its_contracts() -> None:
         ("domain/prompt.py", "import domain.sqlite"),
     ],
 )
-def test_a_wrong_import_is_noticed(tmp_path: Path, module: str, line: str) -> None:
+def test_a_wrong_import_breaks_a_contract(tmp_path: Path, module: str, line: str) -> None:
     for floor in FLOORS:
         shutil.copytree(ROOT / floor, tmp_path / floor, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)

@@ -67,7 +67,7 @@ def test_a_ledger_from_a_newer_version_is_refused_and_left_alone(tmp_path: Path)
     engine.dispose()
 
 
-def test_an_unmigrated_file_is_said(tmp_path: Path) -> None:
+def test_an_unmigrated_file_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite3"
     path.touch()
     with opened(path) as ledger, pytest.raises(LedgerReadFailed, match="no such table"):
@@ -95,7 +95,7 @@ def test_alembic_from_the_command_line(tmp_path: Path, with_data: bool) -> None:
         check_chain(all_stored(ledger))
 
 
-def test_there_is_no_way_down(tmp_path: Path) -> None:
+def test_downgrading_is_refused(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "alembic", "downgrade", "base"],
         cwd=ROOT,

@@ -14,7 +14,7 @@ from domain.ledger_reader import LedgerReader
 from domain.sqlite import open_engine
 from tests.benchmarks.data import LOCOMO, LONGMEMEVAL, written
 from tests.upstream import ChatRequest, Fault, Reply, ScriptedUpstream
-from tests.upstream.minds import answer_from_memory, content_words
+from tests.upstream.responders import answer_from_memory, content_words
 
 _GRADED = re.compile(r"Correct answer: (.*)\n\nAnswer to grade: (.*)", re.DOTALL)
 

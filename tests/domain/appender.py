@@ -1,8 +1,8 @@
-"""A process that appends turns to one conversation and prints what was acknowledged, one event id a line.
+"""Append turns to one conversation and print the id of each acknowledged event, one a line.
 
     python -m tests.domain.appender LEDGER USER CONVERSATION COUNT
 
-Each line is printed after the append's future has resolved, and not before.
+It prints a line only after the append's future has resolved.
 """
 
 from __future__ import annotations

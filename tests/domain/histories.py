@@ -1,4 +1,4 @@
-"""Ledgers with any history, and what must be read from them."""
+"""Ledgers with random histories, and a plain-Python model of what must be read from them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class History:
         ]
 
     def memory(self, turn: Event, as_of: int = LATEST) -> Memory | None:
-        """Return what is remembered of a turn, None where it was forgotten or not yet said."""
+        """Return the memory of a turn; None if it is forgotten or not recorded yet."""
         assert isinstance(turn.payload, TurnRecorded)
         if turn.position > as_of or self.about(turn, MemoryForgotten, as_of):
             return None
@@ -81,7 +81,7 @@ class History:
         return [memory for turn in turns if (memory := self.memory(turn, as_of)) is not None]
 
     def found_by(self, user_id: str | None, as_of: int = LATEST) -> dict[tuple[int, str], str]:
-        """Return by which texts memories can be found: facets by the position of their turn."""
+        """Return the texts by which memories can be found, by (position of the turn, facet)."""
         turns = [event for event in self.events if isinstance(event.payload, TurnRecorded)]
         own = [turn for turn in turns if user_id in (None, turn.user_id)]
         texts: dict[tuple[int, str], str] = {}
@@ -125,7 +125,7 @@ def history(store: Store, steps: Sequence[tuple[str, str, str, int]]) -> Iterato
                 forget = MemoryForgotten(memory_id=turn.event_id, turn_id=1)
                 said = edit if kind == "edit" else forget
                 made.events += record(ledger, turn.stream, said, causation_id=turn.event_id)
-            elif kind == "foreign summary" and turns:  # what must never happen, and would do no harm
+            elif kind == "foreign summary" and turns:  # must never happen, and would do no harm
                 turn = turns[pick % len(turns)]
                 summary = summary_of(turn.event_id, text=f"f{number}")
                 made.events += record(ledger, stream, summary, causation_id=turn.event_id)
@@ -139,7 +139,7 @@ def history(store: Store, steps: Sequence[tuple[str, str, str, int]]) -> Iterato
 
 
 def any_history(test: Callable[[Any, History], None]) -> Callable[[Any], None]:
-    """Run a test method of a store's suite with any history, in a ledger of that store."""
+    """Run a test method of a contract with random histories, each in a ledger of that store."""
 
     # A contract's tests are the same functions for every store.
     @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.differing_executors])

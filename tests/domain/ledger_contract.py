@@ -1,7 +1,7 @@
-"""What every ledger promises, whatever database keeps it: one suite for each store to pass.
+"""What every ledger promises, whatever database holds it: one suite that each store must pass.
 
-A store's tests derive from a contract and say how a ledger is made and opened. What only that store can do or fail at
-is tested beside it.
+A store's tests derive from a contract and say how to create and open a ledger. What is special about a store is tested
+beside it.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def versions(ledger: Ledger, stream: StreamId) -> list[int]:
 
 
 @contextmanager
-def held(ledger: Ledger) -> Iterator[None]:
-    """Hold the writer inside a transaction: what is appended meanwhile waits, and then becomes one batch."""
+def writer_held(ledger: Ledger) -> Iterator[None]:
+    """Hold the writer in a transaction, so that appends made meanwhile become one batch."""
     entered, leave = threading.Event(), threading.Event()
 
     def wait(_head: StreamHead) -> list[NewEvent]:
@@ -157,7 +157,7 @@ class LedgerContract(StoreTests):
         with closing(self.open(place)) as again:
             assert versions(again, STREAM) == list(range(1, count + 1))
 
-    def test_it_goes_on_where_it_stopped(self, place: Any) -> None:
+    def test_it_continues_after_reopening(self, place: Any) -> None:
         for version in range(1, 4):
             with closing(self.open(place)) as ledger:
                 event = record_turn(ledger, STREAM)
@@ -210,7 +210,7 @@ class LedgerContract(StoreTests):
 
     def test_one_of_two_that_expect_the_same_version_wins(self, ledger: Ledger) -> None:
         record_turn(ledger, STREAM)
-        with held(ledger):
+        with writer_held(ledger):
             futures = [
                 ledger.append(STREAM, lambda head: [new_turn(head)], expected_version=1),
                 ledger.append(STREAM, lambda head: [new_turn(head)], expected_version=1),
@@ -224,7 +224,7 @@ class LedgerContract(StoreTests):
         def undecided(_head: StreamHead) -> list[NewEvent]:
             raise ValueError("cannot decide")
 
-        with held(ledger):
+        with writer_held(ledger):
             before = ledger.append(STREAM, lambda head: [new_turn(head)])
             failing = ledger.append(STREAM, undecided)
             after = ledger.append(STREAM, lambda head: [new_turn(head)])
@@ -235,7 +235,7 @@ class LedgerContract(StoreTests):
 
     def test_an_event_id_twice_fails_alone(self, ledger: Ledger) -> None:
         taken = record_turn(ledger, STREAM).event_id
-        with held(ledger):
+        with writer_held(ledger):
             futures = [
                 ledger.append(STREAM, lambda head: [new_turn(head)]),
                 ledger.append(STREAM, lambda head: [new_turn(head), NewEvent(taken, turn(9))]),
@@ -253,7 +253,7 @@ class LedgerContract(StoreTests):
         assert record_turn(ledger, STREAM).position == 1
 
     def test_a_cancelled_append_is_not_written(self, ledger: Ledger) -> None:
-        with held(ledger):
+        with writer_held(ledger):
             cancelled = ledger.append(STREAM, lambda head: [new_turn(head)])
             assert cancelled.cancel()
         assert record_turn(ledger, STREAM).version == 1

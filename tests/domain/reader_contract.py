@@ -28,8 +28,8 @@ from tests.domain.ledger_contract import StoreTests
 from tests.ledgers import STREAM, all_stored, record, record_turn, summary_of
 
 
-def outcome_of(changes: Sequence[FacetText]) -> dict[tuple[int, str], str]:
-    """Take in changes in their order, as an index does."""
+def after_all(changes: Sequence[FacetText]) -> dict[tuple[int, str], str]:
+    """Apply the changes in order, as an index does."""
     texts: dict[tuple[int, str], str] = {}
     for change in changes:
         texts.pop((change.turn_position, change.facet), None)
@@ -114,7 +114,7 @@ class ReaderContract(StoreTests):
                     break
                 assert position > after
                 after = position
-            assert outcome_of(found) == made.found_by(user)
+            assert after_all(found) == made.found_by(user)
             carrying = [
                 event
                 for event in made.events
@@ -124,7 +124,7 @@ class ReaderContract(StoreTests):
             assert made.reader.count_facets(user) == len(carrying)
             for as_of in range(0, len(made.events), 4):
                 found, _ = made.reader.facet_texts(user, 0, 1000, as_of=as_of)
-                assert outcome_of(found) == made.found_by(user, as_of)
+                assert after_all(found) == made.found_by(user, as_of)
 
     @any_history
     def test_turns_that_lack_a_summary(self, made: History) -> None:
@@ -177,7 +177,7 @@ class ReaderContract(StoreTests):
             assert made.history.conversations(user, 1) == expected[:1]
 
     @any_history
-    def test_what_is_active_for_a_user(self, made: History) -> None:
+    def test_the_active_model_and_prompts(self, made: History) -> None:
         for user in (*USERS, NOBODY):
             seen = [
                 event.payload
@@ -212,7 +212,6 @@ class ReaderContract(StoreTests):
         assert position == 0
         record_turn(ledger, STREAM)
         assert all_stored(ledger)[0].prev_hash == prev_hash
-        ledger.reader.head_position()
 
     def test_the_turns_beside_a_turn_are_those_of_its_own_conversation(self, ledger: Ledger) -> None:
         here, there = StreamId("ann", "here"), StreamId("ann", "there")

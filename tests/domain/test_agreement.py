@@ -23,7 +23,7 @@ def test_a_choice_agrees_with_itself(choice: Choice) -> None:
 
 
 @given(choices(), choices())
-def test_what_came_in_one_way_goes_out_the_other(then: Choice, now: Choice) -> None:
+def test_what_came_in_goes_out_in_the_reverse_comparison(then: Choice, now: Choice) -> None:
     there, back = compare(then, now), compare(now, then)
     assert there.came_in == back.went_out
     assert there.replayed_instead == tuple(item for item in now.replayed if item in back.summary_instead)

@@ -29,14 +29,14 @@ def test_a_ledger_recomputes_from_its_first_row(rows: list[StoredEvent]) -> None
 
 
 @pytest.mark.parametrize("column", StoredEvent.__slots__)
-def test_a_change_of_any_column_shows(rows: list[StoredEvent], column: str) -> None:
+def test_a_change_of_any_column_is_noticed(rows: list[StoredEvent], column: str) -> None:
     old = getattr(rows[2], column)
     new: Any = old + 1 if isinstance(old, int) else f"{old or ''}x"
     with pytest.raises(AssertionError):
         check_chain([*rows[:2], replace(rows[2], **{column: new}), *rows[3:]])
 
 
-def test_a_removed_or_swapped_row_shows(rows: list[StoredEvent]) -> None:
+def test_a_removed_or_swapped_row_is_noticed(rows: list[StoredEvent]) -> None:
     with pytest.raises(AssertionError):
         check_chain([*rows[:2], *rows[3:]])
     with pytest.raises(AssertionError):
@@ -61,7 +61,7 @@ def test_texts_and_ids_enter_the_chain_only_through_their_salted_hashes(rows: li
     )
 
 
-def test_the_same_said_twice_has_two_hashes(ledger: Ledger) -> None:
+def test_the_same_text_twice_has_two_hashes(ledger: Ledger) -> None:
     payload = one_of_each()[0]
     record(ledger, STREAM, payload, payload)
     one, other = all_stored(ledger)
@@ -71,13 +71,15 @@ def test_the_same_said_twice_has_two_hashes(ledger: Ledger) -> None:
 
 
 @given(st.text(), st.text(), st.text(), st.text())
-def test_where_one_id_ends_matters(user: str, conversation: str, other_user: str, other_conversation: str) -> None:
+def test_only_the_same_two_ids_have_the_same_hash(
+    user: str, conversation: str, other_user: str, other_conversation: str
+) -> None:
     same = (user, conversation) == (other_user, other_conversation)
     one, other = chain.identity_hash("s", user, conversation), chain.identity_hash("s", other_user, other_conversation)
     assert (one == other) == same
 
 
-def test_where_one_id_ends_matters_for_a_shared_text() -> None:
+def test_moving_shared_text_between_the_two_ids_changes_the_hash() -> None:
     assert chain.identity_hash("s", "ab", "c") != chain.identity_hash("s", "a", "bc")
 
 

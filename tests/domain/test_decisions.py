@@ -27,7 +27,7 @@ NUMBERS = st.lists(st.integers(-5, 30), max_size=20)
 
 
 @given(raw=st.text(), count=st.integers(0, 20))
-def test_any_text_can_be_read_without_harm(raw: str, count: int) -> None:
+def test_any_text_gives_known_numbers_or_none(raw: str, count: int) -> None:
     answer = read_answer(raw, "keep", count)
     if answer is not None:
         assert len(set(answer.numbers)) == len(answer.numbers)
@@ -40,7 +40,7 @@ def test_any_text_can_be_read_without_harm(raw: str, count: int) -> None:
     ),
     count=st.integers(0, 20),
 )
-def test_what_looks_like_an_answer_can_be_read_without_harm(parts: list[str], count: int) -> None:
+def test_any_answer_like_text_gives_known_numbers_or_none(parts: list[str], count: int) -> None:
     answer = read_answer("".join(parts), "keep", count)
     if answer is not None:
         assert len(set(answer.numbers)) == len(answer.numbers)
@@ -116,7 +116,7 @@ def test_there_is_a_verdict_per_candidate_and_the_limit_holds(
 
 
 @given(st.permutations(range(1, 9)), st.integers(0, 8))
-def test_the_full_order_begins_as_named_and_lacks_nobody(order: list[int], named: int) -> None:
+def test_the_full_order_begins_with_those_named_and_has_all(order: list[int], named: int) -> None:
     full = full_order(order[:named], 8)
     assert full[:named] == order[:named]
     assert full[named:] == sorted(order[named:])

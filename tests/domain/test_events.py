@@ -39,17 +39,17 @@ def test_an_event_cannot_be_changed() -> None:
         setattr(turn(1), "user", "something else")  # noqa: B010 - the type checker would refuse the plain form
 
 
-def test_an_unknown_type_says_upgrade() -> None:
+def test_an_unknown_type_asks_for_an_upgrade() -> None:
     with pytest.raises(UnknownEvent, match=r"'TurnImagined' is not in the catalogue.*upgrade"):
         decode_payload("TurnImagined", 1, {})
 
 
-def test_a_newer_schema_version_says_upgrade() -> None:
+def test_a_newer_schema_version_asks_for_an_upgrade() -> None:
     with pytest.raises(UnknownEvent, match="TurnRecorded has schema version 99, this code knows up to 2"):
         decode_payload("TurnRecorded", 99, turn(1).model_dump(mode="json"))
 
 
-def test_another_shape_is_said_without_its_texts() -> None:
+def test_another_shape_is_reported_without_its_texts() -> None:
     stored = turn(1, user="my secret").model_dump(mode="json")
     del stored["assistant"]
     stored["mood"] = "my other secret"
@@ -86,7 +86,7 @@ class TestUpcasters:
     def test_each_older_version_is_lifted_step_by_step(self, version: int, stored: JsonObject) -> None:
         assert decode_payload("MoodNoted", version, stored) == MoodNoted(mood="glad", strength=5)
 
-    def test_a_missing_step_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_step_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(events.UPCASTERS, ("MoodNoted", 2))
         with pytest.raises(UnknownEvent, match="schema version 2 has no upcaster"):
             decode_payload("MoodNoted", 1, {"feeling": "glad"})

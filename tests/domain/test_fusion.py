@@ -14,7 +14,7 @@ SCORES = st.dictionaries(st.integers(1, 30), st.floats(-1, 1), max_size=15)
 MATCHES = st.dictionaries(st.integers(1, 30), st.floats(0.001, 20), max_size=15)
 
 
-def ordered(scores: dict[int, float]) -> list[int]:
+def best_first(scores: dict[int, float]) -> list[int]:
     return sorted(scores, key=lambda key: (-scores[key], key))
 
 
@@ -38,19 +38,19 @@ class TestFuse:
                     assert fused[one] >= fused[other]
 
     @given(dense=SCORES)
-    def test_without_words_the_vectors_order_stands(self, rule: type[Fusion], dense: dict[int, float]) -> None:
+    def test_without_lexical_hits_the_dense_order_stays(self, rule: type[Fusion], dense: dict[int, float]) -> None:
         fused = rule().fuse(dense, {})
         assert all(fused[one] >= fused[other] for one in dense for other in dense if dense[one] > dense[other])
 
     def test_a_memory_that_one_side_alone_found_is_not_lost(self, rule: type[Fusion]) -> None:
         dense = {1: 0.9, 2: 0.8, 3: 0.7, 4: 0.69}
-        assert ordered(rule().fuse(dense, {5: 7.0, 2: 6.5}))[0] == 2
-        assert 5 in ordered(rule().fuse(dense, {5: 7.0}))[:2]
+        assert best_first(rule().fuse(dense, {5: 7.0, 2: 6.5}))[0] == 2
+        assert 5 in best_first(rule().fuse(dense, {5: 7.0}))[:2]
 
     def test_the_weight_decides_between_the_sides(self, rule: type[Fusion]) -> None:
         dense, lexical = {1: 0.9, 2: 0.5}, {2: 8.0, 1: 1.0}
-        assert ordered(rule(dense_weight=0.8).fuse(dense, lexical)) == [1, 2]
-        assert ordered(rule(dense_weight=0.2).fuse(dense, lexical)) == [2, 1]
+        assert best_first(rule(dense_weight=0.8).fuse(dense, lexical)) == [1, 2]
+        assert best_first(rule(dense_weight=0.2).fuse(dense, lexical)) == [2, 1]
 
 
 def test_in_z_scores_both_sides_have_the_same_spread() -> None:
@@ -59,7 +59,7 @@ def test_in_z_scores_both_sides_have_the_same_spread() -> None:
     assert Fusion().fuse({}, {}) == {}
 
 
-def test_a_list_of_words_that_was_cut_off_says_nothing_of_the_others() -> None:
+def test_a_truncated_lexical_list_says_nothing_about_other_memories() -> None:
     fusion = MinMax(depth=2)
     assert fusion.fuse({3: 1.0, 1: 0.0}, {1: 8.0, 2: 7.0})[3] == pytest.approx(0.5)
     assert fusion.fuse({3: 1.0, 1: 0.0}, {1: 8.0})[3] == pytest.approx(0.5)
@@ -76,13 +76,13 @@ class TestNeighborBoost:
         boosted = self.fusion.boost_neighbors({1: 2.0, 2: 0.0, 3: 1.0}, {1: ((2,),), 3: ((2,),)})
         assert boosted[2] == pytest.approx(1.0)
 
-    def test_who_has_nothing_gives_nothing(self) -> None:
+    def test_only_the_best_above_the_mean_boost_others(self) -> None:
         assert self.fusion.boosting({1: 2.0, 2: 0.0, 3: -1.0}) == [1]
         assert Fusion(boosting_max=2).boosting({1: 1.0, 2: 3.0, 3: 2.0}) == [2, 3]
         assert self.fusion.boost_neighbors({}, {}) == {}
 
     @given(SCORES)
-    def test_nobody_loses(self, scores: dict[int, float]) -> None:
+    def test_no_score_falls(self, scores: dict[int, float]) -> None:
         neighbors = {key: ((key - 1, key + 1), (key - 2, key + 2)) for key in Fusion().boosting(scores)}
         boosted = Fusion().boost_neighbors(scores, neighbors)
         assert all(boosted[key] >= score for key, score in scores.items())

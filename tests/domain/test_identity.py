@@ -20,7 +20,7 @@ SHORT = st.text(alphabet="aA/_%2f~.é\u0301İiıßs 用", min_size=1, max_size=6
 IDS = SHORT | st.text(min_size=1) | st.sampled_from(AWKWARD) | st.text("x", min_size=100, max_size=200)
 
 
-def folded(name: str) -> str:
+def name_on_a_folding_file_system(name: str) -> str:
     """What a file system that folds case and normalises Unicode makes of a name."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
@@ -31,7 +31,7 @@ def folded(name: str) -> str:
 @example("x" * 149, "x" * 150)
 def test_two_ids_never_share_a_name(one: str, other: str) -> None:
     assume(one != other)
-    assert folded(file_name(one)) != folded(file_name(other))
+    assert name_on_a_folding_file_system(file_name(one)) != name_on_a_folding_file_system(file_name(other))
 
 
 @given(IDS)
@@ -42,14 +42,14 @@ def test_a_name_is_safe_and_short(identifier: str) -> None:
     assert Path("folder", name).parent == Path("folder")
 
 
-def test_a_name_cannot_be_taken_from_a_long_id() -> None:
+def test_no_short_id_has_the_name_of_a_long_one() -> None:
     long = "x" * 10_000
     assert file_name(file_name(long)) != file_name(long)
 
 
-def test_the_awkward_ones_all_differ() -> None:
+def test_awkward_ids_have_different_names() -> None:
     identifiers = {*AWKWARD, "a" * 10_000, "a" * 10_001, "a" * 9_999 + "b", "用" * 10_000, "a" * 150, "a" * 151}
-    assert len({folded(file_name(identifier)) for identifier in identifiers}) == len(identifiers)
+    assert len({name_on_a_folding_file_system(file_name(identifier)) for identifier in identifiers}) == len(identifiers)
     assert max(len(file_name(identifier)) for identifier in identifiers) <= 150
 
 
@@ -59,7 +59,7 @@ def test_a_plain_id_is_its_own_name() -> None:
 
 
 @pytest.mark.parametrize("identifier", [*AWKWARD, "x" * 10_000, "ann@example.org", "👩‍👩‍👧"])
-def test_what_can_be_an_id_is_kept_as_it_is(identifier: str) -> None:
+def test_a_valid_id_is_kept_as_it_is(identifier: str) -> None:
     assert check_id("user", identifier) == identifier
 
 
@@ -76,7 +76,7 @@ def test_what_can_be_an_id_is_kept_as_it_is(identifier: str) -> None:
         (None, "send a string"),
     ],
 )
-def test_what_cannot_be_an_id_is_refused_in_one_line(value: object, complaint: str) -> None:
+def test_an_invalid_id_is_refused_in_one_line(value: object, complaint: str) -> None:
     with pytest.raises(InvalidInput, match=complaint) as raised:
         check_id("metadata.conversation_id", value)
     message = str(raised.value)

@@ -20,7 +20,7 @@ from domain import ledger as ledger_module
 from domain.errors import LedgerOverloaded, LedgerSchemaError, LedgerWriteFailed
 from domain.events import NewEvent
 from domain.ledger import Ledger, StreamHead
-from tests.domain.ledger_contract import LedgerContract, held, new_turn
+from tests.domain.ledger_contract import LedgerContract, new_turn, writer_held
 from tests.domain.sqlite_store import SqliteStore
 from tests.ledgers import STREAM, all_stored, check_chain, opened, record_turn, turn
 
@@ -96,7 +96,7 @@ class TestAppendOnlyFromAnyClient:
             client.execute(*insert({**self.successor(path), "position": position}, verb))
 
     @pytest.mark.parametrize("verb", ["INSERT", "INSERT OR REPLACE"])
-    def test_no_row_that_is_not_chained(self, path: Path, verb: str) -> None:
+    def test_no_unchained_row(self, path: Path, verb: str) -> None:
         with self.refused(path) as client:
             client.execute(*insert({**self.successor(path), "prev_hash": chain.GENESIS}, verb))
 
@@ -118,7 +118,7 @@ class TestAppendOnlyFromAnyClient:
         with self.refused(path) as client:
             client.execute(*insert(row, tail=f"ON CONFLICT ({key}) DO UPDATE SET payload = '{{}}'"))
 
-    def test_what_follows_may_be_inserted(self, path: Path) -> None:
+    def test_the_next_chained_row_may_be_inserted(self, path: Path) -> None:
         with closing(sqlite3.connect(path)) as client:
             client.execute(*insert(self.successor(path)))
             client.commit()
@@ -128,7 +128,7 @@ class TestAppendOnlyFromAnyClient:
 class TestTransactions:
     """A transaction that could not be ended holds up no later one."""
 
-    def test_one_that_was_left_open_is_rolled_back_before_the_next(self, ledger: Ledger) -> None:
+    def test_an_open_transaction_is_rolled_back_before_the_next(self, ledger: Ledger) -> None:
         def leave_open(connection: Connection) -> None:
             raw = connection.connection.driver_connection
             assert raw is not None
@@ -141,7 +141,7 @@ class TestTransactions:
             assert other.execute("SELECT name FROM sqlite_master WHERE name = 'left_open'").fetchall() == []
             assert other.execute("SELECT count(*) FROM events").fetchone() == (1,)
 
-    def test_a_commit_that_fails_lets_go_of_the_file_at_once(self, ledger: Ledger) -> None:
+    def test_a_failed_commit_releases_the_file_at_once(self, ledger: Ledger) -> None:
         def prepare(connection: Connection) -> None:
             raw = connection.connection.driver_connection
             assert raw is not None
@@ -292,10 +292,10 @@ class TestFailures:
             assert ledger_path.with_name("ledger.sqlite3-wal").stat().st_size < 100_000
             assert ledger.failures == 0
 
-    def test_overload_is_said_at_once(self, ledger_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_overload_is_reported_at_once(self, ledger_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ledger_module, "_QUEUE_MAX", 2)
         with opened(ledger_path) as ledger:
-            with held(ledger):
+            with writer_held(ledger):
                 waiting = [ledger.append(STREAM, lambda _head: []) for _ in range(2)]
                 with pytest.raises(LedgerOverloaded, match="try again later"):
                     ledger.append(STREAM, lambda _head: [])
@@ -309,7 +309,7 @@ class TestOpening:
             Ledger(tmp_path / "ledger.sqlite3")
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_file_that_is_no_database_is_refused(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_not_a_database_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "ledger.sqlite3"
         path.write_text("a note, and not a database" * 100)
         with pytest.raises(LedgerSchemaError, match="not a database"):

@@ -21,14 +21,14 @@ class TestSqliteReaders(SqliteStore, ReaderContract):
     pass
 
 
-def test_an_unmigrated_ledger_is_said(tmp_path: Path) -> None:
+def test_an_unmigrated_ledger_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite3"
     path.touch()
     with opened(path) as ledger, pytest.raises(LedgerReadFailed, match="cannot be read"):
         ledger.reader.head_position()
 
 
-def test_of_a_memory_that_was_edited_often_one_text_is_read(ledger: Ledger) -> None:
+def test_only_one_text_is_read_of_a_memory_edited_often(ledger: Ledger) -> None:
     turn = record_turn(ledger, STREAM)
     for number in range(3):
         edited = MemoryEdited(memory_id=turn.event_id, turn_id=1, summary=f"edit {number}")

@@ -38,13 +38,13 @@ def test_those_of_the_best_memory_come_first() -> None:
     assert found([turn("b", 9), turn("a", 2)], 1) == [("b", 8), ("b", 10), ("a", 1), ("a", 3)]
 
 
-def test_between_two_it_belongs_to_the_nearer_or_else_the_better() -> None:
+def test_a_turn_between_two_belongs_to_the_nearer_then_to_the_better() -> None:
     best, second = turn("a", 8), turn("a", 4)
     belongs = {item.memory.turn_id: item.of for item in neighbors_of([best, second], TALKS, [], 3)}
     assert (belongs[5], belongs[6], belongs[7]) == (second.memory_id, best.memory_id, best.memory_id)
 
 
-def test_what_the_window_says_word_for_word_does_not_come_along() -> None:
+def test_an_exact_copy_of_a_window_turn_is_not_a_neighbor() -> None:
     repeated = replace(turn("a", 4), user="The same.", assistant="Yes.")
     now = replace(memory(90, "The same.", "Yes."), conversation_id="now")
     around = [repeated, turn("a", 6)]
@@ -52,7 +52,7 @@ def test_what_the_window_says_word_for_word_does_not_come_along() -> None:
 
 
 @given(replay=SOME_TURNS, window=SOME_TURNS, reach=st.integers(0, 5))
-def test_never_twice_never_shown_anyway_never_too_far(replay: list[Memory], window: list[Memory], reach: int) -> None:
+def test_none_is_shown_twice_or_too_far_away(replay: list[Memory], window: list[Memory], reach: int) -> None:
     given_twice = [*TALKS, *TALKS]
     neighbors = neighbors_of(replay, given_twice, window, reach)
     came = [item.memory.memory_id for item in neighbors]
@@ -73,7 +73,7 @@ def test_never_twice_never_shown_anyway_never_too_far(replay: list[Memory], wind
     assert set(came) == expected - {memory.memory_id for memory in (*replay, *window)}
 
 
-def test_blocks_keep_conversations_apart_and_stand_in_the_order_of_time() -> None:
+def test_blocks_separate_conversations_and_are_in_order_of_time() -> None:
     replay = [turn("b", 9), turn("a", 2), turn("a", 9)]
     made = blocks(replay, neighbors_of(replay, TALKS, [], 1))
     assert [ids(block) for block in made] == [
@@ -83,7 +83,7 @@ def test_blocks_keep_conversations_apart_and_stand_in_the_order_of_time() -> Non
     ]
 
 
-def test_a_gap_does_not_part_a_memory_from_its_neighbors() -> None:
+def test_a_gap_does_not_separate_a_memory_from_its_neighbors() -> None:
     replay = [turn("a", 5)]
     around = [one for one in TALKS if one.turn_id != 4]
     assert [ids(block) for block in blocks(replay, neighbors_of(replay, around, [], 2))] == [

@@ -125,7 +125,7 @@ def beside(number: int, of: int, user: str = "x y") -> Neighbor:
 
 
 class TestNeighbors:
-    def test_they_stand_beside_their_memory_in_the_order_of_the_conversation(self) -> None:
+    def test_they_are_shown_beside_their_memory_in_conversation_order(self) -> None:
         built = build(replay=[memory(9), memory(5)], neighbors=[beside(10, 9), beside(8, 9), beside(4, 5)])
         shown = [message["content"].partition("] ")[2] for message in built.messages[1:-1:2]]
         assert shown == ["x y", "Remark 5.", "x y", "Remark 9.", "x y"]
@@ -141,7 +141,7 @@ class TestNeighbors:
         built = build(**parts, neighbors=[beside(4, 5), beside(21, 20)], budget_tokens=room + 30)
         assert [item.memory.memory_id for item in built.neighbors] == ["m4"]
 
-    def test_without_its_memory_none_comes(self) -> None:
+    def test_without_its_memory_no_neighbor_is_shown(self) -> None:
         huge = memory(5, "x " * 500)
         built = build(replay=[huge], neighbors=[beside(4, 5)], budget_tokens=300)
         assert [item.part for item in built.left_out] == ["replay", "neighbour"]
@@ -187,7 +187,7 @@ class TestNeighbors:
         assert not set(came) & {item.memory_id for item in built.left_out}
 
 
-def test_the_first_layout_can_still_be_made_again() -> None:
+def test_the_first_layout_can_still_be_built() -> None:
     said, seen = memory(9, "a b", ""), memory(3, "c d")
     messages = laid_out(
         layout=FIRST_LAYOUT,
@@ -212,7 +212,7 @@ def test_the_first_layout_can_still_be_made_again() -> None:
     ]
 
 
-def test_the_day_of_the_question_is_told_since_the_third_layout() -> None:
+def test_the_third_layout_names_the_day_of_the_question() -> None:
     given_texts: Any = {"system": "Be kind.", "client_system": "Speak French.", "question": "Who?", "asked_at": START}
     nothing: Any = {"window": [], "replay": [], "summarised": [], "neighbors": []}
     assert laid_out(**given_texts, **nothing)[0]["content"] == (

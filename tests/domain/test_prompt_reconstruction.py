@@ -28,7 +28,7 @@ def event(position: int, payload: Payload, event_id: str) -> Event:
     return Event(position, event_id, "u", "c", 1, START, None, None, payload)
 
 
-def built_of(window: list[Memory], replay: list[Memory], summarised: list[Memory], client_system: str) -> BuiltPrompt:
+def build(window: list[Memory], replay: list[Memory], summarised: list[Memory], client_system: str) -> BuiltPrompt:
     return build_prompt(
         system=SYSTEM,
         client_system=client_system,
@@ -65,17 +65,17 @@ def recorded(built: BuiltPrompt, client_system: str | None) -> TurnRecorded:
 @given(
     some_memories(12), st.integers(0, 12), st.integers(0, 12), st.sampled_from(["", "Speak French.", " \n Antworte. "])
 )
-def test_from_what_was_shown(memories: list[Memory], one: int, other: int, client_system: str) -> None:
+def test_it_is_rebuilt_from_what_was_shown(memories: list[Memory], one: int, other: int, client_system: str) -> None:
     first, second = sorted((one, other))
     window = sorted(memories[:first], key=lambda item: item.position)
-    built = built_of(window, memories[first:second], memories[second:], client_system)
+    built = build(window, memories[first:second], memories[second:], client_system)
     again = reconstructed_prompt(recorded(built, client_system), SYSTEM, {item.memory_id: item for item in memories})
     assert again.messages == built.messages
     assert again.proof == "same_as_sent"
 
 
-def test_another_text_of_any_part_shows() -> None:
-    built = built_of([memory(1)], [memory(2)], [memory(3, summary="Sum.")], "")
+def test_a_change_of_any_part_is_noticed() -> None:
+    built = build([memory(1)], [memory(2)], [memory(3, summary="Sum.")], "")
     said = recorded(built, "")
     known = {item.memory_id: item for item in (memory(1), memory(2), memory(3, summary="Sum."))}
     assert reconstructed_prompt(said, SYSTEM, known).proof == "same_as_sent"
@@ -85,8 +85,8 @@ def test_another_text_of_any_part_shows() -> None:
     assert reconstructed_prompt(said.model_copy(update={"client_system": "Hm."}), SYSTEM, known).proof == "differs"
 
 
-def test_what_is_not_there_is_said() -> None:
-    said = recorded(built_of([memory(1)], [], [], ""), "")
+def test_what_the_ledger_lacks_is_named() -> None:
+    said = recorded(build([memory(1)], [], [], ""), "")
     lost = reconstructed_prompt(said, SYSTEM, {})
     assert (lost.proof, lost.messages) == ("not_possible", [])
     assert "1 of the 1 memories" in lost.note
@@ -112,7 +112,7 @@ def candidate(memory_id: str, summary_position: int | None) -> CandidateFound:
     )
 
 
-def test_each_memory_with_the_summary_it_was_shown_with() -> None:
+def test_each_memory_has_the_summary_it_was_shown_with() -> None:
     turns = {name: event(at, turn(1), name) for at, name in enumerate(("m1", "m2", "m3"), start=1)}
     said = {
         7: event(7, summary_of("m1", text="First."), "s1"),
@@ -123,7 +123,7 @@ def test_each_memory_with_the_summary_it_was_shown_with() -> None:
     assert shown["m1"].summary_position == 7
 
 
-def test_a_summary_of_another_memory_is_none_of_it() -> None:
+def test_a_summary_of_another_memory_is_ignored() -> None:
     made = memory_from(event(1, turn(1), "m1"), event(2, summary_of("m2"), "s"))
     assert made is not None
     assert made.summary is None

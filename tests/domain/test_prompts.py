@@ -12,7 +12,7 @@ from domain.errors import SettingsError
 from domain.prompts import load_prompts, version_of
 
 
-def test_the_built_in_ones_are_there_without_a_folder() -> None:
+def test_without_a_folder_the_built_in_prompts_are_used() -> None:
     prompts = load_prompts(None).by_name()
     assert list(prompts) == ["CHAT_SYSTEM", "SUMMARY_SYSTEM", "GATE_SYSTEM", "RERANK_SYSTEM"]
     assert "memory summary" in prompts["SUMMARY_SYSTEM"].text
@@ -29,7 +29,7 @@ def test_a_file_replaces_the_prompt_of_its_name_and_no_other(tmp_path: Path) -> 
 
 
 @given(st.text(), st.text())
-def test_versions_tell_texts_apart(one: str, other: str) -> None:
+def test_different_texts_have_different_versions(one: str, other: str) -> None:
     assert (version_of(one) == version_of(other)) == (one == other)
     assert version_of(one).startswith("sha256:")
 
@@ -42,7 +42,7 @@ def test_versions_tell_texts_apart(one: str, other: str) -> None:
         ("GATE_SYSTEM.txt", b"\xff\xfe", "GATE_SYSTEM.txt is not UTF-8"),
     ],
 )
-def test_a_file_that_cannot_serve_is_named(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
+def test_an_unusable_file_is_named(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SettingsError, match=complaint):
         load_prompts(tmp_path)

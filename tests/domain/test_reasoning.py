@@ -22,7 +22,7 @@ from domain.reasoning import storable, visible
         ("", ""),
     ],
 )
-def test_what_was_thought_is_not_said(raw: str, shown: str) -> None:
+def test_reasoning_is_removed(raw: str, shown: str) -> None:
     assert visible(raw) == shown
 
 
@@ -40,14 +40,14 @@ def test_an_answer_about_the_tags_is_kept_whole(said: str) -> None:
 
 
 @given(thought=st.text(alphabet="abc <>/\n"), said=st.text(alphabet="xyz \n"))
-def test_no_thought_is_left_over(thought: str, said: str) -> None:
+def test_no_reasoning_is_left_over(thought: str, said: str) -> None:
     assert visible(f"<think>{thought}</think>{said}") == said.strip()
     assert visible(f"{said}\n<think>{thought}") == said.strip()
     assert visible(f"{thought}\n</think>\n{said}") == said.strip()
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=())))
-def test_any_text_becomes_one_that_utf8_can_carry(text: str) -> None:
+def test_any_text_becomes_valid_utf8(text: str) -> None:
     stored = storable(text)
     assert len(stored) == len(text)
     assert stored.encode("utf-8").decode("utf-8") == stored

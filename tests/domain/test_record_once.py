@@ -25,14 +25,14 @@ def missing(ledger: Ledger) -> PromptsActivated | None:
     return None if ledger.reader.active_prompts() == PROMPTS else PROMPTS
 
 
-def test_what_is_there_is_not_recorded_again(ledger: Ledger) -> None:
+def test_an_event_that_exists_is_not_recorded_again(ledger: Ledger) -> None:
     assert record_once(ledger, SYSTEM_STREAM, lambda: missing(ledger)) is True
     assert record_once(ledger, SYSTEM_STREAM, lambda: missing(ledger)) is False
     assert recorded(ledger) == 1
 
 
 @pytest.mark.skipif(not SHARES_WRITING, reason="this SQLite allows one writer only")
-def test_another_process_that_comes_in_between_is_noticed(ledger: Ledger, ledger_path: Path) -> None:
+def test_an_event_recorded_meanwhile_by_another_process_is_noticed(ledger: Ledger, ledger_path: Path) -> None:
     with opened(ledger_path) as other:
 
         def missing_until_the_other_records() -> PromptsActivated | None:
@@ -44,7 +44,7 @@ def test_another_process_that_comes_in_between_is_noticed(ledger: Ledger, ledger
     assert recorded(ledger) == 1
 
 
-def test_a_stream_that_never_rests_is_given_up_on(ledger: Ledger) -> None:
+def test_a_stream_that_keeps_changing_is_given_up(ledger: Ledger) -> None:
     def always_too_late() -> PromptsActivated:
         record_once(ledger, SYSTEM_STREAM, lambda: PROMPTS)
         return PROMPTS

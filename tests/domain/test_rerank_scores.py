@@ -35,7 +35,7 @@ def test_the_usual_shapes(raw: object) -> None:
     assert read_scores(json.dumps(raw), 3) == [(3, 0.9), (1, 0.1)]
 
 
-def test_what_says_nothing_about_a_memory_is_dropped() -> None:
+def test_unknown_indices_and_scores_that_are_not_numbers_are_ignored() -> None:
     items: list[object] = [
         {"index": 0, "relevance_score": 0.5},
         {"index": 0, "relevance_score": 0.9},
@@ -69,12 +69,12 @@ def test_what_says_nothing_about_a_memory_is_dropped() -> None:
         "[" * 9999,
     ],
 )
-def test_where_nothing_can_be_read_there_are_no_scores(raw: str) -> None:
+def test_an_unreadable_answer_has_no_scores(raw: str) -> None:
     assert read_scores(raw, 3) is None
 
 
 @given(st.lists(st.tuples(st.integers(-2, 8), st.floats(-10, 10)), max_size=12), st.integers(0, 6))
-def test_each_number_once_in_range_best_first(pairs: list[tuple[int, float]], count: int) -> None:
+def test_each_number_comes_once_in_range_best_first(pairs: list[tuple[int, float]], count: int) -> None:
     raw = json.dumps([{"index": index, "score": score} for index, score in pairs])
     found = read_scores(raw, count) or []
     assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)

@@ -10,22 +10,22 @@ from domain.retrieval import exclude_window, split
 from tests.memories import memory, ranked, some_memories
 
 
-def said(item: Memory) -> str:
+def words_of(item: Memory) -> str:
     return " ".join(f"{item.user} {item.assistant}".split())
 
 
 @given(found=some_memories(), window=some_memories(), limit=st.integers(0, 15))
-def test_nothing_the_window_shows_goes_on(found: list[Memory], window: list[Memory], limit: int) -> None:
+def test_nothing_that_the_window_shows_remains(found: list[Memory], window: list[Memory], limit: int) -> None:
     going_on, excluded = exclude_window(ranked(found), window, limit)
     assert not {c.memory.memory_id for c in going_on} & {turn.memory_id for turn in window}
-    assert not {said(c.memory) for c in going_on} & {said(turn) for turn in window}
+    assert not {words_of(c.memory) for c in going_on} & {words_of(turn) for turn in window}
     assert len(going_on) <= limit
     assert all(c.excluded is None for c in going_on)
     assert all(c.excluded is not None for c in excluded)
 
 
 @given(found=some_memories(), window=some_memories(), limit=st.integers(0, 15))
-def test_candidates_are_lost_to_the_window_or_the_limit_alone_and_keep_their_order(
+def test_only_the_window_and_the_limit_remove_candidates_and_order_is_kept(
     found: list[Memory], window: list[Memory], limit: int
 ) -> None:
     candidates = ranked(found)
@@ -36,7 +36,7 @@ def test_candidates_are_lost_to_the_window_or_the_limit_alone_and_keep_their_ord
     assert len(ranks) == len(candidates) or len(going_on) == limit
 
 
-def test_the_window_itself_is_told_from_a_copy_of_it() -> None:
+def test_a_turn_of_the_window_and_a_copy_of_it_have_different_reasons() -> None:
     shown, copy, other = memory(1, "My dog is Bruno."), memory(2, "My  dog is\nBruno."), memory(3, "My cat is Tom.")
     going_on, excluded = exclude_window(ranked([copy, shown, other]), [shown], 10)
     assert [c.memory for c in going_on] == [other]
@@ -46,7 +46,7 @@ def test_the_window_itself_is_told_from_a_copy_of_it() -> None:
     ]
 
 
-def test_the_same_question_with_another_answer_is_no_copy() -> None:
+def test_the_same_question_with_another_answer_is_not_a_copy() -> None:
     going_on, _ = exclude_window(ranked([memory(1, "And?", "Yes.")]), [memory(2, "And?", "No.")], 10)
     assert [c.memory.memory_id for c in going_on] == ["m1"]
 
@@ -58,7 +58,7 @@ def test_split_keeps_order_and_everything(found: list[Memory], replay: int) -> N
     assert len(first) == min(replay, len(found))
 
 
-def test_an_event_says_where_a_candidate_came_from() -> None:
+def test_the_event_says_how_a_candidate_was_found() -> None:
     [candidate], _ = exclude_window(ranked([memory(7)]), [], 1)
     event = candidate.as_event()
     assert (event.memory_id, event.turn_position, event.turn_id) == ("m7", 7, 7)

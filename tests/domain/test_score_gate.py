@@ -40,7 +40,7 @@ def test_under_the_floor_nothing_is_kept() -> None:
 
 
 @given(SCORES, st.floats(min_value=0.01, max_value=100))
-def test_neither_does_the_scale_of_fused_scores(scores: list[float], factor: float) -> None:
+def test_the_scale_of_fused_scores_does_not_matter(scores: list[float], factor: float) -> None:
     here = score_rule(scores, None, "fused")
     there = score_rule([score * factor for score in scores], None, "fused")
     assert there.threshold == pytest.approx(here.threshold * factor, abs=1e-6)

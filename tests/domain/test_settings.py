@@ -11,7 +11,7 @@ from domain.errors import SettingsError
 from domain.settings import StorageSettings, load_settings
 
 
-class ServiceLike(StorageSettings):
+class ExampleSettings(StorageSettings):
     llm_base_url: str = Field(description="address of the chat endpoint")
     prompt_budget_tokens: int = Field(default=0, ge=0, description="tokens of a prompt, 0 = ask the server")
     some_api_key: int = 0
@@ -21,14 +21,14 @@ class ServiceLike(StorageSettings):
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ServiceLike.model_fields:
+    for name in ExampleSettings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.chdir(tmp_path)
 
 
 def complaint() -> str:
     with pytest.raises(SettingsError) as raised:
-        load_settings(ServiceLike)
+        load_settings(ExampleSettings)
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -42,11 +42,11 @@ def test_defaults_and_paths() -> None:
 def test_the_environment_comes_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text("STORAGE_DIR=from-file\nLLM_BASE_URL=http://file\nUNRELATED=1\n")
     monkeypatch.setenv("STORAGE_DIR", "from-environment")
-    settings = load_settings(ServiceLike)
+    settings = load_settings(ExampleSettings)
     assert (settings.storage_dir, settings.llm_base_url) == (Path("from-environment"), "http://file")
 
 
-def test_a_missing_setting_is_named_with_what_it_is() -> None:
+def test_a_missing_setting_is_named_with_its_description() -> None:
     assert complaint() == (
         "LLM_BASE_URL is not set (address of the chat endpoint): set it in the environment or in .env"
     )
@@ -57,11 +57,11 @@ def test_an_empty_value_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("STORAGE_DIR", "")
     assert "LLM_BASE_URL is not set" in complaint()
     monkeypatch.setenv("LLM_BASE_URL", "http://x")
-    assert load_settings(ServiceLike).storage_dir == Path("storage")
+    assert load_settings(ExampleSettings).storage_dir == Path("storage")
 
 
 @pytest.mark.parametrize("value", ["many", "-1", "4\n096", "9" * 5000 + "x"])
-def test_a_malformed_value_is_shown_with_what_would_do(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_a_malformed_value_is_shown_with_what_is_allowed(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("LLM_BASE_URL", "http://x")
     monkeypatch.setenv("PROMPT_BUDGET_TOKENS", value)
     line = complaint()
@@ -87,10 +87,10 @@ def test_a_secret_is_hidden(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 def test_the_cause_does_not_carry_the_value_either(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "hunter2")
     with pytest.raises(SettingsError) as raised:
-        load_settings(ServiceLike)
+        load_settings(ExampleSettings)
     assert raised.value.__suppress_context__
 
 
-def test_what_is_given_by_hand_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_override_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_DIR", "from-environment")
     assert load_settings(StorageSettings, storage_dir=Path("given")).storage_dir == Path("given")

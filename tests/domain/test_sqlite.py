@@ -34,7 +34,7 @@ def test_a_writer_is_durable(ledger_path: Path) -> None:
     assert pragmas(ledger_path, writer=True, durable=False)["synchronous"] == normal
 
 
-def test_a_transaction_that_could_not_be_ended_holds_up_no_other(tmp_path: Path) -> None:
+def test_a_transaction_that_could_not_end_blocks_no_other(tmp_path: Path) -> None:
     with closing(sqlite.DRIVER.connect(tmp_path / "any.sqlite3", isolation_level=None)) as connection:
         connection.execute("CREATE TABLE noted (what)")
         connection.execute("BEGIN IMMEDIATE")
@@ -65,21 +65,21 @@ def test_a_reader_can_change_nothing(ledger: Ledger, statement: str) -> None:
     assert ledger.reader.head_position() == 1
 
 
-def test_readers_go_on_while_somebody_writes(ledger: Ledger) -> None:
+def test_readers_continue_while_somebody_writes(ledger: Ledger) -> None:
     record_turn(ledger, STREAM)
     with sqlite.open_engine(ledger.path, writer=True).begin():
         assert ledger.reader.head_position() == 1
 
 
 @pytest.mark.skipif(not sqlite.SHARES_WRITING, reason="this SQLite allows one writer only")
-def test_a_safe_sqlite_excludes_nobody(ledger: Ledger) -> None:
+def test_a_safe_sqlite_allows_several_writers(ledger: Ledger) -> None:
     with opened(ledger.path) as other:
         assert record_turn(other, STREAM).version == 1
     assert record_turn(ledger, STREAM).version == 2
 
 
-class TestAlone:
-    def test_who_would_replace_a_ledger_waits_for_those_who_write_it(self, ledger_path: Path) -> None:
+class TestReplacing:
+    def test_replacing_a_ledger_waits_for_its_writers(self, ledger_path: Path) -> None:
         assert not sqlite.in_use(ledger_path)
         with opened(ledger_path):
             assert sqlite.in_use(ledger_path)

@@ -47,14 +47,14 @@ SMALL = re.compile(r"SCAN (CONSTANT ROW|json_each VIRTUAL TABLE .*|remembered|\(
 """One row, the positions asked for, and the rows found by them: none of these is the table."""
 
 
-def as_written() -> Iterator[tuple[str, str]]:
+def statements_as_written() -> Iterator[tuple[str, str]]:
     """Yield each statement's name and what an auditor would copy: all from its header to its semicolon."""
     for text in FILES.values():
         for part in re.split(r"(?=^-- name: )", text, flags=re.MULTILINE)[1:]:
             yield part.split("\n", 1)[0].removeprefix("-- name: "), part
 
 
-WRITTEN = dict(as_written())
+WRITTEN = dict(statements_as_written())
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +89,13 @@ def test_every_statement_is_loaded_and_has_a_name_of_its_own() -> None:
     assert len(set(names)) == len(names) > 40
 
 
-def test_every_statement_is_asked_somewhere() -> None:
+def test_every_statement_is_used() -> None:
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "domain").glob("*.py"))
     assert [name for name in STATEMENTS if f'"{name}"' not in sources] == []
 
 
 @pytest.mark.parametrize("name", TURN)
-def test_what_a_turn_asks_is_looked_up(name: str, ledger_connection: Any) -> None:
+def test_the_statements_of_a_turn_use_an_index(name: str, ledger_connection: Any) -> None:
     plan = plan_of(ledger_connection, name)
     assert any(step.startswith("SEARCH ") for step in plan), plan
     walked = [step for step in plan if step.startswith("SCAN") and not SMALL.fullmatch(step)]
@@ -141,7 +141,7 @@ def test_the_head_is_one_row_from_the_end(ledger_connection: Any) -> None:
 
 class TestThroughSqlalchemy(SqliteStore):
     @pytest.mark.parametrize("values", [{}, {"event": 1}])
-    def test_what_is_missing_is_complained_of(self, values: dict[str, object], tmp_path: Path) -> None:
+    def test_a_missing_parameter_is_an_error(self, values: dict[str, object], tmp_path: Path) -> None:
         engine = open_engine(self.create(tmp_path), writer=False)
         with engine.connect() as connection, pytest.raises(StatementError, match="required for bind parameter"):
             connection.execute(STATEMENTS["event_at"], values)

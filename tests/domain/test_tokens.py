@@ -70,7 +70,7 @@ def test_prose_is_overcounted_by_at_most_six_tenths() -> None:
 
 
 @given(st.text(), st.text())
-def test_text_put_together_costs_what_its_parts_cost_give_or_take_rounding(one: str, two: str) -> None:
+def test_joined_text_costs_as_much_as_its_parts_up_to_rounding(one: str, two: str) -> None:
     apart = estimate_tokens(one) + estimate_tokens(f"\n{two}")
     assert abs(estimate_tokens(f"{one}\n{two}") - apart) <= 2
 

@@ -227,7 +227,7 @@ def path(tmp_path: Path) -> Path:
 class TestTampering:
     @settings(deadline=None, max_examples=150)
     @given(st.data())
-    def test_what_was_done_to_the_rows_is_named(self, data: st.DataObject) -> None:
+    def test_tampering_with_rows_is_named(self, data: st.DataObject) -> None:
         """The rule itself, over rows as the table would give them back."""
         tamper = data.draw(st.sampled_from(TAMPERINGS), "tampering")
         rows, place = tamper(_rows(), data)
@@ -239,7 +239,7 @@ class TestTampering:
         assert min(finding.position for finding in found if finding.position is not None) >= place + 1
 
     @pytest.mark.parametrize("tamper", TAMPERINGS)
-    def test_it_is_named_in_a_real_file(self, tmp_path_factory: pytest.TempPathFactory, tamper: Any) -> None:
+    def test_tampering_with_a_file_is_named(self, tmp_path_factory: pytest.TempPathFactory, tamper: Any) -> None:
         folder = tmp_path_factory.mktemp("tampered")
 
         @settings(deadline=None, max_examples=3)
@@ -258,13 +258,13 @@ class TestTampering:
 
         in_a_file()
 
-    def test_an_untouched_ledger_is_well(self, path: Path) -> None:
+    def test_an_untouched_ledger_has_no_findings(self, path: Path) -> None:
         assert found_in(path) == []
 
-    def test_an_empty_one_too(self, ledger_path: Path) -> None:
+    def test_an_empty_ledger_has_no_findings(self, ledger_path: Path) -> None:
         assert found_in(ledger_path) == []
 
-    def test_bytes_that_are_no_text_are_named(self, path: Path) -> None:
+    def test_bytes_that_are_not_text_are_named(self, path: Path) -> None:
         with closing(unguarded(path)) as connection:
             connection.execute("UPDATE events SET payload = CAST(x'ff22' AS TEXT) WHERE position = 7")
         assert [(finding.position, finding.what) for finding in found_in(path)] == [
@@ -310,7 +310,7 @@ def _checked(rows: Sequence[StoredEvent]) -> Iterator[Finding]:
 class TestSince:
     @settings(deadline=None, max_examples=10)
     @given(st.data())
-    def test_a_ledger_hashed_anew_is_seen_by_an_older_head_alone(self, data: st.DataObject) -> None:
+    def test_only_an_older_head_shows_a_rehashed_ledger(self, data: st.DataObject) -> None:
         rows, place = change_a_payload(_rows(), data)
         donor = next(row for row in _stored() if row.payload == rows[place].payload)
         rows[place] = replace(rows[place], type=donor.type, schema_version=donor.schema_version)
@@ -325,7 +325,7 @@ class TestSince:
             found = found_in(target, LedgerHead(noted.position, noted.hash))
         assert bool(found) == (noted.position > place)
 
-    def test_a_cut_tail_is_seen(self, path: Path) -> None:
+    def test_a_cut_tail_is_noticed(self, path: Path) -> None:
         rows = rows_of(path)
         head = LedgerHead(rows[-1].position, rows[-1].hash)
         assert found_in(path, head) == []
@@ -350,7 +350,7 @@ class TestSince:
     @pytest.mark.parametrize(
         "text", ["", "17", "17:", "x:sha256:" + "0" * 64, "17:md5:" + "0" * 64, "1:sha256:00", "-1:"]
     )
-    def test_what_is_no_head_is_refused_by_name(self, text: str) -> None:
+    def test_a_malformed_head_is_refused_by_name(self, text: str) -> None:
         with pytest.raises(InvalidInput, match=r"^--since = .*POSITION:HASH"):
             parse_head(text)
 
@@ -368,7 +368,7 @@ class TestErasure:
             )
         return path
 
-    def test_what_an_erasure_blanked_is_well(self, erased: Path) -> None:
+    def test_blanked_events_are_no_finding(self, erased: Path) -> None:
         assert sum(row.salt == "" for row in rows_of(erased)) > 0
         assert found_in(erased) == []
 
@@ -385,12 +385,12 @@ class TestErasure:
             "payload_hash = 'sha256:0'",
         ],
     )
-    def test_a_blanked_event_is_no_less_held(self, erased: Path, change: str) -> None:
+    def test_a_change_of_a_blanked_event_is_named(self, erased: Path, change: str) -> None:
         with closing(unguarded(erased)) as connection:
             connection.execute(f"UPDATE events SET {change} WHERE position = 1")  # noqa: S608
         assert found_in(erased)[0].position == 1
 
-    def test_an_erasure_under_way_is_said_as_what_it_is(self, path: Path) -> None:
+    def test_an_unfinished_erasure_is_reported_as_such(self, path: Path) -> None:
         """Interrupted within a conversation: its first events are blanked, and the rest has lost its beginning."""
         with opened(path) as ledger:
             begun = record(ledger, user_stream("ann"), UserErased(events=24, conversations=2))[0]
@@ -409,7 +409,7 @@ class TestErasure:
         [found] = _checked(rehashed(moved))
         assert (moved[(found.position or 0) - 1].version, "version 4 here where 1 follows" in found.what) == (4, True)
 
-    def test_the_event_that_says_why_may_not_be_missing(self, erased: Path) -> None:
+    def test_the_erasure_event_may_not_be_missing(self, erased: Path) -> None:
         with closing(unguarded(erased)) as connection:
             connection.execute("DELETE FROM events WHERE type = 'UserErased'")
         assert "no UserErased event of its user says why" in found_in(erased)[-1].what

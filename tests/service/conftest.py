@@ -18,7 +18,7 @@ def module_upstream() -> Iterator[ScriptedUpstream]:
 
 @pytest.fixture
 def upstream(module_upstream: ScriptedUpstream) -> Iterator[ScriptedUpstream]:
-    """The module's upstream, without faults and without calls of the tests before."""
+    """The module's upstream, without faults and calls of earlier tests."""
     responders = dict(module_upstream.responders)
     module_upstream.forget_calls()
     yield module_upstream
@@ -29,7 +29,7 @@ def upstream(module_upstream: ScriptedUpstream) -> Iterator[ScriptedUpstream]:
 
 @pytest.fixture(scope="module")
 def service_settings() -> dict[str, object]:
-    """Settings of the module's service beside those it needs; a module overrides this fixture."""
+    """Extra settings of the module's service; a module overrides this fixture."""
     return {}
 
 
@@ -43,7 +43,7 @@ def module_service(
 
 @pytest.fixture
 def service(module_service: Running, upstream: ScriptedUpstream) -> Iterator[Running]:
-    """The module's service with nothing left to do."""
+    """The module's service, once its background work is done."""
     module_service.settle()
     upstream.forget_calls()
     yield module_service

@@ -1,4 +1,4 @@
-"""``opm`` as a user calls it, inside the test's process: arguments in, output and exit status out."""
+"""Run ``opm`` in the test's own process: arguments in, output and exit status out."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The service inside the test's process, on a real port, and a plain HTTP client that shows all it answers.
+"""The service in the test's own process, on a real port, and a plain HTTP client that keeps every answer.
 
-Real subprocesses (:mod:`tests.processes`) take a second each, so tests use them only for what nothing else can show.
+Subprocesses (:mod:`tests.processes`) are slow to start, so tests use them only where nothing else will do.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _DATE = re.compile(r"\A\[\d{4}-\d\d-\d\d\] ")
 
 
 def until(said: str, holds: Callable[[], object]) -> None:
-    """Wait for something to become true; raise :class:`TimeoutError` that says what did not."""
+    """Wait until a condition holds; otherwise raise :class:`TimeoutError` that names it."""
     deadline = time.monotonic() + DEADLINE_S
     while not holds():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"within {DEADLINE_S:g} s it did not happen that {said}")
+            raise TimeoutError(f"after {DEADLINE_S:g} s it is still not true that {said}")
         time.sleep(_POLL_S)
 
 
@@ -56,7 +56,7 @@ def settings_for(upstream: ScriptedUpstream, storage_dir: Path, **more: Any) -> 
         "emb_base_url": upstream.base_url,
         "emb_model": upstream.embedding_model,
         "summary_attempts": 2,
-        # What a test replays is what it asked for; the tests of neighbors turn them on.
+        # Neighbors would add to what a test expects; their own tests turn them on.
         "neighbor_turns_default": 0,
         **more,
     }
@@ -113,7 +113,7 @@ class Answer:
 
 
 def chat_body(question: str, user: str, conversation: str = "c", **more: Any) -> dict[str, Any]:
-    """Return a request; what is no field of the API goes into ``metadata``."""
+    """Return a request body; names that are not fields of the API go into ``metadata``."""
     own = {
         "messages",
         "model",
@@ -134,7 +134,7 @@ def chat_body(question: str, user: str, conversation: str = "c", **more: Any) ->
 
 
 class Client:
-    """Talks to a running service; keeps every byte it was answered, so that a test can look for what must not be."""
+    """An HTTP client that keeps every answer, so that a test can look for what must not be in them."""
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
@@ -183,7 +183,7 @@ def events_of(response: httpx2.Response) -> Iterator[dict[str, Any] | None]:
 
 
 class LedgerView:
-    """Looks into a ledger file from outside."""
+    """Reads a ledger file beside the service."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -219,7 +219,7 @@ class LedgerView:
 
 @dataclass
 class Running:
-    """A service that runs, its upstream, and the ways to look into it."""
+    """A running service, its upstream, its client, its ledger and its log."""
 
     upstream: ScriptedUpstream
     client: Client

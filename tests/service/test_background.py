@@ -11,7 +11,7 @@ from tests.upstream import ScriptedUpstream
 FACTS = ("My dog is called Bruno.", "The spare key hangs behind the clock.", "Basil grows beside tomatoes.")
 
 
-def test_each_turn_is_summarised_once_whoever_answered_it(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+def test_each_turn_is_summarised_once_whichever_service_answered(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     with running(upstream, tmp_path) as second_to_end:
         with running(upstream, tmp_path) as first_to_end:
             # The one that started later answers like the other, and does nothing else.
@@ -22,7 +22,7 @@ def test_each_turn_is_summarised_once_whoever_answered_it(upstream: ScriptedUpst
         assert len(upstream.calls_of("summary")) == 2
 
 
-def test_another_takes_over_when_the_first_has_ended(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+def test_another_service_takes_over_when_the_first_ends(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     with running(upstream, tmp_path) as first:
         second = running(upstream, tmp_path)
         service = second.__enter__()

@@ -95,7 +95,7 @@ def test_a_break_in_mid_stream_is_an_error_line(service: Running, user: str, fau
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_answer_without_choices_is_none(service: Running, user: str, stream: bool) -> None:
+def test_an_answer_without_choices_is_an_error(service: Running, user: str, stream: bool) -> None:
     service.upstream.fail("answer", Fault(empty_choices=True))
     answer = service.client.ask(QUESTION, user, stream=stream)
     assert answer.error["code"] == "upstream_broke_off"
@@ -103,7 +103,7 @@ def test_an_answer_without_choices_is_none(service: Running, user: str, stream: 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_half_a_character_in_finish_reason_loses_no_turn(service: Running, user: str, stream: bool) -> None:
+def test_a_lone_surrogate_in_finish_reason_loses_no_turn(service: Running, user: str, stream: bool) -> None:
     service.upstream.fail("answer", Fault(finish_reason="st\ud800op", content="Bruno \udc00!"))
     answer = service.client.tell(QUESTION, user, stream=stream)
     [turn] = service.ledger.all(TurnRecorded, user)
@@ -113,7 +113,7 @@ def test_half_a_character_in_finish_reason_loses_no_turn(service: Running, user:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("reason", [7, ["stop"], {"why": "stop"}, True])
-def test_a_finish_reason_that_is_no_text_is_an_answer_that_cannot_be_read(
+def test_a_finish_reason_that_is_not_text_makes_an_answer_unreadable(
     service: Running, user: str, stream: bool, reason: object
 ) -> None:
     service.upstream.say("answer", "One two")
@@ -126,7 +126,7 @@ def test_a_finish_reason_that_is_no_text_is_an_answer_that_cannot_be_read(
     assert failed.code == "upstream_unreadable"
 
 
-def test_an_error_message_with_half_a_character_loses_no_turn(service: Running, user: str) -> None:
+def test_a_lone_surrogate_in_an_error_message_loses_no_turn(service: Running, user: str) -> None:
     service.upstream.fail("answer", Fault(status=400, message="not \ud800 today"))
     answer = service.client.ask(QUESTION, user)
     assert (answer.status, answer.error["code"]) == (400, "upstream_rejected")
@@ -135,7 +135,7 @@ def test_an_error_message_with_half_a_character_loses_no_turn(service: Running, 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_error_nobody_expected_keeps_the_question(
+def test_an_unexpected_error_keeps_the_question(
     service: Running, user: str, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_arguments: object, **_named: object) -> BuiltPrompt:

@@ -23,7 +23,7 @@ def service_settings() -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def reader_of_facts(module_service: Running) -> str:
+def user_with_facts(module_service: Running) -> str:
     """A user with six memories, who only ever asks in conversations of their own."""
     user = someone()
     module_service.upstream.say("answer", "Noted.")
@@ -33,11 +33,11 @@ def reader_of_facts(module_service: Running) -> str:
 
 
 @pytest.fixture
-def ask(service: Running, reader_of_facts: str) -> Asking:
-    return Asking(service, reader_of_facts)
+def ask(service: Running, user_with_facts: str) -> Asker:
+    return Asker(service, user_with_facts)
 
 
-class Asking:
+class Asker:
     """Asks the same question about the same six memories, each time in a new conversation."""
 
     def __init__(self, service: Running, user: str) -> None:
@@ -57,7 +57,7 @@ def _answers_are_far_from_the_question(upstream: ScriptedUpstream) -> None:
     upstream.say("answer", " ".join(f"filler{n}" for n in range(60)))
 
 
-def sent(service: Running, kind: Kind) -> tuple[list[str], dict[str, object]]:
+def decision_request(service: Running, kind: Kind) -> tuple[list[str], dict[str, object]]:
     """The lines of the newest question to the gate or the rerank, and its schema."""
     body = service.upstream.calls_of(kind)[-1].body
     schema = body["response_format"]
@@ -66,14 +66,14 @@ def sent(service: Running, kind: Kind) -> tuple[list[str], dict[str, object]]:
     return body["messages"][1]["content"].splitlines(), schema["json_schema"]
 
 
-def kept(gate: GateDecided) -> list[int]:
+def kept_numbers(gate: GateDecided) -> list[int]:
     return [verdict.n for verdict in gate.verdicts if verdict.keep]
 
 
 class TestGate:
-    def test_it_is_asked_with_numbered_dated_lines_and_a_schema(self, ask: Asking) -> None:
+    def test_it_is_asked_with_numbered_dated_lines_and_a_schema(self, ask: Asker) -> None:
         answer, gate, _ = ask()
-        lines, schema = sent(ask.service, "gate")
+        lines, schema = decision_request(ask.service, "gate")
         assert QUESTION in lines
         day = answer.memory("retrieved")["replay"][0]["ts"][:10]
         candidates = [line for line in lines if line.startswith("[")]
@@ -86,12 +86,12 @@ class TestGate:
         assert gate.usage is not None
         assert gate.latency_ms > 0
 
-    def test_what_it_drops_is_not_shown_to_the_model(self, ask: Asking) -> None:
+    def test_what_it_drops_is_not_shown_to_the_model(self, ask: Asker) -> None:
         ask.service.upstream.say("gate", '{"keep": [2, 5]}')
         answer, gate, _ = ask()
-        lines, _ = sent(ask.service, "gate")
+        lines, _ = decision_request(ask.service, "gate")
         assert gate.outcome == "ok"
-        assert kept(gate) == [2, 5]
+        assert kept_numbers(gate) == [2, 5]
         assert gate.raw_answer == '{"keep": [2, 5]}'
         candidates = [line for line in lines if line.startswith("[")]
         shown = [fact for fact in FACTS if any(fact in text for _, text in ask.service.messages())]
@@ -99,10 +99,10 @@ class TestGate:
         assert sorted(answer.replayed) == sorted(shown)
         assert answer.memory("memory_status")["gate"] == {"strategy": "llm", "outcome": "ok"}
 
-    def test_it_may_drop_everything(self, ask: Asking) -> None:
+    def test_it_may_drop_everything(self, ask: Asker) -> None:
         ask.service.upstream.responders["gate"] = gate_drops_all
         answer, gate, rerank = ask()
-        assert (gate.outcome, kept(gate), rerank.outcome) == ("ok", [], "skipped")
+        assert (gate.outcome, kept_numbers(gate), rerank.outcome) == ("ok", [], "skipped")
         assert answer.memory("retrieved") == {"replay": [], "summary_only": []}
         assert [role for role, _ in ask.service.messages()] == ["system", "user"]
 
@@ -120,20 +120,20 @@ class TestGate:
             ('{"keep": [], "keep_count": 0}', []),
         ],
     )
-    def test_an_answer_is_read_as_far_as_it_can_be(self, ask: Asking, raw: str, numbers: list[int]) -> None:
+    def test_an_answer_is_read_leniently(self, ask: Asker, raw: str, numbers: list[int]) -> None:
         ask.service.upstream.say("gate", raw)
         _, gate, _ = ask()
-        assert (gate.outcome, kept(gate), gate.raw_answer) == ("ok", numbers, raw)
+        assert (gate.outcome, kept_numbers(gate), gate.raw_answer) == ("ok", numbers, raw)
 
     @pytest.mark.parametrize(
         "raw",
         ["", "I would rather not say.", "{}", '{"keep": "none"}', '{"keep": [77, 88]}', "<think>[1]</think>", "null"],
     )
-    def test_where_nothing_can_be_read_vector_order_stands_in(self, ask: Asking, raw: str) -> None:
+    def test_an_unreadable_answer_keeps_all_in_vector_order(self, ask: Asker, raw: str) -> None:
         ask.service.upstream.say("gate", raw)
         answer, gate, _ = ask(gate_keep_max=4)
         assert (gate.outcome, gate.raw_answer) == ("fallback", raw)
-        assert kept(gate) == [1, 2, 3, 4]
+        assert kept_numbers(gate) == [1, 2, 3, 4]
         assert [verdict.n for verdict in gate.verdicts if verdict.over_limit] == [5, 6]
         assert answer.memory("memory_status")["gate"]["outcome"] == "fallback"
 
@@ -152,28 +152,28 @@ class TestGate:
         ],
         ids=["500", "429", "400", "closed", "garbage", "malformed", "no choices", "cut", "hangs"],
     )
-    def test_a_failing_gate_loses_no_turn(self, ask: Asking, fault: Fault, note: str) -> None:
+    def test_a_failing_gate_loses_no_turn(self, ask: Asker, fault: Fault, note: str) -> None:
         ask.service.upstream.fail("gate", fault)
         answer, gate, _ = ask()
         assert (gate.outcome, gate.raw_answer) == ("fallback", None)
         assert note in (gate.note or "")
-        assert kept(gate) == [1, 2, 3, 4, 5, 6]
+        assert kept_numbers(gate) == [1, 2, 3, 4, 5, 6]
         assert ask.service.ledger.one(TurnRecorded, answer).replayed
 
-    def test_of_more_kept_than_allowed_the_best_by_vector_stay(self, ask: Asking) -> None:
+    def test_over_the_limit_the_best_by_vector_are_kept(self, ask: Asker) -> None:
         ask.service.upstream.say("gate", '{"keep": [6, 5, 2, 1]}')
         _, gate, _ = ask(gate_keep_max=3)
-        assert kept(gate) == [1, 2, 5]
+        assert kept_numbers(gate) == [1, 2, 5]
         assert [verdict.n for verdict in gate.verdicts if verdict.over_limit] == [6]
 
     @pytest.mark.parametrize("given", [False, "false"])
-    def test_use_gate_false_keeps_all_without_a_call(self, ask: Asking, given: object) -> None:
+    def test_use_gate_false_keeps_all_without_a_call(self, ask: Asker, given: object) -> None:
         answer, gate, _ = ask(use_gate=given, gate_keep_max=5)
         assert not ask.service.upstream.calls_of("gate")
-        assert (gate.strategy, gate.outcome, kept(gate)) == ("off", "skipped", [1, 2, 3, 4, 5])
+        assert (gate.strategy, gate.outcome, kept_numbers(gate)) == ("off", "skipped", [1, 2, 3, 4, 5])
         assert answer.memory("memory_status")["gate"] == {"strategy": "off", "outcome": "skipped"}
 
-    def test_without_candidates_nobody_is_asked(self, service: Running, user: str) -> None:
+    def test_without_candidates_the_gate_is_not_called(self, service: Running, user: str) -> None:
         answer = service.client.tell(QUESTION, user)
         gate = service.ledger.one(GateDecided, answer)
         assert (gate.outcome, gate.verdicts) == ("skipped", ())
@@ -181,11 +181,11 @@ class TestGate:
 
 
 class TestRerank:
-    def test_it_picks_the_top_k_and_the_rest_are_summaries(self, ask: Asking) -> None:
+    def test_it_picks_the_top_k_and_the_rest_are_summaries(self, ask: Asker) -> None:
         ask.service.upstream.responders["gate"] = gate_keeps_all
         ask.service.upstream.say("rerank", '{"top": [4, 2]}')
         answer, gate, rerank = ask(retrieve_k=2)
-        lines, schema = sent(ask.service, "rerank")
+        lines, schema = decision_request(ask.service, "rerank")
         summaries = [line.split(") ", 1)[1] for line in lines if line.startswith("[")]
         assert schema["name"] == "memory_rerank"
         assert "Name the best 2." in lines
@@ -207,7 +207,7 @@ class TestRerank:
             ('{"top": [5]}', [5, 1, 2, 3, 4, 6]),
         ],
     )
-    def test_an_answer_is_read_as_far_as_it_can_be(self, ask: Asking, raw: str, order: list[int]) -> None:
+    def test_an_answer_is_read_leniently(self, ask: Asker, raw: str, order: list[int]) -> None:
         ask.service.upstream.responders["gate"] = gate_keeps_all
         ask.service.upstream.say("rerank", raw)
         _, gate, rerank = ask(retrieve_k=3)
@@ -215,7 +215,7 @@ class TestRerank:
         assert rerank.order == tuple(gate.verdicts[n - 1].memory_id for n in order)
 
     @pytest.mark.parametrize("raw", ["", "They are all lovely.", '{"top": [70]}', '{"best": [1]}'])
-    def test_where_nothing_can_be_read_gate_order_stands_in(self, ask: Asking, raw: str) -> None:
+    def test_an_unreadable_answer_leaves_the_gate_order(self, ask: Asker, raw: str) -> None:
         ask.service.upstream.responders["gate"] = gate_keeps_all
         ask.service.upstream.say("rerank", raw)
         answer, gate, rerank = ask(retrieve_k=2)
@@ -229,7 +229,7 @@ class TestRerank:
         [Fault(status=503), Fault(hang_s=UNTIL_RELEASED), Fault(close=True), Fault(garbage=True)],
         ids=["503", "hangs", "closed", "garbage"],
     )
-    def test_a_failing_rerank_loses_no_turn(self, ask: Asking, fault: Fault) -> None:
+    def test_a_failing_rerank_loses_no_turn(self, ask: Asker, fault: Fault) -> None:
         ask.service.upstream.responders["gate"] = gate_keeps_all
         ask.service.upstream.fail("rerank", fault)
         answer, gate, rerank = ask(retrieve_k=2)
@@ -247,8 +247,8 @@ class TestRerank:
             ({"retrieve_k": 0}, 0),
         ],
     )
-    def test_it_is_not_asked_where_there_is_nothing_to_choose(
-        self, ask: Asking, knobs: dict[str, object], replayed: int
+    def test_it_is_not_called_when_there_is_nothing_to_choose(
+        self, ask: Asker, knobs: dict[str, object], replayed: int
     ) -> None:
         ask.service.upstream.responders["gate"] = gate_keeps_all
         answer, _, rerank = ask(**knobs)
@@ -272,11 +272,11 @@ class TestStrategies:
                 answer = service.client.tell(QUESTION, user, someone(), candidate_n=2)
                 gate = service.ledger.one(GateDecided, answer)
                 assert [(v.keep, v.reason) for v in gate.verdicts] == [(True, "a cat"), (False, "no cat")]
-            _, schema = sent(service, "gate")
+            _, schema = decision_request(service, "gate")
             assert schema["schema"]["required"] == ["keep", "reasons"]  # type: ignore[index]  # a JSON schema
 
     @pytest.mark.parametrize("as_list", [True, False])
-    def test_a_reason_with_half_a_character_loses_no_turn(
+    def test_a_lone_surrogate_in_a_reason_loses_no_turn(
         self, upstream: ScriptedUpstream, tmp_path: Path, user: str, as_list: bool
     ) -> None:
         upstream.say("answer", "Noted.")
@@ -291,7 +291,7 @@ class TestStrategies:
                 gate = service.ledger.one(GateDecided, answer)
                 assert [(v.keep, v.reason) for v in gate.verdicts] == [(True, "a \ufffdcat")]
 
-    def test_gate_score_decides_by_similarity_and_says_by_which_rule(
+    def test_gate_score_decides_by_similarity_and_records_its_rule(
         self, upstream: ScriptedUpstream, tmp_path: Path, user: str
     ) -> None:
         upstream.say("answer", "Noted.")

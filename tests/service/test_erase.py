@@ -24,7 +24,7 @@ SECRETS = [f"Zanzibarquest number {number} is where the Klabautermann lives." fo
 
 
 @pytest.fixture
-def alone(upstream: ScriptedUpstream, tmp_path: Path) -> Iterator[Running]:
+def own_service(upstream: ScriptedUpstream, tmp_path: Path) -> Iterator[Running]:
     """A service of this test's own, since its whole folder is searched."""
     with running(upstream, tmp_path / "storage") as service:
         yield service
@@ -39,17 +39,17 @@ def erase(service: Running, user: str, *more: str) -> dict[str, Any]:
     return found
 
 
-def test_others_go_on_chatting_while_a_person_is_erased(alone: Running) -> None:
-    user, folder = "ann.alpenrose@example.org", alone.ledger.path.parent
-    alone.tell_all(SECRETS, user, "Tagebuch")
-    alone.settle()
-    assert alone.client.tell("Where does the Klabautermann live?", user, "chat", use_gate=False).replayed
-    alone.settle()
+def test_others_keep_chatting_while_a_person_is_erased(own_service: Running) -> None:
+    user, folder = "ann.alpenrose@example.org", own_service.ledger.path.parent
+    own_service.tell_all(SECRETS, user, "Tagebuch")
+    own_service.settle()
+    assert own_service.client.tell("Where does the Klabautermann live?", user, "chat", use_gate=False).replayed
+    own_service.settle()
     stop, told, failed = threading.Event(), [0], []
 
     def chat(name: str) -> None:
         while not stop.is_set():
-            answer = alone.client.ask(f"Remark {told[0]}.", name)
+            answer = own_service.client.ask(f"Remark {told[0]}.", name)
             told[0] += 1
             if answer.status != 200:
                 failed.append(answer.body)
@@ -59,7 +59,7 @@ def test_others_go_on_chatting_while_a_person_is_erased(alone: Running) -> None:
         thread.start()
     try:
         until("others chat", lambda: told[0] > 5)
-        done = erase(alone, user)
+        done = erase(own_service, user)
         at_the_end = told[0]
         until("others still chat", lambda: told[0] > at_the_end + 5)
     finally:
@@ -68,44 +68,42 @@ def test_others_go_on_chatting_while_a_person_is_erased(alone: Running) -> None:
             thread.join()
     assert failed == []
     assert done["recorded_since"] == 0
-    alone.settle()
+    own_service.settle()
     assert traces(folder, [user, "Tagebuch", "Zanzibarquest", "Klabautermann"]) == []
-    rows = alone.ledger.reader.stored_after(0, 1_000_000)
+    rows = own_service.ledger.reader.stored_after(0, 1_000_000)
     check_chain_with_erasures(rows)
     assert sum(map(is_blanked, rows)) == done["events"]
 
-    assert alone.client.get("/v1/conversations", user=user).json()["data"] == []
-    assert alone.client.get("/v1/memories", user=user).json()["data"] == []
-    anew = alone.client.tell("Where is it?", user, "Tagebuch", use_gate=False)
+    assert own_service.client.get("/v1/conversations", user=user).json()["data"] == []
+    assert own_service.client.get("/v1/memories", user=user).json()["data"] == []
+    anew = own_service.client.tell("Where is it?", user, "Tagebuch", use_gate=False)
     assert (anew.replayed, anew.summaries, anew.memory("turn")["turn_id"]) == ([], [], 1)
-    assert alone.ledger.stream(user, "Tagebuch")[0].version == 1
+    assert own_service.ledger.stream(user, "Tagebuch")[0].version == 1
 
 
-def test_an_answer_and_a_summary_under_way_bring_nothing_back(alone: Running) -> None:
-    user, folder = "ann.alpenrose@example.org", alone.ledger.path.parent
-    alone.upstream.fail("summary", Fault(hang_s=UNTIL_RELEASED))
-    alone.tell_all(SECRETS[:1], user, "Tagebuch")
-    alone.upstream.wait_for("summary")
-    alone.upstream.fail("answer", Fault(hang_s=UNTIL_RELEASED))
+def test_a_running_answer_and_summary_bring_nothing_back(own_service: Running) -> None:
+    user, folder = "ann.alpenrose@example.org", own_service.ledger.path.parent
+    own_service.upstream.fail("summary", Fault(hang_s=UNTIL_RELEASED))
+    own_service.tell_all(SECRETS[:1], user, "Tagebuch")
+    own_service.upstream.wait_for("summary")
+    own_service.upstream.fail("answer", Fault(hang_s=UNTIL_RELEASED))
     answers: list[Any] = []
     asking = threading.Thread(
-        target=lambda: answers.append(alone.client.ask("Where does the Klabautermann live?", user, "Tagebuch"))
+        target=lambda: answers.append(own_service.client.ask("Where does the Klabautermann live?", user, "Tagebuch"))
     )
     asking.start()
-    alone.upstream.wait_for("answer", 2)
-    erase(alone, user)
-    alone.upstream.release()
+    own_service.upstream.wait_for("answer", 2)
+    erase(own_service, user)
+    own_service.upstream.release()
     asking.join()
-    alone.settle()
+    own_service.settle()
     assert (answers[0].status, answers[0].error["code"]) == (503, "ledger_unavailable")
     assert "erased" in answers[0].error["message"]
-    assert alone.ledger.stream(user, "Tagebuch") == []
+    assert own_service.ledger.stream(user, "Tagebuch") == []
     assert traces(folder, ["Tagebuch", "Zanzibarquest", "Klabautermann"]) == []
 
 
-def test_an_erasure_that_was_interrupted_is_finished_when_the_service_starts(
-    upstream: ScriptedUpstream, tmp_path: Path
-) -> None:
+def test_the_next_start_finishes_an_interrupted_erasure(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     folder = tmp_path / "storage"
     with running(upstream, folder) as service:
         service.tell_all(SECRETS, "ann.alpenrose")

@@ -28,7 +28,7 @@ DEFAULTS = {
 }
 
 
-def one(name: str, value: object) -> dict[str, Any]:
+def body_field(name: str, value: object) -> dict[str, Any]:
     return {name: value}
 
 
@@ -61,23 +61,23 @@ def test_values_and_strings_mean_the_same(service: Running, user: str, as_given:
 
 
 @pytest.mark.parametrize("knob", BOUNDS)
-def test_bounds_are_held_and_told(client: Client, user: str, knob: str) -> None:
+def test_bounds_are_enforced_and_named(client: Client, user: str, knob: str) -> None:
     low, high = BOUNDS[knob]
     for good in (low, str(high)):
-        client.tell("Hi.", user, **one(knob, good))
+        client.tell("Hi.", user, **body_field(knob, good))
     for bad in (low - 1, str(high + 1)):
-        message = refused(client, chat_body("Hi.", user, **one(knob, bad)), f"metadata.{knob}")
+        message = refused(client, chat_body("Hi.", user, **body_field(knob, bad)), f"metadata.{knob}")
         assert str(bad) in message
         assert str(high if int(bad) > high else low) in message
 
 
 @pytest.mark.parametrize("bad", [True, 1.5, "1.5", "many", "", None, [3], {"n": 3}, "0x10"])
-def test_what_is_no_whole_number_is_refused(client: Client, user: str, bad: object) -> None:
+def test_anything_but_a_whole_number_is_refused(client: Client, user: str, bad: object) -> None:
     refused(client, chat_body("Hi.", user, retrieve_k=bad), "metadata.retrieve_k")
 
 
 @pytest.mark.parametrize("bad", ["maybe", "", 2, [True], None])
-def test_what_is_no_yes_or_no_is_refused(client: Client, user: str, bad: object) -> None:
+def test_anything_but_true_or_false_is_refused(client: Client, user: str, bad: object) -> None:
     refused(client, chat_body("Hi.", user, use_gate=bad), "metadata.use_gate")
 
 
@@ -90,13 +90,13 @@ def test_what_is_no_yes_or_no_is_refused(client: Client, user: str, bad: object)
         ("neighbour_turns", "neighbor_turns"),
     ],
 )
-def test_a_misspelt_knob_is_named_with_the_one_that_was_meant(client: Client, user: str, slip: str, meant: str) -> None:
-    message = refused(client, chat_body("Hi.", user, **one(slip, 3)), "metadata")
+def test_a_misspelt_knob_is_named_with_the_likely_one(client: Client, user: str, slip: str, meant: str) -> None:
+    message = refused(client, chat_body("Hi.", user, **body_field(slip, 3)), "metadata")
     assert slip in message
     assert meant in message
 
 
-def test_a_clients_own_metadata_is_no_ones_business(client: Client, user: str) -> None:
+def test_a_clients_own_metadata_is_accepted(client: Client, user: str) -> None:
     client.tell("Hi.", user, session="a1", app_version="7", topic={"deep": [1]})
 
 
@@ -104,7 +104,7 @@ def test_metadata_has_at_most_sixteen_entries_with_keys_of_sixty_four_characters
     def body(entries: dict[str, object]) -> dict[str, object]:
         return {**chat_body("Hi.", user), "metadata": entries}
 
-    client.tell("Hi.", user, **one("k" * 64, "v"))
+    client.tell("Hi.", user, **body_field("k" * 64, "v"))
     assert client.post(body({f"key {n}": "v" for n in range(16)})).status == 200
     assert "17" in refused(client, body({f"key {n}": "v" for n in range(17)}), "metadata")
     assert "64 characters" in refused(client, body({"k" * 65: "v"}), "metadata")
@@ -132,7 +132,7 @@ def test_what_is_not_given_is_not_sent(service: Running, user: str) -> None:
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_max_tokens_is_passed_on(service: Running, user: str, name: str) -> None:
-    service.client.tell("Hi.", user, **one(name, 11))
+    service.client.tell("Hi.", user, **body_field(name, 11))
     assert service.upstream.calls_of("answer")[-1].body[name] == 11
 
 
@@ -152,10 +152,10 @@ def test_max_tokens_is_passed_on(service: Running, user: str, name: str) -> None
     ],
 )
 def test_sampling_parameters_are_checked(client: Client, user: str, name: str, bad: object) -> None:
-    refused(client, chat_body("Hi.", user, **one(name, bad)), name)
+    refused(client, chat_body("Hi.", user, **body_field(name, bad)), name)
 
 
 @pytest.mark.parametrize(("name", "value"), [("stop", ["END"]), ("seed", 7)])
 def test_other_parameters_reach_the_model(service: Running, user: str, name: str, value: object) -> None:
-    service.client.tell("Hi.", user, **one(name, value))
+    service.client.tell("Hi.", user, **body_field(name, value))
     assert service.upstream.calls_of("answer")[-1].body[name] == value

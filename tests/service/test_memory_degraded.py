@@ -108,7 +108,7 @@ def test_a_question_that_is_too_long_is_searched_by_its_beginning(service: Runni
         service.upstream.max_input_chars = None
 
 
-def test_a_text_whose_vector_is_not_finite_turns_memory_off_for_nothing_else(service: Running, user: str) -> None:
+def test_a_text_without_a_finite_vector_affects_no_other(service: Running, user: str) -> None:
     other = someone()
     service.client.tell(DOG, user, "monday")
     service.upstream.nan_word = "Zanzibar"
@@ -123,7 +123,7 @@ def test_a_text_whose_vector_is_not_finite_turns_memory_off_for_nothing_else(ser
         service.upstream.nan_word = None
 
 
-def test_a_vector_cache_of_noise_is_put_aside_and_memory_comes_back(
+def test_a_corrupt_vector_cache_is_put_aside_and_memory_comes_back(
     upstream: ScriptedUpstream, tmp_path: Path, user: str
 ) -> None:
     with running(upstream, tmp_path) as service:
@@ -138,7 +138,7 @@ def test_a_vector_cache_of_noise_is_put_aside_and_memory_comes_back(
     assert (tmp_path / "vectors.sqlite3.broken").read_bytes() == noise
 
 
-def test_an_endpoint_that_was_never_there(tmp_path: Path, user: str) -> None:
+def test_an_endpoint_that_is_down_at_the_start(tmp_path: Path, user: str) -> None:
     with ScriptedUpstream() as upstream, ScriptedUpstream() as embedding:
         embedding.stop()
         with running(upstream, tmp_path, emb_base_url=embedding.base_url) as service:

@@ -32,7 +32,7 @@ def shown(answer: Answer) -> list[tuple[str, str | None]]:
     return [(item["raw_user"], item["neighbor_of"]) for item in answer.memory("retrieved")["replay"]]
 
 
-def test_it_is_shown_in_order_and_told_everywhere(service: Running, user: str) -> None:
+def test_it_is_shown_in_order_and_reported_everywhere(service: Running, user: str) -> None:
     told = service.tell_all(TALK, user)
     answer = ask(service, user, 1)
     assert service.said() == [*TALK[1:4], QUESTION]
@@ -45,7 +45,7 @@ def test_it_is_shown_in_order_and_told_everywhere(service: Running, user: str) -
     assert stored["retrieved"] == answer.memory("retrieved")
 
 
-def test_the_prompt_can_be_made_again_with_them(service: Running, user: str) -> None:
+def test_the_prompt_can_be_reconstructed_with_them(service: Running, user: str) -> None:
     service.tell_all(TALK, user)
     answer = ask(service, user, 2)
     service.settle()
@@ -75,14 +75,14 @@ def test_a_neighbor_is_not_shown_as_a_summary_too(service: Running, user: str) -
     assert service.said() == [*facts, QUESTION]
 
 
-def test_another_users_turns_never_come_along(service: Running, user: str) -> None:
+def test_another_users_turns_are_never_neighbors(service: Running, user: str) -> None:
     service.tell_all(TALK[:3], user, "shared name")
     service.tell_all(["A stranger's secret."] * 4, someone(), "shared name")
     ask(service, user, 5)
     assert service.said() == [*TALK[:3], QUESTION]
 
 
-def test_they_yield_to_the_budget_first(upstream: ScriptedUpstream, tmp_path: Path, user: str) -> None:
+def test_the_budget_leaves_them_out_first(upstream: ScriptedUpstream, tmp_path: Path, user: str) -> None:
     with running(upstream, tmp_path, prompt_budget_tokens=256) as service:
         long_talk = ["First " + "well " * 400, TALK[2], "Last."]
         told = service.tell_all(long_talk, user)
@@ -92,7 +92,7 @@ def test_they_yield_to_the_budget_first(upstream: ScriptedUpstream, tmp_path: Pa
         assert service.ledger.one(TurnRecorded, answer).neighbours == (told[2],)
 
 
-def test_the_default_is_the_operators(upstream: ScriptedUpstream, tmp_path: Path, user: str) -> None:
+def test_the_operator_sets_the_default(upstream: ScriptedUpstream, tmp_path: Path, user: str) -> None:
     with running(upstream, tmp_path, neighbor_turns_default=2) as service:
         service.tell_all(TALK, user)
         answer = ask(service, user, None)

@@ -61,7 +61,7 @@ def process(env: Mapping[str, str], options: Sequence[str] = ()) -> Iterator[tup
             ledger.close()
 
 
-def test_what_was_acknowledged_survives_kill_9_and_what_was_derived_grows_back(
+def test_acknowledged_turns_survive_kill_9_and_projections_are_rebuilt(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     upstream.fail_always("summary", Fault(hang_s=UNTIL_RELEASED))
@@ -103,7 +103,7 @@ def test_what_was_acknowledged_survives_kill_9_and_what_was_derived_grows_back(
         assert "sk-canary" not in log
 
 
-def test_told_to_end_it_finishes_the_answers_it_began(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+def test_on_sigterm_it_finishes_running_answers(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     upstream.fail("answer", Fault(content="One two three four.", hang_s=UNTIL_RELEASED, after_chunks=2))
     with process(env_of(upstream, tmp_path)) as (service, client, ledger):
         with client.http.stream("POST", "/v1/chat/completions", json=chat_body(DOG, USER, stream=True)) as response:
@@ -123,7 +123,7 @@ def test_told_to_end_it_finishes_the_answers_it_began(upstream: ScriptedUpstream
         assert "Traceback" not in service.log()
 
 
-def test_told_to_end_it_waits_for_a_silent_model_no_longer_than_a_turn_would(
+def test_on_sigterm_it_waits_for_a_silent_model_as_long_as_a_turn_would(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     upstream.fail("answer", Fault(content="One two three four.", hang_s=UNTIL_RELEASED, after_chunks=2))
@@ -172,13 +172,13 @@ def test_replaced_prompts_are_used_and_recorded_with_their_texts(upstream: Scrip
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_answer_that_outlasts_the_service_says_that_it_was_the_service_that_stopped(
+def test_an_answer_cut_off_by_the_stop_says_that_the_service_stopped(
     upstream: ScriptedUpstream, tmp_path: Path, stream: bool
 ) -> None:
     upstream.fail("answer", Fault(content="One two three four.", hang_s=UNTIL_RELEASED, after_chunks=2))
     env = env_of(upstream, tmp_path)
     with process(env, options=("--timeout-graceful-shutdown", "1")) as (service, client, ledger):
-        asking = threading.Thread(target=broken_off, args=(client, chat_body(DOG, USER, stream=stream)))
+        asking = threading.Thread(target=ask_and_be_cut_off, args=(client, chat_body(DOG, USER, stream=stream)))
         asking.start()
         upstream.wait_for("answer")
         service.terminate()
@@ -190,7 +190,7 @@ def test_an_answer_that_outlasts_the_service_says_that_it_was_the_service_that_s
         assert "Bruno" not in service.log()
 
 
-def broken_off(client: Client, body: dict[str, object]) -> None:
+def ask_and_be_cut_off(client: Client, body: dict[str, object]) -> None:
     """Ask a service that does not live to answer."""
     with suppress(httpx2.HTTPError):
         client.http.post("/v1/chat/completions", json=body)

@@ -19,7 +19,7 @@ BUDGET = sum(map(estimate_tokens, (CHAT_SYSTEM, QUESTION, LONG))) + estimate_tok
 """Room for the system prompt, the question and one long turn, by estimate."""
 
 
-def fill(service: Running, user: str) -> list[str]:
+def fill_memory(service: Running, user: str) -> list[str]:
     """Two long turns in this conversation, two in another, all with summaries as long as they are."""
     service.upstream.say("answer", "Noted.")
     service.upstream.say("summary", LONG)
@@ -30,12 +30,12 @@ def fill(service: Running, user: str) -> list[str]:
     return [*old, *new]
 
 
-def test_by_setting_whole_items_are_left_out_and_told(tmp_path: Path, user: str) -> None:
+def test_over_a_set_budget_whole_items_are_left_out_and_reported(tmp_path: Path, user: str) -> None:
     with (
         ScriptedUpstream(tokenize=False) as upstream,
         running(upstream, tmp_path, prompt_budget_tokens=BUDGET) as service,
     ):
-        told = fill(service, user)
+        told = fill_memory(service, user)
         answer = service.client.tell(QUESTION, user, "new", retrieve_k=1)
         report = service.ledger.report(answer)
         assert (report.layout, report.budget_tokens) == (LAYOUT, BUDGET)
@@ -53,7 +53,7 @@ def test_by_setting_whole_items_are_left_out_and_told(tmp_path: Path, user: str)
 
 def test_system_and_question_are_always_sent(upstream: ScriptedUpstream, tmp_path: Path, user: str) -> None:
     with running(upstream, tmp_path, prompt_budget_tokens=256) as service:
-        fill(service, user)
+        fill_memory(service, user)
         question = f"{QUESTION} {LONG}"
         answer = service.client.tell(question, user, "new")
         assert [role for role, _ in service.messages()] == ["system", "user"]
@@ -63,15 +63,13 @@ def test_system_and_question_are_always_sent(upstream: ScriptedUpstream, tmp_pat
 
 
 @pytest.mark.parametrize(("max_tokens", "budget"), [(None, 900), (100, 1100)])
-def test_by_what_the_server_says_its_model_takes(
-    tmp_path: Path, user: str, max_tokens: int | None, budget: int
-) -> None:
+def test_the_servers_model_length_is_the_budget(tmp_path: Path, user: str, max_tokens: int | None, budget: int) -> None:
     with (
         ScriptedUpstream(max_model_len=1200) as upstream,
         running(upstream, tmp_path, answer_reserve_tokens=300) as service,
     ):
         until("the limit is known", lambda: service.services.turns.max_model_len == 1200)
-        fill(service, user)
+        fill_memory(service, user)
         for _ in range(3):
             # The strict server refuses a prompt that leaves no room for the answer.
             answer = service.client.tell(QUESTION, user, someone(), max_tokens=max_tokens)
@@ -79,15 +77,15 @@ def test_by_what_the_server_says_its_model_takes(
         assert service.client.get("/v1/models").json()["data"][0]["max_model_len"] == 1200
 
 
-def test_by_a_safe_default_where_nobody_says(tmp_path: Path, user: str) -> None:
+def test_without_either_a_safe_default_is_the_budget(tmp_path: Path, user: str) -> None:
     with ScriptedUpstream(max_model_len=None) as upstream, running(upstream, tmp_path) as service:
         answer = service.client.tell(QUESTION, user, max_tokens=96)
         assert service.ledger.report(answer).budget_tokens == 4000
 
 
-def test_the_servers_own_count_is_taken_where_there_is_one(tmp_path: Path, user: str) -> None:
+def test_the_servers_own_count_is_used_if_it_offers_one(tmp_path: Path, user: str) -> None:
     with ScriptedUpstream() as upstream, running(upstream, tmp_path, prompt_budget_tokens=700) as service:
-        fill(service, user)
+        fill_memory(service, user)
 
         def ask() -> str:
             answer = service.client.tell(QUESTION, user, "new", use_rerank=False)
@@ -103,12 +101,12 @@ def test_the_servers_own_count_is_taken_where_there_is_one(tmp_path: Path, user:
         assert len(counted) == len(set(counted))
 
 
-def test_a_server_that_cannot_count_is_asked_no_more(tmp_path: Path, user: str) -> None:
+def test_a_server_that_cannot_count_is_not_asked_again(tmp_path: Path, user: str) -> None:
     with (
         ScriptedUpstream(tokenize=False) as upstream,
         running(upstream, tmp_path, prompt_budget_tokens=700) as service,
     ):
-        fill(service, user)
+        fill_memory(service, user)
         for _ in range(3):
             answer = service.client.tell(QUESTION, user, "new")
             assert service.ledger.report(answer).counted == "estimate"

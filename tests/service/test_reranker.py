@@ -34,7 +34,7 @@ def module_service(module_upstream: ScriptedUpstream, tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="module")
-def reader_of_facts(module_service: Running) -> str:
+def user_with_facts(module_service: Running) -> str:
     user = someone()
     module_service.upstream.say("answer", "Noted.")
     module_service.tell_all(FACTS, user)
@@ -53,10 +53,10 @@ def ask(service: Running, user: str, **knobs: Any) -> tuple[Answer, GateDecided,
     return answer, service.ledger.one(GateDecided, answer), service.ledger.one(RerankDecided, answer)
 
 
-def test_it_orders_all_memories_and_the_event_keeps_its_scores(service: Running, reader_of_facts: str) -> None:
+def test_it_orders_all_memories_and_the_event_keeps_its_scores(service: Running, user_with_facts: str) -> None:
     raw = json.dumps({"results": [{"index": n, "relevance_score": n / 10} for n in (3, 1, 4, 0, 2)]})
     service.upstream.fail("scores", Fault(content=raw))
-    answer, gate, rerank = ask(service, reader_of_facts)
+    answer, gate, rerank = ask(service, user_with_facts)
     in_gate_order = [verdict.memory_id for verdict in gate.verdicts]
     assert rerank.order == tuple(in_gate_order[n] for n in (4, 3, 2, 1, 0))
     assert (rerank.strategy, rerank.outcome, rerank.model, rerank.prompt_version) == (
@@ -72,8 +72,8 @@ def test_it_orders_all_memories_and_the_event_keeps_its_scores(service: Running,
     assert not service.upstream.calls_of("rerank")
 
 
-def test_it_is_sent_dated_lines_and_its_own_key(service: Running, reader_of_facts: str) -> None:
-    answer, _, rerank = ask(service, reader_of_facts)
+def test_it_is_sent_dated_lines_and_its_own_key(service: Running, user_with_facts: str) -> None:
+    answer, _, rerank = ask(service, user_with_facts)
     [call] = service.upstream.calls_of("scores")
     day = answer.memory("retrieved")["replay"][0]["ts"][:10]
     assert call.headers["authorization"] == f"Bearer {KEY}"
@@ -83,9 +83,9 @@ def test_it_is_sent_dated_lines_and_its_own_key(service: Running, reader_of_fact
     assert KEY not in service.log()
 
 
-def test_those_it_does_not_score_follow_in_gate_order(service: Running, reader_of_facts: str) -> None:
+def test_unscored_memories_follow_in_gate_order(service: Running, user_with_facts: str) -> None:
     service.upstream.fail("scores", Fault(content='[{"index": 3, "score": 0.5}, {"index": 77, "score": 1}]'))
-    _, gate, rerank = ask(service, reader_of_facts)
+    _, gate, rerank = ask(service, user_with_facts)
     assert rerank.order == tuple(gate.verdicts[n].memory_id for n in (3, 0, 1, 2, 4))
     assert (rerank.named, rerank.scores) == (1, (0.5,))
 
@@ -93,9 +93,9 @@ def test_those_it_does_not_score_follow_in_gate_order(service: Running, reader_o
 @pytest.mark.parametrize(
     "raw", ["", "I cannot.", '{"results": []}', '{"results": [{"index": 9, "relevance_score": 1}]}']
 )
-def test_where_nothing_can_be_read_gate_order_stands_in(service: Running, reader_of_facts: str, raw: str) -> None:
+def test_an_unreadable_answer_leaves_the_gate_order(service: Running, user_with_facts: str, raw: str) -> None:
     service.upstream.fail("scores", Fault(content=raw))
-    answer, gate, rerank = ask(service, reader_of_facts)
+    answer, gate, rerank = ask(service, user_with_facts)
     assert (rerank.strategy, rerank.outcome, rerank.raw_answer, rerank.scores) == ("endpoint", "fallback", raw, ())
     assert rerank.order == tuple(verdict.memory_id for verdict in gate.verdicts)
     assert len(answer.replayed) == 2
@@ -116,9 +116,9 @@ def test_where_nothing_can_be_read_gate_order_stands_in(service: Running, reader
     ],
     ids=["500", "401", "404", "429", "hangs", "closed", "cut", "malformed", "garbage"],
 )
-def test_a_failing_endpoint_loses_no_turn(service: Running, reader_of_facts: str, fault: Fault, note: str) -> None:
+def test_a_failing_endpoint_loses_no_turn(service: Running, user_with_facts: str, fault: Fault, note: str) -> None:
     service.upstream.fail("scores", fault)
-    answer, gate, rerank = ask(service, reader_of_facts)
+    answer, gate, rerank = ask(service, user_with_facts)
     assert (rerank.strategy, rerank.outcome) == ("endpoint", "fallback")
     assert note in (rerank.note or "")
     assert rerank.replayed == tuple(verdict.memory_id for verdict in gate.verdicts[:2])
@@ -126,15 +126,15 @@ def test_a_failing_endpoint_loses_no_turn(service: Running, reader_of_facts: str
     assert not service.upstream.calls_of("rerank")
 
 
-def test_a_request_can_do_without(service: Running, reader_of_facts: str) -> None:
-    _, _, rerank = ask(service, reader_of_facts, use_rerank=False)
+def test_a_request_can_turn_it_off(service: Running, user_with_facts: str) -> None:
+    _, _, rerank = ask(service, user_with_facts, use_rerank=False)
     assert (rerank.strategy, rerank.outcome, rerank.model) == ("none", "skipped", None)
-    _, _, rerank = ask(service, reader_of_facts, retrieve_k=5)
+    _, _, rerank = ask(service, user_with_facts, retrieve_k=5)
     assert (rerank.strategy, rerank.outcome, rerank.model) == ("endpoint", "skipped", None)
     assert not service.upstream.calls_of("scores")
 
 
-def test_health_tells_of_it(service: Running) -> None:
+def test_health_reports_it(service: Running) -> None:
     told = service.client.get("/health/rerank")
     assert told.status_code == 200
     assert told.json() == {"status": "ok", "strategy": "endpoint", "model": RERANK_MODEL, "score": 0.5}
@@ -174,7 +174,7 @@ class TestSettings:
             ({"rerank_base_url": "localhost:8003", "rerank_model": "r"}, "RERANK_BASE_URL = 'localhost:8003'"),
         ],
     )
-    def test_half_of_one_is_named_in_one_line(self, given: dict[str, str], named: str) -> None:
+    def test_an_incomplete_endpoint_is_named_in_one_line(self, given: dict[str, str], named: str) -> None:
         with pytest.raises(SettingsError) as told:
             self.load(**given)
         assert named in str(told.value)
@@ -196,7 +196,7 @@ def test_without_a_version_in_the_address_and_without_a_key_of_its_own(
         assert upstream.calls_of("scores")[-1].headers["authorization"] == "Bearer shared"
 
 
-def test_reranker_none_is_nobody_whatever_a_request_says(upstream: ScriptedUpstream, tmp_path: Path, user: str) -> None:
+def test_reranker_none_overrules_a_request(upstream: ScriptedUpstream, tmp_path: Path, user: str) -> None:
     with running(upstream, tmp_path, reranker="none") as service:
         service.tell_all(FACTS[:3], user)
         assert service.client.get("/v1/models").json()["data"][0]["knobs"]["use_rerank"] is False

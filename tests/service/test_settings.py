@@ -42,7 +42,7 @@ def complaint(monkeypatch: pytest.MonkeyPatch, env: Mapping[str, str]) -> str:
 
 @pytest.mark.parametrize("name", ["LLM_BASE_URL", "LLM_MODEL", "EMB_BASE_URL", "EMB_MODEL"])
 @pytest.mark.parametrize("given", [None, ""])
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, name: str, given: str | None) -> None:
+def test_a_missing_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, given: str | None) -> None:
     env = {key: value for key, value in USUAL.items() if key != name} | ({name: given} if given is not None else {})
     said = complaint(monkeypatch, env)
     assert said.startswith(f"{name} is not set")
@@ -69,7 +69,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, name: str, gi
         ("USE_RERANK_DEFAULT", "2"),
     ],
 )
-def test_what_is_malformed_is_named_with_its_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_a_malformed_setting_is_named_with_its_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     said = complaint(monkeypatch, {**USUAL, name: value})
     assert said.startswith(f"{name} = ")
     assert value.strip("[]") in said
@@ -77,7 +77,7 @@ def test_what_is_malformed_is_named_with_its_value(monkeypatch: pytest.MonkeyPat
     assert "sk-canary" not in said
 
 
-def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_wrong_settings_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     said = complaint(monkeypatch, {"LLM_MODEL": "m", "GATE": "maybe"})
     assert all(name in said for name in ("LLM_BASE_URL", "EMB_BASE_URL", "EMB_MODEL", "GATE"))
 
@@ -116,7 +116,7 @@ def test_the_process_ends_with_one_line_and_status_1(tmp_path: Path) -> None:
         assert "sk-canary" not in out + err
 
 
-def test_storage_that_cannot_serve_is_a_line_and_no_traceback(tmp_path: Path) -> None:
+def test_unusable_storage_is_one_line_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("I am no folder")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "ledger.sqlite3").write_bytes(b"I am no database, whatever my name says. " * 100)

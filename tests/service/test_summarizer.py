@@ -20,7 +20,7 @@ def service_settings() -> dict[str, object]:
     return {"summary_attempts": 2, "summary_timeout_s": 2.0}
 
 
-def test_it_is_made_of_the_exchange_and_caused_by_its_turn(service: Running, user: str) -> None:
+def test_it_summarises_the_exchange_and_names_its_turn_as_cause(service: Running, user: str) -> None:
     answer = service.client.tell(DOG, user)
     service.settle()
     turn, summary = service.ledger.of_answer(answer)[-2:]
@@ -57,14 +57,14 @@ def test_a_failure_is_retried(service: Running, user: str, fault: Fault) -> None
     assert not service.ledger.all(SummaryFailed, user)
 
 
-def test_what_was_thought_is_not_part_of_it(service: Running, user: str) -> None:
+def test_reasoning_is_not_part_of_it(service: Running, user: str) -> None:
     service.upstream.fail("summary", Fault(content="<think>Bruno? Who?</think>The dog is Bruno."))
     service.client.tell(DOG, user)
     service.settle()
     assert [summary.summary for summary in service.ledger.all(SummaryRecorded, user)] == ["The dog is Bruno."]
 
 
-def test_a_failure_nobody_expected_is_counted_and_tells_nothing_of_the_text(
+def test_an_unexpected_failure_is_counted_and_logged_without_the_text(
     service: Running, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask = Summarizer._ask
@@ -83,7 +83,7 @@ def test_a_failure_nobody_expected_is_counted_and_tells_nothing_of_the_text(
     assert "Bruno" not in service.log()
 
 
-def test_it_is_given_up_aloud_and_tried_again_at_the_next_start(service: Running, tmp_path: Path, user: str) -> None:
+def test_giving_up_is_recorded_and_the_next_start_tries_again(service: Running, tmp_path: Path, user: str) -> None:
     upstream = service.upstream
     with running(upstream, tmp_path, summary_attempts=2) as first:
         upstream.fail_always("summary", Fault(status=500))

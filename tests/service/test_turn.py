@@ -50,7 +50,7 @@ class TestRecall:
         assert 0.2 < memory["score"] <= 1
         assert memory["ts"].endswith("Z")
 
-    def test_at_once_while_the_summary_model_hangs(self, service: Running, user: str) -> None:
+    def test_a_fact_is_recalled_at_once_while_the_summary_model_hangs(self, service: Running, user: str) -> None:
         service.upstream.fail("summary", Fault(hang_s=UNTIL_RELEASED))
         service.client.tell(DOG, user, "monday")
         service.upstream.wait_for("summary")
@@ -59,11 +59,11 @@ class TestRecall:
         assert asked.replayed == [DOG]
         assert not service.ledger.all(SummaryRecorded, user, "monday")
 
-    def test_in_chinese(self, service: Running, user: str) -> None:
+    def test_a_fact_is_recalled_in_chinese(self, service: Running, user: str) -> None:
         service.client.tell("我的狗叫豆豆，今年三岁。", user, "一")
         assert "豆豆" in service.client.tell("你还记得我的狗叫什么吗？", user, "二").text
 
-    def test_never_by_another_user(self, service: Running, user: str) -> None:
+    def test_another_user_never_recalls_it(self, service: Running, user: str) -> None:
         service.client.tell(DOG, user, "monday")
         service.settle()
         service.upstream.forget_calls()
@@ -112,7 +112,7 @@ class TestWindow:
         assert service.client.post(body).status == 200
         assert service.messages()[1:] == [("user", "What now?")]
 
-    def test_its_turns_are_never_candidates_nor_are_their_exact_copies(self, service: Running, user: str) -> None:
+    def test_neither_its_turns_nor_exact_copies_are_candidates(self, service: Running, user: str) -> None:
         service.upstream.say("answer", "Noted.")
         copy = service.client.tell(DOG, user, "old", candidate_n=0).memory("turn")["memory_id"]
         shown = service.client.tell(DOG, user, "new", candidate_n=0).memory("turn")["memory_id"]

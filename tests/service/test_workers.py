@@ -43,13 +43,13 @@ class Workers:
     def connect(self, pid: int) -> Client:
         """Return a client whose one connection goes to this worker."""
         for _ in range(CONNECTIONS_MAX):
-            client, found = connected(self.service)
+            client, found = connect_to_any(self.service)
             if found == pid:
                 return client
             client.http.close()
         raise AssertionError(f"worker {pid} took none of {CONNECTIONS_MAX} connections")
 
-    def told(self, user: str, conversation: str) -> list[str]:
+    def recorded_questions(self, user: str, conversation: str) -> list[str]:
         return [turn.user for turn in self.ledger.all(TurnRecorded, user, conversation)]
 
     def summarised(self, user: str, conversation: str) -> Counter[int]:
@@ -62,7 +62,7 @@ class Workers:
         return path.exists() and len(path.read_text().splitlines()) == len(self.ledger.stream(user, conversation))
 
 
-def connected(service: Service) -> tuple[Client, int]:
+def connect_to_any(service: Service) -> tuple[Client, int]:
     client = Client(service.base_url)
     return client, int(client.get("/health").headers["x-worker"])
 
@@ -84,7 +84,7 @@ def wait_for_pids(service: Service, count: int) -> set[int]:
     found: set[int] = set()
 
     def all_answer() -> bool:
-        client, pid = connected(service)
+        client, pid = connect_to_any(service)
         client.http.close()
         found.add(pid)
         return len(found) == count
@@ -118,7 +118,7 @@ def test_two_workers_share_one_ledger_and_its_background_work(upstream: Scripted
         for told in telling:
             told.result()
         for user in USERS:
-            assert sorted(workers.told(user, "facts")) == sorted(facts[user])
+            assert sorted(workers.recorded_questions(user, "facts")) == sorted(facts[user])
         assert len(upstream.calls_of("answer")) == len(USERS) * len(PETS)
 
         # What one worker was told, the other recalls; nobody else's memory is among it.

@@ -1,4 +1,4 @@
-"""A scripted upstream: a real HTTP server that speaks the OpenAI API, thinks simply, and fails on request.
+"""A scripted upstream: a real HTTP server that speaks the OpenAI API, answers by simple rules, and fails on request.
 
 Tests and benchmarks put the service in front of it instead of a model:
 
@@ -12,7 +12,7 @@ Tests and benchmarks put the service in front of it instead of a model:
 """
 
 from tests.upstream.dialect import CHAT_MODEL, EMBEDDING_MODEL, RERANK_MODEL
-from tests.upstream.minds import (
+from tests.upstream.responders import (
     ChatRequest,
     Reply,
     gate_by_shared_words,

@@ -1,8 +1,7 @@
 """What the scripted upstream accepts and offers: models, templates, limits, refusals, and embeddings.
 
-It is as strict as the servers it stands for where clients have been caught out: templates that want one
-system message, first, and then turns that alternate; `dimensions` on a model that is not Matryoshka;
-prompts longer than the model.
+It refuses what real servers refuse: a system message that is not first, roles that do not alternate, `dimensions` on a
+model that is not Matryoshka, and prompts longer than the model takes.
 """
 
 import base64
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.upstream import minds, wire
+from tests.upstream import responders, wire
 from tests.upstream.http import HttpRequest
 from tests.upstream.script import Fault
 
@@ -26,19 +25,19 @@ class Dialect:
     """The switches; each may be changed while the server runs."""
 
     dims: int = 256
-    """Fewer make vectors of unrelated texts less orthogonal: their cosine is about `dims ** -0.5`."""
+    """The cosine of unrelated texts is about `dims ** -0.5`."""
     embedding_models: tuple[str, ...] = (EMBEDDING_MODEL,)
     loaded_model: str | None = None
-    """Embeds whatever name a request gives, as servers do that have one model and ignore the name."""
+    """Embeds every request, whatever model it names, as servers with one model do."""
     salt: str = ""
     """Changes every vector, as other weights under the same name would."""
     matryoshka: bool = False
     max_input_chars: int | None = None
     nan_word: str | None = None
-    """A text with this in it gets a vector that is not finite, as an overflow in half precision makes it."""
+    """A text with this word gets a vector that is not finite, as after an overflow in half precision."""
     chat_model: str = CHAT_MODEL
     rerank_model: str = RERANK_MODEL
-    """Of `/rerank`, which, like vLLM's, is found with and without a version before it."""
+    """The model of `/rerank`, which, like vLLM's, exists with and without `/v1`."""
     max_model_len: int | None = 32_768
     tokenize: bool = True
     """Whether `/tokenize` exists."""
@@ -46,10 +45,10 @@ class Dialect:
     """When set, calls without this bearer token answer 401."""
     strict_template: bool = True
     keep_bodies: bool = True
-    """Off, `calls` hold no bodies: for long benchmarks."""
+    """Turn it off for long benchmarks: `calls` then hold no bodies."""
 
     def admit(self, http: HttpRequest, fault: Fault) -> None:
-        """Lets a request in. Raises `BadRequestError` without the key, or when the fault says so."""
+        """Check the key. Raises `BadRequestError` if it is wrong, or if the fault says so."""
         if self.api_key is not None and http.headers.get("authorization") != f"Bearer {self.api_key}":
             raise wire.BadRequestError("Incorrect API key provided.", 401, code="invalid_api_key")
         if fault.status is not None:
@@ -63,7 +62,7 @@ class Dialect:
 
     def tokenized(self, body: Mapping[str, Any]) -> dict[str, Any]:
         self._check_model(body, (self.chat_model, *self.embedding_models))
-        count = minds.tokens(body["prompt"]) if "prompt" in body else wire.prompt_tokens(wire.messages(body))
+        count = responders.tokens(body["prompt"]) if "prompt" in body else wire.prompt_tokens(wire.messages(body))
         return {"count": count, "max_model_len": self.max_model_len, "tokens": list(range(count))}
 
     def embeddings(self, body: Mapping[str, Any], fault: Fault) -> dict[str, Any]:
@@ -83,7 +82,7 @@ class Dialect:
             raise wire.BadRequestError(message, param="dimensions")
         rows = []
         for index, text in enumerate(texts):
-            vector = minds.vector(text, dims=self.dims, seed=f"{model}/{self.salt}")
+            vector = responders.vector(text, dims=self.dims, seed=f"{model}/{self.salt}")
             if kept is not None:
                 vector = vector[:kept] / max(float(np.linalg.norm(vector[:kept])), 1e-9)
             if fault.vector_length is not None:
@@ -94,18 +93,18 @@ class Dialect:
             value = base64.b64encode(vector.astype("<f4").tobytes()).decode() if coded else vector.tolist()
             value = None if fault.null_vectors else value
             rows.append({"object": "embedding", "index": index, "embedding": value})
-        count = sum(map(minds.tokens, texts))
+        count = sum(map(responders.tokens, texts))
         usage = {"prompt_tokens": count, "total_tokens": count}
         data = [] if fault.empty_choices else rows
         return {"object": "list", "model": body["model"], "data": data, "usage": usage}
 
     def scores(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Scores documents by the words they share with the query, best first, as vLLM, Jina and Cohere say it."""
+        """Score documents by the words they share with the query, best first, as vLLM, Jina and Cohere do."""
         self._check_model(body, (self.rerank_model,))
         query, documents = body.get("query"), body.get("documents")
         if not isinstance(query, str) or not isinstance(documents, list) or not documents:
             raise wire.BadRequestError("query must be a string, documents a list of strings", param="documents")
-        scored = [(minds.shared_words(query, text), index) for index, text in enumerate(documents)]
+        scored = [(responders.shared_words(query, text), index) for index, text in enumerate(documents)]
         best = sorted(scored, key=lambda item: (-item[0], item[1]))[: body.get("top_n")]
         results = [{"index": index, "relevance_score": shared / (1 + shared)} for shared, index in best]
         return {"id": "rerank-1", "model": body["model"], "results": results, "usage": {"total_tokens": len(documents)}}

@@ -1,9 +1,8 @@
 """A small HTTP/1.1 server on asyncio, for the scripted upstream alone.
 
-A framework hides what the tests need to see and to break: the moment a client hangs up, a body that ends
-too early, a connection closed without a word. It also costs a millisecond a call, which a benchmark of
-milliseconds cannot afford. So this is the protocol by hand, for well-behaved clients on loopback: requests
-with a `Content-Length` over kept connections, chunked answers.
+A framework hides what the tests need to see and to break: the moment a client hangs up, a body that ends too early, a
+connection that closes without an answer. It is also too slow for benchmarks. So this implements the protocol by hand,
+for well-behaved clients on loopback: requests with a `Content-Length` over kept connections, chunked answers.
 """
 
 import asyncio

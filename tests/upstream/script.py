@@ -1,8 +1,7 @@
-"""The script of the upstream, what goes wrong when, and its log, what it was asked.
+"""The upstream's script (which calls fail, and how) and its log (the calls that came).
 
-Both are shared between the test's thread and the server's, so one condition guards them, and to wait for a
-call is to wait on it. A call is logged when it arrives, so that a test can wait for one that hangs, and
-replaced when it ends.
+The test's thread and the server's share both, so one condition guards them; waiting for a call waits on it. A call is
+logged when it arrives, so that a test can wait for one that hangs, and replaced when it ends.
 """
 
 import asyncio
@@ -31,7 +30,7 @@ _LOGGED_HEADERS = (
 
 @dataclass(frozen=True)
 class Fault:
-    """One way to go wrong; fields combine.
+    """One way to fail; fields combine.
 
     `after_chunks` moves `hang_s`, `close` and `error` behind that many text chunks of a streamed answer; an
     answer with fewer chunks is an error of the test. On an answer that is not streamed it means nothing.
@@ -46,7 +45,7 @@ class Fault:
     hang_s: float = 0.0
     """Wait this long, then go on; `UNTIL_RELEASED` waits for `release()`, which ends every wait."""
     close: bool = False
-    """Close the connection without a word."""
+    """Close the connection without an answer."""
     error: bool = False
     """Send a `data: {"error": ...}` line after `after_chunks`, then end the stream."""
     after_chunks: int | None = None
@@ -59,7 +58,7 @@ class Fault:
     empty_choices: bool = False
     """No choices (chat) or no data (embeddings)."""
     finish_reason: Any = None
-    """Such as `length` or `content_filter`; what is no string is sent as it is."""
+    """Such as `length` or `content_filter`; any JSON value is sent as it is."""
     reasoning: str | None = None
     reasoning_field: str = "reasoning_content"
     think: str | None = None
@@ -170,7 +169,7 @@ class Script:
     def logged(
         self, kind: Kind, body: Mapping[str, Any], http: HttpRequest, connection: Connection
     ) -> Iterator[OpenCall]:
-        """Logs a call while it runs, and hands out the fault that is its lot."""
+        """Logs a call while it runs; yields it with its fault."""
         headers = {name: http.headers[name] for name in _LOGGED_HEADERS if name in http.headers}
         call = Call(kind, body, headers, time.monotonic())
         with self._changed:

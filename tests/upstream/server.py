@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
-from tests.upstream import minds, wire
+from tests.upstream import responders, wire
 from tests.upstream.dialect import Dialect
 from tests.upstream.http import Connection, HttpRequest
-from tests.upstream.minds import ChatRequest, Reply
+from tests.upstream.responders import ChatRequest, Reply
 from tests.upstream.script import Fault, Kind, OpenCall, Script
 
 Responder = Callable[[ChatRequest], Reply]
@@ -27,10 +27,10 @@ class ScriptedUpstream(Dialect, Script):
     port: int = 0
     responders: dict[Kind, Responder] = field(
         default_factory=lambda: {
-            "gate": minds.gate_by_shared_words,
-            "rerank": minds.rerank_by_shared_words,
-            "summary": minds.summary_in_one_sentence,
-            "answer": minds.answer_from_memory,
+            "gate": responders.gate_by_shared_words,
+            "rerank": responders.rerank_by_shared_words,
+            "summary": responders.summary_in_one_sentence,
+            "answer": responders.answer_from_memory,
         }
     )
 

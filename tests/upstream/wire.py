@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tests.upstream import minds
+from tests.upstream import responders
 from tests.upstream.script import Kind
 
 
@@ -47,11 +47,11 @@ def _text(content: object) -> str:
 
 def prompt_tokens(prompt: tuple[tuple[str, str], ...]) -> int:
     # Four marker tokens a message, as ChatML templates have.
-    return sum(minds.tokens(text) + 4 for _, text in prompt)
+    return sum(responders.tokens(text) + 4 for _, text in prompt)
 
 
 def usage(prompt: tuple[tuple[str, str], ...], completion: str) -> dict[str, int]:
-    asked, said = prompt_tokens(prompt), minds.tokens(completion)
+    asked, said = prompt_tokens(prompt), responders.tokens(completion)
     return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
 
 

@@ -1,9 +1,8 @@
-"""How the scripted upstream thinks when a test does not say otherwise.
+"""The answers of the scripted upstream unless a test sets others.
 
-Texts are bags of content words (English words without endings, Chinese character bigrams), and everything
-follows from which words two texts share: their vectors are near, the gate keeps the candidate, the rerank
-puts it first, the answer quotes it. That is meaning enough for a fact told once to be found again, the same
-way every time.
+A text is a bag of content words (English words without endings, Chinese character bigrams). The more words two texts
+share, the nearer their vectors; the gate keeps such a candidate, the rerank puts it first, the answer quotes it. So a
+fact told once is found again, the same way every time.
 """
 
 import hashlib
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 E5_PREFIXES = ("query: ", "passage: ")
-# Each word touches this many dimensions: one alone would make two words equal as soon as they collide.
+# Each word sets this many dimensions; with one only, two colliding words would be equal.
 DIMENSIONS_PER_WORD = 4
 SUMMARY_CHARS_MAX = 240
 UNKNOWN = "I do not know yet."
@@ -32,11 +31,11 @@ _ENGLISH_STOP = frozenset(
         was we were what when where which who why will with would you your yours mine am not no yes tell
         about any also just
         """
-        # What a prompt says around the texts, not what the texts say.
+        # Words of the prompts, not of the texts in them.
         "assistant candidate date exchange list memory memories message number question said summary user",
     )
 )
-# Taken out before bigrams are made, so that none straddles them.
+# Removed before bigrams are made, so that no bigram spans them.
 _CHINESE_STOP = re.compile(
     "什么|怎么|多少|哪里|哪儿|请问|记得|知道|告诉|[我你您他她它们的了是吗呢吧啊在和也都就这那还]"
 )
@@ -111,7 +110,7 @@ def vector(text: str, *, dims: int, seed: str) -> npt.NDArray[np.float32]:
         for index, sign in _places(word, dims, seed):
             total[index] += sign
     length = float(np.linalg.norm(total))
-    if length == 0.0:  # The words cancelled each other out: rare, and only in few dimensions.
+    if length == 0.0:  # Rare, and only with few dimensions: the words cancel each other out.
         total[_places(text, dims, seed)[0][0]] = length = 1.0
     return total / np.float32(length)
 
