@@ -179,9 +179,10 @@ def _take_line(line: bytes, data: list[bytes], found: list[bytes]) -> None:
     if line.startswith(b"data:"):
         data.append(line[5:].removeprefix(b" "))
     elif not line:
-        if data:
+        # An event without data, such as a heartbeat's bare "data:", is none.
+        if any(data):
             found.append(b"\n".join(data))
-            data.clear()
+        data.clear()
     else:
         try:
             line.decode()
@@ -202,11 +203,14 @@ async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 async def _beginning(response: aiohttp.ClientResponse) -> bytes:
-    """Return the beginning of a refusal's body, or nothing where it does not come."""
-    try:
-        return await response.content.read(_REFUSAL_BYTES_MAX)
-    except (TimeoutError, aiohttp.ClientError):
-        return b""
+    """Return the beginning of a refusal's body, as far as it comes."""
+    body = b""
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async for piece in response.content.iter_any():
+            body += piece
+            if len(body) >= _REFUSAL_BYTES_MAX:
+                break
+    return body[:_REFUSAL_BYTES_MAX]
 
 
 def _tls() -> ssl.SSLContext:

@@ -1,0 +1,65 @@
+"""What arrives over HTTP is read the same, however the network cuts it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from projections.http_client import HttpClient, Refused, Unreadable, events
+
+STREAM = (
+    b": a comment\r\nretry: 100\nid: 7\nevent: ping\ndata:\n\n"
+    b'data: {"n": 1}\r\n\r\ndata:two\ndata: lines\n\ndata: \xc3\xa9\n\n\ndata: [DONE]'
+)
+EVENTS = [b'{"n": 1}', b"two\nlines", "\u00e9".encode(), b"[DONE]"]
+
+
+async def events_of(pieces: Sequence[bytes]) -> list[bytes]:
+    async def sent() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    return [event async for together in events(sent()) for event in together]
+
+
+@given(cuts=st.lists(st.integers(0, len(STREAM)), max_size=20))
+def test_events_are_the_same_wherever_the_stream_is_cut(cuts: list[int]) -> None:
+    ends = [0, *sorted(cuts), len(STREAM)]
+    pieces = [STREAM[start:end] for start, end in pairwise(ends)]
+    assert asyncio.run(events_of(pieces)) == EVENTS
+
+
+async def test_what_is_no_text_is_unreadable() -> None:
+    with pytest.raises(Unreadable):
+        await events_of([b"\xff\xfe not an event\n\n"])
+
+
+async def test_the_reason_of_a_refusal_may_come_in_parts() -> None:
+    ended = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 14\r\n\r\n")
+        for part in (b"too lon", b"g a tex"):
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = HttpClient(f"http://127.0.0.1:{port}/v1", "key", connect_timeout_s=5)
+        try:
+            with pytest.raises(Refused) as refused:
+                await client.get("/models", timeout_s=5)
+        finally:
+            await client.close()
+            await asyncio.wait_for(ended.wait(), 5)
+    assert refused.value.body == b"too long a tex"
