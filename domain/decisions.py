@@ -48,14 +48,17 @@ def candidate_lines(memories: Sequence[Memory], chars_max: int = LINE_CHARS_MAX)
     return "\n".join(f"[{n}] {_line(memory, chars_max)}" for n, memory in enumerate(memories, start=1))
 
 
-def fitting_lines(memories: Sequence[Memory], budget_tokens: int, count: CountTokens) -> tuple[int, int]:
+def fitting_lines(
+    memories: Sequence[Memory], budget_tokens: int, count: CountTokens, answer_tokens_each: int = 0
+) -> tuple[int, int]:
     """Return how many memories, from the first, and how many characters of each fit into ``budget_tokens``.
 
     Lines are shortened before any is left out, because a gate that sees the beginning of each decides better than one
     that does not see the last ones at all. A line costs the same in every prompt, so ``count`` may cache it.
+    ``answer_tokens_each`` is the room that the answer needs for each memory.
     """
     for chars in (LINE_CHARS_MAX, *_SHORTER_LINES):
-        costs = [count(_line(memory, chars)) + _NUMBER_TOKENS for memory in memories]
+        costs = [count(_line(memory, chars)) + _NUMBER_TOKENS + answer_tokens_each for memory in memories]
         if sum(costs) <= budget_tokens:
             return len(memories), chars
     fitting = bisect_right(list(accumulate(costs)), budget_tokens)

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row
 from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from domain.errors import LedgerReadFailed
 from domain.statements import STATEMENTS
@@ -53,6 +54,8 @@ class Reader:
                 return connection.execute(STATEMENTS[name], values).all()
         except DatabaseError as error:
             raise LedgerReadFailed(f"the ledger cannot be read ({error.orig})") from None
+        except PoolTimeout:
+            raise LedgerReadFailed("all connections that read the ledger are busy: try again later") from None
 
     def _gathered(self, name: str, **values: object) -> list[list[Any]]:
         """Return what the statement ``name`` gathers in one row, a JSON array of arrays; raises as :meth:`_rows`."""

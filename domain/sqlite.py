@@ -78,8 +78,8 @@ def open_engine(
                 cursor.execute(f"PRAGMA page_size={page_bytes}")
             if shrinks:
                 cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
-            cursor.execute("PRAGMA journal_mode=WAL")
             cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            cursor.execute("PRAGMA journal_mode=WAL")
             # Overwrite what is deleted with zeros: an erasure must leave nothing behind.
             cursor.execute("PRAGMA secure_delete=ON")
             cursor.execute("PRAGMA fullfsync=ON")  # macOS: without it an fsync reaches only the drive's cache

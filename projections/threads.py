@@ -19,6 +19,11 @@ T = TypeVar("T")
 _BACKGROUND = ThreadPoolExecutor(max_workers=1, thread_name_prefix="background")
 
 
+async def background_idle() -> None:
+    """Return when all that was handed over until now is done."""
+    await in_background(lambda: None)
+
+
 async def in_background(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     """Run blocking work that no request waits for."""
     return await asyncio.get_running_loop().run_in_executor(_BACKGROUND, partial(work, *arguments, **named))

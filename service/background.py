@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from projections.follower import Follower
+from projections.threads import background_idle
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +33,13 @@ async def follow_alone(storage_dir: Path, followers: Mapping[str, Follower]) -> 
             while not _taken(file):  # noqa: ASYNC110 - a file lock cannot be awaited
                 await asyncio.sleep(_LOOK_AGAIN_S)
             log.warning("the other service on this STORAGE_DIR has ended: this one does the background work now")
-        async with asyncio.TaskGroup() as group:
-            for name, follower in followers.items():
-                group.create_task(follower.run(), name=name)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, follower in followers.items():
+                    group.create_task(follower.run(), name=name)
+        finally:
+            # A cancelled follower leaves its last piece of work behind in the thread: the lock is held until that ends.
+            await background_idle()
 
 
 def _taken(file: IO[bytes]) -> bool:

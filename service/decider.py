@@ -194,16 +194,16 @@ class Decider:
     ) -> _Reply:
         reasons = self._settings.gate_reasons
         per_candidate = _TOKENS_PER_NUMBER + (_TOKENS_PER_REASON if reasons else 0)
-        answer_tokens = _TOKENS_BASE + per_candidate * len(candidates)
         system = self._prompts.gate.text
-        memories, chars = self._shown(system, question, candidates, context_tokens - answer_tokens)
+        # What is said of a candidate takes room too, but only of one that is shown.
+        memories, chars = self._shown(system, question, candidates, context_tokens - _TOKENS_BASE, per_candidate)
         return await self._ask(
             gate_messages(system, question, asked_at, memories, chars),
             gate_format(len(memories), reasons=reasons),
             key="keep",
             count=len(memories),
             timeout_s=self._settings.gate_timeout_s,
-            max_tokens=answer_tokens,
+            max_tokens=_TOKENS_BASE + per_candidate * len(memories),
         )
 
     async def _ask_rerank(
@@ -253,12 +253,17 @@ class Decider:
         return _Reply(answer, note, completion.text, completion.usage, count)
 
     def _shown(
-        self, system: str, question: str, candidates: Sequence[Candidate], budget_tokens: int
+        self,
+        system: str,
+        question: str,
+        candidates: Sequence[Candidate],
+        budget_tokens: int,
+        answer_tokens_each: int = 0,
     ) -> tuple[list[Memory], int]:
         """Return the memories that a decision call has room for, and how many characters of each."""
         memories = [candidate.memory for candidate in candidates]
         left = budget_tokens - _TEMPLATE_TOKENS - estimate_tokens(system) - estimate_tokens(question)
-        fitting, chars = fitting_lines(memories, left, self._line_tokens)
+        fitting, chars = fitting_lines(memories, left, self._line_tokens, answer_tokens_each)
         return memories[:fitting], chars
 
 

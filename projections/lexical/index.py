@@ -116,8 +116,8 @@ class LexicalIndex:
             connection = _connect(f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}")
             on_failure.callback(connection.close)
             # A commit reaches the operating system, not the disk: what a power cut takes is read from the ledger again.
-            connection.execute("PRAGMA journal_mode=WAL").close()
             connection.execute("PRAGMA synchronous=NORMAL").close()
+            connection.execute("PRAGMA journal_mode=WAL").close()
             connection.execute("PRAGMA wal_autocheckpoint=0").close()
             connection.execute(f"PRAGMA cache_size=-{_PAGE_CACHE_KIB}").close()
             index = cls(connection)

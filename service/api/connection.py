@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -12,7 +13,10 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from projections.follower import safe_message
 from service.turn_recorder import DISCONNECTED
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -31,10 +35,13 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
             return working.result()
         raise ClientGone
     finally:
-        working.cancel(DISCONNECTED if watching.done() else None)
         watching.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await working
+        if not working.done():
+            working.cancel(DISCONNECTED if watching.done() else None)
+            await asyncio.wait({working})
+            if not working.cancelled() and isinstance(error := working.exception(), Exception):
+                # Nobody is left to be told: without this line nobody would know that the turn was not recorded.
+                log.warning("the end of an answer that nobody waits for: %s", safe_message(error))
 
 
 async def _gone(receive: Receive) -> None:

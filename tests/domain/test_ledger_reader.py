@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from domain.errors import LedgerReadFailed
 from domain.events import MemoryEdited
@@ -37,3 +38,12 @@ def test_only_one_text_is_read_of_a_memory_edited_often(ledger: Ledger) -> None:
     [row] = ledger.reader._gathered("memories", **asked)
     edits = [json.loads(text)["summary"] for text in row if isinstance(text, str) and "edit" in text]
     assert edits == ["edit 2"]
+
+
+def test_a_reader_that_gets_no_connection_says_so(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy() -> None:
+        raise sqlalchemy.exc.TimeoutError("QueuePool limit of size 16 overflow 0 reached")
+
+    monkeypatch.setattr(ledger.reader._engine, "connect", busy)
+    with pytest.raises(LedgerReadFailed, match="busy: try again later"):
+        ledger.reader.head()

@@ -17,7 +17,7 @@ from sqlalchemy.exc import StatementError
 
 from domain.reader import json_list
 from domain.sqlite import DRIVER, open_engine
-from domain.statements import STATEMENTS
+from domain.statements import FACET_TYPES, STATEMENTS
 from tests.domain.histories import History, any_history
 from tests.domain.sqlite_store import SqliteStore
 from tests.ledgers import ROOT, new_ledger_file
@@ -55,6 +55,12 @@ def statements_as_written() -> Iterator[tuple[str, str]]:
 
 
 WRITTEN = dict(statements_as_written())
+
+
+@pytest.mark.parametrize("name", ["facet_texts", "facet_texts_of_user", "memory_state"])
+def test_a_type_that_changes_memories_is_named_wherever_they_are_followed(name: str) -> None:
+    missing = [event_type for event_type in FACET_TYPES if f"'{event_type}'" not in WRITTEN[name]]
+    assert missing == []
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
+import threading
 from pathlib import Path
+from typing import cast
+
+import pytest
 
 from domain.events import SummaryRecorded
+from projections.follower import Follower
+from projections.threads import in_background
+from service.background import follow_alone
 from tests.service.running import running, until
 from tests.upstream import ScriptedUpstream
 
@@ -32,3 +41,26 @@ def test_another_service_takes_over_when_the_first_ends(upstream: ScriptedUpstre
         until("it is summarised", lambda: service.ledger.all(SummaryRecorded, "ann", "facts"))
     finally:
         second.__exit__(None, None, None)
+
+
+async def test_the_lock_is_held_until_the_last_piece_of_work_has_ended(tmp_path: Path) -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        started.set()
+        assert go_on.wait(5)
+
+    class Following:
+        async def run(self) -> None:
+            await in_background(work)
+
+    following = asyncio.create_task(follow_alone(tmp_path, {"only": cast(Follower, Following())}))
+    await asyncio.to_thread(started.wait, 5)
+    following.cancel()
+    await asyncio.sleep(0.05)
+    with (tmp_path / "background.lock").open("ab") as file:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        go_on.set()
+        await asyncio.gather(following, return_exceptions=True)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -112,12 +112,13 @@ def test_a_server_that_cannot_count_is_not_asked_again(tmp_path: Path, user: str
             assert service.ledger.report(answer).counted == "estimate"
 
 
-def test_gate_rerank_and_summary_fit_the_model_too(tmp_path: Path, user: str) -> None:
+@pytest.mark.parametrize("reasons", [False, True], ids=["numbers", "reasons"])
+def test_gate_rerank_and_summary_fit_the_model_too(tmp_path: Path, user: str, reasons: bool) -> None:
     """A strict server refuses what is too long; so many long memories fit only if they are shortened and left out."""
     told = 35
     with (
         ScriptedUpstream(max_model_len=1500, tokenize=False) as upstream,
-        running(upstream, tmp_path, answer_reserve_tokens=300, summary_attempts=1) as service,
+        running(upstream, tmp_path, answer_reserve_tokens=300, summary_attempts=1, gate_reasons=reasons) as service,
     ):
         until("the limit is known", lambda: service.services.turns.max_model_len == 1500)
         upstream.say("answer", "Noted.")

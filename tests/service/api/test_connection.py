@@ -10,8 +10,9 @@ from contextlib import contextmanager
 import httpx2
 import pytest
 
+from domain.errors import LedgerWriteFailed
 from domain.events import TurnFailed, TurnRecorded
-from service.turn_recorder import DISCONNECTED
+from service.turn_recorder import DISCONNECTED, TurnRecorder
 from tests.service.running import Running, chat_body, events_of, until
 from tests.upstream import UNTIL_RELEASED, Fault, Kind
 
@@ -128,3 +129,17 @@ def test_a_second_request_follows_on_the_same_connection(service: Running, user:
             answer = http.post("/v1/chat/completions", json=chat_body(QUESTION, user, stream=stream))
             assert answer.status_code == 200
     assert len(service.ledger.all(TurnRecorded, user)) == 3
+
+
+def test_a_lost_record_of_an_answer_that_nobody_waits_for_is_logged(
+    service: Running, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_arguments: object) -> None:
+        raise LedgerWriteFailed("the ledger could not be written (disk full): nothing was recorded")
+
+    monkeypatch.setattr(TurnRecorder, "interrupted", fail)
+    service.upstream.fail("answer", Fault(hang_s=UNTIL_RELEASED, after_chunks=2))
+    with sent_and_waiting(service, chat_body(QUESTION, user)):
+        service.upstream.wait_for("answer")
+    until("the loss is logged", lambda: "LedgerWriteFailed: the ledger could not be written" in service.log())
+    assert QUESTION not in service.log()
