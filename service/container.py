@@ -56,7 +56,7 @@ class Services:
 
 @asynccontextmanager
 async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
-    """Migrate the ledger, start everything, and stop it all in the opposite order.
+    """Migrate the ledger, start everything, and stop it all in reverse order.
 
     Raises :class:`OpmError` with one clear line when the ledger cannot be opened.
     """
@@ -65,21 +65,21 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
     ledger = await asyncio.to_thread(Ledger, settings.ledger_path)
     try:
         if finished := await asyncio.to_thread(finish_erasures, ledger, settings.storage_dir):
-            log.warning("%d erasures that had been interrupted are finished", finished)
+            log.warning("finished %d interrupted erasures", finished)
     except OpmError as error:
-        log.warning("an erasure that was interrupted could not be finished: %s", error)
+        log.warning("an interrupted erasure could not be finished: %s", error)
     cache = await asyncio.to_thread(VectorCache, settings.vector_cache_path, half=settings.index_storage == "fp16")
     embeddings, chat = EmbeddingClient(settings), ChatClient(settings)
     index = DenseIndex(ledger, embeddings, cache, settings)
     reranker = Reranker(settings) if settings.rerank_strategy == "endpoint" else None
-    words = LexicalFiles(ledger.reader, settings.users_dir)
-    memory = MemorySearch(ledger.reader, index, words)
+    lexical = LexicalFiles(ledger.reader, settings.users_dir)
+    memory = MemorySearch(ledger.reader, index, lexical)
     turns = TurnService(ledger, memory, chat, prompts, settings, reranker)
     summarizer = Summarizer(ledger, chat, prompts.summary, settings, lambda: turns.context_tokens)
     followers = {
         "mirror": Follower(ledger, Mirror(ledger.reader, settings.storage_dir)),
         "vectors": Follower(ledger, DenseProjection(ledger, index, cache)),
-        "words": Follower(ledger, LexicalProjection(ledger, words)),
+        "words": Follower(ledger, LexicalProjection(ledger, lexical)),
         "summaries": Follower(ledger, summarizer),
     }
     tasks: list[asyncio.Task[None]] = []
@@ -103,7 +103,7 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
             await reranker.close()
         await chat.close()
         await embeddings.close()
-        await asyncio.to_thread(words.close)
+        await asyncio.to_thread(lexical.close)
         await asyncio.to_thread(ledger.close)
         await asyncio.to_thread(cache.close)
 
@@ -135,10 +135,10 @@ async def _learn_limits(turns: TurnService, chat: ChatClient) -> None:
 
 
 async def _try_embeddings(index: DenseIndex) -> None:
-    """Embed a word at the start: trouble is told before a turn meets it, and the first turn finds all warm."""
+    """Embed a word at the start, so that trouble is logged before a turn meets it and the first turn is fast."""
     try:
         await index.check_endpoint()
     except IndexUnavailable:
-        return  # what is amiss is told by the follower of the vectors
+        return  # the dense projection logs it
     except EmbeddingError as error:
-        log.warning("memory is searched by words only for now: %s", error)
+        log.warning("only lexical search works for now: %s", error)

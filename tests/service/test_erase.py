@@ -112,7 +112,7 @@ def test_the_next_start_finishes_an_interrupted_erasure(upstream: ScriptedUpstre
     marker.write_text(json.dumps({"user_id": "ann.alpenrose", "event_id": "e-1"}))
     with running(upstream, folder) as service:
         service.settle()
-        assert "1 erasures that had been interrupted are finished" in service.log()
+        assert "finished 1 interrupted erasures" in service.log()
         assert "alpenrose" not in service.log()
         assert traces(folder, ["ann.alpenrose", "Zanzibarquest"]) == []
         assert not marker.exists()
