@@ -29,6 +29,8 @@ ADDED_MS_MAX = 1.0
 _MEMORIES_WANTED = 66
 """What a turn without knobs asks for: 60 candidates, and as many more as the window may exclude."""
 _TAIL_ROWS = 40
+_TOPICS = 400
+_OFFSET = np.float32(1.5)
 _WARM_UP = 5
 
 
@@ -93,7 +95,10 @@ def _check(rows: Any, positions: list[int]) -> None:
 
 
 def _unit_rows(count: int, dims: int) -> Vectors:
-    rows = np.random.default_rng(count + dims).standard_normal((count, dims), np.float32)
+    """Return vectors of some topics, off the middle, as embeddings of texts are."""
+    topics = np.random.default_rng(dims).standard_normal((_TOPICS, dims), np.float32)
+    random = np.random.default_rng(count + dims)
+    rows = topics[random.integers(0, _TOPICS, count)] + random.standard_normal((count, dims), np.float32) + _OFFSET
     unit: Vectors = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return unit
 
@@ -111,6 +116,7 @@ def _index(rows: Vectors, storage: Storage, folder: Path) -> UserIndex:
     files = IndexFiles(folder, "ann", EmbeddingSpace("model", dims, ""))
     snapshot, position = built.snapshot()
     index = files.load(files.save(snapshot, storage, position, "anchor"))
+    index.make_binary_codes()
     index.extend(position, positions[snapshot_rows:], keys[snapshot_rows:], rows[snapshot_rows:], len(rows))
     return index
 

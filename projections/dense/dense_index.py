@@ -272,6 +272,7 @@ class DenseIndex:
         self.store.hold(key, index)
         if index.wants_snapshot():
             self.store.save(key, index)
+        index.make_binary_codes()
 
     def _follow(self, user_ids: Sequence[str]) -> list[str]:
         """Take in one batch of each user's events; return the users who need more than that."""

@@ -1,5 +1,7 @@
 """The FAISS index of a snapshot: one user's vectors under their keys, flat and exact, by inner product.
 
+Beside a large one, binary codes in memory tell which rows are worth reading.
+
 FAISS's Python classes are generated and have attributes that no type checker knows, hence ``Any``.
 """
 
@@ -9,7 +11,6 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # faiss: its own threads under ours oversubscribe the processor
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import faiss
@@ -22,9 +23,10 @@ Storage = Literal["fp16", "fp32"]
 Keys = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint8]
 
-_ROWS_FOR_TWO_THREADS = 20_000
-"""Fewer are read in the time that it takes to wake a second thread a few times over."""
-_SECOND_HALF = ThreadPoolExecutor(thread_name_prefix="second-half")
+ROWS_FOR_BINARY_CODES = 20_000
+"""Fewer are read whole: that takes three milliseconds at most, and is exact."""
+_TRAINED_ON = 20_000
+_QUERY_BITS = 8
 
 
 def empty_snapshot(dimensions: int, storage: Storage) -> Any:
@@ -54,33 +56,36 @@ def codes_of(snapshot: Any) -> Codes:
 
 def read_rows(snapshot: Any, rows: npt.NDArray[np.int64]) -> Vectors:
     """Return copies of some rows: float32 of shape (rows, dimensions)."""
-    codes = codes_of(snapshot)[rows]
-    stored_as = np.float16 if codes.shape[1] == 2 * snapshot.d else np.float32
-    return codes.view(stored_as).astype(np.float32)
+    if not len(rows):
+        return np.empty((0, snapshot.d), np.float32)
+    vectors: Vectors = snapshot.index.sa_decode(codes_of(snapshot)[rows])
+    return vectors
 
 
 def nearest_rows(snapshot: Any, query: Vectors, count: int) -> tuple[Vectors, npt.NDArray[np.int64]]:
-    """Return the products and rows of the ``count`` rows nearest to ``query``, best first.
+    """Return the products and rows of the ``count`` rows nearest to ``query``, best first. Exact."""
+    products, rows = snapshot.index.search(query[np.newaxis, :], count)
+    return products[0], rows[0]
 
-    Two threads read a large index, half of it each: FAISS uses one for a single query.
+
+def binary_codes_of(snapshot: Any) -> Any | None:
+    """Return a FAISS index with one bit for each number of a large snapshot (RaBitQ), None for a smaller one.
+
+    It takes a second for 100,000 vectors of 1024 dimensions, a sixteenth of the memory of fp16, and finds in a tenth of
+    the time which rows are worth reading.
     """
-    stored = snapshot.index
-    if stored.ntotal < _ROWS_FOR_TWO_THREADS:
-        products, rows = stored.search(query[np.newaxis, :], count)
-        return products[0], rows[0]
+    if snapshot is None or snapshot.ntotal < ROWS_FOR_BINARY_CODES:
+        return None
+    codes: Any = faiss.IndexRaBitQ(snapshot.d, faiss.METRIC_INNER_PRODUCT)
+    codes.qb = _QUERY_BITS
+    step = -(-snapshot.ntotal // _TRAINED_ON)
+    codes.train(read_rows(snapshot, np.arange(0, snapshot.ntotal, step)))
+    for first in range(0, snapshot.ntotal, _TRAINED_ON):
+        codes.add(read_rows(snapshot, np.arange(first, min(first + _TRAINED_ON, snapshot.ntotal))))
+    return codes
 
-    def search(first: int, end: int) -> tuple[Vectors, npt.NDArray[np.int64]]:
-        half: Any = faiss.SearchParameters  # its keyword arguments are added at run time
-        # All of the nearest may lie in one half: what was said of one thing was said at one time.
-        products, rows = stored.search(
-            query[np.newaxis, :], min(count, end - first), params=half(sel=faiss.IDSelectorRange(first, end))
-        )
-        return products[0], rows[0]
 
-    middle = stored.ntotal // 2
-    later = _SECOND_HALF.submit(search, middle, stored.ntotal)
-    halves = (search(0, middle), later.result())
-    products = np.concatenate([half[0] for half in halves])
-    rows = np.concatenate([half[1] for half in halves])
-    best = np.argsort(-products, kind="stable")[:count]
-    return products[best], rows[best]
+def likely_rows(codes: Any, query: Vectors, count: int) -> npt.NDArray[np.int64]:
+    """Return ``count`` rows among which those nearest to ``query`` very likely are."""
+    rows: npt.NDArray[np.int64] = codes.search(query[np.newaxis, :], count)[1][0]
+    return rows

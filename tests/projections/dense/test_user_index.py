@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from domain.events import Facet
+from projections.dense import snapshot as snapshots
+from projections.dense import user_index
 from projections.dense.index_files import IndexFiles
 from projections.dense.snapshot import Storage
 from projections.dense.user_index import DenseHit, UserIndex
@@ -148,6 +150,13 @@ class GrownIndex(RuleBasedStateMachine):
 
     @precondition(lambda self: self.position > 0)
     @rule()
+    def make_binary_codes(self) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(snapshots, "ROWS_FOR_BINARY_CODES", 1)
+            self.index.make_binary_codes()
+
+    @precondition(lambda self: self.position > 0)
+    @rule()
     def restart_from_disk(self) -> None:
         self.index = self.saved(*self.index.snapshot())
         self.pending = None
@@ -169,7 +178,10 @@ class GrownIndex(RuleBasedStateMachine):
         if like_one:
             query = list(self.vectors.values())[int(self.random.integers(len(self.vectors)))]
         expected = nearest(self.vectors, query)
-        hits = self.index.search(query, count)
+        with pytest.MonkeyPatch.context() as patch:
+            # Sixteen bits tell little of a vector: every row counts as likely.
+            patch.setattr(user_index, "_LIKELY_ROWS", 10_000)
+            hits = self.index.search(query, count)
         assert len(hits) == min(count, len(expected))
         score_of = {hit.turn_position: hit.score for hit in expected}
         for hit, best in zip(hits, expected, strict=False):
@@ -199,6 +211,31 @@ TestHalf = GrownHalf.TestCase
 TestHalf.settings = _EFFORT
 TestFull = GrownFull.TestCase
 TestFull.settings = _EFFORT
+
+
+@pytest.mark.parametrize("storage", ["fp16", "fp32"])
+def test_a_large_index_finds_by_binary_codes_what_lies_near(storage: Storage) -> None:
+    """Memories come in topics, as real ones do: 24,000 vectors, asked for those nearest to 40 of them."""
+    random = np.random.default_rng(11)
+    topics, memories, dimensions = 200, 24_000, 256
+    rows = random.standard_normal((topics, dimensions), np.float32)[random.integers(0, topics, memories)]
+    rows += 0.7 * random.standard_normal(rows.shape, np.float32) + np.float32(1.5)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    if storage == "fp16":
+        rows = rows.astype(np.float16).astype(np.float32)
+    positions = list(range(1, memories + 1))
+    grown = UserIndex(dimensions, storage)
+    grown.extend(0, positions, [key_of(position, "exchange") for position in positions], rows, memories)
+    snapshot, position = grown.snapshot()
+    index = UserIndex(dimensions, storage, snapshot=snapshot, position=position)
+    queries = rows[random.integers(0, memories, 40)]
+    exact = [index.search(query, 60) for query in queries]
+    held = index.nbytes
+    index.make_binary_codes()
+    assert index.nbytes > held
+    found = [index.search(query, 60) for query in queries]
+    assert [hits[:20] for hits in found] == [hits[:20] for hits in exact]
+    assert sum(len({*one} & {*other}) for one, other in zip(found, exact, strict=True)) > 0.995 * 40 * 60
 
 
 @pytest.mark.parametrize("storage", ["fp16", "fp32"])
