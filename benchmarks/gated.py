@@ -18,10 +18,10 @@ from domain.prompts import load_prompts
 from domain.retrieval import Candidate
 from projections.settings import ProjectionSettings
 from service.chat_client import ChatClient
+from service.context_limit import ContextLimit
 from service.decider import Decider
 from service.knobs import Knobs
 from service.settings import ServiceSettings
-from service.turn import DEFAULT_CONTEXT_TOKENS
 
 _NOBODY = {"LLM_BASE_URL": "http://127.0.0.1:1/v1", "LLM_MODEL": "none"}
 """Required settings that a score gate never uses."""
@@ -36,7 +36,7 @@ class Gate:
         settings = ServiceSettings(**{**own.model_dump(), **needs, "gate": strategy})
         self._chat = ChatClient(settings)
         self._decider = Decider(self._chat, load_prompts(None), settings)
-        self._context_tokens = settings.prompt_budget_tokens or DEFAULT_CONTEXT_TOKENS
+        self._context_tokens = ContextLimit(settings).tokens
 
     async def decide(
         self, question: str, asked_at: datetime, candidates: Sequence[Candidate], mode: RetrievalMode

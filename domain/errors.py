@@ -171,3 +171,20 @@ class UpstreamError(OpmError):
         self.code = code
         self.retry_after_s = retry_after_s
         super().__init__(message)
+
+
+class ContextExceeded(UpstreamError):
+    """The chat model takes fewer tokens than the prompt has; ``limit_tokens`` is its maximum, None if not told."""
+
+    def __init__(self, message: str, *, limit_tokens: int | None) -> None:
+        super().__init__(message, status=400, code="context_length_exceeded")
+        self.limit_tokens = limit_tokens
+
+    @classmethod
+    def of_question(cls, tokens: int, limit_tokens: int) -> ContextExceeded:
+        """Return the error for a question that alone is too long."""
+        return cls(
+            f"the question takes about {tokens} tokens, and the chat model at most {limit_tokens} in all: shorten it, "
+            "or set LLM_CONTEXT_TOKENS if the model takes more",
+            limit_tokens=limit_tokens,
+        )

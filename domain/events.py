@@ -50,15 +50,36 @@ class Payload(_Value):
 
 
 class LeftOut(_Value):
-    """An item that did not fit the prompt's token budget; it was left out whole."""
+    """An item that did not fit the prompt's token budget; it was left out whole.
+
+    A memory that was to be replayed may be among the summaries instead.
+    """
 
     part: PromptPart
     memory_id: str
     tokens: int
 
 
+class PromptShares(_Value):
+    """The tokens of a prompt's parts; ``fixed`` is the system text and the question."""
+
+    fixed: int
+    window: int
+    memory: int
+
+
+class Shortened(_Value):
+    """A turn of the window of which only so many characters of the question and of the answer were shown."""
+
+    memory_id: str
+    chars: int
+
+
 class PromptReport(_Value):
-    """How the prompt was assembled: its layout, its budget and what did not fit."""
+    """How the prompt was assembled: its layout, its budget and what did not fit.
+
+    ``shares`` is None, and nothing is ``shortened``, in reports of before :mod:`domain.prompt` shared the budget.
+    """
 
     layout: str
     system_version: str
@@ -66,6 +87,8 @@ class PromptReport(_Value):
     tokens: int
     counted: Literal["exact", "estimate", "mixed"]
     left_out: tuple[LeftOut, ...] = ()
+    shares: PromptShares | None = None
+    shortened: tuple[Shortened, ...] = ()
     messages_hash: str | None = None
     """Hash of the messages as they were sent, which proves that a reconstructed prompt is the same."""
 

@@ -44,6 +44,7 @@ class AnswerMemory:
     ``neighbors`` came along with the replayed ones.
     """
 
+    turn: TurnRecorded
     retrieval: RetrievalRecorded
     gate: GateDecided
     rerank: RerankDecided
@@ -103,6 +104,7 @@ def _answer_memory(parts: Mapping[str, Payload], memories: Mapping[str, Memory])
 
     beside, replayed = ([memories[one] for one in ids if one in memories] for ids in (turn.neighbours, turn.replayed))
     return AnswerMemory(
+        turn,
         retrieval,
         cast(GateDecided, parts[GateDecided.type]),
         cast(RerankDecided, parts[RerankDecided.type]),

@@ -1,46 +1,83 @@
 """The messages sent to the chat model, in a named layout, within a token budget. Pure.
 
-Layout ``system-replay-window-3`` is one system message, the replayed exchanges, the recent window, and the question.
+Layout ``system-replay-window-4`` is one system message, the replayed exchanges, the recent window, and the question.
 The system message comes first and is the only one, because several chat templates reject any other. It holds the chat
 prompt, the day of the question, the client's own system text and the summaries. Each replayed exchange is shown in one
 block with its neighbors. Every memory carries its date, so that the model understands "yesterday" in it, and the day of
-the question says how long ago that was. Layout 2 does not name that day; layout 1 has no neighbors and no dates in the
-window.
+the question says how long ago that was. Layout 3 shows the whole exchange where a memory has no summary yet; layout 2
+does not name that day; layout 1 has no neighbors and no dates in the window.
 
-The system text and the question are always sent. The rest of the budget goes first to the window, newest turn first and
-without a gap, then to the replayed memories, the summaries and the neighbors, best memory first. What does not fit is
-left out whole and reported. A memory that is shown as a neighbor needs no summary.
+How the budget is shared:
+
+1. The system text and the question are always sent. The rest is for the recent window and for memory.
+2. The window takes up to half of the rest, newest turn first and without a gap. Its newest turn may take three
+   quarters, and is shortened to that where it is longer. So memory has at least a quarter.
+3. Memory takes what the window leaves. Where the summaries of all memories to replay fit, that much is kept for them,
+   and the best are shown whole in what is left. Then come the other summaries, then the neighbors.
+4. The window goes on, further back, in what memory leaves, past turns that are shown already.
+
+What does not fit is reported. A memory that is shown as a neighbor needs no summary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from domain.chain import canonical, digest
-from domain.events import LeftOut, PromptPart
+from domain.events import LeftOut, PromptPart, PromptShares, Shortened
+from domain.excerpt import excerpt
 from domain.memory import Memory, day
 from domain.neighbors import Neighbor, blocks
 
 Message = dict[str, str]
 CountTokens = Callable[[str], int]
 
-LAYOUT = "system-replay-window-3"
+LAYOUT = "system-replay-window-4"
+THIRD_LAYOUT = "system-replay-window-3"
 SECOND_LAYOUT = "system-replay-window-2"
 FIRST_LAYOUT = "system-replay-window-1"
-LAYOUTS = (FIRST_LAYOUT, SECOND_LAYOUT, LAYOUT)
+LAYOUTS = (FIRST_LAYOUT, SECOND_LAYOUT, THIRD_LAYOUT, LAYOUT)
 """New prompts use the newest. Prompts of the older ones can be reconstructed."""
 _MESSAGE_OVERHEAD_TOKENS = 8
 """Upper bound of what a chat template adds around a message: role, start and end marks."""
 _NO_TEXT = "(no text)"
 _SUMMARIES_HEADING = "What you remember:"
 _HEADING = f"\n\n{_SUMMARIES_HEADING}\n"
+_WINDOW_SHARE = 1 / 2
+_NEWEST_SHARE = 3 / 4
+_SHORTENED_CHARS_MIN = 64
+"""Of each side of an exchange: less would not be understood."""
+_LINE_CHARS_MAX = 400
+"""Of an exchange that stands for a summary not yet written."""
+
+
+@dataclass(frozen=True, slots=True)
+class FittedWindow:
+    """The turns of the recent window that are shown for certain, oldest first, and older ones, if there is room.
+
+    ``shortened`` says how many characters of the newest turn are shown, None where it is shown whole.
+    """
+
+    shown: list[Memory]
+    older: list[Memory] = field(default_factory=list)
+    shortened: Shortened | None = None
+
+    @property
+    def as_it_fits(self) -> list[Memory]:
+        """The shown turns, the newest one shortened where it has to be."""
+        if self.shortened is None:
+            return list(self.shown)
+        return [*self.shown[:-1], as_shortened(self.shown[-1], self.shortened.chars)]
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltPrompt:
-    """The messages, the memories in them in the order given, and what was left out."""
+    """The messages, the memories in them in the order given, and what was left out.
+
+    ``summarised`` begins with those that were to be replayed and did not fit whole.
+    """
 
     messages: list[Message]
     window: list[Memory]
@@ -48,31 +85,59 @@ class BuiltPrompt:
     summarised: list[Memory]
     neighbors: list[Neighbor]
     left_out: tuple[LeftOut, ...]
-    tokens: int
+    shares: PromptShares
+    shortened: tuple[Shortened, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        return self.shares.fixed + self.shares.window + self.shares.memory
+
+    @property
+    def can_be_shorter(self) -> bool:
+        """Whether there is more in it than what is always sent."""
+        return self.shares.window + self.shares.memory > 0
 
 
 @dataclass(slots=True)
 class _Room:
-    """The tokens used so far of a budget, and what did not fit."""
+    """The tokens that are left, and what did not fit."""
 
-    budget_tokens: int
     tokens: int
     left_out: list[LeftOut] = field(default_factory=list)
 
-    def takes(self, part: PromptPart, memory: Memory, cost: int, *, closed: bool = False) -> bool:
-        """Take an item in if there is room; otherwise record it as left out."""
-        if closed or self.tokens + cost > self.budget_tokens:
+    def takes(self, part: PromptPart, memory: Memory, cost: int, *, closed: bool = False, keep: int = 0) -> bool:
+        """Take an item in if that leaves ``keep`` tokens; otherwise record it as left out."""
+        if closed or cost + keep > self.tokens:
             self.left_out.append(LeftOut(part=part, memory_id=memory.memory_id, tokens=cost))
             return False
-        self.tokens += cost
+        self.tokens -= cost
         return True
+
+
+def fixed_tokens(system: str, client_system: str, question: str, asked_at: datetime, count: CountTokens) -> int:
+    """Return what the system text and the question take, which are always sent."""
+    return 2 * _MESSAGE_OVERHEAD_TOKENS + count(_fixed(system, client_system, asked_at)) + count(question)
+
+
+def fit_window(window: Sequence[Memory], rest_tokens: int, count: CountTokens) -> FittedWindow:
+    """Return what is shown for certain of the recent window (oldest first); ``rest_tokens`` is for it and memory."""
+    if not window:
+        return FittedWindow([])
+    *older, newest = window
+    as_it_fits, shortened = _shortened(newest, int(rest_tokens * _NEWEST_SHARE), count)
+    shown = [newest]
+    room = int(rest_tokens * _WINDOW_SHARE) - _exchange_cost(as_it_fits, count)
+    while older and (cost := _exchange_cost(older[-1], count)) <= room:
+        room -= cost
+        shown.insert(0, older.pop())
+    return FittedWindow(shown, older, shortened)
 
 
 def build_prompt(
     *,
     system: str,
     client_system: str,
-    window: Sequence[Memory],
+    window: FittedWindow,
     replay: Sequence[Memory],
     summarised: Sequence[Memory],
     neighbors: Sequence[Neighbor] = (),
@@ -83,53 +148,102 @@ def build_prompt(
 ) -> BuiltPrompt:
     """Build the prompt.
 
-    ``window`` is oldest first, the others best first. ``count`` returns the tokens of a text. The result's ``tokens``
-    exceeds ``budget_tokens`` only when the system text and the question alone do.
+    ``replay`` and ``summarised`` are best first. ``count`` returns the tokens of a text. The result's ``tokens``
+    exceeds ``budget_tokens`` only when the system text, the question and the shortest form of the newest turn do.
     """
-    fixed = _fixed(system, client_system, asked_at)
-    room = _Room(budget_tokens, 2 * _MESSAGE_OVERHEAD_TOKENS + count(fixed) + count(question))
+    fixed = fixed_tokens(system, client_system, question, asked_at, count)
+    turns = window.as_it_fits
+    window_tokens = sum(_exchange_cost(turn, count) for turn in turns)
+    room = _Room(budget_tokens - fixed - window_tokens)
 
-    kept_window: list[Memory] = []
-    for turn in reversed(window):
-        # Once a turn does not fit, older ones would leave a gap.
-        if room.takes("window", turn, _exchange_cost(turn, count), closed=bool(room.left_out)):
-            kept_window.insert(0, turn)
-    kept_replay = [memory for memory in replay if room.takes("replay", memory, _exchange_cost(memory, count))]
-
-    kept_summarised: list[Memory] = []
+    whole, lines = _whole_or_line(replay, room, count)
     heading = count(_HEADING)
     for memory in summarised:
-        if room.takes("summary", memory, _summary_cost(memory, count) + (0 if kept_summarised else heading)):
-            kept_summarised.append(memory)
-
-    replayed = {memory.memory_id for memory in kept_replay}
-    kept_neighbors = [
+        if room.takes("summary", memory, _summary_cost(memory, count) + (0 if lines else heading)):
+            lines.append(memory)
+    replayed = {memory.memory_id for memory in whole}
+    beside = [
         neighbor
         for neighbor in neighbors
         if room.takes(
-            "neighbour",
-            neighbor.memory,
-            _exchange_cost(neighbor.memory, count),
-            closed=neighbor.of not in replayed,
+            "neighbour", neighbor.memory, _exchange_cost(neighbor.memory, count), closed=neighbor.of not in replayed
         )
     ]
-    shown_beside = {neighbor.memory.memory_id for neighbor in kept_neighbors}
-    needed = [memory for memory in kept_summarised if memory.memory_id not in shown_beside]
-    room.tokens -= sum(_summary_cost(memory, count) for memory in kept_summarised if memory.memory_id in shown_beside)
-    room.tokens -= heading if kept_summarised and not needed else 0
+    shown_beside = {neighbor.memory.memory_id for neighbor in beside}
+    needed = [memory for memory in lines if memory.memory_id not in shown_beside]
+    room.tokens += sum(_summary_cost(memory, count) for memory in lines if memory.memory_id in shown_beside)
+    room.tokens += heading if lines and not needed else 0
+    memory_tokens = budget_tokens - fixed - window_tokens - room.tokens
+
+    shown = replayed | shown_beside | {memory.memory_id for memory in needed}
+    closed = False
+    for turn in reversed(window.older):
+        if turn.memory_id in shown:
+            continue
+        cost = _exchange_cost(turn, count)
+        # Once a turn does not fit, older ones would leave a gap.
+        closed = not room.takes("window", turn, cost, closed=closed)
+        if not closed:
+            turns.insert(0, turn)
+            window_tokens += cost
 
     messages = laid_out(
         system=system,
         client_system=client_system,
-        window=kept_window,
-        replay=kept_replay,
+        window=turns,
+        replay=whole,
         summarised=needed,
-        neighbors=kept_neighbors,
+        neighbors=beside,
         question=question,
         asked_at=asked_at,
     )
-    left_out = tuple(item for item in room.left_out if item.memory_id not in shown_beside)
-    return BuiltPrompt(messages, kept_window, kept_replay, needed, kept_neighbors, left_out, room.tokens)
+    return BuiltPrompt(
+        messages=messages,
+        window=turns,
+        replayed=whole,
+        summarised=needed,
+        neighbors=beside,
+        left_out=tuple(item for item in room.left_out if item.memory_id not in shown_beside),
+        shares=PromptShares(fixed=fixed, window=window_tokens, memory=memory_tokens),
+        shortened=(window.shortened,) if window.shortened is not None else (),
+    )
+
+
+def _whole_or_line(replay: Sequence[Memory], room: _Room, count: CountTokens) -> tuple[list[Memory], list[Memory]]:
+    """Return the memories that are shown whole, and those of which there is room for the summary only."""
+    whole: list[Memory] = []
+    lines: list[Memory] = []
+    heading = count(_HEADING)
+    costs = [(_exchange_cost(memory, count), _summary_cost(memory, count)) for memory in replay]
+    all_fit = sum(min(cost) for cost in costs) + heading <= room.tokens
+    for at, (memory, (exchange, line)) in enumerate(zip(replay, costs, strict=True), start=1):
+        later = costs[at:] if all_fit else []
+        # Later ones come whole, or as one line each below the heading, whichever takes less.
+        keep = min(
+            sum(cost for cost, _ in later),
+            sum(min(cost) for cost in later) + (heading if later and not lines else 0),
+        )
+        if room.takes("replay", memory, exchange, keep=keep):
+            whole.append(memory)
+        elif line + (0 if lines else heading) <= room.tokens:
+            room.tokens -= line + (0 if lines else heading)
+            lines.append(memory)
+    return whole, lines
+
+
+def _shortened(turn: Memory, tokens_max: int, count: CountTokens) -> tuple[Memory, Shortened | None]:
+    """Return a turn that takes at most ``tokens_max``, and how many characters of it that are; None for all of it."""
+    chars = max(len(turn.user), len(turn.assistant))
+    short = turn
+    while _exchange_cost(short, count) > tokens_max and chars > _SHORTENED_CHARS_MIN:
+        chars = max(chars * 3 // 4, _SHORTENED_CHARS_MIN)
+        short = as_shortened(turn, chars)
+    return short, Shortened(memory_id=turn.memory_id, chars=chars) if short is not turn else None
+
+
+def as_shortened(turn: Memory, chars: int) -> Memory:
+    """Return a turn of which the question and the answer are shortened to ``chars`` characters each."""
+    return replace(turn, user=excerpt(turn.user, chars), assistant=excerpt(turn.assistant, chars))
 
 
 def laid_out(
@@ -145,8 +259,10 @@ def laid_out(
     layout: str = LAYOUT,
 ) -> list[Message]:
     """Return the messages of a prompt from its parts, in one of :data:`LAYOUTS`."""
-    fixed = _fixed(system, client_system, asked_at if layout == LAYOUT else None)
-    messages = [{"role": "system", "content": _with_summaries(fixed, summarised)}]
+    names_the_day = layout not in {FIRST_LAYOUT, SECOND_LAYOUT}
+    fixed = _fixed(system, client_system, asked_at if names_the_day else None)
+    line = _summary_line if layout == LAYOUT else _whole_line
+    messages = [{"role": "system", "content": _with_summaries(fixed, summarised, line)}]
     if layout == FIRST_LAYOUT:
         for memory in sorted(replay, key=lambda memory: memory.position):
             messages += _exchange(f"[{memory.date}] {memory.user}", memory.assistant)
@@ -170,6 +286,11 @@ def _fixed(system: str, client_system: str, asked_at: datetime | None) -> str:
 
 
 def _summary_line(memory: Memory) -> str:
+    said = memory.line if memory.summary else excerpt(memory.line, _LINE_CHARS_MAX)
+    return f"- ({memory.date}) {said}"
+
+
+def _whole_line(memory: Memory) -> str:
     return f"- ({memory.date}) {memory.line}"
 
 
@@ -177,11 +298,11 @@ def _dated(memory: Memory) -> str:
     return f"[{memory.date}] {memory.user or _NO_TEXT}"
 
 
-def _with_summaries(fixed: str, summarised: Sequence[Memory]) -> str:
+def _with_summaries(fixed: str, summarised: Sequence[Memory], line: Callable[[Memory], str]) -> str:
     if not summarised:
         return fixed
     # Rank decided which ones are here; the model reads them in the order in which they happened.
-    lines = [_summary_line(memory) for memory in sorted(summarised, key=lambda memory: memory.position)]
+    lines = [line(memory) for memory in sorted(summarised, key=lambda memory: memory.position)]
     return "\n".join((f"{fixed}\n\n{_SUMMARIES_HEADING}", *lines))
 
 

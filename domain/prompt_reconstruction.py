@@ -14,7 +14,7 @@ from typing import Literal
 from domain.events import CandidateFound, Event, MemoryEdited, RetrievalRecorded, SummaryRecorded, TurnRecorded
 from domain.memory import Memory
 from domain.neighbors import placed
-from domain.prompt import LAYOUTS, Message, laid_out, messages_hash
+from domain.prompt import LAYOUTS, Message, as_shortened, laid_out, messages_hash
 
 Proof = Literal["same_as_sent", "unproven", "differs", "not_possible"]
 _NO_HASH = "it cannot be compared with what was sent: schema 1 recorded neither a hash nor the client's system text"
@@ -97,6 +97,8 @@ def reconstructed_prompt(turn: TurnRecorded, system: str | None, memories: Mappi
         [memories[memory_id] for memory_id in ids]
         for ids in (turn.window, turn.replayed, turn.neighbours, turn.summarised)
     )
+    shortened = {item.memory_id: item.chars for item in report.shortened}
+    window = [as_shortened(turn, shortened[turn.memory_id]) if turn.memory_id in shortened else turn for turn in window]
     messages = laid_out(
         layout=report.layout,
         system=system,

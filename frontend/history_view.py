@@ -17,7 +17,7 @@ from frontend.markdown_safety import model_markdown, plain
 from frontend.memory_actions import draw_memory_actions
 from frontend.page_state import PageState
 from frontend.ui_text import Words
-from frontend.wire import NamedTime, Replayed, Retrieved, Summarised
+from frontend.wire import MemoryStatus, NamedTime, Replayed, Retrieved, Summarised
 
 TITLE_LENGTH_MAX = 60
 _NOTICES = {
@@ -42,8 +42,9 @@ def draw_history(where: str, answer: AnswerSnapshot, page: PageState, words: Wor
     used = answer.retrieved
     if used is None:
         return
+    shown = _shown(status, words)
     if not used.replay and not used.summary_only:
-        st.caption(f":material/history: {words('history_none')}")
+        st.caption(f":material/history: {shown or words('history_none')}")
         return
     replayed = sum(item.neighbor_of is None for item in used.replay)
     label = words("history_used", replayed=replayed, summaries=len(used.summary_only))
@@ -51,8 +52,24 @@ def draw_history(where: str, answer: AnswerSnapshot, page: PageState, words: Wor
     with st.expander(label, icon=":material/history:", key=f"history_{where}", on_change="rerun"):
         if status is not None and status.time_range is not None:
             st.caption(f":material/calendar_month: {_named_time(status.time_range, words)}")
+        if shown:
+            st.caption(shown)
         _draw_memories(used, where, page, words, clock)
         st.caption(words("times_are_local", zone=clock.zone_name))
+
+
+def _shown(status: MemoryStatus | None, words: Words) -> str:
+    """How many memories were recalled, and how many of them the model was shown; empty where none was."""
+    counts = status.shown if status is not None else None
+    if counts is None or not counts.recalled:
+        return ""
+    said = words(
+        "memories_shown",
+        recalled=counts.recalled,
+        whole=counts.replayed + counts.beside,
+        summaries=counts.summarised,
+    )
+    return f"{said} {words('memories_left_out', count=counts.left_out)}" if counts.left_out else said
 
 
 def _draw_memories(used: Retrieved, where: str, page: PageState, words: Words, clock: LocalClock) -> None:

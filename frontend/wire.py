@@ -76,10 +76,21 @@ class NamedTime(_Wire):
     end: UtcTime
 
 
+class ShownMemories(_Wire):
+    """What became of the memories that the gate kept."""
+
+    recalled: int
+    replayed: int
+    summarised: int
+    beside: int = 0
+    left_out: int = 0
+
+
 class MemoryStatus(_Wire):
     """How memory worked for an answer. If degraded, `notice` is a sentence for people and `code` the reason."""
 
     retrieval: str = "ok"
+    shown: ShownMemories | None = None
     code: str | None = None
     time_range: NamedTime | None = None
     notice: str | None = None

@@ -75,7 +75,7 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
     lexical = LexicalFiles(ledger.reader, settings.users_dir)
     memory = MemorySearch(ledger.reader, index, lexical)
     turns = TurnService(ledger, memory, chat, prompts, settings, reranker)
-    summarizer = Summarizer(ledger, chat, prompts.summary, settings, lambda: turns.context_tokens)
+    summarizer = Summarizer(ledger, chat, prompts.summary, settings, lambda: turns.context.tokens)
     followers = {
         "mirror": Follower(ledger, Mirror(ledger.reader, settings.storage_dir)),
         "vectors": Follower(ledger, DenseProjection(ledger, index, cache)),
@@ -126,12 +126,18 @@ async def _learn_limits(turns: TurnService, chat: ChatClient) -> None:
     """Ask the chat endpoint how much its model takes, until it has answered once."""
     while True:
         try:
-            turns.max_model_len = await chat.max_model_len()
+            turns.context.learned = await chat.max_model_len()
         except UpstreamError as error:
             log.info("the chat endpoint does not list its models yet (%s)", error.code)
             await asyncio.sleep(_LIMITS_RETRY_S)
         else:
-            return
+            break
+    if not turns.context.known:
+        log.info(
+            "the chat endpoint does not say how many tokens its model takes: %d are assumed, until LLM_CONTEXT_TOKENS "
+            "says more",
+            turns.context.tokens,
+        )
 
 
 async def _try_embeddings(index: DenseIndex) -> None:

@@ -25,6 +25,7 @@ from domain.decisions import (
 )
 from domain.errors import UpstreamError
 from domain.events import GateDecided, JsonObject, Outcome, RerankDecided, RetrievalMode, Usage
+from domain.excerpt import excerpt
 from domain.memory import Memory
 from domain.prompts import Prompts
 from domain.rerank_scores import read_scores
@@ -40,6 +41,7 @@ _TOKENS_PER_REASON = 40
 _TOKENS_BASE = 64
 _TEMPLATE_TOKENS = 48
 """The fixed words around question and candidates, and what a chat template adds."""
+_QUESTION_SHARE_MAX = 1 / 4
 _NOT_ASKED = "not asked about: the gate's prompt had no room for it"
 
 
@@ -192,6 +194,7 @@ class Decider:
     async def _ask_gate(
         self, question: str, asked_at: datetime, candidates: Sequence[Candidate], context_tokens: int
     ) -> _Reply:
+        question = _fitting(question, context_tokens)
         reasons = self._settings.gate_reasons
         per_candidate = _TOKENS_PER_NUMBER + (_TOKENS_PER_REASON if reasons else 0)
         system = self._prompts.gate.text
@@ -209,6 +212,7 @@ class Decider:
     async def _ask_rerank(
         self, question: str, asked_at: datetime, kept: Sequence[Candidate], retrieve_k: int, context_tokens: int
     ) -> _Reply:
+        question = _fitting(question, context_tokens)
         answer_tokens = _TOKENS_BASE + _TOKENS_PER_NUMBER * retrieve_k
         system = self._prompts.rerank.text
         memories, chars = self._shown(system, question, kept, context_tokens - answer_tokens)
@@ -265,6 +269,13 @@ class Decider:
         left = budget_tokens - _TEMPLATE_TOKENS - estimate_tokens(system) - estimate_tokens(question)
         fitting, chars = fitting_lines(memories, left, self._line_tokens, answer_tokens_each)
         return memories[:fitting], chars
+
+
+def _fitting(question: str, context_tokens: int) -> str:
+    """Return a question that leaves most of the room to the candidates."""
+    while estimate_tokens(question) > context_tokens * _QUESTION_SHARE_MAX:
+        question = excerpt(question, len(question) * 3 // 4)
+    return question
 
 
 def _ms_since(started: float) -> float:

@@ -56,8 +56,13 @@ class ServiceSettings(ProjectionSettings):
     )
     use_rerank_default: bool = Field(default=True, description="use_rerank of a request that does not say")
 
+    llm_context_tokens: int | None = Field(
+        default=None,
+        ge=512,
+        description="tokens that LLM_MODEL takes, question and answer together; default: what its endpoint says",
+    )
     prompt_budget_tokens: int | None = Field(
-        default=None, ge=256, description="tokens of a prompt; default: what the chat endpoint says it takes"
+        default=None, ge=256, description="tokens of a prompt; default: LLM_CONTEXT_TOKENS less those of the answer"
     )
     answer_reserve_tokens: int = Field(
         default=1024, ge=1, description="tokens kept free for an answer whose max_tokens is not given"

@@ -9,23 +9,25 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
 import anyio
 
-from domain.errors import EmbeddingError, IndexUnavailable, UpstreamError
+from domain.errors import ContextExceeded, EmbeddingError, IndexUnavailable, UpstreamError
 from domain.events import GateDecided, PromptReport, RerankDecided, RetrievalRecorded
 from domain.ledger import Ledger
 from domain.memory import Memory
 from domain.neighbors import Neighbor, neighbors_of
-from domain.prompt import LAYOUT, build_prompt, messages_hash
+from domain.prompt import LAYOUT, FittedWindow, build_prompt, fit_window, fixed_tokens, messages_hash
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window
 from domain.temporal.time_range import time_range
 from projections.search.memory_search import MemorySearch
 from service.chat_client import ChatClient, Delta
+from service.context_limit import ContextLimit
 from service.decider import Decider, Gated, Reranked
 from service.knobs import Knobs
 from service.reranker import Reranker
@@ -46,13 +48,8 @@ from service.turn_recorder import (
 
 log = logging.getLogger(__name__)
 
-DEFAULT_CONTEXT_TOKENS = 4096
-"""What a model takes when nobody says: the smallest context that self-hosted chat models commonly run with."""
-
-
-def context_tokens(max_model_len: int | None, settings: ServiceSettings) -> int:
-    """Return what a chat model takes in all, question and answer together, as far as anybody knows."""
-    return max_model_len or settings.prompt_budget_tokens or DEFAULT_CONTEXT_TOKENS
+_SURELY_TOO_LONG = 2.0
+"""An estimate of tokens may be too high, but not by that factor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +77,7 @@ class Started:
     retrieval: RetrievalRecorded
     gate: GateDecided
     rerank: RerankDecided
+    prompt: PromptReport
     notice: str | None
 
 
@@ -103,8 +101,7 @@ class TurnService:
         self._recorder = TurnRecorder(ledger, chat.model)
         self._decider = Decider(chat, prompts, settings, reranker)
         self.tokens = TokenCounter(chat)
-        self.max_model_len: int | None = None
-        """What the chat endpoint says its model takes, once it has said so."""
+        self.context = ContextLimit(settings)
 
     async def answer(self, request: TurnRequest) -> AsyncGenerator[Started | Delta | Finished, None]:
         """Answer one request: first :class:`Started`, then the pieces of the answer, last :class:`Finished`.
@@ -118,19 +115,19 @@ class TurnService:
         prompt: ShownPrompt | None = None
         try:
             window = await self._window(turn)
-            retrieved = await self._retrieve(turn, window)
+            retrieved = await self._retrieve(turn, window.shown)
             gated = await self._gate(turn, retrieved)
             reranked = await self._rerank(turn, gated)
-            neighbors = await self._neighbors(turn, window, reranked.replay)
-            prompt = self._prompt(turn, window, reranked, neighbors)
+            neighbors = await self._neighbors(turn, window.shown, reranked.replay)
             began = time.perf_counter()
-            async with self._chat.stream(prompt.built.messages, request.parameters) as deltas:
-                async for delta in deltas:
+            async with aclosing(self._said(turn, window, reranked, neighbors)) as said:
+                async for prompt, delta in said:
                     if "first_token" not in turn.timings_ms:
                         turn.mark("first_token", began)
                         yield self._started(turn, prompt, reranked, retrieved, gated.event)
                     answer.add(delta)
                     yield delta
+            assert prompt is not None, "an answer without any piece is an upstream error"
             turn.mark("answer", began)
         except UpstreamError as error:
             await self._recorder.failed(turn, answer, Failure(str(error), error.code, error.status))
@@ -146,11 +143,6 @@ class TurnService:
             raise
         yield await self._recorder.finished(turn, prompt, answer, answer.finish_reason or "")
 
-    @property
-    def context_tokens(self) -> int:
-        """What the chat model takes in all: what its endpoint says, else a safe default."""
-        return context_tokens(self.max_model_len, self._settings)
-
     def effective(self, knobs: Knobs) -> Knobs:
         """Return the knobs with the operator's default where a request did not say."""
         defaults = {
@@ -161,13 +153,21 @@ class TurnService:
             update={name: default for name, default in defaults.items() if getattr(knobs, name) is None}
         )
 
-    async def _window(self, turn: TurnLog) -> list[Memory]:
-        """Read the newest turns of this conversation, oldest first."""
+    async def _window(self, turn: TurnLog) -> FittedWindow:
+        """Read the newest turns of this conversation, and tell which of them are shown for certain."""
         read = self._ledger.reader.recent_turns
         with turn.timed("window"):
             window = await self._memory.in_search_thread(read, turn.request.stream, turn.knobs.recent_turns)
         turn.builds_on = window[0].memory_id if window else None
-        return window
+        return self._fitted(turn, window)
+
+    def _fitted(self, turn: TurnLog, window: list[Memory]) -> FittedWindow:
+        """Tell what is shown of the window. Raises :class:`ContextExceeded` where the question is surely too long."""
+        request, count = turn.request, self.tokens.counting()
+        fixed = fixed_tokens(self._prompts.chat.text, request.client_system, request.question, turn.ts, count)
+        if self.context.known and fixed > _SURELY_TOO_LONG * self.context.tokens:
+            raise ContextExceeded.of_question(fixed, self.context.tokens)
+        return fit_window(window, self._budget(request) - fixed, count)
 
     async def _retrieve(self, turn: TurnLog, window: list[Memory]) -> Retrieved:
         """Search persistent memory. Where it cannot be searched, the turn goes on without, and the event says why."""
@@ -185,17 +185,17 @@ class TurnService:
         request, knobs = turn.request, turn.knobs
         asked = partial(
             RetrievalRecorded,
-            query=request.question,
+            query=turn.query,
             knobs=knobs.model_dump(),
             window=tuple(memory.memory_id for memory in window),
         )
         if knobs.candidate_n == 0:
             return Retrieved([], asked(outcome="skipped", degraded_reason="candidate_n is 0"))
-        wanted_time = time_range(request.question, turn.ts)
+        wanted_time = time_range(turn.query, turn.ts)
         try:
             found = await self._memory.search(
                 request.stream.user_id,
-                request.question,
+                turn.query,
                 # Every turn of the window may be among the nearest, so that many more are asked for.
                 knobs.candidate_n + knobs.recent_turns,
                 knobs.retrieval,
@@ -226,13 +226,13 @@ class TurnService:
         """Keep or drop each candidate."""
         with turn.timed("gate"):
             gated = await self._decider.gate(
-                turn.request.question,
+                turn.query,
                 retrieved.candidates,
                 turn.knobs.gate_keep_max,
                 asked_at=turn.ts,
                 mode=retrieved.event.mode,
                 use_gate=turn.knobs.use_gate,
-                context_tokens=self.context_tokens,
+                context_tokens=self.context.tokens,
             )
         turn.add(gated.event)
         return gated
@@ -241,12 +241,12 @@ class TurnService:
         """Choose which of the kept candidates are replayed."""
         with turn.timed("rerank"):
             reranked = await self._decider.rerank(
-                turn.request.question,
+                turn.query,
                 gated.kept,
                 turn.knobs.retrieve_k,
                 asked_at=turn.ts,
                 use_rerank=bool(turn.knobs.use_rerank),
-                context_tokens=self.context_tokens,
+                context_tokens=self.context.tokens,
             )
         turn.add(reranked.event)
         return reranked
@@ -264,8 +264,28 @@ class TurnService:
             )
             return neighbors_of(replayed, around, window, reach)
 
+    async def _said(
+        self, turn: TurnLog, window: FittedWindow, reranked: Reranked, neighbors: list[Neighbor]
+    ) -> AsyncGenerator[tuple[ShownPrompt, Delta]]:
+        """Ask the chat model; yield the pieces of its answer, each with the prompt that it answers.
+
+        Where the endpoint says that the prompt is too long, it is asked once more with a shorter one.
+        """
+        for last_try in (False, True):
+            prompt = self._prompt(turn, window, reranked, neighbors)
+            try:
+                async with self._chat.stream(prompt.built.messages, turn.request.parameters) as deltas:
+                    async for delta in deltas:
+                        yield prompt, delta
+                break
+            except ContextExceeded as error:
+                self.context.refused(error.limit_tokens)
+                if last_try or not prompt.built.can_be_shorter:
+                    raise
+            window = self._fitted(turn, [*window.older, *window.shown])
+
     def _prompt(
-        self, turn: TurnLog, window: list[Memory], reranked: Reranked, neighbors: list[Neighbor]
+        self, turn: TurnLog, window: FittedWindow, reranked: Reranked, neighbors: list[Neighbor]
     ) -> ShownPrompt:
         """Put the prompt together from what fits the budget, and say what did not."""
         budget = self._budget(turn.request)
@@ -290,14 +310,16 @@ class TurnService:
             tokens=built.tokens,
             counted=counting.kind,
             left_out=built.left_out,
+            shares=built.shares,
+            shortened=built.shortened,
             messages_hash=messages_hash(built.messages),
         )
         return ShownPrompt(built, report)
 
     def _budget(self, request: TurnRequest) -> int:
         if self._settings.prompt_budget_tokens is not None:
-            return self._settings.prompt_budget_tokens
-        takes = self.context_tokens
+            return min(self._settings.prompt_budget_tokens, self.context.tokens)
+        takes = self.context.tokens
         answer = request.max_tokens or min(self._settings.answer_reserve_tokens, takes // 4)
         return max(takes - answer, takes // 4)
 
@@ -311,10 +333,15 @@ class TurnService:
             created=turn.ts,
             model=self._chat.model,
             replayed=[candidate for candidate in reranked.replay if candidate.memory.memory_id in replayed],
-            summarised=[candidate for candidate in reranked.summarised if candidate.memory.memory_id in summarised],
+            summarised=[
+                candidate
+                for candidate in (*reranked.replay, *reranked.summarised)
+                if candidate.memory.memory_id in summarised
+            ],
             neighbors=prompt.built.neighbors,
             retrieval=retrieved.event,
             gate=gate,
             rerank=reranked.event,
+            prompt=prompt.report,
             notice=retrieved.notice,
         )

@@ -29,6 +29,7 @@ from domain.events import (
     TurnRecorded,
     Usage,
 )
+from domain.excerpt import excerpt
 from domain.identity import StreamId
 from domain.ledger import Ledger, StreamHead
 from domain.prompt import BuiltPrompt
@@ -37,6 +38,9 @@ from service.chat_client import Delta
 from service.knobs import Knobs
 
 log = logging.getLogger(__name__)
+
+_QUERY_CHARS_MAX = 4000
+"""Of a long paste, this much is searched for and shown to gate and rerank; the chat model gets all of it."""
 
 DISCONNECTED = "client_disconnected"
 """``finish_reason`` of an answer whose client hung up: what was generated until then is kept."""
@@ -108,6 +112,8 @@ class TurnLog:
     def __init__(self, request: TurnRequest, knobs: Knobs, ledger: Ledger) -> None:
         """``knobs`` are those of the request, with the operator's defaults where it does not say."""
         self.request = request
+        self.query = excerpt(request.question, _QUERY_CHARS_MAX)
+        """The question as it is searched for, and as gate and rerank see it."""
         self.knobs = knobs
         self.ts: datetime = ledger.clock.now()
         self.correlation_id = f"chatcmpl-{ledger.clock.new_id().replace('-', '')}"

@@ -74,6 +74,8 @@ TEXTS: dict[str, str] = {
     "turns_limited": "The newest {count} turns are shown. Older ones are remembered all the same.",
     "history_used": "History used · {replayed} replayed · {summaries} summarised",
     "history_none": "No earlier memory was used.",
+    "memories_shown": "{recalled} recalled: {whole} shown in full, {summaries} as summaries.",
+    "memories_left_out": "{count} left out: the prompt had no room for more.",
     "replayed": "Replayed",
     "summarised": "Summary",
     "came_along": "Beside it",

@@ -68,6 +68,8 @@ TEXTS: dict[str, str] = {
     "turns_limited": "这里显示最近 {count} 轮；更早的内容同样被记住。",
     "history_used": "使用的历史 · 重放 {replayed} 段 · 摘要 {summaries} 条",
     "history_none": "没有用到更早的记忆。",
+    "memories_shown": "想起 {recalled} 条：{whole} 条完整展示，{summaries} 条以摘要展示。",
+    "memories_left_out": "{count} 条未展示：提示词中没有更多空间。",
     "replayed": "重放",
     "summarised": "摘要",
     "came_along": "前后文",

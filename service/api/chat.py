@@ -16,7 +16,7 @@ from service.api.access import user_of
 from service.api.connection import ClientGone, EventStream, while_connected
 from service.api.dependencies import OwnerDep, ServicesDep, key_owner
 from service.api.errors import body_of, log_error
-from service.api.memory_fields import Scored, memory_status, retrieved
+from service.api.memory_fields import Scored, memory_status, retrieved, shown
 from service.api.openai_types import ChatCompletionRequest
 from service.api.responses import ChatCompletion, ModelList, TurnReference
 from service.chat_client import Delta
@@ -68,7 +68,7 @@ async def models(services: ServicesDep) -> ModelList:
                 "object": "model",
                 "created": services.started_at,
                 "owned_by": "openpersistentmemory",
-                "max_model_len": services.turns.max_model_len,
+                "max_model_len": services.turns.context.tokens if services.turns.context.known else None,
                 "knobs": services.turns.effective(Knobs()),
             }
         ],
@@ -170,7 +170,19 @@ def _turn_field(finished: Finished) -> TurnReference:
 def _memory_fields(started: Started) -> dict[str, Any]:
     return {
         "retrieved": retrieved(map(_scored, started.replayed), map(_scored, started.summarised), started.neighbors),
-        "memory_status": memory_status(started.retrieval, started.gate, started.rerank, started.notice),
+        "memory_status": memory_status(
+            started.retrieval,
+            started.gate,
+            started.rerank,
+            shown(
+                started.rerank,
+                [candidate.memory.memory_id for candidate in started.replayed],
+                [candidate.memory.memory_id for candidate in started.summarised],
+                [neighbor.memory.memory_id for neighbor in started.neighbors],
+                started.prompt,
+            ),
+            started.notice,
+        ),
     }
 
 

@@ -11,8 +11,8 @@ from domain.history_reader import AnswerMemory
 from domain.identity import DEFAULT_CONVERSATION, StreamId, check_id
 from domain.memory import Memory
 from service.api.dependencies import ServicesDep, UserDep
-from service.api.memory_fields import memory_status, retrieved, timestamp
-from service.api.responses import ConversationList, Turn, TurnList
+from service.api.memory_fields import memory_status, retrieved, shown, timestamp
+from service.api.responses import ConversationList, MemoryStatus, Turn, TurnList
 
 router = APIRouter(prefix="/v1")
 
@@ -71,5 +71,11 @@ def _shown(turn: Memory, given: AnswerMemory | None) -> Turn:
         "retrieved": retrieved(given.replayed, given.summarised, given.neighbors)
         if given is not None
         else retrieved((), ()),
-        "memory_status": memory_status(given.retrieval, given.gate, given.rerank) if given is not None else None,
+        "memory_status": _status(given) if given is not None else None,
     }
+
+
+def _status(given: AnswerMemory) -> MemoryStatus:
+    turn = given.turn
+    shown_then = shown(given.rerank, turn.replayed, turn.summarised, turn.neighbours, turn.prompt)
+    return memory_status(given.retrieval, given.gate, given.rerank, shown_then)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from domain import memory
-from domain.events import GateDecided, RerankDecided, RetrievalMode, RetrievalRecorded
+from domain.events import GateDecided, PromptReport, RerankDecided, RetrievalMode, RetrievalRecorded
 from domain.memory import Memory
 from domain.neighbors import Neighbor
 from service.api.responses import (
@@ -16,6 +16,7 @@ from service.api.responses import (
     ReplayedMemory,
     Retrieved,
     Scores,
+    ShownMemories,
     SummarisedMemory,
 )
 
@@ -49,8 +50,33 @@ def retrieved(
     return {"replay": replay, "summary_only": [_summary(found, scores) for found, scores in summarised]}
 
 
+def shown(
+    rerank: RerankDecided,
+    replayed: Collection[str],
+    summarised: Collection[str],
+    beside: Collection[str],
+    prompt: PromptReport | None,
+) -> ShownMemories:
+    """Return what became of the memories that the gate kept; the others are ids of what was shown, and how."""
+    kept = set(rerank.order)
+    left_out = len(kept.difference(replayed, summarised, beside))
+    room = f"its {prompt.budget_tokens} tokens" if prompt is not None else "it"
+    return {
+        "recalled": len(kept),
+        "replayed": len(kept.intersection(replayed)),
+        "summarised": len(kept.intersection(summarised)),
+        "beside": len(kept.intersection(beside)),
+        "left_out": left_out,
+        "reason": f"the prompt had no room for them in {room}" if left_out else None,
+    }
+
+
 def memory_status(
-    retrieval: RetrievalRecorded, gate: GateDecided, rerank: RerankDecided, notice: str | None = None
+    retrieval: RetrievalRecorded,
+    gate: GateDecided,
+    rerank: RerankDecided,
+    shown_memories: ShownMemories,
+    notice: str | None = None,
 ) -> MemoryStatus:
     """Return the ``memory_status`` field; ``notice`` is what to say of a search that was not degraded."""
     if retrieval.outcome == "degraded":
@@ -61,6 +87,7 @@ def memory_status(
         "mode": retrieval.mode,
         "gate": {"strategy": gate.strategy, "outcome": gate.outcome},
         "rerank": {"strategy": rerank.strategy, "outcome": rerank.outcome},
+        "shown": shown_memories,
         "code": retrieval.degraded_code,
         "notice": notice,
         "time_range": NamedTime(phrase=named["phrase"], start=named["start"], end=named["end"])

@@ -90,6 +90,20 @@ class NamedTime(TypedDict):
     end: Timestamp
 
 
+class ShownMemories(TypedDict):
+    """What became of the memories that the gate kept: shown whole, as summaries, beside replayed ones, or not at all.
+
+    ``recalled`` counts them all; ``reason`` says why some were left out.
+    """
+
+    recalled: int
+    replayed: int
+    summarised: int
+    beside: int
+    left_out: int
+    reason: str | None
+
+
 class MemoryStatus(TypedDict):
     """How memory worked for an answer. ``notice`` tells a person what did not work, ``code`` tells a program."""
 
@@ -97,6 +111,7 @@ class MemoryStatus(TypedDict):
     mode: RetrievalMode | None
     gate: Decision
     rerank: Decision
+    shown: ShownMemories
     code: str | None
     notice: str | None
     time_range: NamedTime | None

@@ -27,9 +27,9 @@ from service.audit.recall import open_cache, open_client
 from service.audit.recorded_question import RecordedQuestion, recorded_questions
 from service.audit.replay import Replayer, ReplayResult, Variant
 from service.chat_client import ChatClient
+from service.context_limit import ContextLimit
 from service.reranker import Reranker
 from service.settings import ServiceSettings
-from service.turn import context_tokens
 
 log = logging.getLogger(__name__)
 
@@ -209,9 +209,9 @@ def _questions(reader: AuditReader, backtest: Backtest) -> list[RecordedQuestion
 
 async def _context_tokens(chat: ChatClient, settings: ServiceSettings) -> int:
     """Return the chat model's context length as a turn would know it."""
-    known: int | None = None
+    limit = ContextLimit(settings)
     try:
-        known = await chat.max_model_len()
+        limit.learned = await chat.max_model_len()
     except UpstreamError as error:
         log.info("the chat endpoint does not list its models (%s)", error.code)
-    return context_tokens(known, settings)
+    return limit.tokens

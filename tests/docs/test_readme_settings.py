@@ -25,6 +25,7 @@ SETTINGS = {name.upper(): field for kind in CLASSES for name, field in kind.mode
 TOLD_IN_WORDS = {
     "EMB_PASSAGE_PREFIX",
     "EMB_QUERY_PREFIX",
+    "LLM_CONTEXT_TOKENS",
     "LOCAL_CHAT_MODEL",
     "LOCAL_CONTEXT",
     "LOCAL_MODELS_DIR",

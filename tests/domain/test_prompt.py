@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from domain.memory import Memory
 from domain.neighbors import Neighbor, neighbors_of
-from domain.prompt import FIRST_LAYOUT, SECOND_LAYOUT, BuiltPrompt, build_prompt, laid_out
+from domain.prompt import (
+    FIRST_LAYOUT,
+    SECOND_LAYOUT,
+    THIRD_LAYOUT,
+    BuiltPrompt,
+    build_prompt,
+    fit_window,
+    fixed_tokens,
+    laid_out,
+)
 from tests.ledgers import START
 from tests.memories import memory, some_memories
 
@@ -30,7 +39,10 @@ def build(**given: Any) -> BuiltPrompt:
         "budget_tokens": 10_000,
         "count": count,
     }
-    return build_prompt(**{**usual, **given})
+    wanted = {**usual, **given}
+    fixed = fixed_tokens(wanted["system"], wanted["client_system"], wanted["question"], START, count)
+    wanted["window"] = fit_window(wanted["window"], wanted["budget_tokens"] - fixed, count)
+    return build_prompt(**wanted)
 
 
 PARTS = {
@@ -49,7 +61,8 @@ def test_it_fits_unless_system_and_question_alone_do_not(
     built = build(
         window=window, replay=replay, summarised=summarised, budget_tokens=budget, client_system=client_system
     )
-    least = build(client_system=client_system, budget_tokens=budget).tokens
+    # The newest turn of the window always comes, however short it has to be.
+    least = build(window=window[-1:], client_system=client_system, budget_tokens=0).tokens
     assert built.tokens <= max(budget, least)
     assert sum(count(message["content"]) for message in built.messages) <= built.tokens
 
@@ -73,34 +86,124 @@ def test_one_system_message_then_alternating_turns_and_the_question(
 def test_every_item_is_in_or_reported_as_left_out(
     window: list[Memory], replay: list[Memory], summarised: list[Memory], budget: int, client_system: str
 ) -> None:
+    to_replay = {item.memory_id for item in replay}
+    summarised = [item for item in summarised if item.memory_id not in to_replay]
     built = build(
         window=window, replay=replay, summarised=summarised, budget_tokens=budget, client_system=client_system
     )
+    as_lines = [item for item in built.summarised if item in replay and item not in summarised]
+    in_window = {item.memory_id for item in built.window}
+    only_as_memory = {item.memory_id for item in (*built.replayed, *built.summarised)} - in_window
     for part, given_items, kept in (
-        ("window", window, built.window),
+        # A turn that is shown as a memory need not stand in the window too.
+        (
+            "window",
+            [item for item in window if item.memory_id not in only_as_memory],
+            built.window,
+        ),
         ("replay", replay, built.replayed),
-        ("summary", summarised, built.summarised),
+        ("summary", summarised, [item for item in built.summarised if item not in as_lines]),
     ):
         out = [item.memory_id for item in built.left_out if item.part == part]
-        assert sorted([*out, *(item.memory_id for item in kept)]) == sorted(item.memory_id for item in given_items)
-        assert kept == [item for item in given_items if item in kept]
+        shown = {item.memory_id for item in kept}
+        assert sorted([*out, *shown]) == sorted(item.memory_id for item in given_items)
+        assert [item.memory_id for item in kept] == [id_ for item in given_items if (id_ := item.memory_id) in shown]
     assert all(item.tokens > 0 for item in built.left_out)
 
 
 @given(window=some_memories(6), budget=st.integers(0, 300))
 def test_the_window_is_kept_from_its_newest_turn_without_a_gap(window: list[Memory], budget: int) -> None:
     built = build(window=window, budget_tokens=budget)
-    assert built.window == window[len(window) - len(built.window) :]
+    kept = [item.memory_id for item in window[len(window) - len(built.window) :]]
+    assert [item.memory_id for item in built.window] == kept
+    assert bool(built.window) == bool(window)
 
 
-def test_the_window_goes_before_replay_and_replay_before_summaries() -> None:
-    item = [memory(1, "one two three", "four")]
-    one = build(window=item).tokens
-    built = build(window=item, replay=[memory(2, "one two three", "four")], summarised=[memory(3)], budget_tokens=one)
-    assert [part.part for part in built.left_out] == ["replay", "summary"]
-    both = build(replay=item).tokens
-    built = build(replay=item, summarised=[memory(3, "x " * 40)], budget_tokens=both)
+@st.composite
+def crowded(draw: st.DrawFn) -> dict[str, Any]:
+    """A conversation and memories that want more than there is, in a prompt of an ordinary size."""
+    words = st.integers(1, 400).map(lambda words: "word " * words)
+
+    def some(first: int) -> list[Memory]:
+        texts = draw(st.lists(st.tuples(words, words), min_size=1, max_size=8))
+        return [
+            memory(at, user, assistant, summary="It was said." if draw(st.booleans()) else None)
+            for at, (user, assistant) in enumerate(texts, first)
+        ]
+
+    return {
+        "window": some(100),
+        "replay": some(10)[: draw(st.integers(0, 5))],
+        "summarised": some(50),
+        "budget_tokens": draw(st.integers(700, 3000)),
+    }
+
+
+@given(crowded())
+def test_window_and_memory_each_have_a_quarter_and_take_what_the_other_leaves(given_parts: dict[str, Any]) -> None:
+    built = build(**given_parts)
+    budget = given_parts["budget_tokens"]
+    rest = budget - built.shares.fixed
+    left = budget - built.tokens
+    assert left >= 0
+    lost_memory = [item for item in built.left_out if item.part in {"replay", "summary"}]
+    lost_window = [item for item in built.left_out if item.part == "window"]
+    if lost_memory:
+        assert built.shares.memory + min(item.tokens for item in lost_memory) > rest / 4
+    if lost_window:
+        assert built.shares.window + lost_window[0].tokens > rest / 4
+        assert left < lost_window[0].tokens
+
+
+@given(crowded())
+def test_every_memory_to_replay_reaches_the_model_where_their_summaries_fit(given_parts: dict[str, Any]) -> None:
+    replay = given_parts["replay"]
+    built = build(**given_parts)
+    shown = {item.memory_id for item in (*built.replayed, *built.summarised)}
+    as_lines = build(summarised=replay).shares.memory
+    if as_lines <= (given_parts["budget_tokens"] - built.shares.fixed) // 4:
+        assert {item.memory_id for item in replay} <= shown
+
+
+def test_a_newest_turn_that_is_too_long_is_shortened_and_leaves_memory_its_quarter() -> None:
+    huge = memory(9, "Begin. " + "word " * 3000 + "End.", "Yes. " + "word " * 3000 + "So be it.")
+    built = build(window=[memory(8), huge], replay=[memory(1, "one", "two")], budget_tokens=1000)
+    assert built.tokens <= 1000
+    assert [item.memory_id for item in built.replayed] == ["m1"]
+    assert [item.memory_id for item in built.window][-1] == "m9"
+    assert [item.memory_id for item in built.shortened] == ["m9"]
+    shown = built.messages[-3]["content"]
+    assert shown.startswith(f"[{huge.ts:%Y-%m-%d}] Begin.")
+    assert shown.endswith("End.")
+
+
+def test_an_older_turn_that_is_shown_as_a_memory_is_not_repeated_in_the_window() -> None:
+    turns = [memory(number, f"{number} " * 100) for number in range(1, 6)]
+    built = build(window=turns, replay=[turns[1]], budget_tokens=len(turns) * 130)
+    asked = [message["content"] for message in built.messages if message["role"] == "user"]
+    assert len(asked) == len(set(asked))
+    assert [item.memory_id for item in built.replayed] == ["m2"]
+
+
+def test_replay_goes_before_summaries_and_comes_as_a_summary_where_it_does_not_fit() -> None:
+    item = [memory(1, "one two three " * 20, "four", summary="Four.")]
+    whole = build(replay=item).tokens
+    built = build(replay=item, summarised=[memory(3, "x " * 40)], budget_tokens=whole)
+    assert ([one.memory_id for one in built.replayed], built.summarised) == (["m1"], [])
     assert [part.part for part in built.left_out] == ["summary"]
+    built = build(replay=item, budget_tokens=whole - 1)
+    assert (built.replayed, [one.memory_id for one in built.summarised]) == ([], ["m1"])
+    assert [part.part for part in built.left_out] == ["replay"]
+    assert built.messages[0]["content"].endswith("Four.")
+
+
+def test_an_exchange_without_a_summary_is_one_bounded_line() -> None:
+    said = memory(1, "word " * 1000, "four", summary=None)
+    line = build(summarised=[said]).messages[0]["content"].splitlines()[-1]
+    assert 300 < len(line) < 450
+    parts: dict[str, Any] = {"window": [], "replay": [], "neighbors": [], "question": "Who?", "asked_at": START}
+    old = laid_out(layout=THIRD_LAYOUT, system="", client_system="", summarised=[said], **parts)
+    assert len(old[0]["content"]) > 5000
 
 
 def test_the_best_replay_is_kept_first_and_a_smaller_one_may_follow() -> None:

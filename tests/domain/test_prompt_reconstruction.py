@@ -16,7 +16,7 @@ from domain.events import (
     TurnRecorded,
 )
 from domain.memory import Memory
-from domain.prompt import LAYOUT, BuiltPrompt, build_prompt, messages_hash
+from domain.prompt import LAYOUT, BuiltPrompt, build_prompt, fit_window, messages_hash
 from domain.prompt_reconstruction import memories_as_shown, memories_named, memory_from, reconstructed_prompt
 from tests.ledgers import START, summary_of, turn
 from tests.memories import memory, some_memories
@@ -28,17 +28,21 @@ def event(position: int, payload: Payload, event_id: str) -> Event:
     return Event(position, event_id, "u", "c", 1, START, None, None, payload)
 
 
+def count(text: str) -> int:
+    return len(text.split()) + 1
+
+
 def build(window: list[Memory], replay: list[Memory], summarised: list[Memory], client_system: str) -> BuiltPrompt:
     return build_prompt(
         system=SYSTEM,
         client_system=client_system,
-        window=window,
+        window=fit_window(window, 200, count),
         replay=replay,
         summarised=summarised,
         question="Who?",
         asked_at=turn(1, "Who?").ts,
         budget_tokens=220,
-        count=lambda text: len(text.split()) + 1,
+        count=count,
     )
 
 
@@ -56,6 +60,8 @@ def recorded(built: BuiltPrompt, client_system: str | None) -> TurnRecorded:
                 tokens=built.tokens,
                 counted="estimate",
                 left_out=built.left_out,
+                shares=built.shares,
+                shortened=built.shortened,
                 messages_hash=messages_hash(built.messages),
             ),
         }

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from domain.events import GateDecided, RerankDecided, SummaryFailed, SummaryRecorded, TurnRecorded
+from domain.events import (
+    GateDecided,
+    RerankDecided,
+    RetrievalRecorded,
+    SummaryFailed,
+    SummaryRecorded,
+    TurnFailed,
+    TurnRecorded,
+)
 from domain.prompt import LAYOUT
 from domain.prompts import CHAT_SYSTEM
 from domain.tokens import estimate_tokens
@@ -42,11 +50,22 @@ def test_over_a_set_budget_whole_items_are_left_out_and_reported(tmp_path: Path,
         assert report.tokens <= BUDGET
         # The newest turn of the window is in, the older one, the replay and the summary are not.
         assert [text[0] for text in service.said()] == ["3", "W"]
-        assert [item.part for item in report.left_out] == ["window", "replay", "summary"]
-        assert report.left_out[0].memory_id == told[2]
-        assert sorted(item.memory_id for item in report.left_out[1:]) == sorted(told[:2])
+        # The older turn of this conversation is not shown in the window, and so a memory like any other.
+        assert [item.part for item in report.left_out] == ["replay", "summary", "summary", "window"]
+        assert report.left_out[3].memory_id == told[2]
+        assert sorted(item.memory_id for item in report.left_out[:3]) == sorted(told[:3])
+        assert report.shares is not None
+        assert report.shares.memory == 0
         # What the model was not shown is not claimed to have been used.
         assert answer.memory("retrieved") == {"replay": [], "summary_only": []}
+        assert answer.memory("memory_status")["shown"] == {
+            "recalled": 3,
+            "replayed": 0,
+            "summarised": 0,
+            "beside": 0,
+            "left_out": 3,
+            "reason": f"the prompt had no room for them in its {BUDGET} tokens",
+        }
         turn = service.ledger.one(TurnRecorded, answer)
         assert (turn.window, turn.replayed, turn.summarised) == ((told[3],), (), ())
 
@@ -56,8 +75,10 @@ def test_system_and_question_are_always_sent(upstream: ScriptedUpstream, tmp_pat
         fill_memory(service, user)
         question = f"{QUESTION} {LONG}"
         answer = service.client.tell(question, user, "new")
-        assert [role for role, _ in service.messages()] == ["system", "user"]
-        assert service.messages()[1][1] == question
+        # The newest turn comes too, as short as it gets.
+        assert [role for role, _ in service.messages()] == ["system", "user", "assistant", "user"]
+        assert len(service.messages()[1][1]) < 100
+        assert service.messages()[-1][1] == question
         report = service.ledger.report(answer)
         assert report.tokens > report.budget_tokens == 256
 
@@ -68,7 +89,7 @@ def test_the_servers_model_length_is_the_budget(tmp_path: Path, user: str, max_t
         ScriptedUpstream(max_model_len=1200) as upstream,
         running(upstream, tmp_path, answer_reserve_tokens=300) as service,
     ):
-        until("the limit is known", lambda: service.services.turns.max_model_len == 1200)
+        until("the limit is known", lambda: service.services.turns.context.learned == 1200)
         fill_memory(service, user)
         for _ in range(3):
             # The strict server refuses a prompt that leaves no room for the answer.
@@ -80,7 +101,62 @@ def test_the_servers_model_length_is_the_budget(tmp_path: Path, user: str, max_t
 def test_without_either_a_safe_default_is_the_budget(tmp_path: Path, user: str) -> None:
     with ScriptedUpstream(max_model_len=None) as upstream, running(upstream, tmp_path) as service:
         answer = service.client.tell(QUESTION, user, max_tokens=96)
-        assert service.ledger.report(answer).budget_tokens == 4000
+        assert service.ledger.report(answer).budget_tokens == 8096
+        assert "8192 are assumed, until LLM_CONTEXT_TOKENS says more" in service.log()
+
+
+def test_a_set_context_goes_before_what_the_server_says(tmp_path: Path, user: str) -> None:
+    with (
+        ScriptedUpstream(max_model_len=32_768) as upstream,
+        running(upstream, tmp_path, llm_context_tokens=2000) as service,
+    ):
+        until("the limit is known", lambda: service.services.turns.context.learned == 32_768)
+        answer = service.client.tell(QUESTION, user, max_tokens=500)
+        assert service.ledger.report(answer).budget_tokens == 1500
+        assert "are assumed" not in service.log()
+
+
+def test_a_server_that_finds_a_prompt_too_long_gets_a_shorter_one_once(tmp_path: Path, user: str) -> None:
+    """Nobody said what the model takes, and it is less than assumed: its refusal names the maximum."""
+    with ScriptedUpstream(max_model_len=None, tokenize=False) as upstream, running(upstream, tmp_path) as service:
+        service.upstream.say("answer", LONG)
+        service.tell_all([f"{n} {LONG}" for n in range(6)], user, "long")
+        service.settle()
+        upstream.max_model_len = 1800
+        asked = len(upstream.calls_of("answer"))
+        answer = service.client.tell(QUESTION, user, "long", max_tokens=200)
+        assert answer.status == 200
+        assert [call.status for call in upstream.calls_of("answer")[asked:]] == [400, 200]
+        assert service.services.turns.context.tokens == 1800
+        assert service.ledger.report(answer).budget_tokens == 1600
+        again = service.client.tell(QUESTION, user, "long", max_tokens=200)
+        assert again.status == 200
+        assert len(upstream.calls_of("answer")) == asked + 3
+
+
+def test_a_question_longer_than_the_model_takes_is_refused_with_the_limit(tmp_path: Path, user: str) -> None:
+    with ScriptedUpstream(max_model_len=1000) as upstream, running(upstream, tmp_path) as service:
+        until("the limit is known", lambda: service.services.turns.context.learned == 1000)
+        answer = service.client.ask("word " * 10_000, user)
+        assert answer.status == 400
+        assert answer.error["code"] == "context_length_exceeded"
+        assert "at most 1000" in answer.error["message"]
+        assert [failed.code for failed in service.ledger.all(TurnFailed, user)] == ["context_length_exceeded"]
+
+
+def test_a_long_paste_is_cut_for_search_and_decisions_and_sent_whole(tmp_path: Path, user: str) -> None:
+    with ScriptedUpstream(max_model_len=32_768) as upstream, running(upstream, tmp_path) as service:
+        until("the limit is known", lambda: service.services.turns.context.learned == 32_768)
+        fill_memory(service, user)
+        paste = "What does this log say of my dog Bruno? " + "2026-11-27 INFO all is well. " * 1700
+        answer = service.client.tell(paste, user, someone())
+        assert service.messages()[-1][1] == paste
+        retrieval = service.ledger.one(RetrievalRecorded, answer)
+        assert retrieval.outcome == "ok"
+        assert retrieval.query.startswith("What does this log say")
+        assert len(retrieval.query) < 4100
+        (asked,) = [call.body["messages"][1]["content"] for call in upstream.calls_of("gate")[-1:]]
+        assert retrieval.query in asked
 
 
 def test_the_servers_own_count_is_used_if_it_offers_one(tmp_path: Path, user: str) -> None:
@@ -120,7 +196,7 @@ def test_gate_rerank_and_summary_fit_the_model_too(tmp_path: Path, user: str, re
         ScriptedUpstream(max_model_len=1500, tokenize=False) as upstream,
         running(upstream, tmp_path, answer_reserve_tokens=300, summary_attempts=1, gate_reasons=reasons) as service,
     ):
-        until("the limit is known", lambda: service.services.turns.max_model_len == 1500)
+        until("the limit is known", lambda: service.services.turns.context.learned == 1500)
         upstream.say("answer", "Noted.")
         upstream.fail("answer", Fault(content="All along the harbour wall. " * 400))
         upstream.responders["gate"] = gate_keeps_all

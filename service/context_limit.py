@@ -1,0 +1,49 @@
+"""How many tokens the chat model takes in all, question and answer together, as far as anybody knows."""
+
+from __future__ import annotations
+
+import logging
+
+from service.settings import ServiceSettings
+
+log = logging.getLogger(__name__)
+
+DEFAULT_TOKENS = 8192
+"""What a model takes when nobody says: most self-hosted ones are served with at least this."""
+_LESS = 3 / 4
+_LEAST_TOKENS = 512
+
+
+class ContextLimit:
+    """The limit in use: LLM_CONTEXT_TOKENS, else what the endpoint said, else a default; less once it has refused."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._set = settings.llm_context_tokens
+        self._at_least = settings.prompt_budget_tokens
+        self._refused: int | None = None
+        self.learned: int | None = None
+        """What the chat endpoint says its model takes, once it has said so."""
+
+    @property
+    def known(self) -> bool:
+        """Whether somebody said what the model takes."""
+        return any(said is not None for said in (self._set, self.learned, self._at_least, self._refused))
+
+    @property
+    def tokens(self) -> int:
+        tokens = self._set or self.learned or self._at_least or DEFAULT_TOKENS
+        return tokens if self._refused is None else min(tokens, self._refused)
+
+    def refused(self, limit_tokens: int | None) -> None:
+        """Note that the endpoint found a prompt too long; ``limit_tokens`` is the maximum that it named."""
+        before = self.tokens
+        if limit_tokens is not None and limit_tokens < before:
+            self._refused = limit_tokens
+        else:
+            # Its tokenizer makes more of these texts than was estimated.
+            self._refused = max(int(before * _LESS), _LEAST_TOKENS)
+        log.warning(
+            "the chat endpoint finds a prompt too long: from here on its model is taken to hold %d tokens, not %d",
+            self._refused,
+            before,
+        )

@@ -1,0 +1,64 @@
+"""Thirty turns with answers of three hundred words: what is recalled reaches the model in every one of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from domain.events import RerankDecided, RetrievalRecorded, TurnRecorded
+from tests.service.running import running
+from tests.upstream import ScriptedUpstream, gate_keeps_all
+
+TURNS = 30
+ANSWER = " ".join(["Of that there is a good deal to say, and this is one more sentence about it."] * 18)
+"""Three hundred words."""
+NAMES = [
+    f"{first}{last}" for first in ("Bru", "Mi", "Ta", "Ole", "Kar") for last in ("no", "so", "ra", "nka", "lin", "do")
+]
+
+
+def told(turn: int) -> str:
+    name = NAMES[turn % len(NAMES)]
+    return f"My friend {name} keeps {turn + 2} goats on the hill behind the mill of {name}. What do you think of that?"
+
+
+def asked(turn: int) -> str:
+    name = NAMES[(turn - 12) % len(NAMES)]
+    return f"How many goats did I say that my friend {name} keeps? And {told(turn)}"
+
+
+@pytest.mark.parametrize("context", [4096, 32_768])
+def test_all_that_was_to_be_replayed_reaches_the_model(tmp_path: Path, user: str, context: int) -> None:
+    with (
+        ScriptedUpstream(max_model_len=None, tokenize=False) as upstream,
+        running(upstream, tmp_path, llm_context_tokens=context, neighbor_turns_default=1) as service,
+    ):
+        upstream.say("answer", ANSWER)
+        upstream.responders["gate"] = gate_keeps_all
+        for turn in range(TURNS):
+            question = told(turn) if turn < 12 else asked(turn)
+            answer = service.client.tell(question, user, "long")
+            service.settle()
+            recorded = service.ledger.one(TurnRecorded, answer)
+            rerank = service.ledger.one(RerankDecided, answer)
+            shown = {*recorded.replayed, *recorded.summarised, *recorded.neighbours, *recorded.window}
+            assert set(rerank.replayed) <= shown
+            report = service.ledger.report(answer)
+            assert report.tokens <= report.budget_tokens
+            status = answer.memory("memory_status")["shown"]
+            assert status["recalled"] == len(rerank.order)
+            assert status["left_out"] == len(
+                set(rerank.order) - shown | set(rerank.order) & set(recorded.window) - shown
+            )
+            if turn >= 12:
+                # What was told before the window is among what the model sees, word for word or as a summary.
+                wanted = told(turn - 12).split(". ")[0]
+                prompt = "\n".join(
+                    message["content"] for message in upstream.calls_of("answer")[-1].body["messages"][:-1]
+                )
+                assert NAMES[(turn - 12) % len(NAMES)] in prompt, (turn, wanted)
+            # A turn is excluded as part of the window only where the window shows it.
+            retrieval = service.ledger.one(RetrievalRecorded, answer)
+            hidden = {found.memory_id for found in retrieval.candidates if found.excluded == "recent_window"}
+            assert hidden <= set(recorded.window)
