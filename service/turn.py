@@ -74,6 +74,7 @@ class Started:
     replayed: list[Candidate]
     summarised: list[Candidate]
     neighbors: list[Neighbor]
+    window: list[str]
     retrieval: RetrievalRecorded
     gate: GateDecided
     rerank: RerankDecided
@@ -339,6 +340,7 @@ class TurnService:
                 if candidate.memory.memory_id in summarised
             ],
             neighbors=prompt.built.neighbors,
+            window=[memory.memory_id for memory in prompt.built.window],
             retrieval=retrieved.event,
             gate=gate,
             rerank=reranked.event,

@@ -178,7 +178,7 @@ def _memory_fields(started: Started) -> dict[str, Any]:
                 started.rerank,
                 [candidate.memory.memory_id for candidate in started.replayed],
                 [candidate.memory.memory_id for candidate in started.summarised],
-                [neighbor.memory.memory_id for neighbor in started.neighbors],
+                [*(neighbor.memory.memory_id for neighbor in started.neighbors), *started.window],
                 started.prompt,
             ),
             started.notice,

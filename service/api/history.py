@@ -77,5 +77,5 @@ def _shown(turn: Memory, given: AnswerMemory | None) -> Turn:
 
 def _status(given: AnswerMemory) -> MemoryStatus:
     turn = given.turn
-    shown_then = shown(given.rerank, turn.replayed, turn.summarised, turn.neighbours, turn.prompt)
+    shown_then = shown(given.rerank, turn.replayed, turn.summarised, [*turn.neighbours, *turn.window], turn.prompt)
     return memory_status(given.retrieval, given.gate, given.rerank, shown_then)

@@ -57,7 +57,10 @@ def shown(
     beside: Collection[str],
     prompt: PromptReport | None,
 ) -> ShownMemories:
-    """Return what became of the memories that the gate kept; the others are ids of what was shown, and how."""
+    """Return what became of the memories that the gate kept; the others are ids of what was shown, and how.
+
+    ``beside`` are the neighbors of replayed memories, and the turns of the recent window.
+    """
     kept = set(rerank.order)
     left_out = len(kept.difference(replayed, summarised, beside))
     room = f"its {prompt.budget_tokens} tokens" if prompt is not None else "it"

@@ -91,7 +91,7 @@ class NamedTime(TypedDict):
 
 
 class ShownMemories(TypedDict):
-    """What became of the memories that the gate kept: shown whole, as summaries, beside replayed ones, or not at all.
+    """What became of the memories that the gate kept: shown whole, as summaries, beside others, or not at all.
 
     ``recalled`` counts them all; ``reason`` says why some were left out.
     """
