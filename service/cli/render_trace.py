@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from domain.events import JsonObject, Usage
+from domain.events import JsonObject, PromptReport, Usage
 from domain.memory import Memory
 from service.audit.backtest_page import counted
 from service.audit.explain import AnswerTrace, CandidateTrace, type_of
@@ -203,7 +203,10 @@ def _prompt_memories(trace: AnswerTrace, full: bool) -> Iterator[Text]:
     if not (turn.replayed or turn.summarised or turn.neighbours):
         yield Text("  nothing of persistent memory")
     for item in turn.prompt.left_out:
-        yield Text(f"  no room   {item.part}, {item.tokens} tokens: {item.memory_id}", "yellow")
+        instead = ", shown as its summary" if item.memory_id in turn.summarised else ""
+        yield Text(f"  no room   {item.part}, {item.tokens} tokens: {item.memory_id}{instead}", "yellow")
+    for cut in turn.prompt.shortened:
+        yield Text(f"  shortened to {cut.chars} characters of question and answer: {cut.memory_id}", "yellow")
 
 
 def _timings(trace: AnswerTrace) -> Iterator[Text | Table]:
@@ -238,13 +241,21 @@ def prompt_parts(trace: AnswerTrace, full: bool) -> Iterator[Text | Padding]:
         yield _heading("Prompt: the turn ended without an answer, and no prompt of it was recorded")
         return
     report = trace.turn.prompt if trace.turn is not None else None
-    size = f" ({report.tokens} of {report.budget_tokens} tokens, {report.counted})" if report is not None else ""
+    size = f" ({_size(report)})" if report is not None else ""
     style = {"same_as_sent": "bold green", "differs": "bold red"}.get(rebuilt.proof, "bold yellow")
     verdict = "cannot be made again: " if rebuilt.proof == "not_possible" else ""
     yield Text.assemble((f"\nPrompt{size}: ", "bold"), (f"{verdict}{rebuilt.note}", style))
     for message in rebuilt.messages:
         yield Text(message["role"], _ROLE_STYLES.get(message["role"], "bold"))
         yield _indented(message["content"], full)
+
+
+def _size(report: PromptReport) -> str:
+    size = f"{report.tokens} of {report.budget_tokens} tokens, {report.counted}"
+    shares = report.shares
+    if shares is None:
+        return size
+    return f"{size}: {shares.fixed} system and question, {shares.window} window, {shares.memory} memory"
 
 
 def _text_section(title: str, text: str, full: bool) -> Iterator[Text | Padding]:
