@@ -16,7 +16,7 @@ from functools import partial
 
 import anyio
 
-from domain.errors import ContextExceeded, EmbeddingError, IndexUnavailable, UpstreamError
+from domain.errors import ContextExceeded, EmbeddingError, IndexUnavailable
 from domain.events import GateDecided, PromptReport, RerankDecided, RetrievalRecorded
 from domain.ledger import Ledger
 from domain.memory import Memory
@@ -35,15 +35,14 @@ from service.settings import ServiceSettings
 from service.token_counter import TokenCounter
 from service.turn_recorder import (
     DISCONNECTED,
-    INTERNAL_ERROR,
     STOPPED,
     AnswerSoFar,
-    Failure,
     Finished,
     ShownPrompt,
     TurnLog,
     TurnRecorder,
     TurnRequest,
+    failure_of,
 )
 
 log = logging.getLogger(__name__)
@@ -130,11 +129,8 @@ class TurnService:
                     yield delta
             assert prompt is not None, "an answer without any piece is an upstream error"
             turn.mark("answer", began)
-        except UpstreamError as error:
-            await self._recorder.failed(turn, answer, Failure(str(error), error.code, error.status))
-            raise
-        except Exception:
-            await self._recorder.failed(turn, answer, INTERNAL_ERROR)
+        except Exception as error:
+            await self._recorder.failed(turn, answer, failure_of(error))
             raise
         except (asyncio.CancelledError, GeneratorExit) as error:
             # The client is gone, and with it every reason to go on; what was said so far still happened.

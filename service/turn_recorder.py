@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import anyio
 
+from domain.errors import LedgerError, OpmError, UpstreamError
 from domain.events import (
     Event,
     GateDecided,
@@ -60,7 +61,19 @@ _INTERRUPTIONS = {
     DISCONNECTED: Failure("the client hung up before the answer began", DISCONNECTED, 499),
     STOPPED: Failure("the service was stopped before the answer began", STOPPED, 503),
 }
-INTERNAL_ERROR = Failure("an internal error, see the log", "internal_error", 500)
+
+
+def failure_of(error: Exception) -> Failure:
+    """Return what is recorded of an error: what the client is told, and nothing of an unexpected one."""
+    match error:
+        case UpstreamError():
+            return Failure(str(error), error.code, error.status)
+        case LedgerError():
+            return Failure(str(error), "ledger_unavailable", 503)
+        case OpmError():
+            return Failure(str(error), "unavailable", 503)
+        case _:
+            return Failure("an internal error, see the log", "internal_error", 500)
 
 
 @dataclass(frozen=True, slots=True)
