@@ -16,6 +16,7 @@ Whatever goes wrong is one of these::
 from __future__ import annotations
 
 import asyncio
+import codecs
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -159,7 +160,10 @@ async def events(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
     """
     rest = b""
     data: list[bytes] = []
+    begun = False
     async for piece in pieces:
+        if not begun:
+            piece, begun = piece.removeprefix(codecs.BOM_UTF8), True
         *lines, rest = (rest + piece).split(b"\n")
         found: list[bytes] = []
         for line in lines:

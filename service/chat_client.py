@@ -1,43 +1,42 @@
-"""The chat endpoint: the one place that calls it. What can go wrong is said by :mod:`service.upstream_errors`."""
+"""The chat endpoint: the one place that calls it. What can go wrong is said by :mod:`service.upstream_errors`.
+
+Requests are put in the endpoint's dialect, which its refusals teach (:mod:`service.dialect`).
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, TypeVar
 
-from domain.errors import UpstreamError
-from domain.events import JsonObject, Usage
-from domain.reasoning import storable
-from projections.http_client import HttpClient, HttpFailure, events
+from domain.errors import ContextExceeded, UpstreamError
+from domain.events import JsonObject
+from projections.http_client import HttpClient, HttpFailure, Refused, events
+from projections.refusal_reason import reason_in
+from service.chat_answers import (
+    Completion,
+    Delta,
+    Reported,
+    Unreadable,
+    joined,
+    read_chunk,
+    read_completion,
+)
+from service.context_probe import ContextLength, context_length
+from service.dialect import Dialect
 from service.settings import ServiceSettings
 from service.upstream_errors import EndpointNames
 
 Message = dict[str, str]
+T = TypeVar("T")
 
 _PROBE_TIMEOUT_S = 5.0
 _DONE = b"[DONE]"
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A whole answer."""
-
-    text: str
-    finish_reason: str | None
-    usage: Usage | None
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """A piece of an answer as it comes. ``reasoning`` is shown and never stored."""
-
-    text: str = ""
-    reasoning: str = ""
-    finish_reason: str | None = None
-    usage: Usage | None = None
+_TRIES_MAX = 8
+_REFUSALS = {400, 404, 422, 500, 501}
+_NAMELESS_REFUSALS = {400, 422}
+_BOM_AND_SPACE = b"\xef\xbb\xbf \t\r\n"
 
 
 class ChatClient:
@@ -55,7 +54,9 @@ class ChatClient:
             url_setting="LLM_BASE_URL",
             model_setting="LLM_MODEL",
             timeout_setting="LLM_TIMEOUT_S",
+            key=settings.openai_api_key.get_secret_value(),
         )
+        self.dialect = Dialect()
         self._http = HttpClient(
             settings.llm_base_url,
             settings.openai_api_key.get_secret_value(),
@@ -83,18 +84,24 @@ class ChatClient:
         }
         if response_format is not None:
             body["response_format"] = response_format
+
+        async def ask(sent: JsonObject) -> Completion:
+            return read_completion(await self._http.post("/chat/completions", sent, timeout_s=timeout_s))
+
         try:
-            answer = await self._http.post("/chat/completions", body, timeout_s=timeout_s)
+            return await self._negotiated(body, ask, timeout_s)
         except HttpFailure as failure:
             raise self._names.error_of(failure, timeout_s) from None
-        completion = _completion(answer)
-        if completion is None:
-            raise self._names.unreadable()
-        return completion
+        except Unreadable:
+            raise self._names.unreadable() from None
 
     @asynccontextmanager
     async def stream(self, messages: Sequence[Message], parameters: JsonObject) -> AsyncIterator[AsyncIterator[Delta]]:
-        """Open an answer; leaving the context closes the connection, which makes the endpoint stop generating."""
+        """Open an answer; leaving the context closes the connection, which makes the endpoint stop generating.
+
+        Raises :class:`~domain.errors.ContextExceeded` where the endpoint says, before the answer, that the prompt is
+        too long.
+        """
         body: JsonObject = {
             "model": self.model,
             "messages": list(messages),
@@ -105,27 +112,79 @@ class ChatClient:
         }
         silence_s = self._settings.llm_timeout_s
         try:
-            async with self._http.stream("/chat/completions", body, silence_s=silence_s) as pieces:
-                yield self._deltas(pieces)
+            async with AsyncExitStack() as stack:
+
+                async def ask(sent: JsonObject) -> AsyncIterator[bytes]:
+                    opened = self._http.stream("/chat/completions", sent, silence_s=silence_s)
+                    return await stack.enter_async_context(opened)
+
+                yield self._deltas(await self._negotiated(body, ask, silence_s))
         except HttpFailure as failure:
             raise self._names.error_of(failure, silence_s) from None
 
+    async def _negotiated(self, body: JsonObject, ask: Callable[[JsonObject], Awaitable[T]], timeout_s: float) -> T:
+        """Ask in the endpoint's dialect; where it refuses a part of the request, without that part."""
+        dialect = self.dialect
+        guesses: list[Dialect] | None = None
+        first: UpstreamError | None = None
+        for _ in range(_TRIES_MAX):
+            sent = dialect.put(body)
+            try:
+                answer = await ask(sent)
+            except Refused as refusal:
+                error = self._names.error_of(refusal, timeout_s)
+                reason, status = reason_in(refusal.body), refusal.status
+            except Reported as reported:
+                error, reason, status = self._names.failed(str(reported)), str(reported), 400
+            else:
+                self.dialect = dialect
+                return answer
+            first = first or error
+            if isinstance(error, ContextExceeded) or status not in _REFUSALS:
+                raise error from None
+            better = dialect.without(reason, sent)
+            if better is None and not reason and status in _NAMELESS_REFUSALS:
+                guesses = dialect.guesses(sent) if guesses is None else guesses
+                better = guesses.pop(0) if guesses else None
+            if better is None:
+                raise first from None
+            dialect = better
+        raise first or self._names.unreadable()
+
     async def _deltas(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[Delta]:
         """Yield the answer, what came together as one piece; raise where it ends without a reason to."""
-        together: list[bytes] = []
-        finished = False
+        pieces, is_json = await _peeked(pieces)
+        if is_json:
+            yield self._whole(b"".join([piece async for piece in pieces]))
+            return
+        ended, finished, said = False, False, False
         async for together in events(pieces):
             deltas, failure = self._read(together)
             if deltas:
-                delta = _joined(deltas)
+                delta = joined(deltas)
                 finished = finished or delta.finish_reason is not None
+                said = said or bool(delta.text)
                 yield delta
             if failure is not None:
                 raise failure
-            if together[-1] == _DONE:
+            if ended := together[-1] == _DONE:
                 break
-        if not finished:
-            raise self._names.broke_off() if together else self._names.unreadable()
+        if finished:
+            return
+        if not said:
+            raise self._names.broke_off() if ended else self._names.unreadable()
+        # Some endpoints give no reason; one that did not come to its end either was cut.
+        yield Delta(finish_reason="stop" if ended else "length")
+
+    def _whole(self, body: bytes) -> Delta:
+        """Read an answer that came whole although a stream was asked for."""
+        try:
+            answer = read_completion(body)
+        except Unreadable:
+            raise self._names.unreadable() from None
+        except Reported as reported:
+            raise self._names.failed(str(reported)) from None
+        return Delta(answer.text, answer.reasoning, answer.finish_reason or "stop", answer.usage)
 
     def _read(self, together: Sequence[bytes]) -> tuple[list[Delta], UpstreamError | None]:
         """Read chunks up to one that cannot be read or tells of an error; return that error beside them."""
@@ -134,51 +193,21 @@ class ChatClient:
             if data == _DONE:
                 break
             try:
-                delta = self._chunk(data)
-            except UpstreamError as error:
-                return deltas, error
+                delta = read_chunk(data)
+            except Unreadable:
+                return deltas, self._names.unreadable()
+            except Reported as reported:
+                return deltas, self._names.failed(str(reported))
             if delta is not None:
                 deltas.append(delta)
         return deltas, None
 
-    def _chunk(self, data: bytes) -> Delta | None:
-        """Read one chunk; None when it says nothing. Raises :class:`UpstreamError` for what is no chunk."""
+    async def context_length(self) -> ContextLength | None:
+        """Return how many tokens the model takes, as far as the endpoint says so."""
         try:
-            chunk: Any = json.loads(data)
-            if chunk.get("error"):
-                raise self._names.failed()
-            usage = _usage(chunk.get("usage"))
-            choice = chunk["choices"][0] if chunk.get("choices") else None
-            if choice is None:
-                return Delta(usage=usage) if usage is not None else None
-            delta = choice.get("delta") or {}
-            text, finish_reason = delta.get("content") or "", choice.get("finish_reason")
-            reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
-        except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
-            raise self._names.unreadable() from None
-        if not isinstance(text, str) or not isinstance(finish_reason, str | None):
-            raise self._names.unreadable()
-        return Delta(
-            text=storable(text),
-            reasoning=storable(reasoning) if isinstance(reasoning, str) else "",
-            finish_reason=storable(finish_reason) if finish_reason is not None else None,
-            usage=usage,
-        )
-
-    async def max_model_len(self) -> int | None:
-        """Return how many tokens the model takes, as far as the endpoint's list of models says so."""
-        try:
-            answer: Any = json.loads(await self._http.get("/models", timeout_s=_PROBE_TIMEOUT_S))
+            return await context_length(self._http, self._settings.llm_base_url, self.model, _PROBE_TIMEOUT_S)
         except HttpFailure as failure:
             raise self._names.error_of(failure, _PROBE_TIMEOUT_S) from None
-        except (ValueError, RecursionError):
-            raise self._names.unreadable() from None
-        entries = answer.get("data") if isinstance(answer, dict) else None
-        for entry in entries if isinstance(entries, list) else []:
-            if isinstance(entry, dict) and entry.get("id") == self.model:
-                length = entry.get("max_model_len")
-                return length if isinstance(length, int) and length > 0 else None
-        return None
 
     async def count_tokens(self, text: str) -> int | None:
         """Return the endpoint's own count of a text, None where it has no ``/tokenize`` (vLLM's is outside ``/v1``)."""
@@ -192,39 +221,17 @@ class ChatClient:
         return count if isinstance(count, int) else None
 
 
-def _joined(deltas: Sequence[Delta]) -> Delta:
-    """Return pieces (at least one) that came together as one."""
-    if len(deltas) == 1:
-        return deltas[0]
-    reasons = [delta.finish_reason for delta in deltas if delta.finish_reason is not None]
-    usages = [delta.usage for delta in deltas if delta.usage is not None]
-    return Delta(
-        text="".join([delta.text for delta in deltas]),
-        reasoning="".join([delta.reasoning for delta in deltas]),
-        finish_reason=reasons[-1] if reasons else None,
-        usage=usages[-1] if usages else None,
-    )
+async def _peeked(pieces: AsyncIterator[bytes]) -> tuple[AsyncIterator[bytes], bool]:
+    """Return the same pieces, and whether they begin a JSON object instead of a stream of events."""
+    first = b""
+    async for piece in pieces:
+        first += piece
+        if first.strip(_BOM_AND_SPACE):
+            break
 
+    async def again() -> AsyncIterator[bytes]:
+        yield first
+        async for piece in pieces:
+            yield piece
 
-def _completion(body: bytes) -> Completion | None:
-    """Read a whole answer; None for what is none."""
-    try:
-        answer: Any = json.loads(body)
-        choice = answer["choices"][0]
-        text = choice["message"].get("content") or ""
-        finish_reason = choice.get("finish_reason")
-        usage = _usage(answer.get("usage"))
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
-        return None
-    if not isinstance(text, str) or not isinstance(finish_reason, str | None):
-        return None
-    return Completion(storable(text), finish_reason, usage)
-
-
-def _usage(value: Any) -> Usage | None:
-    if not isinstance(value, dict):
-        return None
-    prompt, completion = value.get("prompt_tokens"), value.get("completion_tokens")
-    if not isinstance(prompt, int) or not isinstance(completion, int):
-        return None
-    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+    return again(), first.lstrip(_BOM_AND_SPACE).startswith(b"{")

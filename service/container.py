@@ -126,11 +126,12 @@ async def _learn_limits(turns: TurnService, chat: ChatClient) -> None:
     """Ask the chat endpoint how much its model takes, until it has answered once."""
     while True:
         try:
-            turns.context.learned = await chat.max_model_len()
+            learned = await chat.context_length()
         except UpstreamError as error:
             log.info("the chat endpoint does not list its models yet (%s)", error.code)
             await asyncio.sleep(_LIMITS_RETRY_S)
         else:
+            turns.context.learned = learned
             break
     if not turns.context.known:
         log.info(

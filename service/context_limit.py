@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from service.context_probe import ContextLength
 from service.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ class ContextLimit:
         self._set = settings.llm_context_tokens
         self._at_least = settings.prompt_budget_tokens
         self._refused: int | None = None
-        self.learned: int | None = None
+        self.learned: ContextLength | None = None
         """What the chat endpoint says its model takes, once it has said so."""
 
     @property
@@ -30,8 +31,20 @@ class ContextLimit:
         return any(said is not None for said in (self._set, self.learned, self._at_least, self._refused))
 
     @property
+    def source(self) -> str:
+        """Who said what ``tokens`` is."""
+        if self._refused is not None and self._refused == self.tokens:
+            return "a refusal"
+        if self._set is not None:
+            return "LLM_CONTEXT_TOKENS"
+        if self.learned is not None:
+            return self.learned.source
+        return "PROMPT_BUDGET_TOKENS" if self._at_least is not None else "assumed"
+
+    @property
     def tokens(self) -> int:
-        tokens = self._set or self.learned or self._at_least or DEFAULT_TOKENS
+        said = self.learned.tokens if self.learned is not None else None
+        tokens = self._set or said or self._at_least or DEFAULT_TOKENS
         return tokens if self._refused is None else min(tokens, self._refused)
 
     def refused(self, limit_tokens: int | None) -> None:

@@ -26,7 +26,8 @@ from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window
 from domain.temporal.time_range import time_range
 from projections.search.memory_search import MemorySearch
-from service.chat_client import ChatClient, Delta
+from service.chat_answers import Delta
+from service.chat_client import ChatClient
 from service.context_limit import ContextLimit
 from service.decider import Decider, Gated, Reranked
 from service.knobs import Knobs

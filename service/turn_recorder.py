@@ -35,7 +35,7 @@ from domain.identity import StreamId
 from domain.ledger import Ledger, StreamHead
 from domain.prompt import BuiltPrompt
 from domain.reasoning import visible
-from service.chat_client import Delta
+from service.chat_answers import Delta
 from service.knobs import Knobs
 
 log = logging.getLogger(__name__)

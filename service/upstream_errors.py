@@ -1,19 +1,18 @@
 """Failed calls of an OpenAI-compatible endpoint, as errors in our own words.
 
-A foreign message may quote a key or a person's text. So only the message of a rejected request is passed on.
+The endpoint's own reason is passed on to the person, cut to one line and without the key. It goes into no log: it may
+quote what was sent.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-from domain.errors import UpstreamError
+from domain.errors import ContextExceeded, UpstreamError
 from domain.reasoning import storable
 from projections.http_client import BrokenOff, HttpFailure, Refused, TimedOut, Unreadable
-
-_REASON_CHARS_MAX = 300
+from projections.refusal_reason import reason_in
+from service.context_refusal import code_in, is_too_long, maximum_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +25,7 @@ class EndpointNames:
     model_setting: str
     timeout_setting: str
     key_setting: str = "OPENAI_API_KEY"
+    key: str = field(default="", repr=False)
     expected: str = "an OpenAI-compatible endpoint, ending in /v1"
 
     def error_of(self, failure: HttpFailure, timeout_s: float) -> UpstreamError:
@@ -47,9 +47,11 @@ class EndpointNames:
         """Return the error for an answer that was cut off."""
         return self._error("broke off in the middle of its answer", 502, "upstream_broke_off")
 
-    def failed(self) -> UpstreamError:
-        """Return the error for a stream that reported an error."""
-        return self._error("reported an error in the middle of its answer", 502, "upstream_failed")
+    def failed(self, reason: str = "") -> UpstreamError:
+        """Return the error for an answer that reports an error, although its status was 200."""
+        if is_too_long(reason, None):
+            return self._too_long(reason, maximum_in(reason))
+        return self._error(f"reported an error instead of an answer{self._told(reason)}", 502, "upstream_failed")
 
     def unreadable(self) -> UpstreamError:
         """Return the error for an answer of an unknown shape."""
@@ -63,30 +65,34 @@ class EndpointNames:
         return UpstreamError(f"{self.endpoint} {message}", status=status, code=code, retry_after_s=retry_after_s)
 
     def _refused(self, refusal: Refused) -> UpstreamError:
-        status = refusal.status
+        status, reason = refusal.status, reason_in(refusal.body)
+        told = self._told(reason)
         if 300 <= status < 400:
             message = f"redirects to another address ({status}): set {self.url_setting} to that address"
             return self._error(message, 502, "upstream_failed")
         if status in {401, 403}:
             return self._error(f"refuses the key ({status}): check {self.key_setting}", 502, "upstream_refused_key")
+        if is_too_long(reason, code_in(refusal.body)):
+            return self._too_long(reason, maximum_in(reason, refusal.body))
         if status == 404:
-            message = f"does not know {self.model_setting} = {self.model!r}, or {self.url_setting} is wrong (404)"
+            message = f"does not know {self.model_setting} = {self.model!r}, or {self.url_setting} is wrong (404){told}"
             return self._error(message, 502, "upstream_not_found")
         if status == 429:
-            message = "limits the rate of requests (429): try again later"
+            message = f"limits the rate of requests (429){told}: try again later"
             return self._error(message, 429, "rate_limit_exceeded", refusal.retry_after_s)
         if status in {408, 504}:
             return self._error(f"timed out ({status})", 504, "upstream_timeout")
         if 400 <= status < 500:
-            return self._error(f"rejected the request ({status}){_reason(refusal.body)}", 400, "upstream_rejected")
-        return self._error(f"fails ({status})", 502, "upstream_failed")
+            return self._error(f"rejected the request ({status}){told}", 400, "upstream_rejected")
+        return self._error(f"fails ({status}){told}", 502, "upstream_failed")
 
+    def _too_long(self, reason: str, limit_tokens: int | None) -> UpstreamError:
+        takes = f"takes at most {limit_tokens} tokens in all" if limit_tokens is not None else "takes fewer tokens"
+        message = f"{self.endpoint} {takes}: shorten the question, or ask for a shorter answer{self._told(reason)}"
+        return ContextExceeded(message, limit_tokens=limit_tokens)
 
-def _reason(body: bytes) -> str:
-    """Return the message of an OpenAI error body with a colon before it, or an empty string."""
-    try:
-        answer: Any = json.loads(body)
-        said = answer["error"]["message"]
-    except (ValueError, RecursionError, LookupError, TypeError):
-        return ""
-    return f": {storable(said[:_REASON_CHARS_MAX])}" if isinstance(said, str) else ""
+    def _told(self, reason: str) -> str:
+        """Return a reason with a colon before it, or an empty string."""
+        if self.key:
+            reason = reason.replace(self.key, "***")
+        return f": {storable(reason)}" if reason else ""

@@ -19,7 +19,7 @@ from service.api.errors import body_of, log_error
 from service.api.memory_fields import Scored, memory_status, retrieved, shown
 from service.api.openai_types import ChatCompletionRequest
 from service.api.responses import ChatCompletion, ModelList, TurnReference
-from service.chat_client import Delta
+from service.chat_answers import Delta
 from service.knobs import Knobs
 from service.turn import Started
 from service.turn_recorder import Finished

@@ -57,7 +57,14 @@ async def llm(services: ServicesDep, response: Response) -> ChatHealth:
     except UpstreamError as error:
         response.status_code = _UNAVAILABLE
         return {"status": "failing", "model": chat.model, "message": str(error)}
-    return {"status": "ok", "model": chat.model, "sample": completion.text}
+    limit = services.turns.context
+    return {
+        "status": "ok",
+        "model": chat.model,
+        "sample": completion.text,
+        "learned": chat.dialect.as_json(),
+        "context": {"tokens": limit.tokens, "source": limit.source},
+    }
 
 
 @router.get("/rerank", dependencies=[Depends(key_owner)], responses=_unavailable(RerankHealth))

@@ -279,11 +279,20 @@ class EmbedHealth(EndpointHealth):
     dimension: NotRequired[int]
 
 
+class ContextHealth(TypedDict):
+    """How many tokens the chat model is taken to hold, question and answer together, and who says so."""
+
+    tokens: int
+    source: str
+
+
 class ChatHealth(EndpointHealth):
-    """The chat endpoint; ``sample`` is what its model said."""
+    """The chat endpoint; ``sample`` is what its model said, ``learned`` what it refuses, and what is sent instead."""
 
     model: str
     sample: NotRequired[str]
+    learned: NotRequired[dict[str, str]]
+    context: NotRequired[ContextHealth]
 
 
 class RerankHealth(EndpointHealth):

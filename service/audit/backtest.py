@@ -211,7 +211,7 @@ async def _context_tokens(chat: ChatClient, settings: ServiceSettings) -> int:
     """Return the chat model's context length as a turn would know it."""
     limit = ContextLimit(settings)
     try:
-        limit.learned = await chat.max_model_len()
+        limit.learned = await chat.context_length()
     except UpstreamError as error:
         log.info("the chat endpoint does not list its models (%s)", error.code)
     return limit.tokens

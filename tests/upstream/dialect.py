@@ -6,7 +6,7 @@ model that is not Matryoshka, and prompts longer than the model takes.
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,14 @@ class Dialect:
     api_key: str | None = None
     """When set, calls without this bearer token answer 401."""
     strict_template: bool = True
+    refuses: tuple[str, ...] = ()
+    """Parts of the API that this server refuses."""
+    refusal_shape: str = "openai"
+    """`openai`, `text` (`{"error": "..."}`), `fastapi`, `message`, or `nameless` for a refusal without a reason."""
+    model_card: dict[str, Any] = field(default_factory=dict)
+    """More fields of the chat model's entry in the list of models."""
+    answers_at: dict[str, Any] = field(default_factory=dict)
+    """What other paths answer, such as llama.cpp's `/props`."""
     keep_bodies: bool = True
     """Turn it off for long benchmarks: `calls` then hold no bodies."""
 
@@ -58,7 +66,7 @@ class Dialect:
         length = {} if self.max_model_len is None else {"max_model_len": self.max_model_len}
         names = (self.chat_model, *self.embedding_models)
         shared = {"object": "model", "created": 1_700_000_000, "owned_by": "vllm"}
-        return {"object": "list", "data": [{"id": name, **shared, **length} for name in names]}
+        return {"object": "list", "data": [{"id": name, **shared, **length, **self.model_card} for name in names]}
 
     def tokenized(self, body: Mapping[str, Any]) -> dict[str, Any]:
         self._check_model(body, (self.chat_model, *self.embedding_models))
@@ -114,6 +122,29 @@ class Dialect:
             message = f"The model `{body.get('model')}` does not exist."
             raise wire.BadRequestError(message, 404, param="model", code="model_not_found")
 
+    def _refuse(self, body: Mapping[str, Any]) -> None:
+        """Refuse what this server does not take, in the words of servers that do not."""
+        structure = (body.get("response_format") or {}).get("type")
+        roles = [role for role, _ in wire.messages(body)]
+        refusals = {
+            "json_schema": (structure == "json_schema", "'response_format.type' must be 'json_object' or 'text'"),
+            "json_object": (structure == "json_object", "This response_format type is unavailable now: not supported"),
+            "max_tokens": (
+                "max_tokens" in body,
+                "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'.",
+            ),
+            "temperature": (
+                "temperature" in body,
+                "Unsupported value: 'temperature' does not support 0 with this model.",
+            ),
+            "stream_options": ("stream_options" in body, "stream_options: Extra inputs are not permitted"),
+            "system": ("system" in roles, "System role not supported"),
+        }
+        for name in self.refuses:
+            found, message = refusals[name]
+            if found:
+                raise wire.BadRequestError(message, 422 if self.refusal_shape == "fastapi" else 400, param=name)
+
     def check_chat(self, body: Mapping[str, Any]) -> None:
         self._check_model(body, (self.chat_model,))
         messages = wire.messages(body)
@@ -122,6 +153,7 @@ class Dialect:
         for name in body:
             if name.startswith("guided_"):
                 raise wire.BadRequestError(f"{name} was removed, use response_format", param=name)
+        self._refuse(body)
         if self.strict_template:
             roles = [role for role, _ in messages]
             if "system" in roles[1:]:

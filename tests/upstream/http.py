@@ -54,6 +54,16 @@ class Connection(asyncio.Protocol):
         self._write(_head(200, {"content-length": str(2 * len(body) + 2)}) + body)
         self.close()
 
+    def send_raw(self, status: int, body: bytes, content_type: str, *, ends: bool) -> None:
+        """Sends these bytes in chunks of a few, as a network may; without `ends` the last chunk never comes."""
+        self._write(_head(status, {"transfer-encoding": "chunked", "content-type": content_type}))
+        for at in range(0, len(body), 7):
+            self.chunk(body[at : at + 7])
+        if ends:
+            self.end_stream()
+        else:
+            self.close()
+
     def start_stream(self) -> None:
         self._write(_head(200, {"transfer-encoding": "chunked", "content-type": "text/event-stream; charset=utf-8"}))
 

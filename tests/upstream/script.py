@@ -65,6 +65,11 @@ class Fault:
     """Put before the text as `<think>...</think>`."""
     content: str | None = None
     """Say this instead of the responder's text, or as the whole body of a rerank endpoint's answer."""
+    raw: bytes | None = None
+    """The whole body as it goes over the wire, streamed or not, with `status` (200 unless given) and `raw_type`."""
+    raw_type: str = "application/json"
+    raw_ends: bool = True
+    """Without it the connection closes before the raw body's end was told."""
     chunk_delay_s: float = 0.0
     vector_length: int | None = None
     nan: bool = False

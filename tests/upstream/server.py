@@ -127,6 +127,8 @@ class ScriptedUpstream(Dialect, Script):
 
     async def _handle(self, http: HttpRequest, connection: Connection) -> None:
         match http.method, http.path:
+            case _, path if path in self.answers_at:
+                return connection.send(200, wire.encode(self.answers_at[path]))
             case "POST", "/v1/embeddings":
                 kind: Kind = "embed"
             case "POST", "/v1/chat/completions":
@@ -155,6 +157,9 @@ class ScriptedUpstream(Dialect, Script):
                 await self._pause(call.fault.hang_s)
                 if call.fault.close:
                     return connection.close()
+            if call.fault.raw is not None:
+                call.status = call.fault.status or 200
+                return connection.send_raw(call.status, call.fault.raw, call.fault.raw_type, ends=call.fault.raw_ends)
             try:
                 self.admit(http, call.fault)
                 if kind == "embed":
@@ -171,7 +176,7 @@ class ScriptedUpstream(Dialect, Script):
             except wire.BadRequestError as error:
                 call.status = error.status
                 headers = {"retry-after": call.fault.retry_after} if call.fault.retry_after else {}
-                return connection.send(error.status, wire.encode(wire.error(error)), headers)
+                return connection.send(error.status, wire.encode(wire.refusal(error, self.refusal_shape)), headers)
             call.status = 200
         # Logged as ended first: a quick client would otherwise look at the log before that is written.
         return self._send(connection, answer, call.fault)

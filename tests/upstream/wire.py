@@ -30,8 +30,13 @@ def chat_kind(body: Mapping[str, Any]) -> Kind:
         return "gate"
     if schema == "memory_rerank":
         return "rerank"
-    system = next((text for role, text in messages(body) if role == "system"), "")
-    return "summary" if "memory summar" in system.lower() else "answer"
+    # Whoever takes no system message gets its text in the first user message.
+    first = next((text for _, text in messages(body)), "").lower()
+    if "which remembered notes could help" in first:
+        return "gate"
+    if "you pick the remembered notes" in first:
+        return "rerank"
+    return "summary" if "memory summar" in first else "answer"
 
 
 def messages(body: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -71,6 +76,21 @@ def error(refusal: BadRequestError) -> dict[str, Any]:
     kind = kinds.get(refusal.status, "server_error")
     where = {"param": refusal.param, "code": refusal.code}
     return {"error": {"message": str(refusal), "type": kind, **where}}
+
+
+def refusal(refused: BadRequestError, shape: str) -> dict[str, Any]:
+    """The body of a refusal in one of the shapes that servers give it."""
+    match shape:
+        case "text":
+            return {"error": str(refused)}
+        case "fastapi":
+            return {"detail": [{"loc": ["body", refused.param], "msg": str(refused), "type": "value_error"}]}
+        case "message":
+            return {"message": str(refused)}
+        case "nameless":
+            return {}
+        case _:
+            return error(refused)
 
 
 def encode(value: object) -> bytes:
