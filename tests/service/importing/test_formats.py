@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from service.importing.old_layout import read_old_layout
 from service.importing.openai_messages import read_openai
 
 NOON = datetime(2023, 5, 4, 12, 0, tzinfo=UTC)
+BEGUN = NOON - timedelta(days=1)
 
 
 def written(path: Path, content: Any) -> Path:
@@ -39,7 +40,14 @@ def node(name: str, parent: str | None, role: str = "", text: Any = "", **more: 
 
 def tree(*nodes: dict[str, Any], current: str | None, **more: Any) -> dict[str, Any]:
     mapping = {item["id"]: item for item in nodes}
-    return {"id": "conv-1", "title": "Trip", "create_time": 1.0, "mapping": mapping, "current_node": current, **more}
+    return {
+        "id": "conv-1",
+        "title": "Trip",
+        "create_time": BEGUN.timestamp(),
+        "mapping": mapping,
+        "current_node": current,
+        **more,
+    }
 
 
 class TestChatGpt:
@@ -61,7 +69,10 @@ class TestChatGpt:
         assert parsed.conversations == [
             Conversation(
                 "conv-1",
-                [Exchange("Where?", "To Lisbon.", NOON), Exchange("And this?", "", datetime.fromtimestamp(1, UTC))],
+                [
+                    Exchange("Where?", "To Lisbon.", NOON, source_ids=("q", "a")),
+                    Exchange("And this?", "", BEGUN, source_ids=("q2",)),
+                ],
             )
         ]
         assert +parsed.skipped == {
@@ -69,13 +80,14 @@ class TestChatGpt:
             "tool messages": 1,
             "tool calls and thoughts": 2,
             "images and files": 1,
+            "messages of other branches": 1,
         }
 
     def test_without_a_current_node_the_newest_leaf_counts(self, tmp_path: Path) -> None:
         exported = tree(
             {**node("q", None, "user", "Where?"), "children": ["a", "b"]},
-            node("a", "q", "assistant", "Late.", at=9.0),
-            node("b", "q", "assistant", "Early.", at=5.0),
+            node("a", "q", "assistant", "Late.", at=NOON.timestamp() + 9),
+            node("b", "q", "assistant", "Early.", at=NOON.timestamp()),
             current=None,
         )
         [conversation] = read_chatgpt(written(tmp_path / "c.json", [exported])).conversations
@@ -89,7 +101,6 @@ class TestChatGpt:
             ([tree(node("a", "a", "user", "x"), current="a")], "conversation 1: node = 'a'"),
             ([tree(node("a", "gone", "user", "x"), current="a")], "node = 'gone'"),
             ([tree(node("a", None, "user", "x"), current="a", id=None)], "conversation id = None"),
-            ([tree(node("a", None, "user", "x", at="soon"), current="a")], "time = 'soon'"),
             ("[{", "line 1"),
         ],
     )
