@@ -25,8 +25,10 @@ from service.importing.exchanges import (
 )
 from service.importing.marks import answer_of, without_marks
 
-_TEXT_TYPES = frozenset({"text", "multimodal_text", None})
-_HIDDEN_TYPES = frozenset({"user_editable_context", "model_editable_context"})
+# Tuples, because what stands in an export need not be hashable.
+_SIDES = ("user", "assistant")
+_TEXT_TYPES = ("text", "multimodal_text", None)
+_HIDDEN_TYPES = ("user_editable_context", "model_editable_context")
 _HIDDEN_MARKS = ("is_visually_hidden_from_conversation", "is_user_system_message")
 
 
@@ -65,7 +67,7 @@ def _made(node: dict[str, Any]) -> datetime | None:
 
 def _speaks(node: dict[str, Any]) -> bool:
     message = node.get("message")
-    return isinstance(message, dict) and _role(message) in {"user", "assistant"}
+    return isinstance(message, dict) and _role(message) in _SIDES
 
 
 def _role(message: dict[str, Any]) -> Any:
@@ -78,7 +80,7 @@ def _message(key: str, message: Any, begun: datetime | None, skipped: Counter[st
     if not isinstance(message, dict):
         return None  # the root of a tree has no message
     role, metadata, content = _role(message), message.get("metadata"), message.get("content")
-    if role not in {"user", "assistant"}:
+    if role not in _SIDES:
         skipped[f"{role} messages" if isinstance(role, str) else "messages without an author"] += 1
         return None
     content = content if isinstance(content, dict) else {}
@@ -86,7 +88,7 @@ def _message(key: str, message: Any, begun: datetime | None, skipped: Counter[st
     if kind in _HIDDEN_TYPES or (isinstance(metadata, dict) and any(metadata.get(mark) for mark in _HIDDEN_MARKS)):
         skipped["hidden messages"] += 1
         return None
-    if kind not in _TEXT_TYPES or message.get("recipient") not in {"all", None} or message.get("channel") == "analysis":
+    if kind not in _TEXT_TYPES or message.get("recipient") not in ("all", None) or message.get("channel") == "analysis":
         skipped["tool calls and thoughts"] += 1
         return None
     text = "\n".join(_texts(content.get("parts"), skipped))

@@ -25,7 +25,7 @@ from service.importing.exchanges import (
 from service.importing.marks import answer_of, without_marks
 
 _ROLES = {"human": "user", "user": "user", "assistant": "assistant"}
-_NOT_SAID = frozenset({"thinking", "redacted_thinking", "tool_use", "tool_result", "token_budget"})
+_NOT_SAID = ("thinking", "redacted_thinking", "tool_use", "tool_result", "token_budget")
 
 
 def read_claude(path: Path) -> ParsedImport:

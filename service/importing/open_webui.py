@@ -51,7 +51,7 @@ def _conversation(where: str, item: dict[str, Any], skipped: Counter[str]) -> Co
     messages = []
     for key in shown:
         node, role = nodes[key], nodes[key].get("role")
-        if role not in {"user", "assistant"}:
+        if role not in ("user", "assistant"):  # a tuple, because a role need not be hashable
             skipped[f"{role} messages" if isinstance(role, str) else "messages without an author"] += 1
         elif text := _text(node, role, skipped):
             messages.append(Message(role, text, when(node.get("timestamp")) or begun, named(node.get("id")) or key))
