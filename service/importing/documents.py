@@ -27,12 +27,16 @@ ParseConversation = Callable[[str, dict[str, Any], Counter[str]], Conversation |
 def documents(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield name and value of each JSON document at a path, in the order of the names.
 
-    Raises :class:`InvalidInput` for what cannot be read; where it is known, the error says what it looks like.
+    In the place of a document that cannot be read stands an :class:`InvalidInput` that says why. It is raised where
+    nothing can be opened at all.
     """
     found = False
     for name, content in _contents(path):
         found = True
-        yield name, document(name, content)
+        try:
+            yield name, document(name, content)
+        except InvalidInput as error:
+            yield name, error
     if not found:
         raise InvalidInput("PATH", str(path), "give a ZIP or a folder with JSON files in it")
 
@@ -45,8 +49,12 @@ def document(name: str, content: bytes) -> Any:
 
 
 def holds_documents(folder: Path) -> bool:
-    """Tell whether a folder holds an export: conversations in JSON, ZIPs, or JSON files."""
-    return bool(_files(folder))
+    """Tell whether a folder holds an export: conversations in JSON, or other JSON files or ZIPs.
+
+    A folder of the earlier layout may have such other files too.
+    """
+    earlier = any((folder / name).is_dir() for name in ("users", "conversations"))
+    return bool(_conversation_files(folder) or (_files(folder) and not earlier))
 
 
 def conversations_of(
@@ -63,6 +71,10 @@ def conversations_of(
     errors: list[InvalidInput] = []
     read = 0
     for file, whole in documents(path):
+        if isinstance(whole, InvalidInput):
+            errors.append(whole)
+            parsed.unread.append(str(whole))
+            continue
         for number, item in enumerate(whole if isinstance(whole, list) else [whole], start=1):
             where = f"{file}, conversation {number}"
             skipped: Counter[str] = Counter()
@@ -127,8 +139,11 @@ def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    conversations = [file for file in folder.rglob("*.json") if _CONVERSATIONS.fullmatch(file.name)]
-    return sorted(conversations or list(folder.glob("*.zip")) or list(folder.glob("*.json")))
+    return sorted(_conversation_files(folder) or list(folder.glob("*.zip")) or list(folder.glob("*.json")))
+
+
+def _conversation_files(folder: Path) -> list[Path]:
+    return [file for file in folder.rglob("*.json") if _CONVERSATIONS.fullmatch(file.name)]
 
 
 def _zipped(path: Path) -> Iterator[tuple[str, bytes]]:

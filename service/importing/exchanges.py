@@ -174,6 +174,8 @@ def parsed_json(name: str, content: bytes) -> Any:
         raise InvalidInput(f"{name}, line {error.lineno}", error.msg, "give a file of JSON") from None
     except UnicodeDecodeError:
         raise InvalidInput("PATH", name, "give a file in UTF-8") from None
+    except ValueError as error:  # such as a number of thousands of digits
+        raise InvalidInput("PATH", name, f"give a file of JSON ({error})") from None
     except RecursionError:
         raise InvalidInput(
             name, "nested too deeply", "give a file of JSON, exported as a list where there is a choice"
@@ -187,7 +189,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
             where = f"{path.name}, line {number}"
             try:
                 yield where, json.loads(line)
-            except (json.JSONDecodeError, RecursionError):
+            except (ValueError, RecursionError):
                 raise InvalidInput(where, line, "give one JSON value on each line") from None
 
 

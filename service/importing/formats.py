@@ -47,6 +47,9 @@ def format_of(path: Path, user_id: str) -> Format:
         return _of_lines(path)
     unknown: InvalidInput | None = None
     for name, whole in documents(path):
+        if isinstance(whole, InvalidInput):
+            unknown = unknown or whole
+            continue
         kind = _of_document(whole)
         if kind is not None:
             return kind
@@ -124,5 +127,5 @@ def _first_line(path: Path) -> Any:
     line = next((line for line in text_of(path).split("\n") if line.strip()), "null")
     try:
         return json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         raise InvalidInput(f"{path.name}, line 1", line, "give one JSON value on each line") from None

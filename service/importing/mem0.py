@@ -51,7 +51,8 @@ def _items(path: Path, parsed: ParsedImport) -> Iterator[tuple[str, Any]]:
     for name, whole in documents(path):
         listed = whole.get("results") if isinstance(whole, dict) else whole
         if not isinstance(listed, list):
-            raise InvalidInput(name, type(whole).__name__, "give the JSON that mem0's get_all returns")
+            yield name, whole
+            continue
         relations = whole.get("relations") if isinstance(whole, dict) else None
         parsed.skipped["relations"] += len(relations) if isinstance(relations, list) else 0
         for number, item in enumerate(listed, start=1):
@@ -59,6 +60,8 @@ def _items(path: Path, parsed: ParsedImport) -> Iterator[tuple[str, Any]]:
 
 
 def _memory(where: str, item: Any) -> Exchange:
+    if isinstance(item, InvalidInput):
+        raise item
     text = item.get("memory") if isinstance(item, dict) else None
     if not isinstance(text, str) or not text.strip():
         raise InvalidInput(where, item, "give an object with a text in 'memory'")

@@ -126,6 +126,14 @@ def test_an_odd_conversation_is_named_and_the_rest_is_read(tmp_path: Path) -> No
     ]
 
 
+def test_a_damaged_part_of_an_export_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "export.zip", {**PARTS, "conversations-000.json": "[{"})
+    assert format_of(path, "ann") is Format.CHATGPT
+    parsed = read_chatgpt(path)
+    assert [c.conversation_id for c in parsed.conversations] == ["b"]
+    assert [line.split(" = ")[0] for line in parsed.unread] == ["export.zip/conversations-000.json, line 1"]
+
+
 def test_messages_without_an_author_or_content_spoil_nothing(tmp_path: Path) -> None:
     nobody = node("n", "q", "x", "?")
     nobody["message"]["author"] = None

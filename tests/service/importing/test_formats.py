@@ -105,6 +105,15 @@ class TestOldLayout:
         assert len(parsed.notes) == 1
         assert "1 lines belong to user 'a@b'" in parsed.notes[0]
 
+    def test_other_json_beside_it_is_none_of_it(self, tmp_path: Path) -> None:
+        written(tmp_path / "users" / "ann" / "conversations" / "c.jsonl", [self.line(1)])
+        written(tmp_path / "settings.json", {"colour": "red"})
+        assert format_of(tmp_path, "ann") is Format.OPENPERSISTENTMEMORY
+
+    def test_an_absurd_time_is_none(self, tmp_path: Path) -> None:
+        path = written(tmp_path / "conversations" / "c.jsonl", [self.line(1, ts="0001-01-01T00:00:00Z")])
+        assert read_old_layout(path, "ann").conversations[0].exchanges[0].ts is None
+
     def test_a_folder_of_several_users_needs_one(self, tmp_path: Path) -> None:
         for user in ("bob", "cy"):
             written(tmp_path / "users" / user / "conversations" / "c.jsonl", [self.line(1)])

@@ -79,6 +79,13 @@ def test_files_of_bytes_are_named(tmp_path: Path) -> None:
             format_of(path, "ann")
 
 
+@pytest.mark.parametrize("content", ["[" * 5000, "[" + "1" * 5000 + "]", "[{"])
+def test_json_that_cannot_be_read_names_its_file(tmp_path: Path, content: str) -> None:
+    for name in ("x.json", "x.jsonl"):
+        with pytest.raises(InvalidInput, match=r"x\.json"):
+            format_of(written(tmp_path / name, [content] if name == "x.jsonl" else content), "ann")
+
+
 def test_a_zip_or_folder_of_other_things(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"give a ZIP or a folder with JSON files in it"):
         format_of(zipped(tmp_path / "pictures.zip", {"cat.png": "x"}), "ann")
