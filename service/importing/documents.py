@@ -27,25 +27,18 @@ ParseConversation = Callable[[str, dict[str, Any], Counter[str]], Conversation |
 def documents(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield name and value of each JSON document at a path, in the order of the names.
 
-    In the place of a document that cannot be read stands an :class:`InvalidInput` that says why. It is raised where
-    nothing can be opened at all.
+    In the place of a document that cannot be read stands an :class:`InvalidInput` that says why. It is raised for a
+    file or ZIP that cannot be opened, and where there are no documents.
     """
     found = False
     for name, content in _contents(path):
         found = True
         try:
-            yield name, document(name, content)
+            yield name, _document(name, content)
         except InvalidInput as error:
             yield name, error
     if not found:
         raise InvalidInput("PATH", str(path), "give a ZIP or a folder with JSON files in it")
-
-
-def document(name: str, content: bytes) -> Any:
-    """Return the JSON of a file; raise :class:`InvalidInput` with the line of an error, or what the file looks like."""
-    if (known := what_it_is(content)) is not None:
-        raise InvalidInput("PATH", name, known)
-    return parsed_json(name, content)
 
 
 def holds_documents(folder: Path) -> bool:
@@ -107,6 +100,13 @@ def only_one_person(path: Path, people: Iterable[str | None]) -> None:
         raise InvalidInput(
             "PATH", path.name, f"give the export of one person, this one is of {len(known)}: {', '.join(known)}"
         )
+
+
+def _document(name: str, content: bytes) -> Any:
+    """Return the JSON of a file; raise :class:`InvalidInput` with the line of an error, or what the file looks like."""
+    if (known := what_it_is(content)) is not None:
+        raise InvalidInput("PATH", name, known)
+    return parsed_json(name, content)
 
 
 def _object(where: str, item: Any) -> dict[str, Any]:
