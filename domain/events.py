@@ -98,7 +98,7 @@ class TurnRecorded(Payload):
 
     ``client_system`` is the client's own system text, None where it was not recorded (schema 1). ``neighbours`` are the
     turns beside the replayed ones that were shown with them. An imported turn names its source in ``imported_from`` and
-    has no prompt.
+    has no prompt; ``source_ids`` are the source's own ids of its messages.
     """
 
     type: ClassVar[str] = "TurnRecorded"
@@ -118,6 +118,7 @@ class TurnRecorded(Payload):
     neighbours: tuple[str, ...] = ()
     client_system: str | None = None
     imported_from: str | None = None
+    source_ids: tuple[str, ...] = ()
     prompt: PromptReport | None
     timings_ms: dict[str, float]
 

@@ -5,6 +5,7 @@ No turn asks any of this.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,16 @@ class TurnPlace:
     position: int
     turn_id: int
     head_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedTurn:
+    """A turn that was imported: its texts, the source's ids of its messages, and whether it was forgotten."""
+
+    user: str
+    assistant: str
+    source_ids: frozenset[str]
+    forgotten: bool
 
 
 class PersonReader(Reader):
@@ -72,12 +83,15 @@ class PersonReader(Reader):
         """Return at most ``limit`` rows of one user after position ``after``, in order, as they are stored."""
         return [stored_of(row) for row in self._rows("stored_of_user", user_id=user_id, position=after, count=limit)]
 
-    def imported_texts(self, stream: StreamId, source: str) -> list[tuple[str, str]]:
-        """Return question and answer of each turn of a conversation that was imported from a source."""
+    def imported_turns(self, stream: StreamId, source: str) -> list[ImportedTurn]:
+        """Return each turn of a conversation that was imported from a source, forgotten or not."""
         rows = self._rows(
-            "imported_texts", user_id=stream.user_id, conversation_id=stream.conversation_id, source=source
+            "imported_turns", user_id=stream.user_id, conversation_id=stream.conversation_id, source=source
         )
-        return [(row.user, row.assistant) for row in rows]
+        return [
+            ImportedTurn(row.user, row.assistant, frozenset(json.loads(row.source_ids)), bool(row.forgotten))
+            for row in rows
+        ]
 
     def erasures_begun(self) -> list[tuple[str, str]]:
         """Return user and event id of each ``UserErased`` event whose user's ids still stand in the ledger."""

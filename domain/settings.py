@@ -37,6 +37,14 @@ class StorageSettings(BaseSettings):
         return self.storage_dir / "users"
 
 
+def new_ledger_notice(settings: StorageSettings) -> str:
+    """Say that a ledger was made where there was none: a wrong folder would else go unnoticed."""
+    return (
+        f"a new, empty ledger was made at {settings.ledger_path.absolute()} (STORAGE_DIR = "
+        f"{str(settings.storage_dir)!r}); if there is one already, set STORAGE_DIR to its folder"
+    )
+
+
 S = TypeVar("S", bound=BaseSettings)
 
 

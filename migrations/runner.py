@@ -18,8 +18,8 @@ from domain.errors import LedgerSchemaError, shown
 from domain.sqlite import WriterLock, open_engine
 
 
-def migrate(ledger_path: Path, revision: str = "head") -> None:
-    """Create or upgrade the ledger at ``ledger_path``, all or nothing.
+def migrate(ledger_path: Path, revision: str = "head") -> bool:
+    """Create or upgrade the ledger at ``ledger_path``, all or nothing; return True if there was none.
 
     Raises :class:`LedgerSchemaError` when a newer version has already migrated it or no ledger can be made here, and
     :class:`LedgerLocked` as :class:`Ledger` does.
@@ -37,9 +37,10 @@ def migrate(ledger_path: Path, revision: str = "head") -> None:
         with engine.begin() as connection:
             current = _known_revision(connection, scripts, ledger_path.name)
             if current == scripts.get_current_head():
-                return
+                return False
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
+            return current is None
     except DatabaseError as error:
         raise LedgerSchemaError(f"{ledger_path.name} cannot be opened as a ledger ({error.orig})") from None
     finally:

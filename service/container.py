@@ -15,6 +15,7 @@ from domain.identity import SYSTEM_STREAM
 from domain.ledger import Ledger
 from domain.prompts import Prompts, load_prompts
 from domain.record_once import record_once
+from domain.settings import new_ledger_notice
 from migrations.runner import migrate
 from projections.dense.dense_index import DenseIndex
 from projections.dense.projection import DenseProjection
@@ -61,7 +62,8 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
     Raises :class:`OpmError` with one clear line when the ledger cannot be opened.
     """
     prompts = load_prompts(settings.prompts_dir)
-    await asyncio.to_thread(migrate, settings.ledger_path)
+    if await asyncio.to_thread(migrate, settings.ledger_path):
+        log.warning("%s", new_ledger_notice(settings))
     ledger = await asyncio.to_thread(Ledger, settings.ledger_path)
     try:
         if finished := await asyncio.to_thread(finish_erasures, ledger, settings.storage_dir):

@@ -330,7 +330,7 @@ def _failed(number: int) -> TurnFailed:
 
 
 def _turn_1(turn: TurnRecorded) -> TurnOfSchema1:
-    fields = turn.model_dump(exclude={"client_system", "neighbours", "imported_from"})
+    fields = turn.model_dump(exclude={"client_system", "neighbours", "imported_from", "source_ids"})
     del fields["prompt"]["messages_hash"]
     return TurnOfSchema1(**fields)
 

@@ -21,7 +21,7 @@ from tests.ledgers import ROOT, STREAM, all_stored, check_chain, new_ledger_file
 
 def test_a_fresh_ledger_works_at_once(tmp_path: Path) -> None:
     path = tmp_path / "100% new" / "folder" / "ledger.sqlite3"
-    migrate(path)
+    assert migrate(path)
     with opened(path) as ledger:
         ledger.reader.head_position()
         assert record_turn(ledger, STREAM).position == 1
@@ -32,7 +32,7 @@ def test_migrating_again_changes_nothing_even_beside_a_running_service(tmp_path:
     with opened(path) as ledger:
         record_turn(ledger, STREAM)
         before = all_stored(ledger)
-        migrate(path)
+        assert not migrate(path)
         assert all_stored(ledger) == before
         record_turn(ledger, STREAM)
         check_chain(all_stored(ledger))

@@ -112,15 +112,21 @@ WHERE position IN (
 )
 ORDER BY position;
 
--- name: imported_texts
--- Question and answer of each turn of a conversation that was imported from a source.
-SELECT json_extract(payload, '$.user') AS user,
-       json_extract(payload, '$.assistant') AS assistant
-FROM events
-WHERE user_id = :user_id
-  AND conversation_id = :conversation_id
-  AND type = 'TurnRecorded'
-  AND json_extract(payload, '$.imported_from') = :source;
+-- name: imported_turns
+-- What a conversation has from a source: question, answer, the source's ids of their messages as a JSON array, and
+-- whether the person has forgotten the turn.
+SELECT json_extract(turn.payload, '$.user') AS user,
+       json_extract(turn.payload, '$.assistant') AS assistant,
+       coalesce(json_extract(turn.payload, '$.source_ids'), '[]') AS source_ids,
+       EXISTS (
+         SELECT 1 FROM events
+         WHERE causation_id = turn.event_id AND type = 'MemoryForgotten' AND user_id = turn.user_id
+       ) AS forgotten
+FROM events AS turn
+WHERE turn.user_id = :user_id
+  AND turn.conversation_id = :conversation_id
+  AND turn.type = 'TurnRecorded'
+  AND json_extract(turn.payload, '$.imported_from') = :source;
 
 -- name: erasures_begun
 -- The erasures that are not finished, in order: their events still name their users.

@@ -21,10 +21,11 @@ from typing import Any
 
 from sqlalchemy.exc import DatabaseError
 
+from domain.console import print_any_text
 from domain.errors import EmbeddingUnavailable, InvalidInput, OpmError
 from domain.identity import check_id
 from domain.ledger import Ledger
-from domain.settings import load_settings
+from domain.settings import load_settings, new_ledger_notice
 from migrations.runner import migrate
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient
@@ -35,6 +36,8 @@ from projections.rebuild.prune import Pruned, prune
 from projections.settings import ProjectionSettings, http_url
 from projections.verification.indices import Difference, verify_indices
 
+log = logging.getLogger(__name__)
+
 __all__ = ["BAD_ARGUMENTS", "DONE", "FAILED", "main", "rebuild"]
 
 DONE, FAILED, BAD_ARGUMENTS = 0, 1, 2
@@ -42,6 +45,7 @@ DONE, FAILED, BAD_ARGUMENTS = 0, 1, 2
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit status: 0 done, 1 something differs or failed, 2 bad arguments."""
+    print_any_text()
     given = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
@@ -119,7 +123,8 @@ def _settings(given: argparse.Namespace) -> ProjectionSettings:
 def _rebuild(settings: ProjectionSettings, user_id: str | None, *, as_json: bool) -> int:
     started = time.monotonic()
     with only_one(settings):
-        migrate(settings.ledger_path)
+        if migrate(settings.ledger_path):
+            log.warning("%s", new_ledger_notice(settings))
         with _opened(settings) as (ledger, cache):
             _check_user(ledger, user_id)
             done = asyncio.run(_with_client(ledger, cache, settings, user_id))

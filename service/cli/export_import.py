@@ -1,12 +1,16 @@
-"""``opm export`` and ``opm import``: write a user's memory to a file, and read conversations from one."""
+"""``opm export`` and ``opm import``: write a user's memory to a file, and read conversations from one.
+
+An import is read completely before the ledger is opened, so a file that cannot be read makes no ledger.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -18,19 +22,40 @@ from domain.identity import check_id
 from domain.ledger import Ledger
 from domain.ledger_reader import LedgerReader
 from domain.person_reader import PersonReader
-from domain.settings import StorageSettings, load_settings
+from domain.settings import StorageSettings, load_settings, new_ledger_notice
 from migrations.runner import migrate
 from projections.durable import replace_durably
 from projections.mirror.event_file import line_of
-from service.cli.shell import AsJson, User, err, opened_ledger, out, print_json
+from service.cli.shell import FAILED, AsJson, User, complain, err, opened_ledger, opened_persons, out, print_json
+from service.cli.texts import one_line
 from service.importing.chatgpt import read_chatgpt
+from service.importing.claude import read_claude
+from service.importing.exchanges import Conversation, ParsedImport
 from service.importing.formats import Format, format_of
+from service.importing.librechat import read_librechat
+from service.importing.mem0 import read_mem0
 from service.importing.old_layout import read_old_layout, user_folder
+from service.importing.open_webui import read_open_webui
 from service.importing.openai_messages import read_openai
-from service.importing.own_export import as_exchanges, read_export
-from service.importing.record import Recorded, record_conversation, record_export
+from service.importing.own_export import Export, as_exchanges, read_export
+from service.importing.record import (
+    Recorded,
+    count_conversation,
+    count_export,
+    record_conversation,
+    record_export,
+)
 
 _PAGE = 500
+_END = datetime.max.replace(tzinfo=UTC)
+_READERS: Mapping[Format, Callable[[Path], ParsedImport]] = {
+    Format.OPENAI: read_openai,
+    Format.CHATGPT: read_chatgpt,
+    Format.CLAUDE: read_claude,
+    Format.OPENWEBUI: read_open_webui,
+    Format.LIBRECHAT: read_librechat,
+    Format.MEM0: read_mem0,
+}
 
 
 class ExportFormat(StrEnum):
@@ -67,62 +92,115 @@ def export(
 
 
 def import_(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file, or a folder of the earlier layout.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A file, a ZIP, or a folder with an export or of the earlier layout.")
+    ],
     user: User,
     kind: Annotated[Format, typer.Option("--format", help="Its format (default: detected from the content).")] = (
         Format.AUTO
     ),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count, but record nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count, but write nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Import conversations for a user. Importing the same twice changes nothing. The service may be running."""
+    """Import conversations for a user. Importing the same twice changes nothing. The service may be running.
+
+    Reads exports of ChatGPT, Claude, Open WebUI and LibreChat, mem0's get_all, OpenAI messages, and `opm export`. A
+    conversation that cannot be read is named and left out; the exit status is 1 then.
+    """
     user_id = check_id("--user", user)
     known = format_of(path, user_id) if kind is Format.AUTO else kind
     if not path.exists():
         raise InvalidInput("PATH", str(path), "give a file or folder that exists")
+    source = _read(path, user_id, known)
     settings = load_settings(StorageSettings)
-    migrate(settings.ledger_path)  # creates the ledger if there is none
-    with opened_ledger(settings) as ledger:
-        recorded, skipped, notes = _imported(ledger, path, user_id, known, dry_run=dry_run)
-    if as_json:
-        print_json({"format": known, "dry_run": dry_run, **asdict(recorded), "skipped": skipped, "notes": notes})
-        return
-    would = "would be " if dry_run else ""
-    out.print(
-        f"{known}: {recorded.turns} turns and {recorded.summaries} summaries {would}imported, "
-        f"{recorded.known} turns were there already",
-        markup=False,
-    )
-    for what, count in sorted(skipped.items()):
-        if count:
-            out.print(f"left out: {count} {what}", markup=False)
-    for note in notes:
-        out.print(f"note: {note}", markup=False)
-
-
-def _imported(
-    ledger: Ledger, path: Path, user_id: str, kind: Format, *, dry_run: bool
-) -> tuple[Recorded, Counter[str], list[str]]:
-    if kind is Format.EXPORT:
-        export = read_export(user_folder(path, user_id) if path.is_dir() else path)
-        owners = set(ledger.persons.owners_of_events(export.event_ids).values())
-        if owners <= {user_id}:
-            return record_export(ledger, user_id, export, dry_run=dry_run), export.skipped, []
-        parsed = as_exchanges(export)
-        parsed.notes.append(
-            "the ids in this export are taken in this ledger, by another user or one who was erased: its turns were "
-            "imported under new ids"
-        )
-    elif kind is Format.CHATGPT:
-        parsed = read_chatgpt(path)
-    elif kind is Format.OPENAI:
-        parsed = read_openai(path)
+    absent = not settings.ledger_path.exists()
+    if dry_run:
+        if absent:
+            err.print(
+                f"there is no ledger at {settings.ledger_path.absolute()}: an import would make one", markup=False
+            )
+        with nullcontext() if absent else opened_persons(settings) as reader:
+            recorded, parsed = _counted(reader, user_id, source)
     else:
-        parsed = read_old_layout(path, user_id)
-    recorded = Recorded()
-    for conversation in parsed.conversations:
-        recorded += record_conversation(ledger, user_id, conversation, parsed.source, dry_run=dry_run)
-    return recorded, +parsed.skipped, parsed.notes
+        if migrate(settings.ledger_path):
+            err.print(new_ledger_notice(settings), markup=False)
+        with opened_ledger(settings) as ledger:
+            recorded, parsed = _recorded(ledger, user_id, source)
+    _tell(known, recorded, parsed, dry_run=dry_run, new_ledger=absent, as_json=as_json)
+    if isinstance(parsed, ParsedImport) and parsed.unread:
+        raise typer.Exit(FAILED)
+
+
+def _read(path: Path, user_id: str, kind: Format) -> ParsedImport | Export:
+    if kind is Format.EXPORT:
+        return read_export(user_folder(path, user_id) if path.is_dir() else path)
+    if kind is Format.OPENPERSISTENTMEMORY:
+        return read_old_layout(path, user_id)
+    return _READERS[kind](path)
+
+
+def _usable(reader: PersonReader | None, user_id: str, source: ParsedImport | Export) -> ParsedImport | Export:
+    """Return what was read; an export whose ids are taken becomes plain exchanges."""
+    if not isinstance(source, Export) or reader is None:
+        return source
+    if set(reader.owners_of_events(source.event_ids).values()) <= {user_id}:
+        return source
+    parsed = as_exchanges(source)
+    parsed.notes.append(
+        "the ids in this export are taken in this ledger, by another user or one who was erased: its turns were "
+        "imported under new ids"
+    )
+    return parsed
+
+
+def _counted(
+    reader: PersonReader | None, user_id: str, source: ParsedImport | Export
+) -> tuple[Recorded, ParsedImport | Export]:
+    source = _usable(reader, user_id, source)
+    if isinstance(source, Export):
+        return count_export(reader, source), source
+    counts = [count_conversation(reader, user_id, each, source.source) for each in source.conversations]
+    return sum(counts, Recorded()), source
+
+
+def _recorded(ledger: Ledger, user_id: str, source: ParsedImport | Export) -> tuple[Recorded, ParsedImport | Export]:
+    source = _usable(ledger.persons, user_id, source)
+    if isinstance(source, Export):
+        return record_export(ledger, user_id, source), source
+    # What is shown of memory stands in the order of the ledger, and some exports begin with the newest.
+    in_order = sorted(source.conversations, key=_begun)
+    return sum((record_conversation(ledger, user_id, each, source.source) for each in in_order), Recorded()), source
+
+
+def _begun(conversation: Conversation) -> datetime:
+    return next((exchange.ts for exchange in conversation.exchanges if exchange.ts is not None), _END)
+
+
+def _tell(
+    kind: Format, recorded: Recorded, source: ParsedImport | Export, *, dry_run: bool, new_ledger: bool, as_json: bool
+) -> None:
+    unread, notes = (source.unread, source.notes) if isinstance(source, ParsedImport) else ([], [])
+    skipped = +source.skipped
+    would = "would be " if dry_run else ""
+    if as_json:
+        counts = {"format": kind, "dry_run": dry_run, "new_ledger": new_ledger, **asdict(recorded)}
+        print_json({**counts, "skipped": skipped, "unread": unread, "notes": notes})
+    else:
+        out.print(
+            f"{kind}: {recorded.turns} turns and {recorded.summaries} summaries {would}imported, "
+            f"{recorded.known} turns were there already",
+            markup=False,
+        )
+        if recorded.forgotten:
+            out.print(f"forgotten, and stay so: {recorded.forgotten} of these", markup=False)
+        for what, count in sorted(skipped.items()):
+            out.print(f"left out: {count} {what}", markup=False)
+        for what in unread:
+            out.print(f"could not be read: {one_line(what)}", markup=False)
+        for note in notes:
+            out.print(f"note: {note}", markup=False)
+    if unread:
+        complain(f"{len(unread)} of the conversations could not be read, see above; the rest {would or 'was '}imported")
 
 
 def _event_lines(reader: PersonReader, user_id: str) -> Iterator[str]:

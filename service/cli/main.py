@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from domain.console import print_any_text
 from domain.errors import InvalidInput, OpmError
 from service.cli.backtest import backtest
 from service.cli.backup import backup
@@ -86,6 +87,7 @@ for _command in _COMMANDS:
 
 def main() -> None:
     """Run ``opm`` and exit: 0 success, 1 something differs or failed, 2 bad arguments or settings."""
+    print_any_text()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         # Not standalone, so that a bad argument raises and is reported in one line like any other error.

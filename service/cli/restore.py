@@ -13,7 +13,7 @@ from domain.settings import StorageSettings, load_settings
 from domain.verification import parse_head
 from projections.backup.restore import mirror_restored, restore_backup, restore_from_mirror
 from projections.mirror.ledger_from_mirror import MirrorIncomplete
-from service.cli.shell import FAILED, AsJson, complain, finding_line, out, print_json
+from service.cli.shell import FAILED, AsJson, complain, err, finding_line, out, print_json
 
 
 def restore(
@@ -64,6 +64,8 @@ def restore(
     out.print(f"restored: {restored.head.position} events, head {restored.head}", markup=False)
     if aside is not None:
         out.print(f"what was there before: {aside}", markup=False)
+    else:
+        err.print(f"there was no ledger before at {settings.ledger_path.absolute()}", markup=False)
     if restored.erasures_undone:
         out.print(
             f"erasures undone: {restored.erasures_undone}. Who was erased after this copy was made is in it again: "

@@ -13,6 +13,7 @@ from rich.console import Console, RenderableType
 
 from domain.audit_reader import AuditReader
 from domain.ledger import Ledger
+from domain.person_reader import PersonReader
 from domain.settings import StorageSettings, load_settings
 from domain.sqlite import open_engine
 from domain.verification import Finding
@@ -81,6 +82,20 @@ def opened_audit(settings: StorageSettings | None = None) -> Iterator[AuditReade
     engine = open_engine(settings.ledger_path, writer=False)
     try:
         yield AuditReader(engine)
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def opened_persons(settings: StorageSettings) -> Iterator[PersonReader]:
+    """Open the ledger in ``STORAGE_DIR`` read-only, to ask about a person.
+
+    Raises :class:`LedgerSchemaError` as :func:`opened_ledger` does.
+    """
+    schema_revision(settings.ledger_path)
+    engine = open_engine(settings.ledger_path, writer=False)
+    try:
+        yield PersonReader(engine)
     finally:
         engine.dispose()
 

@@ -1,94 +1,111 @@
-"""ChatGPT's ``conversations.json``: each conversation is a tree of messages; the branch shown last is imported."""
+"""ChatGPT's export: each conversation is a tree of messages; the branch shown last is imported.
+
+Newer exports are split into ``conversations-000.json`` and so on, and their nodes name their parent only.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from domain.errors import InvalidInput
+from service.importing.branches import OTHER_BRANCHES, branch_to, newest_leaf
+from service.importing.documents import conversations_of
 from service.importing.exchanges import (
     Conversation,
     Message,
     ParsedImport,
     clean,
     conversation_id,
-    json_of,
-    moment,
+    named,
     paired,
+    when,
 )
+from service.importing.marks import answer_of, without_marks
 
-_TEXT_TYPES = frozenset({"text", "multimodal_text"})
+# Tuples, because what stands in an export need not be hashable.
+_SIDES = ("user", "assistant")
+_TEXT_TYPES = ("text", "multimodal_text", None)
+_HIDDEN_TYPES = ("user_editable_context", "model_editable_context")
+_HIDDEN_MARKS = ("is_visually_hidden_from_conversation", "is_user_system_message")
 
 
 def read_chatgpt(path: Path) -> ParsedImport:
-    """Parse an export's file; raise :class:`InvalidInput` that names the conversation with an error."""
-    exported = json_of(path)
-    parsed = ParsedImport("chatgpt")
-    for number, item in enumerate(exported if isinstance(exported, list) else [exported], start=1):
-        where = f"{path.name}, conversation {number}"
-        if not isinstance(item, dict) or not isinstance(item.get("mapping"), dict):
-            raise InvalidInput(where, "no 'mapping'", "give the conversations.json of a ChatGPT export")
-        named = conversation_id(where, item.get("conversation_id") or item.get("id"))
-        begun = item.get("create_time")
-        messages = [
-            message
-            for node in _branch(where, item)
-            if (message := _message(where, node.get("message"), begun, parsed.skipped)) is not None
-        ]
-        exchanges = paired(messages, parsed.skipped)
-        if exchanges:
-            parsed.conversations.append(Conversation(named, exchanges))
-        else:
-            parsed.skipped["conversations without a question"] += 1
-    return parsed
+    """Parse an export: its ZIP, a folder or a file."""
+    return conversations_of(path, "chatgpt", _conversation)
 
 
-def _branch(where: str, item: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the nodes from the root to the current one."""
-    mapping = item["mapping"]
-    current = item.get("current_node") or _newest_leaf(mapping)
-    branch: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    while current is not None:
-        node = mapping.get(current) if isinstance(current, str) else None
-        if not isinstance(node, dict) or current in seen:
-            raise InvalidInput(f"{where}: node", current, "name a node of 'mapping' that is not its own ancestor")
-        seen.add(current)
-        branch.append(node)
-        current = node.get("parent")
-    return branch[::-1]
+def _conversation(where: str, item: dict[str, Any], skipped: Counter[str]) -> Conversation | None:
+    mapping = item.get("mapping")
+    if not isinstance(mapping, dict):
+        raise InvalidInput(where, "no 'mapping'", "give the conversations.json of a ChatGPT export")
+    name = conversation_id(where, item.get("conversation_id") or item.get("id"))
+    begun = when(item.get("create_time"), item.get("update_time"))
+    nodes = {key: node if isinstance(node, dict) else {} for key, node in mapping.items()}
+    shown = _branch(where, nodes, item.get("current_node"))
+    skipped[OTHER_BRANCHES] += sum(_speaks(node) for key, node in nodes.items() if key not in set(shown))
+    messages = [
+        message for key in shown if (message := _message(key, nodes[key].get("message"), begun, skipped)) is not None
+    ]
+    exchanges = paired(messages, skipped)
+    return Conversation(name, exchanges) if exchanges else None
 
 
-def _newest_leaf(mapping: dict[str, Any]) -> str | None:
-    leaves = [name for name, node in mapping.items() if isinstance(node, dict) and not node.get("children")]
-    return max(leaves, key=lambda name: _created(mapping[name]), default=None)
+def _branch(where: str, nodes: dict[str, dict[str, Any]], current: Any) -> list[str]:
+    parents = {key: named(node.get("parent")) for key, node in nodes.items()}
+    if not isinstance(current, str) or current not in nodes:
+        current = newest_leaf(parents, {key: _made(node) for key, node in nodes.items()})
+    return branch_to(where, current, parents) if current is not None else []
 
 
-def _created(node: dict[str, Any]) -> float:
+def _made(node: dict[str, Any]) -> datetime | None:
     message = node.get("message")
-    made = message.get("create_time") if isinstance(message, dict) else None
-    return float(made) if isinstance(made, int | float) else 0.0
+    return when(message.get("create_time")) if isinstance(message, dict) else None
 
 
-def _message(where: str, message: Any, begun: Any, skipped: Counter[str]) -> Message | None:
+def _speaks(node: dict[str, Any]) -> bool:
+    message = node.get("message")
+    return isinstance(message, dict) and _role(message) in _SIDES
+
+
+def _role(message: dict[str, Any]) -> Any:
+    author = message.get("author")
+    return author.get("role") if isinstance(author, dict) else None
+
+
+def _message(key: str, message: Any, begun: datetime | None, skipped: Counter[str]) -> Message | None:
     """Return a message of a person or an assistant; count anything else."""
     if not isinstance(message, dict):
         return None  # the root of a tree has no message
-    author, content = message.get("author"), message.get("content")
-    if not isinstance(author, dict) or not isinstance(content, dict):
-        raise InvalidInput(f"{where}: message", message.get("id"), "give it an author and a content")
-    role, kind = author.get("role"), content.get("content_type")
-    if role not in {"user", "assistant"}:
-        skipped[f"{role} messages"] += 1
+    role, metadata, content = _role(message), message.get("metadata"), message.get("content")
+    if role not in _SIDES:
+        skipped[f"{role} messages" if isinstance(role, str) else "messages without an author"] += 1
         return None
-    if kind not in _TEXT_TYPES or message.get("recipient", "all") != "all":
+    content = content if isinstance(content, dict) else {}
+    kind = content.get("content_type")
+    if kind in _HIDDEN_TYPES or (isinstance(metadata, dict) and any(metadata.get(mark) for mark in _HIDDEN_MARKS)):
+        skipped["hidden messages"] += 1
+        return None
+    if kind not in _TEXT_TYPES or message.get("recipient") not in ("all", None) or message.get("channel") == "analysis":
         skipped["tool calls and thoughts"] += 1
         return None
-    parts = content.get("parts") or []
-    texts = [part for part in parts if isinstance(part, str) and part.strip()]
-    skipped["images and files"] += sum(not isinstance(part, str) for part in parts)
-    if not texts:
+    text = "\n".join(_texts(content.get("parts"), skipped))
+    text = clean(answer_of(text) if role == "assistant" else without_marks(text))
+    if not text.strip():
         return None
-    made = message.get("create_time")
-    return Message(role, clean("\n".join(texts)), moment(where, made if made is not None else begun))
+    made = when(message.get("create_time"), message.get("update_time"))
+    return Message(role, text, made or begun, named(message.get("id")) or key)
+
+
+def _texts(parts: Any, skipped: Counter[str]) -> list[str]:
+    """Return the texts among the parts of a message; what was spoken stands there with the recording."""
+    texts = []
+    for part in parts if isinstance(parts, list) else []:
+        text = part.get("text") if isinstance(part, dict) else part
+        if isinstance(text, str):
+            texts.append(text)
+        elif part is not None:
+            skipped["images and files"] += 1
+    return [text for text in texts if text.strip()]

@@ -6,6 +6,7 @@ A file is parsed completely before anything is recorded, so a bad line imports n
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,15 +17,26 @@ from typing import Any
 from domain.errors import InvalidInput
 from domain.identity import check_id
 
+_FIRST_YEAR, _LAST_YEAR = 1990, 2099
+"""Years in which a chat can have taken place. 0, -1 and the first or last day of a calendar stand for "not known"."""
+_UNITS_PER_SECOND = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
+"""From this number on, a count since 1970 is in such small units: as seconds it would lie after the year 5000."""
+_NUMBER = re.compile(r"-?\d{9,}(\.\d+)?|-?\d{1,7}(\.\d+)?")
+"""A number in a text; eight digits are a date without separators."""
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A question and its answer (empty if there was none); ``ts`` is None if the source has no time."""
+    """A question and its answer (empty if there was none); ``ts`` is None if the source has no time.
+
+    ``source_ids`` are the source's own ids of the messages in it; empty if one of them has none.
+    """
 
     user: str
     assistant: str
     ts: datetime | None = None
     summary: str | None = None
+    source_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +49,27 @@ class Conversation:
 
 @dataclass
 class ParsedImport:
-    """What was parsed from a source. ``skipped`` counts what was left out, by kind; ``notes`` are for people."""
+    """What was parsed from a source.
+
+    ``skipped`` counts what was left out on purpose, by kind. ``unread`` names what could not be read, with the reason.
+    ``notes`` are for people.
+    """
 
     source: str
     conversations: list[Conversation] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    unread: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of a person or an assistant."""
+    """A message of a person or an assistant; ``source_id`` is the source's own id of it."""
 
     role: str
     text: str
     ts: datetime | None = None
+    source_id: str | None = None
 
 
 def paired(messages: Sequence[Message], skipped: Counter[str]) -> list[Exchange]:
@@ -67,7 +85,10 @@ def paired(messages: Sequence[Message], skipped: Counter[str]) -> list[Exchange]
     def close() -> None:
         if asked:
             ts = next((message.ts for message in asked if message.ts is not None), None)
-            found.append(Exchange(_joined(asked), _joined(answered), ts))
+            ids = [message.source_id for message in (*asked, *answered)]
+            source_ids = tuple(name for name in ids if name is not None)
+            complete = len(source_ids) == len(ids)
+            found.append(Exchange(_joined(asked), _joined(answered), ts, source_ids=source_ids if complete else ()))
         elif answered:
             skipped["answers without a question"] += len(answered)
         asked.clear()
@@ -94,19 +115,45 @@ def clean(text: str) -> str:
 
 
 def moment(where: str, value: Any) -> datetime | None:
-    """Return a time given in seconds or ISO 8601 (UTC without an offset); None for None.
+    """Return a time as :func:`when` does; raise :class:`InvalidInput` for what is no time at all.
 
-    Raises :class:`InvalidInput` that names ``where`` the value is.
+    The error names ``where`` the value is.
     """
     if value is None:
         return None
     try:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, UTC)
-        ts = datetime.fromisoformat(value)
-        return ts.astimezone(UTC) if ts.tzinfo is not None else ts.replace(tzinfo=UTC)
+        return _plausible(_time(value))
     except (TypeError, ValueError, OverflowError, OSError):
         raise InvalidInput(f"{where}: time", value, "give seconds since 1970 or ISO 8601") from None
+
+
+def when(*values: Any) -> datetime | None:
+    """Return the first of these times that can be read and is plausible, None if there is none.
+
+    A time is a number since 1970 in seconds or smaller units, or ISO 8601 (UTC without an offset).
+    """
+    for value in values:
+        try:
+            time = _plausible(_time(value))
+        except (TypeError, ValueError, OverflowError, OSError):
+            continue
+        if time is not None:
+            return time
+    return None
+
+
+def _time(value: Any) -> datetime:
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        value = float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        per_second = next((units for least, units in _UNITS_PER_SECOND if abs(value) >= least), 1.0)
+        return datetime.fromtimestamp(value / per_second, UTC)
+    ts = datetime.fromisoformat(value.strip() if isinstance(value, str) else value)
+    return ts.astimezone(UTC) if ts.tzinfo is not None else ts.replace(tzinfo=UTC)
+
+
+def _plausible(ts: datetime) -> datetime | None:
+    return ts if _FIRST_YEAR <= ts.year <= _LAST_YEAR else None
 
 
 def conversation_id(where: str, value: Any) -> str:
@@ -116,12 +163,23 @@ def conversation_id(where: str, value: Any) -> str:
 
 def json_of(path: Path) -> Any:
     """Return the JSON of a whole file; raise :class:`InvalidInput` with the line of an error."""
+    return parsed_json(path.name, read_bytes(path))
+
+
+def parsed_json(name: str, content: bytes) -> Any:
+    """Return the JSON of a file in UTF-8, -16 or -32; raise :class:`InvalidInput` with the line of an error."""
     try:
-        return json.loads(text_of(path))
+        return json.loads(content)
     except json.JSONDecodeError as error:
-        raise InvalidInput(f"{path.name}, line {error.lineno}", error.msg, "give a file of JSON") from None
+        raise InvalidInput(f"{name}, line {error.lineno}", error.msg, "give a file of JSON") from None
+    except UnicodeDecodeError:
+        raise InvalidInput("PATH", name, "give a file in UTF-8") from None
+    except ValueError as error:  # such as a number of thousands of digits
+        raise InvalidInput("PATH", name, f"give a file of JSON ({error})") from None
     except RecursionError:
-        raise InvalidInput(path.name, "nested too deeply", "give a file of JSON") from None
+        raise InvalidInput(
+            name, "nested too deeply", "give a file of JSON, exported as a list where there is a choice"
+        ) from None
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
@@ -131,15 +189,28 @@ def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
             where = f"{path.name}, line {number}"
             try:
                 yield where, json.loads(line)
-            except (json.JSONDecodeError, RecursionError):
+            except (ValueError, RecursionError):
                 raise InvalidInput(where, line, "give one JSON value on each line") from None
 
 
 def text_of(path: Path) -> str:
     """Return a file's text; raise :class:`InvalidInput` if it cannot be read or is not UTF-8."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InvalidInput("PATH", path.name, f"give a file that can be read ({error.strerror})") from None
+        return read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
         raise InvalidInput("PATH", path.name, "give a file in UTF-8") from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return a file's content; raise :class:`InvalidInput` if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput("PATH", path.name, f"give a file that can be read ({error.strerror})") from None
+
+
+def named(value: Any) -> str | None:
+    """Return an id that a source gives as a text or a number, None where it gives none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and value else None

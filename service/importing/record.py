@@ -1,22 +1,28 @@
 """Record what was parsed; doing it twice changes nothing.
 
-An exchange that the conversation already has from the same source is not recorded again; if it has it once and the
-source twice, it is recorded once more. The texts of the turns are compared, not ids derived from them: such an id would
-stay in the ledger after an erasure and let anyone who guesses the text confirm the guess.
+An exchange whose messages the conversation already has from the same source, by the source's own ids, is not recorded
+again; one with a new answer is. What shares a message with a turn that the person has forgotten stays forgotten.
+
+Without ids the texts are compared: an exchange that the conversation has once and the source twice is recorded once
+more. The ids stand in the payload, and no id of ours is derived from a text: it would stay in the ledger after an
+erasure and let anyone who guesses the text confirm the guess.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
 
 from domain.clock import Clock
 from domain.errors import LedgerOverloaded, VersionConflict
 from domain.events import NewEvent, SummaryRecorded, TurnRecorded
 from domain.identity import StreamId
 from domain.ledger import Ledger, StreamHead
+from domain.person_reader import ImportedTurn, PersonReader
 from service.importing.exchanges import Conversation, Exchange
+from service.importing.marks import without_marks
 from service.importing.own_export import Export, renumbered
 
 IMPORTED = "imported"
@@ -26,71 +32,118 @@ _BATCH = 2000
 _ATTEMPTS_MAX = 50
 
 
+_AHEAD = timedelta(days=1)
+"""How far in the future a source's time may lie: another time zone, or a clock that is wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """How many turns and summaries were recorded, and how many turns were already known."""
+    """How many turns and summaries were recorded, and how many turns were already known.
+
+    ``forgotten`` of the known ones stay forgotten.
+    """
 
     turns: int = 0
     summaries: int = 0
     known: int = 0
+    forgotten: int = 0
 
     def __add__(self, other: Recorded) -> Recorded:
-        return Recorded(self.turns + other.turns, self.summaries + other.summaries, self.known + other.known)
+        return Recorded(
+            self.turns + other.turns,
+            self.summaries + other.summaries,
+            self.known + other.known,
+            self.forgotten + other.forgotten,
+        )
 
 
-def record_conversation(
-    ledger: Ledger, user_id: str, conversation: Conversation, source: str, *, dry_run: bool
-) -> Recorded:
+@dataclass(slots=True)
+class _Missing:
+    """The exchanges that a conversation lacks, and how many it has."""
+
+    exchanges: list[Exchange] = field(default_factory=list)
+    known: int = 0
+    forgotten: int = 0
+
+
+def count_conversation(reader: PersonReader | None, user_id: str, conversation: Conversation, source: str) -> Recorded:
+    """Return what :func:`record_conversation` would do; without a reader, for a ledger that is still to be made."""
+    stream = StreamId(user_id, conversation.conversation_id)
+    missing = _missing(conversation.exchanges, reader.imported_turns(stream, source) if reader is not None else [])
+    return _count_exchanges(missing.exchanges) + Recorded(known=missing.known, forgotten=missing.forgotten)
+
+
+def record_conversation(ledger: Ledger, user_id: str, conversation: Conversation, source: str) -> Recorded:
     """Record the exchanges that a conversation lacks, each ``_BATCH`` of them in one atomic append."""
     stream = StreamId(user_id, conversation.conversation_id)
     attempts, done = 0, Recorded()
     while True:
         # Read before the turns: a concurrent append then changes the version, and ours is refused.
         version = ledger.persons.version_of(stream)
-        missing = _missing(conversation.exchanges, Counter(ledger.persons.imported_texts(stream, source)))
+        missing = _missing(conversation.exchanges, ledger.persons.imported_turns(stream, source))
         if not attempts and not done.turns:
-            done = Recorded(known=len(conversation.exchanges) - len(missing))
-        if not missing:
+            done = Recorded(known=missing.known, forgotten=missing.forgotten)
+        if not missing.exchanges:
             return done
-        batch = missing if dry_run else missing[:_BATCH]
-        if not dry_run:
-            try:
-                _append(ledger, stream, batch, source, version)
-            except VersionConflict:
-                attempts += 1
-                if attempts == _ATTEMPTS_MAX:
-                    raise LedgerOverloaded("a conversation keeps changing: import again later") from None
-                continue
-        done += Recorded(len(batch), sum(exchange.summary is not None for exchange in batch))
-        if dry_run:
-            return done
+        batch = missing.exchanges[:_BATCH]
+        try:
+            _append(ledger, stream, batch, source, version)
+        except VersionConflict:
+            attempts += 1
+            if attempts == _ATTEMPTS_MAX:
+                raise LedgerOverloaded("a conversation keeps changing: import again later") from None
+            continue
+        done += _count_exchanges(batch)
 
 
-def record_export(ledger: Ledger, user_id: str, export: Export, *, dry_run: bool) -> Recorded:
+def count_export(reader: PersonReader | None, export: Export) -> Recorded:
+    """Return what :func:`record_export` would do; without a reader, for a ledger that is still to be made."""
+    known = set(reader.owners_of_events(export.event_ids)) if reader is not None else set()
+    events = [event for events in export.conversations.values() for event in events]
+    missing = [event for event in events if event.event_id not in known]
+    turns = _count(missing, TurnRecorded)
+    return Recorded(turns, _count(missing, SummaryRecorded), _count(events, TurnRecorded) - turns)
+
+
+def record_export(ledger: Ledger, user_id: str, export: Export) -> Recorded:
     """Record the events of an export that the ledger lacks."""
-    done = Recorded()
+    done = count_export(ledger.persons, export)
     known = ledger.persons.owners_of_events(export.event_ids)
     for name, events in export.conversations.items():
         missing = [event for event in events if event.event_id not in known]
         numbers: dict[str, int] = {}
         for start in range(0, len(missing), _BATCH):
-            batch = missing[start : start + _BATCH]
-            if not dry_run:
-                _take_over(ledger, StreamId(user_id, name), batch, numbers)
-            done += Recorded(_count(batch, TurnRecorded), _count(batch, SummaryRecorded))
-        done += Recorded(known=_count(events, TurnRecorded) - _count(missing, TurnRecorded))
+            _take_over(ledger, StreamId(user_id, name), missing[start : start + _BATCH], numbers)
     return done
 
 
-def _missing(exchanges: Sequence[Exchange], there: Counter[tuple[str, str]]) -> list[Exchange]:
-    missing = []
+def _missing(exchanges: Sequence[Exchange], there: Iterable[ImportedTurn]) -> _Missing:
+    by_id: defaultdict[str, list[ImportedTurn]] = defaultdict(list)
+    by_text: defaultdict[tuple[str, str], list[ImportedTurn]] = defaultdict(list)
+    for turn in there:
+        for source_id in turn.source_ids:
+            by_id[source_id].append(turn)
+        by_text[_said(turn)].append(turn)
+    missing = _Missing()
     for exchange in exchanges:
-        said = (exchange.user, exchange.assistant)
-        if there[said]:
-            there[said] -= 1
-        else:
-            missing.append(exchange)
+        ids = frozenset(exchange.source_ids)
+        sharing = [turn for source_id in ids for turn in by_id.get(source_id, ())]
+        same = next((turn for turn in sharing if ids <= turn.source_ids), None)
+        same = same or next((turn for turn in sharing if turn.forgotten), None)
+        if same is None:
+            # An import by an earlier version has no ids, and neither have some sources.
+            same = next((turn for turn in by_text[_said(exchange)] if not (ids and turn.source_ids)), None)
+            if same is None:
+                missing.exchanges.append(exchange)
+                continue
+            by_text[_said(exchange)].remove(same)
+        missing.known += 1
+        missing.forgotten += same.forgotten
     return missing
+
+
+def _said(turn: Exchange | ImportedTurn) -> tuple[str, str]:
+    return without_marks(turn.user), without_marks(turn.assistant)
 
 
 def _append(ledger: Ledger, stream: StreamId, batch: Sequence[Exchange], source: str, version: int) -> None:
@@ -108,10 +161,10 @@ def _take_over(ledger: Ledger, stream: StreamId, batch: Sequence[NewEvent], numb
 
 
 def _events(clock: Clock, turn_id: int, exchange: Exchange, source: str) -> list[NewEvent]:
-    memory_id = clock.new_id()
+    memory_id, now = clock.new_id(), clock.now()
     turn = TurnRecorded(
         turn_id=turn_id,
-        ts=exchange.ts or clock.now(),
+        ts=exchange.ts if exchange.ts is not None and exchange.ts <= now + _AHEAD else now,
         user=exchange.user,
         assistant=exchange.assistant,
         model=IMPORTED,
@@ -122,6 +175,7 @@ def _events(clock: Clock, turn_id: int, exchange: Exchange, source: str) -> list
         replayed=(),
         summarised=(),
         imported_from=source,
+        source_ids=exchange.source_ids,
         prompt=None,
         timings_ms={},
     )
@@ -142,3 +196,7 @@ def _events(clock: Clock, turn_id: int, exchange: Exchange, source: str) -> list
 
 def _count(events: Sequence[NewEvent], kind: type[TurnRecorded] | type[SummaryRecorded]) -> int:
     return sum(isinstance(event.payload, kind) for event in events)
+
+
+def _count_exchanges(exchanges: Sequence[Exchange]) -> Recorded:
+    return Recorded(len(exchanges), sum(exchange.summary is not None for exchange in exchanges))

@@ -101,6 +101,7 @@ def test_acknowledged_turns_survive_kill_9_and_projections_are_rebuilt(
         assert "Traceback" not in log
         assert "Bruno" not in log
         assert "sk-canary" not in log
+        assert log.count(f"a new, empty ledger was made at {tmp_path / 'ledger.sqlite3'}") == 1
 
 
 def test_on_sigterm_it_finishes_running_answers(upstream: ScriptedUpstream, tmp_path: Path) -> None:

@@ -152,6 +152,20 @@ class TestDryRun:
         assert said("--dry-run")["events"] == 0
         assert not (tmp_path / "nothing here").exists()
 
+    def test_without_a_ledger_a_rebuild_says_that_it_makes_one(
+        self,
+        storage: Path,
+        tmp_path: Path,
+        said: Callable[..., Any],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setenv("STORAGE_DIR", str(tmp_path / "nothing here"))
+        said()
+        said()
+        made = f"a new, empty ledger was made at {tmp_path / 'nothing here' / 'ledger.sqlite3'}"
+        assert sum(made in message for message in caplog.messages) == 1
+
     def test_as_text(self, storage: Path, upstream: ScriptedUpstream, capsys: pytest.CaptureFixture[str]) -> None:
         record(storage, upstream, {"ann": list(FACTS[:3])})
         assert main(["--dry-run"]) == DONE
@@ -387,6 +401,20 @@ class TestPrune:
                 return world.cache.known(number, [text_hash("Bob's diary.\nNoted."), text_hash("dimension")])
 
         assert asyncio.run(texts_kept()) == {text_hash("dimension")}
+
+    def test_without_a_ledger_a_rebuild_says_that_it_makes_one(
+        self,
+        storage: Path,
+        tmp_path: Path,
+        said: Callable[..., Any],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setenv("STORAGE_DIR", str(tmp_path / "nothing here"))
+        said()
+        said()
+        made = f"a new, empty ledger was made at {tmp_path / 'nothing here' / 'ledger.sqlite3'}"
+        assert sum(made in message for message in caplog.messages) == 1
 
     def test_as_text(self, storage: Path, upstream: ScriptedUpstream, capsys: pytest.CaptureFixture[str]) -> None:
         record(storage, upstream, {"ann": list(FACTS)})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,91 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.errors import InvalidInput
-from service.importing.chatgpt import read_chatgpt
 from service.importing.exchanges import Conversation, Exchange, Message, paired
 from service.importing.formats import Format, format_of
 from service.importing.old_layout import read_old_layout
 from service.importing.openai_messages import read_openai
-
-NOON = datetime(2023, 5, 4, 12, 0, tzinfo=UTC)
-
-
-def written(path: Path, content: Any) -> Path:
-    """Write a JSON value, or a list of lines when the name ends in .jsonl."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = content if path.suffix == ".jsonl" else [content]
-    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
-    return path
-
-
-def node(name: str, parent: str | None, role: str = "", text: Any = "", **more: Any) -> dict[str, Any]:
-    parts = text if isinstance(text, list) else [text]
-    content = {"content_type": more.pop("kind", "text"), "parts": parts}
-    message = {"id": name, "author": {"role": role}, "content": content, "create_time": more.pop("at", None), **more}
-    return {"id": name, "parent": parent, "children": [], "message": message if role else None}
-
-
-def tree(*nodes: dict[str, Any], current: str | None, **more: Any) -> dict[str, Any]:
-    mapping = {item["id"]: item for item in nodes}
-    return {"id": "conv-1", "title": "Trip", "create_time": 1.0, "mapping": mapping, "current_node": current, **more}
-
-
-class TestChatGpt:
-    def test_the_branch_last_shown_is_read(self, tmp_path: Path) -> None:
-        at = NOON.timestamp()
-        exported = tree(
-            node("root", None),
-            node("sys", "root", "system", "Be kind."),
-            node("q", "sys", "user", "Where?", at=at),
-            node("old", "q", "assistant", "To Rome."),
-            node("think", "q", "assistant", "Hm.", kind="thoughts"),
-            node("call", "think", "assistant", "search()", recipient="browser"),
-            node("tool", "call", "tool", "found"),
-            node("a", "tool", "assistant", "To Lisbon."),
-            node("q2", "a", "user", [{"asset_pointer": "file"}, "And this?"], kind="multimodal_text"),
-            current="q2",
-        )
-        parsed = read_chatgpt(written(tmp_path / "conversations.json", [exported]))
-        assert parsed.conversations == [
-            Conversation(
-                "conv-1",
-                [Exchange("Where?", "To Lisbon.", NOON), Exchange("And this?", "", datetime.fromtimestamp(1, UTC))],
-            )
-        ]
-        assert +parsed.skipped == {
-            "system messages": 1,
-            "tool messages": 1,
-            "tool calls and thoughts": 2,
-            "images and files": 1,
-        }
-
-    def test_without_a_current_node_the_newest_leaf_counts(self, tmp_path: Path) -> None:
-        exported = tree(
-            {**node("q", None, "user", "Where?"), "children": ["a", "b"]},
-            node("a", "q", "assistant", "Late.", at=9.0),
-            node("b", "q", "assistant", "Early.", at=5.0),
-            current=None,
-        )
-        [conversation] = read_chatgpt(written(tmp_path / "c.json", [exported])).conversations
-        assert conversation.exchanges[0].assistant == "Late."
-
-    @pytest.mark.parametrize(
-        ("exported", "named"),
-        [
-            ([{"id": "x"}], "conversation 1 = \"no 'mapping'\""),
-            ([5], "conversation 1"),
-            ([tree(node("a", "a", "user", "x"), current="a")], "conversation 1: node = 'a'"),
-            ([tree(node("a", "gone", "user", "x"), current="a")], "node = 'gone'"),
-            ([tree(node("a", None, "user", "x"), current="a", id=None)], "conversation id = None"),
-            ([tree(node("a", None, "user", "x", at="soon"), current="a")], "time = 'soon'"),
-            ("[{", "line 1"),
-        ],
-    )
-    def test_what_is_wrong_is_named(self, tmp_path: Path, exported: Any, named: str) -> None:
-        with pytest.raises(InvalidInput) as raised:
-            read_chatgpt(written(tmp_path / "conversations.json", exported))
-        assert named in str(raised.value)
-        assert str(raised.value).startswith("conversations.json")
+from tests.service.importing.exports import NOON, written
 
 
 class TestOpenAi:
@@ -186,6 +104,15 @@ class TestOldLayout:
         assert [e.user for c in parsed.conversations for e in c.exchanges] == ["Mine?"]
         assert len(parsed.notes) == 1
         assert "1 lines belong to user 'a@b'" in parsed.notes[0]
+
+    def test_other_json_beside_it_is_none_of_it(self, tmp_path: Path) -> None:
+        written(tmp_path / "users" / "ann" / "conversations" / "c.jsonl", [self.line(1)])
+        written(tmp_path / "settings.json", {"colour": "red"})
+        assert format_of(tmp_path, "ann") is Format.OPENPERSISTENTMEMORY
+
+    def test_an_absurd_time_is_none(self, tmp_path: Path) -> None:
+        path = written(tmp_path / "conversations" / "c.jsonl", [self.line(1, ts="0001-01-01T00:00:00Z")])
+        assert read_old_layout(path, "ann").conversations[0].exchanges[0].ts is None
 
     def test_a_folder_of_several_users_needs_one(self, tmp_path: Path) -> None:
         for user in ("bob", "cy"):
