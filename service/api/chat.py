@@ -45,7 +45,10 @@ async def chat_completions(
     body: ChatCompletionRequest, request: Request, services: ServicesDep, owner: OwnerDep
 ) -> Response:
     """Answer with memory; stream when asked to."""
-    turn: Turn = services.turns.answer(body.as_turn(user_of(owner, body.user), _knobs(body.metadata or {})))
+    persons = services.ledger.persons
+    user_id = user_of(owner, body.user, persons.has_events)
+    asked = body.as_turn(user_id, _knobs(body.metadata or {}), persons.has_conversation)
+    turn: Turn = services.turns.answer(asked)
     try:
         if not body.stream:
             answer = await while_connected(request, _whole_answer(turn))

@@ -22,7 +22,7 @@ from domain.settings import StorageSettings, load_settings
 from migrations.runner import migrate
 from projections.durable import replace_durably
 from projections.mirror.event_file import line_of
-from service.cli.shell import AsJson, User, err, opened_ledger, out, print_json
+from service.cli.shell import AsJson, User, err, opened_ledger, out, print_json, user_named
 from service.importing.chatgpt import read_chatgpt
 from service.importing.formats import Format, format_of
 from service.importing.old_layout import read_old_layout, user_folder
@@ -51,10 +51,10 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write everything stored about a user as JSONL: every event of the ledger, one on each line."""
-    user_id = check_id("--user", user)
     if output is not None and output.exists():
         raise InvalidInput("--output", str(output), "name a file that does not exist yet")
     with opened_ledger() as ledger:
+        user_id = user_named(ledger.persons, user)
         if not ledger.persons.extent_of(user_id)[0]:
             raise InvalidInput("--user", user_id, "name a user of whom something is kept")
         events = kind is ExportFormat.EVENTS
@@ -83,6 +83,7 @@ def import_(
     settings = load_settings(StorageSettings)
     migrate(settings.ledger_path)  # creates the ledger if there is none
     with opened_ledger(settings) as ledger:
+        user_id = user_named(ledger.persons, user)
         recorded, skipped, notes = _imported(ledger, path, user_id, known, dry_run=dry_run)
     if as_json:
         print_json({"format": known, "dry_run": dry_run, **asdict(recorded), "skipped": skipped, "notes": notes})

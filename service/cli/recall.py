@@ -19,7 +19,7 @@ from projections.settings import ProjectionSettings
 from service.audit.explain import change_json, memory_json
 from service.audit.recall import RecallResult, recall_memories
 from service.cli import moments
-from service.cli.shell import AsJson, User, opened_audit, print_json, print_parts
+from service.cli.shell import AsJson, User, opened_audit, print_json, print_parts, user_named
 from service.cli.texts import cell, one_line, scored, table, utc
 
 _COUNT_MAX = 1000
@@ -42,6 +42,7 @@ def recall(
     if not query.strip():
         raise InvalidInput("QUERY", query, "give at least one visible character")
     with opened_audit(settings) as reader:
+        user = user_named(reader, user)
         if not reader.has_events(user):
             raise InvalidInput("--user", user, "name a user who has memories")
         position = moments.position_of(reader, "--at", at) if at is not None else None
