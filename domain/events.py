@@ -58,7 +58,10 @@ class LeftOut(_Value):
 
 
 class PromptReport(_Value):
-    """How the prompt was assembled: its layout, its budget and what did not fit."""
+    """How the prompt was assembled: its layout, its budget and what did not fit.
+
+    ``timezone`` is the zone of its days. It is UTC for prompts of before it was recorded.
+    """
 
     layout: str
     system_version: str
@@ -66,6 +69,7 @@ class PromptReport(_Value):
     tokens: int
     counted: Literal["exact", "estimate", "mixed"]
     left_out: tuple[LeftOut, ...] = ()
+    timezone: str = "UTC"
     messages_hash: str | None = None
     """Hash of the messages as they were sent, which proves that a reconstructed prompt is the same."""
 

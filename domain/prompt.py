@@ -1,11 +1,12 @@
 """The messages sent to the chat model, in a named layout, within a token budget. Pure.
 
-Layout ``system-replay-window-3`` is one system message, the replayed exchanges, the recent window, and the question.
+Layout ``system-replay-window-4`` is one system message, the replayed exchanges, the recent window, and the question.
 The system message comes first and is the only one, because several chat templates reject any other. It holds the chat
 prompt, the day of the question, the client's own system text and the summaries. Each replayed exchange is shown in one
 block with its neighbors. Every memory carries its date, so that the model understands "yesterday" in it, and the day of
-the question says how long ago that was. Layout 2 does not name that day; layout 1 has no neighbors and no dates in the
-window.
+the question says how long ago that was. Days are those of the zone of the question, and a memory of the same
+day carries the time of day too. In layout 3 and before, memories carry dates in UTC. Layout 2 does not name the day of
+the question; layout 1 has no neighbors and no dates in the window.
 
 The system text and the question are always sent. The rest of the budget goes first to the window, newest turn first and
 without a gap, then to the replayed memories, the summaries and the neighbors, best memory first. What does not fit is
@@ -26,10 +27,11 @@ from domain.neighbors import Neighbor, blocks
 Message = dict[str, str]
 CountTokens = Callable[[str], int]
 
-LAYOUT = "system-replay-window-3"
+LAYOUT = "system-replay-window-4"
+THIRD_LAYOUT = "system-replay-window-3"
 SECOND_LAYOUT = "system-replay-window-2"
 FIRST_LAYOUT = "system-replay-window-1"
-LAYOUTS = (FIRST_LAYOUT, SECOND_LAYOUT, LAYOUT)
+LAYOUTS = (FIRST_LAYOUT, SECOND_LAYOUT, THIRD_LAYOUT, LAYOUT)
 """New prompts use the newest. Prompts of the older ones can be reconstructed."""
 _MESSAGE_OVERHEAD_TOKENS = 8
 """Upper bound of what a chat template adds around a message: role, start and end marks."""
@@ -92,14 +94,14 @@ def build_prompt(
     kept_window: list[Memory] = []
     for turn in reversed(window):
         # Once a turn does not fit, older ones would leave a gap.
-        if room.takes("window", turn, _exchange_cost(turn, count), closed=bool(room.left_out)):
+        if room.takes("window", turn, _exchange_cost(turn, asked_at, count), closed=bool(room.left_out)):
             kept_window.insert(0, turn)
-    kept_replay = [memory for memory in replay if room.takes("replay", memory, _exchange_cost(memory, count))]
+    kept_replay = [memory for memory in replay if room.takes("replay", memory, _exchange_cost(memory, asked_at, count))]
 
     kept_summarised: list[Memory] = []
     heading = count(_HEADING)
     for memory in summarised:
-        if room.takes("summary", memory, _summary_cost(memory, count) + (0 if kept_summarised else heading)):
+        if room.takes("summary", memory, _summary_cost(memory, asked_at, count) + (0 if kept_summarised else heading)):
             kept_summarised.append(memory)
 
     replayed = {memory.memory_id for memory in kept_replay}
@@ -109,13 +111,15 @@ def build_prompt(
         if room.takes(
             "neighbour",
             neighbor.memory,
-            _exchange_cost(neighbor.memory, count),
+            _exchange_cost(neighbor.memory, asked_at, count),
             closed=neighbor.of not in replayed,
         )
     ]
     shown_beside = {neighbor.memory.memory_id for neighbor in kept_neighbors}
     needed = [memory for memory in kept_summarised if memory.memory_id not in shown_beside]
-    room.tokens -= sum(_summary_cost(memory, count) for memory in kept_summarised if memory.memory_id in shown_beside)
+    room.tokens -= sum(
+        _summary_cost(memory, asked_at, count) for memory in kept_summarised if memory.memory_id in shown_beside
+    )
     room.tokens -= heading if kept_summarised and not needed else 0
 
     messages = laid_out(
@@ -144,9 +148,13 @@ def laid_out(
     asked_at: datetime,
     layout: str = LAYOUT,
 ) -> list[Message]:
-    """Return the messages of a prompt from its parts, in one of :data:`LAYOUTS`."""
-    fixed = _fixed(system, client_system, asked_at if layout == LAYOUT else None)
-    messages = [{"role": "system", "content": _with_summaries(fixed, summarised)}]
+    """Return the messages of a prompt from its parts, in one of :data:`LAYOUTS`.
+
+    Days are those of the zone of ``asked_at``.
+    """
+    fixed = _fixed(system, client_system, asked_at if layout in {THIRD_LAYOUT, LAYOUT} else None)
+    dated_from = asked_at if layout == LAYOUT else None
+    messages = [{"role": "system", "content": _with_summaries(fixed, summarised, dated_from)}]
     if layout == FIRST_LAYOUT:
         for memory in sorted(replay, key=lambda memory: memory.position):
             messages += _exchange(f"[{memory.date}] {memory.user}", memory.assistant)
@@ -155,7 +163,7 @@ def laid_out(
     else:
         shown = [memory for block in blocks(replay, neighbors) for memory in block]
         for memory in (*shown, *window):
-            messages += _exchange(_dated(memory), memory.assistant)
+            messages += _exchange(_dated(memory, dated_from), memory.assistant)
     return [*messages, {"role": "user", "content": question}]
 
 
@@ -169,19 +177,23 @@ def _fixed(system: str, client_system: str, asked_at: datetime | None) -> str:
     return "\n\n".join(part for part in (system.strip(), today, client_system.strip()) if part)
 
 
-def _summary_line(memory: Memory) -> str:
-    return f"- ({memory.date}) {memory.line}"
+def _date(memory: Memory, asked_at: datetime | None) -> str:
+    return memory.dated(asked_at) if asked_at is not None else memory.date
 
 
-def _dated(memory: Memory) -> str:
-    return f"[{memory.date}] {memory.user or _NO_TEXT}"
+def _summary_line(memory: Memory, asked_at: datetime | None) -> str:
+    return f"- ({_date(memory, asked_at)}) {memory.line}"
 
 
-def _with_summaries(fixed: str, summarised: Sequence[Memory]) -> str:
+def _dated(memory: Memory, asked_at: datetime | None) -> str:
+    return f"[{_date(memory, asked_at)}] {memory.user or _NO_TEXT}"
+
+
+def _with_summaries(fixed: str, summarised: Sequence[Memory], asked_at: datetime | None) -> str:
     if not summarised:
         return fixed
     # Rank decided which ones are here; the model reads them in the order in which they happened.
-    lines = [_summary_line(memory) for memory in sorted(summarised, key=lambda memory: memory.position)]
+    lines = [_summary_line(memory, asked_at) for memory in sorted(summarised, key=lambda memory: memory.position)]
     return "\n".join((f"{fixed}\n\n{_SUMMARIES_HEADING}", *lines))
 
 
@@ -189,9 +201,9 @@ def _exchange(user: str, assistant: str) -> list[Message]:
     return [{"role": "user", "content": user or _NO_TEXT}, {"role": "assistant", "content": assistant or _NO_TEXT}]
 
 
-def _exchange_cost(memory: Memory, count: CountTokens) -> int:
-    return 2 * _MESSAGE_OVERHEAD_TOKENS + count(_dated(memory)) + count(memory.assistant)
+def _exchange_cost(memory: Memory, asked_at: datetime, count: CountTokens) -> int:
+    return 2 * _MESSAGE_OVERHEAD_TOKENS + count(_dated(memory, asked_at)) + count(memory.assistant)
 
 
-def _summary_cost(memory: Memory, count: CountTokens) -> int:
-    return count(f"{_summary_line(memory)}\n")
+def _summary_cost(memory: Memory, asked_at: datetime, count: CountTokens) -> int:
+    return count(f"{_summary_line(memory, asked_at)}\n")

@@ -17,6 +17,7 @@ import anyio
 
 from domain.errors import EmbeddingError, IndexUnavailable, UpstreamError
 from domain.events import GateDecided, PromptReport, RerankDecided, RetrievalRecorded
+from domain.identity import DEFAULT_USER
 from domain.ledger import Ledger
 from domain.memory import Memory
 from domain.neighbors import Neighbor, neighbors_of
@@ -113,7 +114,7 @@ class TurnService:
         question), and :class:`LedgerError` when the turn could not be recorded. Closing the iterator early, or
         cancelling the task (with :data:`DISCONNECTED` where the client is gone), records what was generated so far.
         """
-        turn = TurnLog(request, self.effective(request.knobs), self._ledger)
+        turn = TurnLog(request, self.effective(request.knobs, request.stream.user_id), self._ledger)
         answer = AnswerSoFar()
         prompt: ShownPrompt | None = None
         try:
@@ -151,10 +152,11 @@ class TurnService:
         """What the chat model takes in all: what its endpoint says, else a safe default."""
         return context_tokens(self.max_model_len, self._settings)
 
-    def effective(self, knobs: Knobs) -> Knobs:
-        """Return the knobs with the operator's default where a request did not say."""
+    def effective(self, knobs: Knobs, user_id: str = DEFAULT_USER) -> Knobs:
+        """Return the knobs with the operator's default where a request of this user did not say."""
         defaults = {
             "neighbor_turns": self._settings.neighbor_turns_default,
+            "timezone": self._settings.timezone_of(user_id),
             "use_rerank": self._settings.use_rerank_default and self._settings.rerank_strategy != "none",
         }
         return knobs.model_copy(
@@ -191,7 +193,7 @@ class TurnService:
         )
         if knobs.candidate_n == 0:
             return Retrieved([], asked(outcome="skipped", degraded_reason="candidate_n is 0"))
-        wanted_time = time_range(request.question, turn.ts)
+        wanted_time = time_range(request.question, turn.asked_at)
         try:
             found = await self._memory.search(
                 request.stream.user_id,
@@ -229,7 +231,7 @@ class TurnService:
                 turn.request.question,
                 retrieved.candidates,
                 turn.knobs.gate_keep_max,
-                asked_at=turn.ts,
+                asked_at=turn.asked_at,
                 mode=retrieved.event.mode,
                 use_gate=turn.knobs.use_gate,
                 context_tokens=self.context_tokens,
@@ -244,7 +246,7 @@ class TurnService:
                 turn.request.question,
                 gated.kept,
                 turn.knobs.retrieve_k,
-                asked_at=turn.ts,
+                asked_at=turn.asked_at,
                 use_rerank=bool(turn.knobs.use_rerank),
                 context_tokens=self.context_tokens,
             )
@@ -278,13 +280,14 @@ class TurnService:
             summarised=[candidate.memory for candidate in reranked.summarised],
             neighbors=neighbors,
             question=turn.request.question,
-            asked_at=turn.ts,
+            asked_at=turn.asked_at,
             budget_tokens=budget,
             count=counting,
         )
         self.tokens.learn(counting, budget)
         report = PromptReport(
             layout=LAYOUT,
+            timezone=str(turn.asked_at.tzinfo),
             system_version=self._prompts.chat.version,
             budget_tokens=budget,
             tokens=built.tokens,

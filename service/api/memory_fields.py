@@ -63,7 +63,12 @@ def memory_status(
         "rerank": {"strategy": rerank.strategy, "outcome": rerank.outcome},
         "code": retrieval.degraded_code,
         "notice": notice,
-        "time_range": NamedTime(phrase=named["phrase"], start=named["start"], end=named["end"])
+        "time_range": NamedTime(
+            phrase=named["phrase"],
+            start=named["start"],
+            end=named["end"],
+            timezone=retrieval.knobs.get("timezone") or "UTC",
+        )
         if named is not None
         else None,
     }

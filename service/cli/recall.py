@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from domain.errors import InvalidInput, SettingsError
 from domain.events import JsonObject
-from domain.settings import load_settings
+from domain.settings import StorageSettings, load_settings
+from domain.temporal.zones import zone_named
 from projections.settings import ProjectionSettings
 from service.audit.explain import change_json, memory_json
 from service.audit.recall import RecallResult, recall_memories
@@ -48,7 +49,16 @@ def recall(
         position = moments.position_of(reader, "--at", at) if at is not None else None
         with tqdm(desc="memories embedded", unit="text", disable=None, delay=1.0) as progress:
             result = asyncio.run(
-                recall_memories(reader, settings, user, query, count=count, at=position, on_embedded=progress.update)
+                recall_memories(
+                    reader,
+                    settings,
+                    user,
+                    query,
+                    count=count,
+                    at=position,
+                    zone=zone_named((settings or load_settings(StorageSettings)).timezone_of(user)),
+                    on_embedded=progress.update,
+                )
             )
     if as_json:
         print_json(_as_json(result))
