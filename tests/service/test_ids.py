@@ -129,6 +129,18 @@ class TestOldLedger:
     def test_a_new_spelling_is_the_person_of_now(self, service: Running) -> None:
         assert service.client.get("/v1/memories", user=COMPOSED).json()["data"] == []
 
+    def test_the_operator_can_make_two_spellings_one(self, service: Running, storage: Path, tmp_path: Path) -> None:
+        variables, file = environment(storage), tmp_path / "export.jsonl"
+        for arguments in (
+            ("export", "-u", DECOMPOSED, "-o", str(file)),
+            ("import", str(file), "-u", COMPOSED),
+            ("erase", "-u", DECOMPOSED, "--yes"),
+        ):
+            assert opm(variables, *arguments).status == 0
+        for spelling in (COMPOSED, DECOMPOSED):
+            (memory,) = service.client.get("/v1/memories", user=spelling).json()["data"]
+            assert memory["user"] == f"I am {DECOMPOSED!r}."
+
     @pytest.mark.parametrize("spelling", OLD_SPELLINGS)
     def test_it_is_verified_exported_imported_and_erased(
         self, service: Running, storage: Path, tmp_path: Path, spelling: str
