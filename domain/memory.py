@@ -42,8 +42,10 @@ class Memory:
     def dated(self, asked_at: datetime) -> str:
         """Return the date as prompts show it, in the zone of the question; of the same day, with the time of day."""
         said = in_zone(self.ts, asked_at.tzinfo)
-        shown = said.replace(tzinfo=None).isoformat(" ", "minutes")
-        return shown if said.date() == asked_at.date() else shown.partition(" ")[0]
+        day_said = said.date()
+        if day_said != asked_at.date():
+            return day_said.isoformat()
+        return said.replace(tzinfo=None).isoformat(" ", "minutes")
 
     @cached_property
     def line(self) -> str:

@@ -78,6 +78,40 @@ def test_a_fact_is_found_by_its_question_in_many_scripts(fact: str, question: st
     assert found(index, question)[:1] == [1]
 
 
+WITHOUT_SPACES = {
+    "Thai": [
+        ("แมวของฉันชื่อมะม่วง", "แมวชื่ออะไร"),
+        ("ฉันแพ้ถั่วลิสง", "ฉันแพ้อาหารอะไร"),
+        ("พี่สาวของฉันทำงานเป็นพยาบาลที่เชียงใหม่", "พี่สาวทำงานที่ไหน"),
+        ("รถของฉันเป็นโตโยต้าสีแดง", "รถสีอะไร"),
+        ("วันเกิดของแม่คือวันที่ 5 มิถุนายน", "วันเกิดแม่วันไหน"),
+        ("ฉันชอบกินข้าวมันไก่ร้านหน้าโรงเรียน", "ฉันชอบกินข้าวอะไร"),
+        ("ลูกชายเรียนเปียโนทุกวันเสาร์", "ลูกชายเรียนดนตรีวันไหน"),
+        ("รหัสไวไฟที่บ้านคือ 4711", "รหัสไวไฟคืออะไร"),
+        ("หมอนัดตรวจฟันวันพฤหัส", "หมอฟันนัดเมื่อไหร่"),
+    ],
+    "Khmer": [
+        ("ឆ្មារបស់ខ្ញុំឈ្មោះស្វាយ", "ឆ្មាឈ្មោះអ្វី"),
+        ("ខ្ញុំរស់នៅភ្នំពេញ", "ខ្ញុំរស់នៅឯណា"),
+        ("បងស្រីខ្ញុំជាគ្រូពេទ្យ", "បងស្រីធ្វើការអ្វី"),
+        ("ខ្ញុំចូលចិត្តកាហ្វេ", "ខ្ញុំចូលចិត្តផឹកអ្វី"),
+    ],
+    "Burmese": [
+        ("ကျွန်တော့်ကြောင်နာမည်က မိုးမိုး", "ကြောင်နာမည်ဘယ်လိုလဲ"),
+        ("ကျွန်တော် ရန်ကုန်မှာ နေတယ်", "ဘယ်မှာ နေလဲ"),
+        ("အစ်မက ဆရာဝန်ပါ", "အစ်မ အလုပ်ကဘာလဲ"),
+        ("ကျွန်တော် ကော်ဖီကြိုက်တယ်", "ဘာကော်ဖီကြိုက်လဲ"),
+    ],
+}
+
+
+@pytest.mark.parametrize("talk", WITHOUT_SPACES.values(), ids=WITHOUT_SPACES)
+def test_among_facts_of_one_script_each_question_finds_its_own(talk: list[tuple[str, str]]) -> None:
+    index = index_of(*(said(number, fact) for number, (fact, _) in enumerate(talk)))
+    for number, (_, question) in enumerate(talk):
+        assert found(index, question)[:1] == [number], question
+
+
 @given(st.text(max_size=40))
 @example("a\x00b \ud83d".encode("utf-8", "ignore").decode() + "\ue000\U000f0000 c\u2028d \u202be\u202c")
 def test_a_text_is_found_by_each_of_its_words(text: str) -> None:
