@@ -82,10 +82,6 @@ class AuditReader(LedgerReader):
         """Return the embedding model that a user's memory was searched with at ``position``."""
         return self.active_embedding_model(user_id, as_of=position)
 
-    def has_events(self, user_id: str) -> bool:
-        """Tell whether anything was ever recorded of a user."""
-        return bool(self._rows("has_events", user_id=user_id))
-
     def retrievals(self, user_id: str, after: int, until: int = LATEST, limit: int | None = None) -> Iterator[Event]:
         """Yield the searches of a user's memory in (``after``, ``until``], in order, ``limit`` of them at most."""
         left = limit

@@ -43,22 +43,26 @@ class Answer:
     reasons: dict[int, str]
 
 
-def candidate_lines(memories: Sequence[Memory], chars_max: int = LINE_CHARS_MAX) -> str:
+def candidate_lines(memories: Sequence[Memory], asked_at: datetime, chars_max: int = LINE_CHARS_MAX) -> str:
     """Return one line per memory, ``[n] (date) summary``; without a summary, the start of the exchange."""
-    return "\n".join(f"[{n}] {_line(memory, chars_max)}" for n, memory in enumerate(memories, start=1))
+    return "\n".join(f"[{n}] {_line(memory, asked_at, chars_max)}" for n, memory in enumerate(memories, start=1))
 
 
 def fitting_lines(
-    memories: Sequence[Memory], budget_tokens: int, count: CountTokens, answer_tokens_each: int = 0
+    memories: Sequence[Memory],
+    asked_at: datetime,
+    budget_tokens: int,
+    count: CountTokens,
+    answer_tokens_each: int = 0,
 ) -> tuple[int, int]:
     """Return how many memories, from the first, and how many characters of each fit into ``budget_tokens``.
 
     Lines are shortened before any is left out, because a gate that sees the beginning of each decides better than one
-    that does not see the last ones at all. A line costs the same in every prompt, so ``count`` may cache it.
+    that does not see the last ones at all. A line costs the same in every prompt of a day, so ``count`` may cache it.
     ``answer_tokens_each`` is the room that the answer needs for each memory.
     """
     for chars in (LINE_CHARS_MAX, *_SHORTER_LINES):
-        costs = [count(_line(memory, chars)) + _NUMBER_TOKENS + answer_tokens_each for memory in memories]
+        costs = [count(_line(memory, asked_at, chars)) + _NUMBER_TOKENS + answer_tokens_each for memory in memories]
         if sum(costs) <= budget_tokens:
             return len(memories), chars
     fitting = bisect_right(list(accumulate(costs)), budget_tokens)
@@ -69,7 +73,7 @@ def gate_messages(
     system: str, question: str, asked_at: datetime, memories: Sequence[Memory], chars_max: int = LINE_CHARS_MAX
 ) -> list[Message]:
     """Return the messages sent to the gate."""
-    lines = candidate_lines(memories, chars_max)
+    lines = candidate_lines(memories, asked_at, chars_max)
     request = f"{_dated_question(question, asked_at)}\n\nCandidates:\n{lines}"
     return [{"role": "system", "content": system}, {"role": "user", "content": request}]
 
@@ -83,7 +87,7 @@ def rerank_messages(
     chars_max: int = LINE_CHARS_MAX,
 ) -> list[Message]:
     """Return the messages that ask the rerank for the best ``count``."""
-    lines = candidate_lines(memories, chars_max)
+    lines = candidate_lines(memories, asked_at, chars_max)
     request = f"{_dated_question(question, asked_at)}\n\nName the best {count}.\n\nNotes:\n{lines}"
     return [{"role": "system", "content": system}, {"role": "user", "content": request}]
 
@@ -167,9 +171,9 @@ def full_order(named: Sequence[int], count: int) -> list[int]:
     return [*named, *(n for n in range(1, count + 1) if n not in set(named))]
 
 
-def _line(memory: Memory, chars_max: int) -> str:
+def _line(memory: Memory, asked_at: datetime, chars_max: int) -> str:
     said = memory.line
-    return f"({memory.date}) {said if len(said) <= chars_max else f'{said[: chars_max - 1]}…'}"
+    return f"({memory.dated(asked_at)}) {said if len(said) <= chars_max else f'{said[: chars_max - 1]}…'}"
 
 
 def _numbers_schema(count: int, items_max: int) -> JsonObject:

@@ -79,6 +79,7 @@ class PromptReport(_Value):
     """How the prompt was assembled: its layout, its budget and what did not fit.
 
     ``shares`` is None, and nothing is ``shortened``, in reports of before :mod:`domain.prompt` shared the budget.
+    ``timezone`` is the zone of its days. It is UTC for prompts of before it was recorded.
     """
 
     layout: str
@@ -89,6 +90,7 @@ class PromptReport(_Value):
     left_out: tuple[LeftOut, ...] = ()
     shares: PromptShares | None = None
     shortened: tuple[Shortened, ...] = ()
+    timezone: str = "UTC"
     messages_hash: str | None = None
     """Hash of the messages as they were sent, which proves that a reconstructed prompt is the same."""
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from domain.events import Facet
+from domain.temporal.zones import in_zone
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -35,8 +36,16 @@ class Memory:
 
     @cached_property
     def date(self) -> str:
-        """The date as every prompt and page shows it: ``2026-11-24``."""
+        """The date in UTC: ``2026-11-24``."""
         return self.ts.date().isoformat()
+
+    def dated(self, asked_at: datetime) -> str:
+        """Return the date as prompts show it, in the zone of the question; of the same day, with the time of day."""
+        said = in_zone(self.ts, asked_at.tzinfo)
+        day_said = said.date()
+        if day_said != asked_at.date():
+            return day_said.isoformat()
+        return said.replace(tzinfo=None).isoformat(" ", "minutes")
 
     @cached_property
     def line(self) -> str:
@@ -65,7 +74,7 @@ class FacetText(NamedTuple):
     """A text by which a memory can be found from an event on; with ``text`` None it can no longer be found by one.
 
     ``turn_position`` is the memory's, ``position`` that of the event that recorded or withdrew the text. ``said_at`` is
-    when an exchange took place.
+    when an exchange took place, in the zone of the person.
     """
 
     user_id: str
@@ -77,7 +86,7 @@ class FacetText(NamedTuple):
 
 
 def day(moment: datetime) -> str:
-    """Return a date as prompts name it: ``2026-11-24, a Tuesday``."""
+    """Return the date of a moment, in its zone, as prompts name it: ``2026-11-24, a Tuesday``."""
     return f"{moment:%Y-%m-%d}, a {_WEEKDAYS[moment.weekday()]}"
 
 

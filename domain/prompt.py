@@ -4,8 +4,11 @@ Layout ``system-replay-window-4`` is one system message, the replayed exchanges,
 The system message comes first and is the only one, because several chat templates reject any other. It holds the chat
 prompt, the day of the question, the client's own system text and the summaries. Each replayed exchange is shown in one
 block with its neighbors. Every memory carries its date, so that the model understands "yesterday" in it, and the day of
-the question says how long ago that was. Layout 3 shows the whole exchange where a memory has no summary yet; layout 2
-does not name that day; layout 1 has no neighbors and no dates in the window.
+the question says how long ago that was. Days are those of the zone of the question, and a memory of the same day
+carries the time of day too. A memory without a summary yet is shown as the beginning and the end of its exchange.
+
+In layout 3 and before, memories carry dates in UTC, and such a memory is shown as its whole exchange. Layout 2 does not
+name the day of the question; layout 1 has no neighbors and no dates in the window.
 
 How the budget is shared:
 
@@ -119,15 +122,15 @@ def fixed_tokens(system: str, client_system: str, question: str, asked_at: datet
     return 2 * _MESSAGE_OVERHEAD_TOKENS + count(_fixed(system, client_system, asked_at)) + count(question)
 
 
-def fit_window(window: Sequence[Memory], rest_tokens: int, count: CountTokens) -> FittedWindow:
+def fit_window(window: Sequence[Memory], asked_at: datetime, rest_tokens: int, count: CountTokens) -> FittedWindow:
     """Return what is shown for certain of the recent window (oldest first); ``rest_tokens`` is for it and memory."""
     if not window:
         return FittedWindow([])
     *older, newest = window
-    as_it_fits, shortened = _shortened(newest, int(rest_tokens * _NEWEST_SHARE), count)
+    as_it_fits, shortened = _shortened(newest, asked_at, int(rest_tokens * _NEWEST_SHARE), count)
     shown = [newest]
-    room = int(rest_tokens * _WINDOW_SHARE) - _exchange_cost(as_it_fits, count)
-    while older and (cost := _exchange_cost(older[-1], count)) <= room:
+    room = int(rest_tokens * _WINDOW_SHARE) - _exchange_cost(as_it_fits, asked_at, count)
+    while older and (cost := _exchange_cost(older[-1], asked_at, count)) <= room:
         room -= cost
         shown.insert(0, older.pop())
     return FittedWindow(shown, older, shortened)
@@ -153,25 +156,28 @@ def build_prompt(
     """
     fixed = fixed_tokens(system, client_system, question, asked_at, count)
     turns = window.as_it_fits
-    window_tokens = sum(_exchange_cost(turn, count) for turn in turns)
+    window_tokens = sum(_exchange_cost(turn, asked_at, count) for turn in turns)
     room = _Room(budget_tokens - fixed - window_tokens)
 
-    whole, lines = _whole_or_line(replay, room, count)
+    whole, lines = _whole_or_line(replay, asked_at, room, count)
     heading = count(_HEADING)
     for memory in summarised:
-        if room.takes("summary", memory, _summary_cost(memory, count) + (0 if lines else heading)):
+        if room.takes("summary", memory, _summary_cost(memory, asked_at, count) + (0 if lines else heading)):
             lines.append(memory)
     replayed = {memory.memory_id for memory in whole}
     beside = [
         neighbor
         for neighbor in neighbors
         if room.takes(
-            "neighbour", neighbor.memory, _exchange_cost(neighbor.memory, count), closed=neighbor.of not in replayed
+            "neighbour",
+            neighbor.memory,
+            _exchange_cost(neighbor.memory, asked_at, count),
+            closed=neighbor.of not in replayed,
         )
     ]
     shown_beside = {neighbor.memory.memory_id for neighbor in beside}
     needed = [memory for memory in lines if memory.memory_id not in shown_beside]
-    room.tokens += sum(_summary_cost(memory, count) for memory in lines if memory.memory_id in shown_beside)
+    room.tokens += sum(_summary_cost(memory, asked_at, count) for memory in lines if memory.memory_id in shown_beside)
     room.tokens += heading if lines and not needed else 0
     memory_tokens = budget_tokens - fixed - window_tokens - room.tokens
 
@@ -180,7 +186,7 @@ def build_prompt(
     for turn in reversed(window.older):
         if turn.memory_id in shown:
             continue
-        cost = _exchange_cost(turn, count)
+        cost = _exchange_cost(turn, asked_at, count)
         # Once a turn does not fit, older ones would leave a gap.
         closed = not room.takes("window", turn, cost, closed=closed)
         if not closed:
@@ -209,12 +215,14 @@ def build_prompt(
     )
 
 
-def _whole_or_line(replay: Sequence[Memory], room: _Room, count: CountTokens) -> tuple[list[Memory], list[Memory]]:
+def _whole_or_line(
+    replay: Sequence[Memory], asked_at: datetime, room: _Room, count: CountTokens
+) -> tuple[list[Memory], list[Memory]]:
     """Return the memories that are shown whole, and those of which there is room for the summary only."""
     whole: list[Memory] = []
     lines: list[Memory] = []
     heading = count(_HEADING)
-    costs = [(_exchange_cost(memory, count), _summary_cost(memory, count)) for memory in replay]
+    costs = [(_exchange_cost(memory, asked_at, count), _summary_cost(memory, asked_at, count)) for memory in replay]
     all_fit = sum(min(cost) for cost in costs) + heading <= room.tokens
     for at, (memory, (exchange, line)) in enumerate(zip(replay, costs, strict=True), start=1):
         later = costs[at:] if all_fit else []
@@ -231,11 +239,13 @@ def _whole_or_line(replay: Sequence[Memory], room: _Room, count: CountTokens) ->
     return whole, lines
 
 
-def _shortened(turn: Memory, tokens_max: int, count: CountTokens) -> tuple[Memory, Shortened | None]:
+def _shortened(
+    turn: Memory, asked_at: datetime, tokens_max: int, count: CountTokens
+) -> tuple[Memory, Shortened | None]:
     """Return a turn that takes at most ``tokens_max``, and how many characters of it that are; None for all of it."""
     chars = max(len(turn.user), len(turn.assistant))
     short = turn
-    while _exchange_cost(short, count) > tokens_max and chars > _SHORTENED_CHARS_MIN:
+    while _exchange_cost(short, asked_at, count) > tokens_max and chars > _SHORTENED_CHARS_MIN:
         chars = max(chars * 3 // 4, _SHORTENED_CHARS_MIN)
         short = as_shortened(turn, chars)
     return short, Shortened(memory_id=turn.memory_id, chars=chars) if short is not turn else None
@@ -258,11 +268,13 @@ def laid_out(
     asked_at: datetime,
     layout: str = LAYOUT,
 ) -> list[Message]:
-    """Return the messages of a prompt from its parts, in one of :data:`LAYOUTS`."""
-    names_the_day = layout not in {FIRST_LAYOUT, SECOND_LAYOUT}
-    fixed = _fixed(system, client_system, asked_at if names_the_day else None)
-    line = _summary_line if layout == LAYOUT else _whole_line
-    messages = [{"role": "system", "content": _with_summaries(fixed, summarised, line)}]
+    """Return the messages of a prompt from its parts, in one of :data:`LAYOUTS`.
+
+    Days are those of the zone of ``asked_at``.
+    """
+    fixed = _fixed(system, client_system, asked_at if layout in {THIRD_LAYOUT, LAYOUT} else None)
+    dated_from = asked_at if layout == LAYOUT else None
+    messages = [{"role": "system", "content": _with_summaries(fixed, summarised, dated_from)}]
     if layout == FIRST_LAYOUT:
         for memory in sorted(replay, key=lambda memory: memory.position):
             messages += _exchange(f"[{memory.date}] {memory.user}", memory.assistant)
@@ -271,7 +283,7 @@ def laid_out(
     else:
         shown = [memory for block in blocks(replay, neighbors) for memory in block]
         for memory in (*shown, *window):
-            messages += _exchange(_dated(memory), memory.assistant)
+            messages += _exchange(_dated(memory, dated_from), memory.assistant)
     return [*messages, {"role": "user", "content": question}]
 
 
@@ -285,24 +297,26 @@ def _fixed(system: str, client_system: str, asked_at: datetime | None) -> str:
     return "\n\n".join(part for part in (system.strip(), today, client_system.strip()) if part)
 
 
-def _summary_line(memory: Memory) -> str:
+def _date(memory: Memory, asked_at: datetime | None) -> str:
+    return memory.dated(asked_at) if asked_at is not None else memory.date
+
+
+def _summary_line(memory: Memory, asked_at: datetime | None) -> str:
+    if asked_at is None:
+        return f"- ({memory.date}) {memory.line}"
     said = memory.line if memory.summary else excerpt(memory.line, _LINE_CHARS_MAX)
-    return f"- ({memory.date}) {said}"
+    return f"- ({memory.dated(asked_at)}) {said}"
 
 
-def _whole_line(memory: Memory) -> str:
-    return f"- ({memory.date}) {memory.line}"
+def _dated(memory: Memory, asked_at: datetime | None) -> str:
+    return f"[{_date(memory, asked_at)}] {memory.user or _NO_TEXT}"
 
 
-def _dated(memory: Memory) -> str:
-    return f"[{memory.date}] {memory.user or _NO_TEXT}"
-
-
-def _with_summaries(fixed: str, summarised: Sequence[Memory], line: Callable[[Memory], str]) -> str:
+def _with_summaries(fixed: str, summarised: Sequence[Memory], asked_at: datetime | None) -> str:
     if not summarised:
         return fixed
     # Rank decided which ones are here; the model reads them in the order in which they happened.
-    lines = [line(memory) for memory in sorted(summarised, key=lambda memory: memory.position)]
+    lines = [_summary_line(memory, asked_at) for memory in sorted(summarised, key=lambda memory: memory.position)]
     return "\n".join((f"{fixed}\n\n{_SUMMARIES_HEADING}", *lines))
 
 
@@ -310,9 +324,9 @@ def _exchange(user: str, assistant: str) -> list[Message]:
     return [{"role": "user", "content": user or _NO_TEXT}, {"role": "assistant", "content": assistant or _NO_TEXT}]
 
 
-def _exchange_cost(memory: Memory, count: CountTokens) -> int:
-    return 2 * _MESSAGE_OVERHEAD_TOKENS + count(_dated(memory)) + count(memory.assistant)
+def _exchange_cost(memory: Memory, asked_at: datetime, count: CountTokens) -> int:
+    return 2 * _MESSAGE_OVERHEAD_TOKENS + count(_dated(memory, asked_at)) + count(memory.assistant)
 
 
-def _summary_cost(memory: Memory, count: CountTokens) -> int:
-    return count(f"{_summary_line(memory)}\n")
+def _summary_cost(memory: Memory, asked_at: datetime, count: CountTokens) -> int:
+    return count(f"{_summary_line(memory, asked_at)}\n")

@@ -15,6 +15,7 @@ from domain.events import CandidateFound, Event, MemoryEdited, RetrievalRecorded
 from domain.memory import Memory
 from domain.neighbors import placed
 from domain.prompt import LAYOUTS, Message, as_shortened, laid_out, messages_hash
+from domain.temporal.zones import in_zone, zone_named
 
 Proof = Literal["same_as_sent", "unproven", "differs", "not_possible"]
 _NO_HASH = "it cannot be compared with what was sent: schema 1 recorded neither a hash nor the client's system text"
@@ -93,6 +94,10 @@ def reconstructed_prompt(turn: TurnRecorded, system: str | None, memories: Mappi
         return ReconstructedPrompt(
             [], "not_possible", f"the ledger does not hold {len(lost)} of the {len(named)} memories"
         )
+    try:
+        zone = zone_named(report.timezone)
+    except ValueError:
+        return ReconstructedPrompt([], "not_possible", f"this machine does not know its time zone, {report.timezone!r}")
     window, replay, neighbors, summarised = (
         [memories[memory_id] for memory_id in ids]
         for ids in (turn.window, turn.replayed, turn.neighbours, turn.summarised)
@@ -108,7 +113,7 @@ def reconstructed_prompt(turn: TurnRecorded, system: str | None, memories: Mappi
         summarised=summarised,
         neighbors=placed(neighbors, replay),
         question=turn.user,
-        asked_at=turn.ts,
+        asked_at=in_zone(turn.ts, zone),
     )
     if report.messages_hash is None:
         return ReconstructedPrompt(messages, "unproven", _NO_HASH)

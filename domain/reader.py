@@ -16,6 +16,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from domain.errors import LedgerReadFailed
+from domain.identity import StreamId
 from domain.statements import STATEMENTS
 
 
@@ -46,6 +47,15 @@ class Reader:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+
+    def has_events(self, user_id: str) -> bool:
+        """Tell whether anything was ever recorded of a user."""
+        return bool(self._rows("has_events", user_id=user_id))
+
+    def has_conversation(self, stream: StreamId) -> bool:
+        """Tell whether anything was ever recorded in a conversation."""
+        keys = {"user_id": stream.user_id, "conversation_id": stream.conversation_id}
+        return int(self._rows("version_of", **keys)[0].version) > 0
 
     def _rows(self, name: str, **values: object) -> Sequence[Row[Any]]:
         """Return all rows of the statement ``name``. Raises :class:`LedgerReadFailed`."""

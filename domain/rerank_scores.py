@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from domain.events import JsonObject
@@ -22,12 +23,12 @@ _LISTS = ("results", "data", "rankings")
 _SCORES = ("relevance_score", "score")
 
 
-def rerank_request(model: str, question: str, memories: Sequence[Memory]) -> JsonObject:
+def rerank_request(model: str, question: str, asked_at: datetime, memories: Sequence[Memory]) -> JsonObject:
     """Return the request body that asks for a score for each memory; each is sent as a dated line."""
     return {
         "model": model,
         "query": question[:QUESTION_CHARS_MAX],
-        "documents": [f"({memory.date}) {memory.line[:LINE_CHARS_MAX]}" for memory in memories],
+        "documents": [f"({memory.dated(asked_at)}) {memory.line[:LINE_CHARS_MAX]}" for memory in memories],
         "top_n": len(memories),
     }
 

@@ -22,6 +22,7 @@ from domain.events import (
     decode_payload,
 )
 from domain.memory import FacetText, Memory, exchange_text
+from domain.temporal.zones import in_zone, recorded_zone
 
 Part = TypeVar("Part")
 
@@ -56,6 +57,21 @@ class _TurnPart(msgspec.Struct, gc=False):
     finish_reason: str
 
 
+class _PromptPart(msgspec.Struct, gc=False):
+    """The field of a prompt's report that a text has."""
+
+    timezone: str = "UTC"
+
+
+class _TextPart(msgspec.Struct, gc=False):
+    """The fields of a ``TurnRecorded`` by which its memory is found."""
+
+    ts: datetime
+    user: str
+    assistant: str
+    prompt: _PromptPart | None = None
+
+
 class _SummaryPart(msgspec.Struct, gc=False):
     """The field of a ``SummaryRecorded`` or ``MemoryEdited`` that a memory has."""
 
@@ -63,6 +79,7 @@ class _SummaryPart(msgspec.Struct, gc=False):
 
 
 _TURN_PART, _SUMMARY_PART = msgspec.json.Decoder(_TurnPart), msgspec.json.Decoder(_SummaryPart)
+_TEXT_PART = msgspec.json.Decoder(_TextPart)
 
 
 def memory_of(row: Sequence[Any]) -> Memory:
@@ -113,8 +130,9 @@ def facet_changes(row: Row[Any]) -> list[FacetText]:
     if row.type == TurnRecorded.type:
         if row.forgotten:
             return [change(row.position, "exchange", None)]
-        turn = _part_of(TurnRecorded, row.schema_version, row.payload, _TURN_PART)
-        return [change(row.position, "exchange", exchange_text(turn.user, turn.assistant), turn.ts)]
+        turn = _part_of(TurnRecorded, row.schema_version, row.payload, _TEXT_PART)
+        said_at = in_zone(turn.ts, recorded_zone(turn.prompt.timezone)) if turn.prompt is not None else turn.ts
+        return [change(row.position, "exchange", exchange_text(turn.user, turn.assistant), said_at)]
     if row.turn_position is None or row.superseded:
         return []
     if row.type == MemoryForgotten.type:

@@ -10,23 +10,52 @@ import re
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableSource
 
-from domain.errors import SettingsError, shown
+from domain.errors import InvalidInput, SettingsError, shown
+from domain.identity import check_id
+from domain.temporal.zones import zone_named
 
 _SECRET_WORDS = frozenset({"KEY", "KEYS", "TOKEN", "SECRET", "PASSWORD"})
 
 
 class StorageSettings(BaseSettings):
-    """Where the ledger is."""
+    """Where the ledger is, and whose days count where a request does not say."""
 
     model_config = SettingsConfigDict(
         env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
     storage_dir: Path = Field(default=Path("storage"), description="folder of the ledger and its projections")
+
+    timezone: str = Field(default="UTC", description="time zone of a person whose request names none")
+    user_timezones: dict[str, str] = Field(
+        default={}, description="JSON object from user id to time zone, for people elsewhere than TIMEZONE"
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone_is_known(cls, name: str) -> str:
+        return str(zone_named(name))
+
+    @field_validator("user_timezones")
+    @classmethod
+    def _users_and_zones_are_known(cls, zones: dict[str, str]) -> dict[str, str]:
+        known = {}
+        for user, name in zones.items():
+            try:
+                known[check_id("user", user)] = str(zone_named(name))
+            except InvalidInput as error:
+                raise ValueError(str(error)) from None
+            except ValueError as error:
+                raise ValueError(f"{shown(name)}: {error}") from None
+        return known
+
+    def timezone_of(self, user_id: str) -> str:
+        """Return the name of a person's time zone, as far as the operator knows it."""
+        return self.user_timezones.get(user_id, self.timezone)
 
     @property
     def ledger_path(self) -> Path:

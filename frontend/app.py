@@ -42,6 +42,7 @@ def main() -> None:
     st.html(STYLE)
     page = _page(words)
     clock = LocalClock(st.context.timezone)
+    page.timezone = clock.known
     with st.sidebar:
         st.markdown(f"### :material/neurology: {words('page_title')}")
         st.caption(words("tagline"))

@@ -51,22 +51,24 @@ Answer = TypeVar("Answer", bound=BaseModel)
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One question: its user, conversation and text, and the knobs by name (see `knobs`)."""
+    """One question: its user, conversation and text, the knobs by name (see `knobs`), and the browser's time zone."""
 
     user: str
     conversation_id: str
     text: str
     model: str
     knobs: Mapping[str, KnobValue] = field(hash=False)
+    timezone: str | None = None
 
     def body(self) -> dict[str, object]:
         """The JSON of `POST /v1/chat/completions`, without history: the service has it in its ledger."""
+        days = {"timezone": self.timezone} if self.timezone is not None else {}
         return {
             "model": self.model,
             "messages": [{"role": "user", "content": self.text}],
             "user": self.user,
             "stream": True,
-            "metadata": {"conversation_id": self.conversation_id, **memory_metadata(self.knobs)},
+            "metadata": {"conversation_id": self.conversation_id, **days, **memory_metadata(self.knobs)},
             **answer_parameters(self.knobs),
         }
 

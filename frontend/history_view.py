@@ -144,7 +144,9 @@ def _why_found(memory: Replayed | Summarised, words: Words) -> str:
 
 
 def _named_time(named: NamedTime, words: Words) -> str:
-    # `end` is exclusive, and days are UTC, as in the service.
-    first, last = named.start.date(), (named.end - timedelta(microseconds=1)).date()
+    # In the zone in which the question was asked, which may be another one than that of this browser.
+    clock = LocalClock(named.timezone)
+    # `end` is exclusive.
+    first, last = clock.day(named.start), clock.day(named.end - timedelta(microseconds=1))
     days = f"{first}" if first == last else f"{first} – {last}"
     return words("time_named", phrase=plain(named.phrase), days=days)

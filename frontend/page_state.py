@@ -42,7 +42,10 @@ class Exchange:
 
 @dataclass
 class PageState:
-    """The state of a tab. `load_error` is why the conversation or the list could not be read."""
+    """The state of a tab.
+
+    `load_error` is why the conversation or the list could not be read. `timezone` is the browser's, None if unknown.
+    """
 
     backend: Backend
     user: str
@@ -54,6 +57,7 @@ class PageState:
     cleared: bool = False
     turns_limited: bool = False
     messages_sent: int = 0
+    timezone: str | None = None
     # Messages whose turn is not yet in the ledger, kept so that leaving a conversation and returning loses none.
     unrecorded: dict[tuple[str, str], Exchange] = field(default_factory=dict)
 
@@ -113,6 +117,7 @@ class PageState:
             text=text,
             model=self.model.id if self.model else UNNAMED_MODEL,
             knobs=dict(knobs),
+            timezone=self.timezone,
         )
         live = LiveAnswer(self.backend, request)
         exchange = Exchange(uuid.uuid4().hex, text, live)

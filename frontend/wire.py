@@ -69,11 +69,12 @@ class Retrieved(_Wire):
 
 
 class NamedTime(_Wire):
-    """The time that a question named, as the service understood it; `end` is exclusive."""
+    """The time that a question named, as the service understood it; `end` is exclusive, its days are in `timezone`."""
 
     phrase: str
     start: UtcTime
     end: UtcTime
+    timezone: str = "UTC"
 
 
 class ShownMemories(_Wire):

@@ -166,7 +166,7 @@ class Decider:
             reply = _Reply(note="there is nothing to choose: all or none are replayed")
         else:
             if strategy == "endpoint" and self._reranker is not None:
-                model, reply = self._reranker.model, await self._ask_endpoint(self._reranker, question, kept)
+                model, reply = self._reranker.model, await self._ask_endpoint(self._reranker, question, asked_at, kept)
             else:
                 model = self._chat.model
                 reply = await self._ask_rerank(question, asked_at, kept, retrieve_k, context_tokens)
@@ -199,7 +199,9 @@ class Decider:
         per_candidate = _TOKENS_PER_NUMBER + (_TOKENS_PER_REASON if reasons else 0)
         system = self._prompts.gate.text
         # What is said of a candidate takes room too, but only of one that is shown.
-        memories, chars = self._shown(system, question, candidates, context_tokens - _TOKENS_BASE, per_candidate)
+        memories, chars = self._shown(
+            system, question, asked_at, candidates, context_tokens - _TOKENS_BASE, per_candidate
+        )
         return await self._ask(
             gate_messages(system, question, asked_at, memories, chars),
             gate_format(len(memories), reasons=reasons),
@@ -215,7 +217,7 @@ class Decider:
         question = _fitting(question, context_tokens)
         answer_tokens = _TOKENS_BASE + _TOKENS_PER_NUMBER * retrieve_k
         system = self._prompts.rerank.text
-        memories, chars = self._shown(system, question, kept, context_tokens - answer_tokens)
+        memories, chars = self._shown(system, question, asked_at, kept, context_tokens - answer_tokens)
         return await self._ask(
             rerank_messages(system, question, asked_at, memories, retrieve_k, chars),
             rerank_format(len(memories), retrieve_k),
@@ -225,9 +227,11 @@ class Decider:
             max_tokens=answer_tokens,
         )
 
-    async def _ask_endpoint(self, reranker: Reranker, question: str, kept: Sequence[Candidate]) -> _Reply:
+    async def _ask_endpoint(
+        self, reranker: Reranker, question: str, asked_at: datetime, kept: Sequence[Candidate]
+    ) -> _Reply:
         try:
-            raw = await reranker.scores(question, [candidate.memory for candidate in kept])
+            raw = await reranker.scores(question, asked_at, [candidate.memory for candidate in kept])
         except UpstreamError as error:
             return _Reply(note=str(error))
         scored = read_scores(raw, len(kept))
@@ -260,6 +264,7 @@ class Decider:
         self,
         system: str,
         question: str,
+        asked_at: datetime,
         candidates: Sequence[Candidate],
         budget_tokens: int,
         answer_tokens_each: int = 0,
@@ -267,7 +272,7 @@ class Decider:
         """Return the memories that a decision call has room for, and how many characters of each."""
         memories = [candidate.memory for candidate in candidates]
         left = budget_tokens - _TEMPLATE_TOKENS - estimate_tokens(system) - estimate_tokens(question)
-        fitting, chars = fitting_lines(memories, left, self._line_tokens, answer_tokens_each)
+        fitting, chars = fitting_lines(memories, asked_at, left, self._line_tokens, answer_tokens_each)
         return memories[:fitting], chars
 
 

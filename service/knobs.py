@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from domain.events import RetrievalMode
+from domain.temporal.zones import zone_named
 
 METADATA_KEYS_MAX = 16
 METADATA_KEY_CHARS_MAX = 64
@@ -23,6 +24,9 @@ def _no_bool(value: Any) -> Any:
 
 
 Whole = Annotated[int, BeforeValidator(_no_bool)]
+
+
+Zone = Annotated[str, AfterValidator(lambda name: str(zone_named(name)))]
 
 
 class Knobs(BaseModel):
@@ -41,6 +45,7 @@ class Knobs(BaseModel):
         default=None, ge=0, le=NEIGHBOR_TURNS_MAX, description="turns on each side that come along with a replayed one"
     )
     gate_keep_max: Whole = Field(default=30, ge=1, le=500, description="memories the gate may keep")
+    timezone: Zone | None = Field(default=None, description="time zone of the person, whose days count")
     use_gate: bool = Field(default=True, description="let the gate drop what does not help")
     use_rerank: bool | None = Field(default=None, description="let the chat model pick the ones to replay")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from domain.memory import Memory
 from domain.reasoning import storable
@@ -38,9 +39,9 @@ class Reranker:
     async def close(self) -> None:
         await self._http.close()
 
-    async def scores(self, question: str, memories: Sequence[Memory]) -> str:
+    async def scores(self, question: str, asked_at: datetime, memories: Sequence[Memory]) -> str:
         """Return the raw answer about memories; raises :class:`UpstreamError`, and nothing else, if the call fails."""
-        request = rerank_request(self.model, question, memories)
+        request = rerank_request(self.model, question, asked_at, memories)
         try:
             answer = await self._http.post("/rerank", request, timeout_s=self._timeout_s)
         except HttpFailure as failure:

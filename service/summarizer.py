@@ -18,6 +18,7 @@ from domain.events import Event, NewEvent, Payload, SummaryFailed, SummaryRecord
 from domain.ledger import Ledger
 from domain.prompts import Prompt
 from domain.reasoning import visible
+from domain.temporal.zones import in_zone, recorded_zone
 from domain.tokens import beginning, estimate_tokens
 from projections.background_tasks import BackgroundTasks
 from projections.threads import in_background
@@ -117,8 +118,9 @@ class Summarizer:
         # The exchange alone: what was recalled for it is a memory already and must not be stored again.
         # Of texts too long for the model, the beginning says most.
         room = self._context_tokens() - _SUMMARY_TOKENS_MAX - _TEMPLATE_TOKENS - estimate_tokens(self._prompt.text)
+        zone = turn.prompt.timezone if turn.prompt is not None else self._settings.timezone
         exchange = (
-            f"Date: {turn.ts:%Y-%m-%d}\n"
+            f"Date: {in_zone(turn.ts, recorded_zone(zone)).date()}\n"
             f"Person: {beginning(turn.user, room // 2)}\n"
             f"Assistant: {beginning(turn.assistant, room // 2)}"
         )

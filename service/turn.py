@@ -18,6 +18,7 @@ import anyio
 
 from domain.errors import ContextExceeded, EmbeddingError, IndexUnavailable
 from domain.events import GateDecided, PromptReport, RerankDecided, RetrievalRecorded
+from domain.identity import DEFAULT_USER
 from domain.ledger import Ledger
 from domain.memory import Memory
 from domain.neighbors import Neighbor, neighbors_of
@@ -111,7 +112,7 @@ class TurnService:
         question), and :class:`LedgerError` when the turn could not be recorded. Closing the iterator early, or
         cancelling the task (with :data:`DISCONNECTED` where the client is gone), records what was generated so far.
         """
-        turn = TurnLog(request, self.effective(request.knobs), self._ledger)
+        turn = TurnLog(request, self.effective(request.knobs, request.stream.user_id), self._ledger)
         answer = AnswerSoFar()
         prompt: ShownPrompt | None = None
         try:
@@ -141,10 +142,11 @@ class TurnService:
             raise
         yield await self._recorder.finished(turn, prompt, answer, answer.finish_reason or "")
 
-    def effective(self, knobs: Knobs) -> Knobs:
-        """Return the knobs with the operator's default where a request did not say."""
+    def effective(self, knobs: Knobs, user_id: str = DEFAULT_USER) -> Knobs:
+        """Return the knobs with the operator's default where a request of this user did not say."""
         defaults = {
             "neighbor_turns": self._settings.neighbor_turns_default,
+            "timezone": self._settings.timezone_of(user_id),
             "use_rerank": self._settings.use_rerank_default and self._settings.rerank_strategy != "none",
         }
         return knobs.model_copy(
@@ -162,10 +164,10 @@ class TurnService:
     def _fitted(self, turn: TurnLog, window: list[Memory]) -> FittedWindow:
         """Tell what is shown of the window. Raises :class:`ContextExceeded` where the question is surely too long."""
         request, count = turn.request, self.tokens.counting()
-        fixed = fixed_tokens(self._prompts.chat.text, request.client_system, request.question, turn.ts, count)
+        fixed = fixed_tokens(self._prompts.chat.text, request.client_system, request.question, turn.asked_at, count)
         if self.context.known and fixed > _SURELY_TOO_LONG * self.context.tokens:
             raise ContextExceeded.of_question(fixed, self.context.tokens)
-        return fit_window(window, self._budget(request) - fixed, count)
+        return fit_window(window, turn.asked_at, self._budget(request) - fixed, count)
 
     async def _retrieve(self, turn: TurnLog, window: list[Memory]) -> Retrieved:
         """Search persistent memory. Where it cannot be searched, the turn goes on without, and the event says why."""
@@ -189,7 +191,7 @@ class TurnService:
         )
         if knobs.candidate_n == 0:
             return Retrieved([], asked(outcome="skipped", degraded_reason="candidate_n is 0"))
-        wanted_time = time_range(turn.query, turn.ts)
+        wanted_time = time_range(turn.query, turn.asked_at)
         try:
             found = await self._memory.search(
                 request.stream.user_id,
@@ -227,7 +229,7 @@ class TurnService:
                 turn.query,
                 retrieved.candidates,
                 turn.knobs.gate_keep_max,
-                asked_at=turn.ts,
+                asked_at=turn.asked_at,
                 mode=retrieved.event.mode,
                 use_gate=turn.knobs.use_gate,
                 context_tokens=self.context.tokens,
@@ -242,7 +244,7 @@ class TurnService:
                 turn.query,
                 gated.kept,
                 turn.knobs.retrieve_k,
-                asked_at=turn.ts,
+                asked_at=turn.asked_at,
                 use_rerank=bool(turn.knobs.use_rerank),
                 context_tokens=self.context.tokens,
             )
@@ -296,13 +298,14 @@ class TurnService:
             summarised=[candidate.memory for candidate in reranked.summarised],
             neighbors=neighbors,
             question=turn.request.question,
-            asked_at=turn.ts,
+            asked_at=turn.asked_at,
             budget_tokens=budget,
             count=counting,
         )
         self.tokens.learn(counting, budget)
         report = PromptReport(
             layout=LAYOUT,
+            timezone=str(turn.asked_at.tzinfo),
             system_version=self._prompts.chat.version,
             budget_tokens=budget,
             tokens=built.tokens,

@@ -35,6 +35,7 @@ from domain.identity import StreamId
 from domain.ledger import Ledger, StreamHead
 from domain.prompt import BuiltPrompt
 from domain.reasoning import visible
+from domain.temporal.zones import in_zone, zone_named
 from service.chat_answers import Delta
 from service.knobs import Knobs
 
@@ -129,6 +130,8 @@ class TurnLog:
         """The question as it is searched for, and as gate and rerank see it."""
         self.knobs = knobs
         self.ts: datetime = ledger.clock.now()
+        self.asked_at = in_zone(self.ts, zone_named(knobs.timezone or "UTC"))
+        """The same moment in the zone of the person, whose days count."""
         self.correlation_id = f"chatcmpl-{ledger.clock.new_id().replace('-', '')}"
         self.timings_ms: dict[str, float] = {}
         self.events: list[NewEvent] = []

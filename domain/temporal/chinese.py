@@ -63,8 +63,8 @@ _NOT_ABOUT = "(?![围边转折密全到杰期刊])"
 """After 周 these make other words: 周围, 周边, 周转, 周折, 周密, 周全, 周到, 周期, 周刊."""
 
 SIMPLIFIED = str.maketrans(
-    "週個禮號兩幾過這後發應該會將計劃準備網馬樓車線趕從轉邊圍來節於雜傑經餅錢剛說講問課帳賬",
-    "周个礼号两几过这后发应该会将计划准备网马楼车线赶从转边围来节于杂杰经饼钱刚说讲问课账账",
+    "週個禮號兩幾過這後發應該會將計劃準備網馬樓車線趕從轉邊圍來節於雜傑經餅錢剛說講問課帳賬題語貨軍鵝輩費",
+    "周个礼号两几过这后发应该会将计划准备网马楼车线赶从转边围来节于杂杰经饼钱刚说讲问课账账题语货军鹅辈费",
 )
 """Traditional to simplified, for the characters that the rules and patterns below contain."""
 JAPANESE = re.compile("[\u3040-\u30ff]")
@@ -113,9 +113,11 @@ def _weekday(written: str) -> int:
     return _WEEKDAYS.index("日" if written == "天" else written)
 
 
-def _full_date(match: re.Match[str], moment: Moment) -> Span:
+def _full_date(match: re.Match[str], moment: Moment) -> Span | None:
     """Read 2023年, 2023年5月, 2023年5月7日, 2023年夏天, 去年5月, 去年5月7日, 去年夏天."""
     now = moment.now
+    if match["year"] == "今年" and not (match["month"] or match["season"] or moment.only_looks_back):
+        return None  # 今年有什么打算 asks for no memory of this year
     year = _year(match["year"], now)
     start = day_of(now)[0].replace(year=year, month=1, day=1)
     if match["season"]:
@@ -207,6 +209,8 @@ def _weekday_alone(match: re.Match[str], moment: Moment) -> Span | None:
 
 _RELATIVE_YEAR = "(?:今年|(?<!过)去年|大前年|(?<![以之从目先大])前年)"
 RULES = (
+    # A title: 《昨日的世界》.
+    _rule(r"《[^《》]*》", no_time),
     # The future, and what recurs, is not a time of a memory.
     _rule(
         rf"(?:每年?|明年|后年|下+个?|逢)(?:的?{_MONTH}(?:{_DAY})?|{_WEEK}[一二三四五六日天末]?|年|天|个?月|[春夏秋冬]天)",
@@ -221,19 +225,23 @@ RULES = (
     _rule(rf"(?P<year>{_RELATIVE_YEAR})的?今[天日]", _this_day_of_a_year, dated=True),
     _rule(
         rf"(?P<year>{_YEAR}|{_RELATIVE_YEAR})(?>的?(?:(?P<month>{_MONTH})份?(?P<day>{_DAY})?|(?P<season>[春夏秋冬])[天季])?)"
-        r"(?![前以之级款版代轻纪])",
+        r"(?![前以之级款版代轻纪]|问题)",
         _full_date,
         dated=True,
     ),
     _rule(
-        rf"(?<![\d.年一二三四五六七八九十])(?P<month>{_MONTH})(?>(?:份|(?P<day>{_DAY}))?)"
-        # 五月天 is a band, 三月三 a feast, 一月一次 means once a month, and 五月以前 has no beginning.
-        "(?![一二三四五六七八九十两天前后以之饼光亮球薪经季票来])",
+        rf"(?<![\d.年一二三四五六七八九十叫])(?P<month>{_MONTH})(?>(?:份|(?P<day>{_DAY}))?)"
+        # 五月天 is a band, 三月三 a feast, 三月雪 and 八月瓜 are plants, 五月花 a ship (but 五月花了多少 means what was
+        # spent), 一月一次 means once a month, and 五月以前 has no beginning.
+        "(?![一二三四五六七八九十两天前后以之饼光亮球薪经季票来雪瓜]|花(?![了费钱掉多]))",
         _short_date,
         dated=True,
     ),
-    _rule(rf"(?<![\d月一二三四五六七八九十])(?P<count>{_COUNT})(?P<unit>{_UNIT})(?:之前|以前|前(?![天]))", _ago),
-    _rule(rf"(?:过去|最近|近)(?:的?)(?P<count>{_COUNT})(?P<unit>{_UNIT})", _past_units),
+    _rule(
+        rf"(?<![\d月一二三四五六七八九十])(?P<count>{_COUNT})(?P<unit>{_UNIT})(?:之前|以前|前(?![天辈]|台(?![风北湾中南东])))",
+        _ago,
+    ),
+    _rule(rf"(?:过去|最近|近)(?:的?)(?P<count>{_COUNT})(?P<unit>{_UNIT})(?!比)", _past_units),
     _rule(
         r"(?<![以之从目])前[几两]天",
         lambda _match, moment: (day_of(moment.now - 5 * DAY)[0], day_of(moment.now)[0]),
@@ -262,7 +270,11 @@ RULES = (
         lambda match, moment: season_begun(moment.now, _SEASONS[match["season"]]) if moment.looks_back else None,
     ),
     _rule(r"大前[天日]", lambda _match, moment: day_of(moment.now - 3 * DAY)),
-    _rule(r"(?<![以之从目先])前[天日](?!天)", lambda _match, moment: day_of(moment.now - 2 * DAY)),
+    _rule(
+        # 前天线坏了 and 前日本首相 are about what was in front or before.
+        r"(?<![以之从目先])前(?:天(?![天线鹅津堂]|使(?!用)|才(?:少年|儿童|[男女]))|日(?![天本军元语货系]))",
+        lambda _match, moment: day_of(moment.now - 2 * DAY),
+    ),
     _rule(r"昨[天日晚夜早]", lambda _match, moment: day_of(moment.now - DAY)),
     _rule(r"今[天早晚日]", _now_if_back("day")),
     _rule(

@@ -54,6 +54,11 @@ _SEASON = "spring|summer|autumn|fall|winter"
 _AFTER_A_MONTH = "i|we|you|he|she|they|it|and|or|was|were|did|when|what|who|with|for|at|on|about|my|our|the"
 _ENDS = rf"(?=\W*$|[,.?!;:)]|\ (?:{_AFTER_A_MONTH})\b)"
 """The end of a name: "in May" names a time, "in March formation" none. A verb or a person may follow."""
+_NOT_COUNTED = (
+    r"(?!\ (?:by|problem|bug|words|characters|letters|tokens|lines|pages|parts|pieces|ways|steps|times|points|people|"
+    r"seconds|minutes|hours|days|years|meters|metres|miles|km|rpm|calories|degrees|dollars|euros|pounds)\b)(?!:\ )"
+)
+"""After a year: "in 2000 words", "1984 by Orwell" and "2001: A Space Odyssey" name none."""
 
 LOOKS_BACK = re.compile(
     r"\b(?:did|didn't|was|wasn't|were|weren't|had|happened|went|said|told|asked|talked|spoke|discussed|mentioned|"
@@ -241,6 +246,8 @@ def _on_weekday(match: re.Match[str], moment: Moment) -> Span | None:
 
 
 RULES = (
+    # A title and who it is by: "Yesterday by the Beatles".
+    _rule(r"(?-i:Yesterday|Today|Tonight|Last\ [A-Z]\w+(?:\ [A-Z]\w+)?)\ by\ (?:the\ )?(?-i:[A-Z])\w*", no_time),
     _rule(
         rf"(?:(?:the\ )?(?P<count>{_COUNT})\ )?(?:the\ |that\ )?(?P<what>{_UNIT}s?|weekend|{_WEEKDAY})\ "
         rf"(?P<side>before|after|of)\ (?P<date>{DATE})",
@@ -277,7 +284,7 @@ RULES = (
     ),
     _rule(
         r"(?P<preposition>in|during|throughout|since|back\ in|(?:beginning|start|middle|end)\ of|(?:the\ )?year)\ "
-        rf"(?:early\ |late\ |mid[-\ ])?(?P<year>{YEAR})",
+        rf"(?:early\ |late\ |mid[-\ ])?(?P<year>{YEAR}){_NOT_COUNTED}",
         _in_year,
         dated=True,
     ),

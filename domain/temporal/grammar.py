@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from domain.temporal.spans import Span
 
 
 @dataclass(frozen=True, slots=True)
 class NamedTime:
-    """A time that a text names: what it means, where it stands, and whether it is a date or relative to now."""
+    """A time that a text names: what it means in UTC, where it stands, and whether it is a date or relative to now."""
 
     span: Span
     at: int
@@ -22,7 +22,10 @@ class NamedTime:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When a question is asked, and whether it ``looks_back`` at what was or ``looks_ahead`` to what will be."""
+    """When a question is asked, in the zone of the person.
+
+    It ``looks_back`` at what was, ``looks_ahead`` to what will be, both, or neither.
+    """
 
     now: datetime
     looks_back: bool
@@ -61,8 +64,13 @@ def read_all(text: str, rules: Sequence[Rule], moment: Moment) -> Iterator[Named
             # Taken even if it names no time, so that "next May" leaves no "May" to a later rule.
             taken[at:end] = b"\1" * (end - at)
             try:
-                span = rule.read(match, moment)
+                span = _in_utc(rule.read(match, moment))
             except (ValueError, OverflowError):
                 continue  # the calendar has no such day or year
-            if span is not None:
+            if span is not None and span[0] < span[1]:
                 yield NamedTime(span, at, end, rule.dated)
+
+
+def _in_utc(span: Span | None) -> Span | None:
+    # Rules reckon by the person's calendar, where a day can have 23 hours, or be left out: then nothing is left of it.
+    return (span[0].astimezone(UTC), span[1].astimezone(UTC)) if span is not None else None

@@ -4,8 +4,8 @@ The gain is a share of the distance between the best and the worst score of the 
 which lie close together, and for fused ranks, which do not. With a share of one half, the last of the list comes up to
 the middle when it is of that time, and the memory that fits the question best is not lost for being of another day.
 
-People plan before and tell afterwards, and a day here is one in UTC, so memories near the range gain too, less with
-distance. Figures: ``docs/decisions/0050-prefer-memories-of-the-time-a-question-names.md``.
+People plan before and tell afterwards, and a day may be one in UTC for want of their zone, so memories near the range
+gain too, less with distance. Figures: ``docs/decisions/0050-prefer-memories-of-the-time-a-question-names.md``.
 """
 
 from __future__ import annotations

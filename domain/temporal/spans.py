@@ -1,7 +1,9 @@
 """Spans of the calendar: a day, a week, a month, a season, a year, and those before or around them. Pure.
 
-A span is two aware datetimes; the end is not in it. Weeks begin on Monday. Seasons are the meteorological ones of the
-northern hemisphere, where most people live; a winter belongs to the year in which it begins.
+A span is two aware datetimes of one zone; the end is not in it. They are reckoned by that zone's calendar: a day after
+midnight is the next midnight, even where clocks are put forward or back in between. Weeks begin on Monday. Seasons are
+the meteorological ones of the northern hemisphere, where most people live; a winter belongs to the year in which it
+begins.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ _ONE: dict[Unit, relativedelta] = {
 
 def day_of(moment: datetime) -> Span:
     """Return the day of a moment, in the time zone of the moment."""
-    start = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    # Where clocks are put back over midnight there are two: the day begins with the first.
+    start = moment.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     return start, start + DAY
 
 

@@ -4,9 +4,9 @@ A wrong range would push the right memory down, so a doubtful word names no time
 question about the future names none either, since memories are of the past. Long texts are not read: dates in a pasted
 letter are its content, not the time that the question asks about.
 
-"Now" is the time of the question as the ledger records it, in UTC, and days are counted from it. The service does not
-know where a person is, and elsewhere some hours of a day fall on the neighboring one. This is one reason why the
-preference does not end at the edge of a range.
+"Now" is the time of the question in the zone of the person, and days are counted from it. Where nobody says which zone
+that is, it is UTC, and some hours of a day fall on the neighboring one. This is one reason why the preference does not
+end at the edge of a range.
 
 The grammars are our own; see ``docs/decisions/0051-read-times-by-grammars-of-our-own.md``.
 """
@@ -30,7 +30,7 @@ TIMES_MAX = 8
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """From ``start`` until before ``end``, both aware; ``phrase`` is the wording of the question."""
+    """From ``start`` until before ``end``, both in UTC; ``phrase`` is the wording of the question."""
 
     start: datetime
     end: datetime
@@ -42,7 +42,7 @@ class TimeRange:
 
 
 def time_range(question: str, now: datetime) -> TimeRange | None:
-    """Return the time in the past that a question names, None if it names none. ``now`` must be aware.
+    """Return the time in the past that a question names, None if it names none. ``now`` is in the person's zone.
 
     Dates outweigh times relative to now ("last week, as I said on 9 June"); several of one kind give the range from the
     first to the last.

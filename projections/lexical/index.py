@@ -38,7 +38,7 @@ _MADE_WITH = f"format {_FORMAT}, words {analysis.VERSION}"
 _SCHEMA = (
     "CREATE TABLE checkpoint (position INTEGER NOT NULL, anchor TEXT NOT NULL, format TEXT NOT NULL)",
     # Keeps its own copy of the texts: without it, SQLite would still count removed texts in the average length.
-    f"CREATE VIRTUAL TABLE entries USING fts5(text, tokenize='{analysis.TOKENIZER}')",
+    f'CREATE VIRTUAL TABLE entries USING fts5(text, tokenize="{analysis.TOKENIZER}")',
 )
 # Both statements return one row of JSON: the driver releases the interpreter at every row and may wait to get it back.
 _COUNTS = """

@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         settings = _settings(given)
-        user_id = check_id("--user", given.user) if given.user is not None else None
+        user_id: str | None = given.user
         if given.verify:
             return _verify(settings, user_id, as_json=given.json)
         if given.prune:
@@ -126,7 +126,7 @@ def _rebuild(settings: ProjectionSettings, user_id: str | None, *, as_json: bool
         if migrate(settings.ledger_path):
             log.warning("%s", new_ledger_notice(settings))
         with _opened(settings) as (ledger, cache):
-            _check_user(ledger, user_id)
+            user_id = _user_of(ledger, user_id)
             done = asyncio.run(_with_client(ledger, cache, settings, user_id))
     seconds = time.monotonic() - started
     if as_json:
@@ -153,7 +153,7 @@ def _plan(settings: ProjectionSettings, user_id: str | None, *, as_json: bool) -
     planned = Plan(settings.emb_model, 0, 0, 0, 0, 1, 0, 0)
     if settings.ledger_path.exists():
         with _opened(settings, writes=False) as (ledger, cache):
-            _check_user(ledger, user_id)
+            user_id = _user_of(ledger, user_id)
             planned = plan(ledger, cache, settings, user_id)
     if as_json:
         _print_json(asdict(planned))
@@ -169,7 +169,7 @@ def _plan(settings: ProjectionSettings, user_id: str | None, *, as_json: bool) -
 def _verify(settings: ProjectionSettings, user_id: str | None, *, as_json: bool) -> int:
     differences: list[Difference] = []
     with _opened(settings) as (ledger, cache):
-        _check_user(ledger, user_id)
+        user_id = _user_of(ledger, user_id)
         for difference in verify_indices(ledger, cache, settings, user_id):
             differences.append(difference)
             if not as_json:
@@ -221,9 +221,14 @@ def _opened(settings: ProjectionSettings, *, writes: bool = True) -> Iterator[tu
         ledger.close()
 
 
-def _check_user(ledger: Ledger, user_id: str | None) -> None:
-    if user_id is not None and not ledger.reader.count_turns(user_id):
+def _user_of(ledger: Ledger, named: str | None) -> str | None:
+    """Return the user whom ``--user`` names; raise :class:`InvalidInput` for one who has no memories."""
+    if named is None:
+        return None
+    user_id = check_id("--user", named, ledger.reader.has_events)
+    if not ledger.reader.count_turns(user_id):
         raise InvalidInput("--user", user_id, "name a user who has memories")
+    return user_id
 
 
 def _document(done: Rebuilt, seconds: float) -> dict[str, Any]:

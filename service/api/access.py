@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from domain.errors import OpmError
-from domain.identity import DEFAULT_USER, check_id
+from domain.identity import DEFAULT_USER, check_id, nothing_kept
 from service.settings import ANY_USER
 
 _PORT = re.compile(r":\d+$")
@@ -42,15 +42,18 @@ def owner_of(keys: Mapping[SecretStr, str], given: str | None) -> str:
     )
 
 
-def user_of(owner: str, named: str | None) -> str:
+def user_of(owner: str, named: str | None, kept: Callable[[str], bool] = nothing_kept) -> str:
     """Return the user whose memory a request is about: the one it names, its key's owner, or the default user.
+
+    ``kept`` is as for :func:`check_id`.
 
     Raises :class:`AccessDenied` where the key does not stand for the named user, and :class:`InvalidInput` where the
     name is not a valid id.
     """
-    asked = check_id("user", named) if named is not None else None
+    asked = check_id("user", named, kept) if named is not None else None
     if owner == ANY_USER:
         return asked or DEFAULT_USER
+    owner = check_id("API_KEYS", owner, kept)
     if asked is not None and asked != owner:
         raise AccessDenied(
             "this API key does not stand for the user it names", status=403, code="user_not_allowed", param="user"

@@ -27,6 +27,7 @@ from service.turn_recorder import Finished
 router = APIRouter(prefix="/v1")
 
 _CLIENT_CLOSED_REQUEST = 499
+_LINE_ENDS = {char.encode(): f"\\u{ord(char):04x}".encode() for char in "\u0085\u2028\u2029"}
 
 Turn = AsyncGenerator[Started | Delta | Finished, None]
 
@@ -45,7 +46,10 @@ async def chat_completions(
     body: ChatCompletionRequest, request: Request, services: ServicesDep, owner: OwnerDep
 ) -> Response:
     """Answer with memory; stream when asked to."""
-    turn: Turn = services.turns.answer(body.as_turn(user_of(owner, body.user), _knobs(body.metadata or {})))
+    persons = services.ledger.persons
+    user_id = user_of(owner, body.user, persons.has_events)
+    asked = body.as_turn(user_id, _knobs(body.metadata or {}), persons.has_conversation)
+    turn: Turn = services.turns.answer(asked)
     try:
         if not body.stream:
             answer = await while_connected(request, _whole_answer(turn))
@@ -156,7 +160,11 @@ def _choice(delta: dict[str, str], finish_reason: str | None = None) -> dict[str
 
 
 def _sse(value: object) -> bytes:
-    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+    line = msgspec.json.encode(value)
+    # Many clients split a stream with `str.splitlines`, which also ends a line at these three.
+    for char, escaped in _LINE_ENDS.items():
+        line = line.replace(char, escaped)
+    return b"data: " + line + b"\n\n"
 
 
 def _turn_field(finished: Finished) -> TurnReference:

@@ -33,9 +33,9 @@ async def key_owner(
 OwnerDep = Annotated[str, Depends(key_owner)]
 
 
-async def queried_user(owner: OwnerDep, user: str | None = None) -> str:
+async def queried_user(services: ServicesDep, owner: OwnerDep, user: str | None = None) -> str:
     """Return the user whom the query names, or whom the key stands for."""
-    return user_of(owner, user)
+    return user_of(owner, user, services.ledger.persons.has_events)
 
 
 UserDep = Annotated[str, Depends(queried_user)]

@@ -50,8 +50,12 @@ async def turns(
     before_turn: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
 ) -> TurnList:
     """List the newest turns of a conversation, oldest first, with the memories each was answered from."""
-    stream = StreamId(user_id, check_id("conversation_id", conversation_id))
     ledger = services.ledger
+
+    def kept(spelling: str) -> bool:
+        return ledger.persons.has_conversation(StreamId(user_id, spelling))
+
+    stream = StreamId(user_id, check_id("conversation_id", conversation_id, kept))
     found = await asyncio.to_thread(ledger.reader.recent_turns, stream, limit, before_turn)
     positions = [turn.position for turn in found]
     answered = await asyncio.to_thread(ledger.history.answered_with, user_id, positions)

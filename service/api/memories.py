@@ -55,7 +55,7 @@ async def read(services: ServicesDep, user_id: UserDep, memory_id: str) -> Memor
 async def edit(services: ServicesDep, owner: OwnerDep, memory_id: str, correction: Correction) -> EditedMemory:
     """Put a person's own summary in the place of a memory's."""
     ledger = services.ledger
-    user_id = user_of(owner, correction.user)
+    user_id = user_of(owner, correction.user, ledger.persons.has_events)
     changed = await asyncio.to_thread(MemoryCommands(ledger).edit, user_id, memory_id, correction.summary)
     found = await asyncio.to_thread(ledger.persons.memory, user_id, memory_id)
     if found is None:  # forgotten or erased in between

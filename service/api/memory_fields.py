@@ -93,7 +93,12 @@ def memory_status(
         "shown": shown_memories,
         "code": retrieval.degraded_code,
         "notice": notice,
-        "time_range": NamedTime(phrase=named["phrase"], start=named["start"], end=named["end"])
+        "time_range": NamedTime(
+            phrase=named["phrase"],
+            start=named["start"],
+            end=named["end"],
+            timezone=retrieval.knobs.get("timezone") or "UTC",
+        )
         if named is not None
         else None,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -95,8 +96,11 @@ class ChatCompletionRequest(BaseModel):
     def wants_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def as_turn(self, user_id: str, knobs: Knobs) -> TurnRequest:
-        """Return the request of a turn; raise :class:`InvalidInput` for what the service cannot do."""
+    def as_turn(self, user_id: str, knobs: Knobs, kept: Callable[[StreamId], bool]) -> TurnRequest:
+        """Return the request of a turn; raise :class:`InvalidInput` for what the service cannot do.
+
+        ``kept`` tells whether a conversation stands in the ledger, see :func:`check_id`.
+        """
         given = self.model_extra or {}
         for field, fix in _UNSUPPORTED.items():
             if given.get(field) not in _HARMLESS:
@@ -108,7 +112,7 @@ class ChatCompletionRequest(BaseModel):
         for field, value in parameters.items():
             _check_json(field, value)
         return TurnRequest(
-            stream=StreamId(user_id, self._conversation()),
+            stream=StreamId(user_id, self._conversation(lambda name: kept(StreamId(user_id, name)))),
             question=self._question(),
             client_system=self._system(),
             knobs=knobs,
@@ -116,11 +120,11 @@ class ChatCompletionRequest(BaseModel):
             max_tokens=self.max_completion_tokens or self.max_tokens,
         )
 
-    def _conversation(self) -> str:
+    def _conversation(self, kept: Callable[[str], bool]) -> str:
         metadata = self.metadata or {}
         for name in ("conversation_id", "conv_id"):
             if metadata.get(name) is not None:
-                return check_id(f"metadata.{name}", metadata[name])
+                return check_id(f"metadata.{name}", metadata[name], kept)
         return DEFAULT_CONVERSATION
 
     def _question(self) -> str:

@@ -83,11 +83,12 @@ class Decision(TypedDict):
 
 
 class NamedTime(TypedDict):
-    """The time that a question named; ``end`` is the first moment after it."""
+    """The time that a question named; ``end`` is the first moment after it, ``timezone`` whose days it has."""
 
     phrase: str
     start: Timestamp
     end: Timestamp
+    timezone: str
 
 
 class ShownMemories(TypedDict):

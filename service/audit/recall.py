@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 
 from domain.audit_reader import AuditReader, Change
 from domain.clock import Clock
@@ -18,6 +18,7 @@ from domain.errors import EmbeddingError
 from domain.events import EmbeddingModelActivated, RetrievalMode
 from domain.retrieval import Candidate
 from domain.temporal.time_range import TimeRange, time_range
+from domain.temporal.zones import in_zone
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace
 from projections.search.as_of import SearchAsOf
@@ -73,18 +74,20 @@ async def recall_memories(
     *,
     count: int,
     at: int | None,
+    zone: tzinfo = UTC,
     on_embedded: Callable[[int], object] = lambda _texts: None,
 ) -> RecallResult:
     """Search a user's memory as of position ``at`` (None: now); without ``settings``, by words alone.
 
-    ``on_embedded`` is called with the number of memory texts that were just embedded because the cache lacked them.
+    ``zone`` is the person's, whose days count. ``on_embedded`` is called with the number of memory texts that were just
+    embedded because the cache lacked them.
     """
     head = reader.head_position()
     position = head if at is None else at
     recorded_at = reader.recorded_at(position)
     # "Last week" is relative to now, or to the moment of the earlier state.
     asked_at = Clock().now() if at is None or recorded_at is None else recorded_at
-    question = _Question(user_id, query, count, position, time_range(query, asked_at))
+    question = _Question(user_id, query, count, position, time_range(query, in_zone(asked_at, zone)))
     notes: list[str] = []
     space: EmbeddingSpace | None = None
     found: list[Candidate] | None = None

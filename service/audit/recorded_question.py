@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 from domain.agreement import Choice
 from domain.audit_reader import AuditReader
 from domain.events import Event, GateDecided, RerankDecided, RetrievalRecorded, TurnRecorded, Usage
 from domain.memory import Memory
 from domain.prompt_reconstruction import memory_from
+from domain.temporal.zones import in_zone, recorded_zone
 from service.knobs import Knobs
 
 
@@ -28,6 +30,11 @@ class RecordedQuestion:
     @property
     def question_id(self) -> str:
         return self.event.event_id
+
+    @property
+    def asked_at(self) -> datetime:
+        """When it was asked, in the zone of the person."""
+        return in_zone(self.turn.ts, recorded_zone(self.knobs.timezone or "UTC"))
 
     @property
     def position(self) -> int:

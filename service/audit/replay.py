@@ -148,7 +148,7 @@ class Replayer:
             position=question.position,
             mode=self.variant.mode(question),
             timeout_s=self.settings.emb_timeout_s,
-            wanted=time_range(question.retrieval.query, question.turn.ts),
+            wanted=time_range(question.retrieval.query, question.asked_at),
         )
         shown = await asyncio.to_thread(self._as_shown, question, found)
         candidates, _ = exclude_window(shown, question.window, knobs.candidate_n)
@@ -201,7 +201,7 @@ class Replayer:
             question.retrieval.query,
             candidates,
             knobs.gate_keep_max,
-            asked_at=question.turn.ts,
+            asked_at=question.asked_at,
             mode=self.variant.mode(question),
             use_gate=True,
             context_tokens=self.context_tokens,
@@ -231,7 +231,7 @@ class Replayer:
             question.retrieval.query,
             kept,
             knobs.retrieve_k,
-            asked_at=question.turn.ts,
+            asked_at=question.asked_at,
             use_rerank=then.strategy != "none",
             context_tokens=self.context_tokens,
         )

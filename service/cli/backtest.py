@@ -21,7 +21,7 @@ from service.audit.backtest_page import page_of, summary_lines
 from service.audit.backtest_report import report_of
 from service.audit.replay import Variant
 from service.cli import moments
-from service.cli.shell import FAILED, AsJson, User, complain, opened_audit, print_json, print_parts
+from service.cli.shell import FAILED, AsJson, User, complain, opened_audit, print_json, print_parts, user_named
 from service.cli.texts import cell, one_line, table
 from service.settings import ServiceSettings
 
@@ -84,6 +84,7 @@ def backtest(
     if html is not None and not html.resolve().parent.is_dir():
         raise InvalidInput("--html", str(html), "name a file in a folder that exists")
     with opened_audit(settings) as reader:
+        user = user_named(reader, user)
         period = _period(reader, user, since, until, limit)
         total = reader.count_retrievals(user, period.after, period.until)
         with (

@@ -9,12 +9,11 @@ from typing import Annotated
 import typer
 
 from domain.errors import InvalidInput
-from domain.identity import check_id
 from domain.settings import StorageSettings, load_settings
 from migrations.runner import migrate
 from projections.backup.known_backups import known_backups
 from projections.erasure import ErasedUser, Extent, erase_user, extent_of
-from service.cli.shell import AsJson, User, err, opened_ledger, out, print_json
+from service.cli.shell import AsJson, User, err, opened_ledger, out, print_json, user_named
 
 
 def erase(
@@ -29,10 +28,10 @@ def erase(
 
     The service may be running. If interrupted, the same command or the next start of the service continues.
     """
-    user_id = check_id("--user", user)
     settings = load_settings(StorageSettings)
     backups = [backup.path for backup in known_backups(settings.storage_dir)]
     with opened_ledger(settings) as ledger:
+        user_id = user_named(ledger.persons, user)
         if dry_run:
             _say_extent(extent_of(ledger, settings.storage_dir, user_id), backups, as_json)
             return

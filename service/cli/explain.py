@@ -10,7 +10,7 @@ from domain.audit_reader import AuditReader
 from domain.errors import InvalidInput
 from service.audit.explain import find_answer, trace_of
 from service.cli.render_trace import prompt_parts, render_trace
-from service.cli.shell import FAILED, AsJson, opened_audit, out, print_json, print_parts
+from service.cli.shell import FAILED, AsJson, opened_audit, out, print_json, print_parts, user_named
 
 
 def explain(
@@ -49,7 +49,7 @@ def _asked_for(reader: AuditReader, completion_id: str | None, *, last: bool, us
         return completion_id
     if not last or user is None:
         raise InvalidInput("COMPLETION_ID", None, "give the id of an answer, or --last --user U")
-    newest = reader.last_question(user)
+    newest = reader.last_question(user_named(reader, user))
     if newest is None:
         raise InvalidInput("--user", user, "name a user who has asked something")
     return newest.correlation_id or newest.event_id

@@ -26,7 +26,18 @@ from domain.settings import StorageSettings, load_settings, new_ledger_notice
 from migrations.runner import migrate
 from projections.durable import replace_durably
 from projections.mirror.event_file import line_of
-from service.cli.shell import FAILED, AsJson, User, complain, err, opened_ledger, opened_persons, out, print_json
+from service.cli.shell import (
+    FAILED,
+    AsJson,
+    User,
+    complain,
+    err,
+    opened_ledger,
+    opened_persons,
+    out,
+    print_json,
+    user_named,
+)
 from service.cli.texts import one_line
 from service.importing.chatgpt import read_chatgpt
 from service.importing.claude import read_claude
@@ -76,10 +87,10 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write everything stored about a user as JSONL: every event of the ledger, one on each line."""
-    user_id = check_id("--user", user)
     if output is not None and output.exists():
         raise InvalidInput("--output", str(output), "name a file that does not exist yet")
     with opened_ledger() as ledger:
+        user_id = user_named(ledger.persons, user)
         if not ledger.persons.extent_of(user_id)[0]:
             raise InvalidInput("--user", user_id, "name a user of whom something is kept")
         events = kind is ExportFormat.EVENTS
@@ -120,12 +131,13 @@ def import_(
                 f"there is no ledger at {settings.ledger_path.absolute()}: an import would make one", markup=False
             )
         with nullcontext() if absent else opened_persons(settings) as reader:
+            user_id = user_named(reader, user) if reader is not None else user_id
             recorded, parsed = _counted(reader, user_id, source)
     else:
         if migrate(settings.ledger_path):
             err.print(new_ledger_notice(settings), markup=False)
         with opened_ledger(settings) as ledger:
-            recorded, parsed = _recorded(ledger, user_id, source)
+            recorded, parsed = _recorded(ledger, user_named(ledger.persons, user), source)
     _tell(known, recorded, parsed, dry_run=dry_run, new_ledger=absent, as_json=as_json)
     if isinstance(parsed, ParsedImport) and parsed.unread:
         raise typer.Exit(FAILED)

@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from domain.errors import UnknownMemory
-from domain.identity import check_id
 from domain.ledger import Ledger
-from service.cli.shell import AsJson, opened_ledger, out, print_json
+from service.cli.shell import AsJson, opened_ledger, out, print_json, user_named
 from service.memory_commands import MemoryCommands
 
 MemoryId = Annotated[str, typer.Argument(metavar="MEMORY_ID", help="The memory, as GET /v1/memories names it.")]
@@ -54,7 +53,7 @@ def edit(
 
 def _owner(ledger: Ledger, memory_id: str, user: str | None) -> str:
     if user is not None:
-        return check_id("--user", user)
+        return user_named(ledger.persons, user)
     owner = ledger.persons.owner_of(memory_id)
     if owner is None:
         raise UnknownMemory(memory_id)

@@ -14,12 +14,13 @@ from tqdm import tqdm
 
 from domain.errors import InvalidInput, SettingsError
 from domain.events import JsonObject
-from domain.settings import load_settings
+from domain.settings import StorageSettings, load_settings
+from domain.temporal.zones import zone_named
 from projections.settings import ProjectionSettings
 from service.audit.explain import change_json, memory_json
 from service.audit.recall import RecallResult, recall_memories
 from service.cli import moments
-from service.cli.shell import AsJson, User, opened_audit, print_json, print_parts
+from service.cli.shell import AsJson, User, opened_audit, print_json, print_parts, user_named
 from service.cli.texts import cell, one_line, scored, table, utc
 
 _COUNT_MAX = 1000
@@ -42,12 +43,22 @@ def recall(
     if not query.strip():
         raise InvalidInput("QUERY", query, "give at least one visible character")
     with opened_audit(settings) as reader:
+        user = user_named(reader, user)
         if not reader.has_events(user):
             raise InvalidInput("--user", user, "name a user who has memories")
         position = moments.position_of(reader, "--at", at) if at is not None else None
         with tqdm(desc="memories embedded", unit="text", disable=None, delay=1.0) as progress:
             result = asyncio.run(
-                recall_memories(reader, settings, user, query, count=count, at=position, on_embedded=progress.update)
+                recall_memories(
+                    reader,
+                    settings,
+                    user,
+                    query,
+                    count=count,
+                    at=position,
+                    zone=zone_named((settings or load_settings(StorageSettings)).timezone_of(user)),
+                    on_embedded=progress.update,
+                )
             )
     if as_json:
         print_json(_as_json(result))

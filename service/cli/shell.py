@@ -12,8 +12,10 @@ import typer
 from rich.console import Console, RenderableType
 
 from domain.audit_reader import AuditReader
+from domain.identity import check_id
 from domain.ledger import Ledger
 from domain.person_reader import PersonReader
+from domain.reader import Reader
 from domain.settings import StorageSettings, load_settings
 from domain.sqlite import open_engine
 from domain.verification import Finding
@@ -31,6 +33,11 @@ _PIPED_CELLS = 120
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 User = Annotated[str, typer.Option("--user", "-u", metavar="U", help="Whose memory.")]
+
+
+def user_named(reader: Reader, user: str) -> str:
+    """Return the id that ``--user`` means; raise :class:`InvalidInput` where it means none."""
+    return check_id("--user", user, reader.has_events)
 
 
 def print_json(document: Any) -> None:

@@ -24,8 +24,9 @@ from domain.events import (
     TurnRecorded,
     decode_payload,
 )
+from domain.identity import check_id
 from projections.mirror.event_file import MirrorLineCorrupt, event_of
-from service.importing.exchanges import Conversation, Exchange, ParsedImport, conversation_id, text_of
+from service.importing.exchanges import Conversation, Exchange, ParsedImport, text_of
 
 SOURCE = "export"
 TAKEN = (TurnRecorded, TurnFailed, SummaryRecorded, SummaryFailed, MemoryEdited, MemoryForgotten)
@@ -64,7 +65,9 @@ def read_export(path: Path) -> Export:
             users.add(stored.user_id)
             if isinstance(payload, TAKEN):
                 event = NewEvent(stored.event_id, payload, stored.correlation_id, stored.causation_id)
-                found.append((stored.position, conversation_id(where, stored.conversation_id), event))
+                found.append(
+                    (stored.position, check_id(f"{where}: conversation id", stored.conversation_id, _kept_there), event)
+                )
             else:
                 export.skipped[f"{stored.type} events"] += 1
     if len(users) > 1:
@@ -72,6 +75,11 @@ def read_export(path: Path) -> Export:
     for _, conversation, event in sorted(found, key=lambda item: item[0]):
         export.conversations.setdefault(conversation, []).append(event)
     return export
+
+
+def _kept_there(_spelling: str) -> bool:
+    """Tell that the ledger an export comes from held an id in this spelling: it stays reachable by it."""
+    return True
 
 
 def as_exchanges(export: Export) -> ParsedImport:

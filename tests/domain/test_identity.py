@@ -58,9 +58,77 @@ def test_a_plain_id_is_its_own_name() -> None:
     assert file_name("用户") == "%e7%94%a8%e6%88%b7"
 
 
-@pytest.mark.parametrize("identifier", [*AWKWARD, "x" * 10_000, "ann@example.org", "👩‍👩‍👧"])
+@pytest.mark.parametrize(
+    "identifier",
+    [*sorted({unicodedata.normalize("NFC", each) for each in AWKWARD}), "x" * 10_000, "ann@example.org", "👩 x"],
+)
 def test_a_valid_id_is_kept_as_it_is(identifier: str) -> None:
     assert check_id("user", identifier) == identifier
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("José", "Jose\u0301"),
+        ("Nguyễn", "Nguye\u0302\u0303n"),
+        ("한국", unicodedata.normalize("NFD", "한국")),
+        ("\u212bngström", "Ångström"),
+        ("ann", "  ann\t"),
+        ("ann", "\u00a0ann\u3000"),
+        ("ann", "ann\n"),
+    ],
+)
+def test_ids_that_look_alike_are_one(one: str, other: str) -> None:
+    assert check_id("user", one) == check_id("user", other)
+
+
+UNSEEN = {
+    "\u200b": "U+200B ZERO WIDTH SPACE",
+    "\u200d": "U+200D ZERO WIDTH JOINER",
+    "\u00ad": "U+00AD SOFT HYPHEN",
+    "\u202e": "U+202E RIGHT-TO-LEFT OVERRIDE",
+    "\u2066": "U+2066 LEFT-TO-RIGHT ISOLATE",
+    "\ufeff": "U+FEFF ZERO WIDTH NO-BREAK SPACE",
+    "\u2028": "U+2028 LINE SEPARATOR",
+    "\u3164": "U+3164 HANGUL FILLER",
+    "\ufe0f": "U+FE0F VARIATION SELECTOR-16",
+    "\U000e0041": "U+E0041 TAG LATIN CAPITAL LETTER A",
+    "\u00a0": "U+00A0 NO-BREAK SPACE",
+}
+
+
+@pytest.mark.parametrize("char", UNSEEN, ids=UNSEEN.get)
+def test_what_cannot_be_seen_is_refused_by_name(char: str) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        check_id("user", f"an{char}n")
+    assert f"it contains {UNSEEN[char]}, which cannot be seen" in str(raised.value)
+
+
+@given(st.text(max_size=30) | st.text("ae\u0301\u0308 \u00a0\u200bé한", max_size=6))
+def test_an_accepted_id_is_one_spelling_and_looks_like_what_was_sent(sent: str) -> None:
+    try:
+        identifier = check_id("user", sent)
+    except InvalidInput:
+        return
+    assert check_id("user", identifier) == identifier
+    assert unicodedata.is_normalized("NFC", identifier)
+    assert unicodedata.normalize("NFD", identifier) == unicodedata.normalize("NFD", sent.strip())
+    assert check_id("user", unicodedata.normalize("NFD", sent)) == identifier
+
+
+@pytest.mark.parametrize("old", ["Jose\u0301", "an\u200bn", " ann"])
+def test_a_spelling_of_an_earlier_version_stays_reachable(old: str) -> None:
+    assert check_id("user", old, {old}.__contains__) == old
+    assert check_id("user", "José", {old}.__contains__) == "José"
+
+
+def test_no_ledger_is_asked_about_a_spelling_that_new_ids_have() -> None:
+    def kept(spelling: str) -> bool:
+        raise AssertionError(spelling)
+
+    assert check_id("user", "José 한국", kept) == "José 한국"
+    with pytest.raises(InvalidInput, match="control character"):
+        check_id("user", "a\x00b", kept)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +136,8 @@ def test_a_valid_id_is_kept_as_it_is(identifier: str) -> None:
     [
         ("", "at least one visible character"),
         (" \t", "at least one visible character"),
-        ("a\nb", r"U\+000A"),
+        ("a\nb", r"U\+000A: remove this control character"),
+        ("\u0958" * (ID_CHARS_MAX - 1), "at most 16384"),
         ("a\x00b", r"U\+0000"),
         ("\ud800", r"U\+D800"),
         ("x" * (ID_CHARS_MAX + 1), "at most 16384"),

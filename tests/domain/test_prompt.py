@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, timedelta
 from typing import Any
 
 from hypothesis import given
@@ -19,6 +20,7 @@ from domain.prompt import (
     fixed_tokens,
     laid_out,
 )
+from domain.temporal.zones import zone_named
 from tests.ledgers import START
 from tests.memories import memory, some_memories
 
@@ -40,8 +42,8 @@ def build(**given: Any) -> BuiltPrompt:
         "count": count,
     }
     wanted = {**usual, **given}
-    fixed = fixed_tokens(wanted["system"], wanted["client_system"], wanted["question"], START, count)
-    wanted["window"] = fit_window(wanted["window"], wanted["budget_tokens"] - fixed, count)
+    fixed = fixed_tokens(wanted["system"], wanted["client_system"], wanted["question"], wanted["asked_at"], count)
+    wanted["window"] = fit_window(wanted["window"], wanted["asked_at"], wanted["budget_tokens"] - fixed, count)
     return build_prompt(**wanted)
 
 
@@ -312,6 +314,30 @@ def test_the_first_layout_can_still_be_built() -> None:
         "a b",
         "(no text)",
         "Who?",
+    ]
+
+
+def test_the_fourth_layout_has_the_days_of_the_question_s_zone() -> None:
+    told, summed = memory(1, "a b"), memory(2, summary="Sum.")
+    parts: Any = {
+        "system": "Be kind.",
+        "client_system": "",
+        "window": [],
+        "replay": [told],
+        "summarised": [summed],
+        "neighbors": [],
+        "question": "Who?",
+        # The evening of the 2nd, in UTC the 3rd already.
+        "asked_at": (told.ts + timedelta(hours=1)).astimezone(zone_named("America/New_York")),
+    }
+    assert [message["content"] for message in laid_out(**parts)][:2] == [
+        "Be kind.\n\nToday is 2026-01-02, a Friday.\n\nWhat you remember:\n- (2026-01-03) Sum.",
+        "[2026-01-02 22:04] a b",
+    ]
+    parts["asked_at"] = parts["asked_at"].astimezone(UTC)
+    assert [message["content"] for message in laid_out(**parts, layout=THIRD_LAYOUT)][:2] == [
+        "Be kind.\n\nToday is 2026-01-03, a Saturday.\n\nWhat you remember:\n- (2026-01-04) Sum.",
+        "[2026-01-03] a b",
     ]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,8 +19,9 @@ from domain.events import (
     TurnRecorded,
 )
 from domain.memory import Memory
-from domain.prompt import LAYOUT, BuiltPrompt, build_prompt, fit_window, messages_hash
+from domain.prompt import LAYOUT, LAYOUTS, BuiltPrompt, build_prompt, fit_window, laid_out, messages_hash
 from domain.prompt_reconstruction import memories_as_shown, memories_named, memory_from, reconstructed_prompt
+from domain.temporal.zones import zone_named
 from tests.ledgers import START, summary_of, turn
 from tests.memories import memory, some_memories
 
@@ -36,7 +40,7 @@ def build(window: list[Memory], replay: list[Memory], summarised: list[Memory], 
     return build_prompt(
         system=SYSTEM,
         client_system=client_system,
-        window=fit_window(window, 200, count),
+        window=fit_window(window, turn(1, "Who?").ts, 200, count),
         replay=replay,
         summarised=summarised,
         question="Who?",
@@ -78,6 +82,36 @@ def test_it_is_rebuilt_from_what_was_shown(memories: list[Memory], one: int, oth
     again = reconstructed_prompt(recorded(built, client_system), SYSTEM, {item.memory_id: item for item in memories})
     assert again.messages == built.messages
     assert again.proof == "same_as_sent"
+
+
+@pytest.mark.parametrize(
+    ("layout", "timezone"), [(LAYOUT, "Asia/Tokyo"), (LAYOUT, "UTC+05:30"), *((layout, "UTC") for layout in LAYOUTS)]
+)
+def test_a_prompt_of_any_layout_is_rebuilt_with_its_days(layout: str, timezone: str) -> None:
+    asked = turn(1, "Who?")
+    parts: Any = {"window": [memory(0)], "replay": [memory(2)], "summarised": [memory(3, summary="Sum.")]}
+    messages = laid_out(
+        **parts,
+        system=SYSTEM,
+        client_system="",
+        neighbors=[],
+        question="Who?",
+        asked_at=asked.ts.astimezone(zone_named(timezone)),
+        layout=layout,
+    )
+    said = recorded(build(parts["window"], parts["replay"], parts["summarised"], ""), "")
+    assert said.prompt is not None
+    report = said.prompt.model_copy(
+        update={"layout": layout, "timezone": timezone, "messages_hash": messages_hash(messages)}
+    )
+    known = {item.memory_id: item for found in parts.values() for item in found}
+    again = reconstructed_prompt(said.model_copy(update={"prompt": report}), SYSTEM, known)
+    assert (again.proof, again.messages) == ("same_as_sent", messages)
+    # Without a zone, as before it was recorded, days are UTC's.
+    before = PromptReport.model_validate(report.model_dump(exclude={"timezone"}))
+    assert before.timezone == "UTC"
+    lost = report.model_copy(update={"timezone": "Mars/Olympus"})
+    assert reconstructed_prompt(said.model_copy(update={"prompt": lost}), SYSTEM, known).proof == "not_possible"
 
 
 def test_a_change_of_any_part_is_noticed() -> None:

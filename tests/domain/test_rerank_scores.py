@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.rerank_scores import LINE_CHARS_MAX, QUESTION_CHARS_MAX, read_scores, rerank_request
+from tests.ledgers import START
 from tests.memories import memory
 
 
 def test_the_request_holds_dated_lines_of_limited_length() -> None:
     memories = [memory(1, summary="First."), memory(2, "x" * 5000)]
-    body = rerank_request("m", "q" * 5000, memories)
+    body = rerank_request("m", "q" * 5000, START, memories)
     assert (body["model"], body["top_n"], len(body["query"])) == ("m", 2, QUESTION_CHARS_MAX)
     assert body["documents"][0] == f"({memories[0].ts:%Y-%m-%d}) First."
     assert len(body["documents"][1]) == LINE_CHARS_MAX + len("(2026-01-01) ")

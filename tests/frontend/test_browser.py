@@ -67,6 +67,7 @@ def test_a_person_chats_stops_looks_back_and_changes_language(chat: ChatBrowser,
     chat.ask("And again")
     expect(chat.wait_for_answer(2)).to_contain_text(ANSWER)
     assert [sent["metadata"]["use_rerank"] for sent in backend.requests] == [True, True, False]
+    assert {sent["metadata"]["timezone"] for sent in backend.requests} == {"Europe/Berlin"}
 
     # A reload keeps the place, and shows what the ledger has.
     chat.page.reload()

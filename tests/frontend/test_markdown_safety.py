@@ -41,8 +41,8 @@ def test_times_are_on_the_readers_clock() -> None:
     assert LocalClock("America/New_York").format(moment) == "2025-11-03 18:30"
 
 
-@pytest.mark.parametrize("zone", [None, "", "Nowhere/Atlantis", "../etc/passwd"])
+@pytest.mark.parametrize("zone", [None, "", "Nowhere/Atlantis", "../etc/passwd", "Europe", "Etc/Unknown"])
 def test_an_unknown_zone_is_shown_as_utc_and_says_so(zone: str | None) -> None:
     clock = LocalClock(zone)
-    assert clock.zone_name == "UTC"
+    assert (clock.zone_name, clock.known) == ("UTC", None)
     assert clock.format(datetime(2025, 1, 2, 3, 4, tzinfo=UTC)) == "2025-01-02 03:04"

@@ -6,6 +6,7 @@ import socket
 from typing import Any
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from frontend.thread_view import SUGGESTIONS
@@ -251,6 +252,34 @@ def test_a_time_that_was_named_is_told(open_page: OpenPage, backend: ScriptedBac
     for read in (page, again):
         (history,) = read.main.expander
         assert any(told in str(caption.value) for caption in history.caption)
+
+
+def test_the_days_of_a_named_time_are_those_of_the_zone_in_which_it_was_asked(
+    open_page: OpenPage, backend: ScriptedBackend
+) -> None:
+    backend.retrieved = some_history()
+    backend.time_range = {
+        "phrase": "yesterday",
+        "start": "2025-11-02T16:00:00.000000Z",
+        "end": "2025-11-03T16:00:00.000000Z",
+        "timezone": "UTC+08:00",
+    }
+    page = send(open_page(), "What did I eat yesterday?")
+    (history,) = page.main.expander
+    assert any("“yesterday” (2025-11-03)" in str(caption.value) for caption in history.caption)
+
+
+@pytest.mark.parametrize(("browser", "sent"), [("Asia/Shanghai", "Asia/Shanghai"), ("Etc/Unknown", None), (None, None)])
+def test_a_question_tells_the_browsers_zone(
+    open_page: OpenPage,
+    backend: ScriptedBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    browser: str | None,
+    sent: str | None,
+) -> None:
+    monkeypatch.setattr(type(st.context), "timezone", property(lambda _context: browser))
+    send(open_page(), "Hello")
+    assert backend.requests[-1]["metadata"].get("timezone") == sent
 
 
 def test_an_answer_from_no_memory_says_so(open_page: OpenPage) -> None:

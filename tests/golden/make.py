@@ -104,7 +104,7 @@ def mend_import_and_erase(storage: Path) -> None:
         record(ledger, kitchen, summary_of(first, 1, "Too late to count."), causation_id=first)
         record(ledger, kitchen, MemoryForgotten(memory_id=second, turn_id=2), causation_id=second)
         elsewhere = Conversation("elsewhere", [Exchange("Where is the spare key?", "Under the third flowerpot.")])
-        record_conversation(ledger, "ann", elsewhere, "openai", dry_run=False)
+        record_conversation(ledger, "ann", elsewhere, "openai")
         erase_user(ledger, storage, "bob")
     finally:
         ledger.close()

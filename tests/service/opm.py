@@ -40,7 +40,18 @@ def environment(storage_dir: Path, upstream: ScriptedUpstream | None = None, **m
 
 @contextlib.contextmanager
 def _only(variables: Mapping[str, str]) -> Iterator[None]:
-    names = ("STORAGE_DIR", "EMB_", "LLM_", "GATE", "USE_RERANK", "RERANK", "OPENAI_", "COLUMNS")
+    names = (
+        "STORAGE_DIR",
+        "EMB_",
+        "LLM_",
+        "GATE",
+        "USE_RERANK",
+        "RERANK",
+        "OPENAI_",
+        "COLUMNS",
+        "TIMEZONE",
+        "USER_TIMEZONES",
+    )
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith(names)]:
         del os.environ[name]

@@ -35,7 +35,7 @@ P = TypeVar("P", bound=Payload)
 
 DEADLINE_S = 20.0
 _POLL_S = 0.01
-_DATE = re.compile(r"\A\[\d{4}-\d\d-\d\d\] ")
+_DATE = re.compile(r"\A\[\d{4}-\d\d-\d\d(?: \d\d:\d\d)?\] ")
 
 
 def until(said: str, holds: Callable[[], object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,9 @@ class TestGate:
         assert QUESTION in lines
         day = answer.memory("retrieved")["replay"][0]["ts"][:10]
         candidates = [line for line in lines if line.startswith("[")]
-        assert [line[: len(f"[1] ({day}) ")] for line in candidates] == [f"[{n}] ({day}) " for n in range(1, 7)]
+        # They were told today, so with the time of day.
+        dated = [re.match(rf"\[(\d)\] \({day} \d\d:\d\d\) ", line) for line in candidates]
+        assert [found and found[1] for found in dated] == ["1", "2", "3", "4", "5", "6"]
         assert schema["name"] == "memory_gate"
         assert schema["schema"]["properties"].keys() == {"keep"}  # type: ignore[index]  # a JSON schema
         assert gate.strategy == "llm"

@@ -23,6 +23,7 @@ DEFAULTS = {
     "retrieve_k": 5,
     "neighbor_turns": 0,
     "gate_keep_max": 30,
+    "timezone": "UTC",
     "use_gate": True,
     "use_rerank": True,
 }
@@ -53,6 +54,7 @@ def test_values_and_strings_mean_the_same(service: Running, user: str, as_given:
         "retrieve_k": 3,
         "neighbor_turns": 2,
         "gate_keep_max": 1,
+        "timezone": "Europe/Vienna",
         "use_gate": False,
         "use_rerank": True,
     }

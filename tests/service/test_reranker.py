@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def test_it_is_sent_dated_lines_and_its_own_key(service: Running, user_with_fact
     day = answer.memory("retrieved")["replay"][0]["ts"][:10]
     assert call.headers["authorization"] == f"Bearer {KEY}"
     assert (call.body["query"], call.body["top_n"]) == (QUESTION, 5)
-    assert all(text.startswith(f"({day}) ") for text in call.body["documents"])
+    assert all(re.match(rf"\({day} \d\d:\d\d\) ", text) for text in call.body["documents"])
     assert rerank.outcome == "ok"
     assert KEY not in service.log()
 

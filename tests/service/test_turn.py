@@ -172,10 +172,11 @@ class TestPrompt:
         service.client.tell(DOG, user, "monday")
         service.client.tell("Hello.", user, "friday", candidate_n=0)
         answer = service.client.tell(DOG_QUESTION, user, "friday")
-        day = answer.memory("retrieved")["replay"][0]["ts"][:10]
+        told = answer.memory("retrieved")["replay"][0]["ts"][:16].replace("T", " ")
+        friday = service.ledger.all(TurnRecorded, user, "friday")[0].ts
         assert [text for role, text in service.messages() if role == "user"] == [
-            f"[{day}] {DOG}",
-            f"[{day}] Hello.",
+            f"[{told}] {DOG}",
+            f"[{friday:%Y-%m-%d %H:%M}] Hello.",
             DOG_QUESTION,
         ]
 

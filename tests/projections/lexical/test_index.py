@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from domain.errors import IndexCorrupt, IndexUnavailable
 from domain.events import Facet
 from domain.memory import FacetText
 from domain.sqlite import DRIVER
+from projections.lexical import analysis
 from projections.lexical import index as lexical
 from projections.lexical.index import Checkpoint, LexicalIndex
 
@@ -39,6 +41,91 @@ def test_words_are_found_by_stem_case_and_without_accents() -> None:
     assert found(index, "What does my cat eat?") == [2]
     assert found(index, "violin") == []
     assert found(index, "?!") == []
+
+
+FACTS_AND_QUESTIONS = [
+    ("Thai", "แมวของฉันชื่อมะม่วง มันชอบกินปลาทูน่า", "แมวชื่ออะไร"),
+    ("Thai", "เมื่อวานฉันไปเชียงใหม่กับแม่", "ฉันไปเชียงใหม่กับใคร"),
+    ("Thai", "ฉันแพ้ถั่วลิสง", "แพ้อะไร"),
+    ("Lao", "ແມວຂອງຂ້ອຍຊື່ມະມ່ວງ", "ແມວຊື່ຫຍັງ"),
+    ("Khmer", "ឆ្មារបស់ខ្ញុំឈ្មោះស្វាយ", "ឆ្មាឈ្មោះអ្វី"),
+    ("Burmese", "ကျွန်တော့်ကြောင်နာမည်က မိုးမိုး", "ကြောင်နာမည်ဘယ်လိုလဲ"),
+    ("Hindi", "मेरी बिल्ली का नाम मिसो है", "बिल्ली का नाम क्या है?"),
+    ("Tamil", "என் பூனையின் பெயர் மிசோ", "பூனையின் பெயர் என்ன?"),
+    ("Bengali", "আমার বিড়ালের নাম মিসো", "বিড়ালের নাম কী?"),
+    ("Arabic", "قِطَّتِي اسْمُهَا ميسو", "ما اسمها قطتي؟"),
+    ("Arabic", "اختي امال تسكن في القاهره", "أين تسكن أختي آمال في القاهرة؟"),
+    ("Persian", "گربه‌ام ميسو ماهی می‌خورد", "گربه‌ام چه ماهي می‌خورد؟"),
+    ("Hebrew", "לַחֲתוּלָה שֶׁלִּי קוֹרְאִים מִיסוֹ", "איך קוראים לחתולה שלי?"),
+    ("Russian", "Моего ежа зовут Пётр", "Как зовут Петр?"),
+    ("Russian", "Мы живем на Королева, 12", "дом на Королёва"),
+    ("Greek", "Η γάτα μου λέγεται Μίσο", "ΠΩΣ ΛΕΓΕΤΑΙ Η ΓΑΤΑ ΜΟΥ;"),
+    ("German", "Ich wohne in der Hauptstraße", "Hauptstrasse"),
+    ("Turkish", "Ablam İzmir'de oturuyor", "izmir'de kim oturuyor?"),
+    ("Vietnamese", "Con me\u0300o cu\u0309a to\u0302i te\u0302n la\u0300 Miso", "mèo tên gì?"),
+    ("Japanese", "うちの猫はﾐｿという名前です", "猫のミソ"),
+    ("Korean", unicodedata.normalize("NFD", "제 고양이 이름은 미소예요"), "고양이 이름이 뭐예요?"),
+    ("Chinese, full width", "我的猫叫ＭＩＳＯ", "miso"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fact", "question"), [case[1:] for case in FACTS_AND_QUESTIONS], ids=[case[0] for case in FACTS_AND_QUESTIONS]
+)
+def test_a_fact_is_found_by_its_question_in_many_scripts(fact: str, question: str) -> None:
+    others = [other for _, other, _ in FACTS_AND_QUESTIONS if other != fact]
+    index = index_of(said(1, fact), *(said(number, other) for number, other in enumerate(others, start=2)))
+    assert found(index, question)[:1] == [1]
+
+
+WITHOUT_SPACES = {
+    "Thai": [
+        ("แมวของฉันชื่อมะม่วง", "แมวชื่ออะไร"),
+        ("ฉันแพ้ถั่วลิสง", "ฉันแพ้อาหารอะไร"),
+        ("พี่สาวของฉันทำงานเป็นพยาบาลที่เชียงใหม่", "พี่สาวทำงานที่ไหน"),
+        ("รถของฉันเป็นโตโยต้าสีแดง", "รถสีอะไร"),
+        ("วันเกิดของแม่คือวันที่ 5 มิถุนายน", "วันเกิดแม่วันไหน"),
+        ("ฉันชอบกินข้าวมันไก่ร้านหน้าโรงเรียน", "ฉันชอบกินข้าวอะไร"),
+        ("ลูกชายเรียนเปียโนทุกวันเสาร์", "ลูกชายเรียนดนตรีวันไหน"),
+        ("รหัสไวไฟที่บ้านคือ 4711", "รหัสไวไฟคืออะไร"),
+        ("หมอนัดตรวจฟันวันพฤหัส", "หมอฟันนัดเมื่อไหร่"),
+    ],
+    "Khmer": [
+        ("ឆ្មារបស់ខ្ញុំឈ្មោះស្វាយ", "ឆ្មាឈ្មោះអ្វី"),
+        ("ខ្ញុំរស់នៅភ្នំពេញ", "ខ្ញុំរស់នៅឯណា"),
+        ("បងស្រីខ្ញុំជាគ្រូពេទ្យ", "បងស្រីធ្វើការអ្វី"),
+        ("ខ្ញុំចូលចិត្តកាហ្វេ", "ខ្ញុំចូលចិត្តផឹកអ្វី"),
+    ],
+    "Burmese": [
+        ("ကျွန်တော့်ကြောင်နာမည်က မိုးမိုး", "ကြောင်နာမည်ဘယ်လိုလဲ"),
+        ("ကျွန်တော် ရန်ကုန်မှာ နေတယ်", "ဘယ်မှာ နေလဲ"),
+        ("အစ်မက ဆရာဝန်ပါ", "အစ်မ အလုပ်ကဘာလဲ"),
+        ("ကျွန်တော် ကော်ဖီကြိုက်တယ်", "ဘာကော်ဖီကြိုက်လဲ"),
+    ],
+}
+
+
+@pytest.mark.parametrize("talk", WITHOUT_SPACES.values(), ids=WITHOUT_SPACES)
+def test_among_facts_of_one_script_each_question_finds_its_own(talk: list[tuple[str, str]]) -> None:
+    index = index_of(*(said(number, fact) for number, (fact, _) in enumerate(talk)))
+    for number, (_, question) in enumerate(talk):
+        assert found(index, question)[:1] == [number], question
+
+
+@given(st.text(max_size=40))
+@example("a\x00b \ud83d".encode("utf-8", "ignore").decode() + "\ue000\U000f0000 c\u2028d \u202be\u202c")
+def test_a_text_is_found_by_each_of_its_words(text: str) -> None:
+    index = index_of(said(1, text))
+    for term in analysis.terms(text):
+        assert found(index, term.text) == [1]
+
+
+@pytest.mark.parametrize("odd", ["\x00", "\u2028", "\u202e", "\ue000", "\ufeff", "\x1b", "\u0085", "\U000f0000"])
+def test_odd_characters_hide_no_word(odd: str) -> None:
+    index = index_of(said(1, f"My locker code is {odd} zebra{odd} 4711."))
+    assert found(index, "locker code") == [1]
+    assert found(index, f"{odd} zebra") == [1]
+    assert found(index, "4711") == [1]
 
 
 def test_the_rarer_word_weighs_more_and_the_shorter_text_too() -> None:

@@ -74,7 +74,7 @@ def test_each_user_sees_their_own_alone(service: Running, user: str) -> None:
         turns = service.client.get("/v1/turns", user=who, conversation_id="shared name").json()["data"]
         assert [turn["user"] for turn in turns] == [said]
         assert [row["title"] for row in service.client.get("/v1/conversations", user=who).json()["data"]] == [said]
-    for stranger in (someone(), user.upper(), f"{user} ", f"{user}%", "*"):
+    for stranger in (someone(), user.upper(), f"{user} x", f"{user}%", "*"):
         assert service.client.get("/v1/turns", user=stranger, conversation_id="shared name").json()["data"] == []
         assert service.client.get("/v1/conversations", user=stranger).json()["data"] == []
 
