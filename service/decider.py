@@ -7,7 +7,7 @@ that can be read, the order of the candidates stands in, and the event says so w
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -23,7 +23,7 @@ from domain.decisions import (
     staying,
     verdicts,
 )
-from domain.errors import UpstreamError
+from domain.errors import ContextExceeded, UpstreamError
 from domain.events import GateDecided, JsonObject, Outcome, RerankDecided, RetrievalMode, Usage
 from domain.excerpt import excerpt
 from domain.memory import Memory
@@ -79,9 +79,18 @@ class Decider:
     """Decides about candidates with the configured strategy and prompts."""
 
     def __init__(
-        self, chat: ChatClient, prompts: Prompts, settings: ServiceSettings, reranker: Reranker | None = None
+        self,
+        chat: ChatClient,
+        prompts: Prompts,
+        settings: ServiceSettings,
+        reranker: Reranker | None = None,
+        on_exceeded: Callable[[int | None], None] | None = None,
     ) -> None:
-        """``reranker`` is needed where the settings say that an endpoint reranks."""
+        """``reranker`` is needed where the settings say that an endpoint reranks.
+
+        ``on_exceeded`` is told when the chat model takes less than a decision's prompt has, with the maximum it named.
+        """
+        self._on_exceeded = on_exceeded
         self._chat = chat
         self._reranker = reranker
         self._prompts = prompts
@@ -255,6 +264,8 @@ class Decider:
                 messages, timeout_s=timeout_s, max_tokens=max_tokens, response_format=response_format
             )
         except UpstreamError as error:
+            if isinstance(error, ContextExceeded) and self._on_exceeded is not None:
+                self._on_exceeded(error.limit_tokens)
             return _Reply(note=str(error), shown=count)
         answer = read_answer(completion.text, key, count)
         note = None if answer is not None else "the answer holds no decision on these candidates"

@@ -101,9 +101,9 @@ class TurnService:
         self._prompts = prompts
         self._settings = settings
         self._recorder = TurnRecorder(ledger, chat.model)
-        self._decider = Decider(chat, prompts, settings, reranker)
         self.tokens = TokenCounter(chat)
         self.context = ContextLimit(settings)
+        self._decider = Decider(chat, prompts, settings, reranker, self.context.refused)
 
     async def answer(self, request: TurnRequest) -> AsyncGenerator[Started | Delta | Finished, None]:
         """Answer one request: first :class:`Started`, then the pieces of the answer, last :class:`Finished`.

@@ -310,6 +310,24 @@ def test_a_maximum_is_read_from_a_refusal_and_a_shorter_prompt_is_sent(tmp_path:
         assert service.services.turns.context.tokens == 1800
 
 
+def test_a_gate_that_finds_its_prompt_too_long_is_asked_with_less_from_then_on(tmp_path: Path, user: str) -> None:
+    long = "My dog Bruno ran along the harbour and back again, as he does on every other morning. " * 8
+    with (
+        ScriptedUpstream(max_model_len=None, tokenize=False) as upstream,
+        running(upstream, tmp_path, summary_attempts=1) as service,
+    ):
+        upstream.fail_always("summary", Fault(status=500))
+        upstream.say("answer", "Noted.")
+        service.tell_all([f"{number} {long}" for number in range(30)], user, "told")
+        service.settle()
+        upstream.max_model_len = 3000
+        first = service.client.tell(QUESTION, user, someone(), max_tokens=64)
+        assert service.ledger.one(GateDecided, first).outcome == "fallback"
+        second = service.client.tell(QUESTION, user, someone(), max_tokens=64)
+        assert service.ledger.one(GateDecided, second).outcome == "ok"
+        assert service.services.turns.context.tokens == 3000
+
+
 def test_a_server_that_cannot_be_made_happy_says_its_maximum(service: Running, user: str) -> None:
     before = service.services.turns.context.tokens
     service.upstream.fail_always("answer", Fault(status=400, message=TOO_LONG[0]))

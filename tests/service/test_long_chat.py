@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from domain.events import RerankDecided, RetrievalRecorded, TurnRecorded
-from tests.service.running import running
+from tests.service.running import running, until
 from tests.upstream import ScriptedUpstream, gate_keeps_all
 
 TURNS = 30
@@ -28,17 +29,40 @@ def asked(turn: int) -> str:
     return f"How many goats did I say that my friend {name} keeps? And {told(turn)}"
 
 
+EVERYTHING = ("json_schema", "json_object", "max_tokens", "temperature", "stream_options", "system")
+
+
+def endpoint(name: str, context: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the switches of an upstream like ``name``, and the service's settings for it."""
+    match name:
+        case "vLLM":
+            return {"max_model_len": context}, {}
+        case "llama.cpp":
+            props = {"default_generation_settings": {"n_ctx": context}}
+            return {"max_model_len": None, "tokenize": False, "answers_at": {"/props": props}}, {}
+        case "Ollama":
+            shown = {"parameters": f"num_ctx {context}", "model_info": {}}
+            return {"max_model_len": None, "tokenize": False, "answers_at": {"/api/show": shown}}, {}
+        case "one that takes little":
+            return {"max_model_len": None, "tokenize": False, "refuses": EVERYTHING}, {"llm_context_tokens": context}
+        case _:
+            return {"max_model_len": None, "tokenize": False}, {"llm_context_tokens": context}
+
+
 @pytest.mark.parametrize("context", [4096, 32_768])
-def test_all_that_was_to_be_replayed_reaches_the_model(tmp_path: Path, user: str, context: int) -> None:
+@pytest.mark.parametrize("name", ["vLLM", "llama.cpp", "Ollama", "one that takes little", "one that says nothing"])
+def test_all_that_was_to_be_replayed_reaches_the_model(tmp_path: Path, user: str, name: str, context: int) -> None:
+    switches, settings = endpoint(name, context)
     with (
-        ScriptedUpstream(max_model_len=None, tokenize=False) as upstream,
-        running(upstream, tmp_path, llm_context_tokens=context, neighbor_turns_default=1) as service,
+        ScriptedUpstream(**switches) as upstream,
+        running(upstream, tmp_path, neighbor_turns_default=1, **settings) as service,
     ):
+        until("the limit is known", lambda: service.services.turns.context.tokens == context)
         upstream.say("answer", ANSWER)
         upstream.responders["gate"] = gate_keeps_all
         for turn in range(TURNS):
             question = told(turn) if turn < 12 else asked(turn)
-            answer = service.client.tell(question, user, "long")
+            answer = service.client.tell(question, user, "long", stream=bool(turn % 2))
             service.settle()
             recorded = service.ledger.one(TurnRecorded, answer)
             rerank = service.ledger.one(RerankDecided, answer)

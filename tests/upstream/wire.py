@@ -31,7 +31,8 @@ def chat_kind(body: Mapping[str, Any]) -> Kind:
     if schema == "memory_rerank":
         return "rerank"
     # Whoever takes no system message gets its text in the first user message.
-    first = next((text for _, text in messages(body)), "").lower()
+    # Its beginning tells, since memories, which follow, may say anything.
+    first = next((text for _, text in messages(body)), "").lower()[:200]
     if "which remembered notes could help" in first:
         return "gate"
     if "you pick the remembered notes" in first:
