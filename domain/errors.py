@@ -103,9 +103,21 @@ class UnknownEvent(LedgerError):
 
 
 class EmbeddingError(OpmError):
-    """The embedding endpoint gave no usable vectors."""
+    """The embedding endpoint gave no usable vectors.
+
+    ``reason`` is what the endpoint said. It may quote what was sent, so it stands in ``told``, for people and events,
+    and not in the message, which logs print.
+    """
 
     kind = "embedding_failed"
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        self.reason = reason
+        super().__init__(message)
+
+    @property
+    def told(self) -> str:
+        return f"{self}: {self.reason}" if self.reason else str(self)
 
 
 class EmbeddingUnavailable(EmbeddingError):
@@ -116,9 +128,9 @@ class EmbeddingUnavailable(EmbeddingError):
 
     kind = "embedding_unavailable"
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, *, reason: str = "", retry_after_s: float | None = None) -> None:
         self.retry_after_s = retry_after_s
-        super().__init__(message)
+        super().__init__(message, reason=reason)
 
 
 class EmbeddingRejected(EmbeddingError):
@@ -145,6 +157,10 @@ class IndexUnavailable(OpmError):
     """Memory cannot be searched now."""
 
     kind = "index_unavailable"
+
+    @property
+    def told(self) -> str:
+        return str(self)
 
 
 class EmbeddingModelMismatch(IndexUnavailable):

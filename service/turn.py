@@ -178,7 +178,8 @@ class TurnService:
             turn.builds_on = retrieved.event.candidates[0].memory_id
         if retrieved.event.outcome == "degraded":
             searched = f"by {retrieved.event.mode} search only" if retrieved.event.mode else "without memory"
-            log.warning("turn %s is answered %s: %s", turn.correlation_id, searched, retrieved.event.degraded_reason)
+            # Why is in the event: it may quote what the endpoint said.
+            log.warning("turn %s is answered %s: %s", turn.correlation_id, searched, retrieved.event.degraded_code)
         return retrieved
 
     async def _search(self, turn: TurnLog, window: list[Memory]) -> Retrieved:
@@ -202,13 +203,13 @@ class TurnService:
                 wanted_time,
             )
         except (EmbeddingError, IndexUnavailable) as error:
-            return Retrieved([], asked(outcome="degraded", degraded_code=error.kind, degraded_reason=str(error)))
+            return Retrieved([], asked(outcome="degraded", degraded_code=error.kind, degraded_reason=error.told))
         candidates, excluded = exclude_window(found.candidates, window, knobs.candidate_n)
         proposed = sorted([*candidates, *excluded], key=lambda candidate: candidate.rank)
         event = asked(
             outcome="ok" if found.trouble is None else "degraded",
             degraded_code=found.trouble.kind if found.trouble is not None else None,
-            degraded_reason=str(found.trouble) if found.trouble is not None else None,
+            degraded_reason=found.trouble.told if found.trouble is not None else None,
             mode=found.mode,
             fusion=found.fusion.as_event() if found.fusion is not None else None,
             time_range=wanted_time.as_event() if wanted_time is not None else None,

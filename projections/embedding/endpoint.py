@@ -1,21 +1,25 @@
-"""The embedding endpoint: texts in, unit vectors out, and one of three errors where that fails."""
+"""The embedding endpoint: texts in, unit vectors out, and one of three errors where that fails.
+
+What an endpoint refuses of the API (base64, as many texts at once) is learned from its refusals and not sent again.
+"""
 
 from __future__ import annotations
 
-import base64
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic_core import from_json
 
 from domain.errors import EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailable
 from domain.events import JsonObject
+from domain.reasoning import storable
+from projections.embedding.answer import Reported, rows_of
 from projections.http_client import HttpClient, HttpFailure, Refused, TimedOut, Unreadable
+from projections.refusal_reason import reason_in
 from projections.settings import ProjectionSettings
 
 log = logging.getLogger(__name__)
@@ -25,6 +29,19 @@ Vectors = npt.NDArray[np.float32]
 _CONNECT_TIMEOUT_S = 5.0
 _QUERY_CHARS = (2000, 500)
 """How much of a question is embedded when all of it is refused."""
+TEXT_CHARS_MAX = 8000
+"""A text is embedded by so much of its beginning: no common model reads more, and many refuse it."""
+_NAMES_ENCODING = re.compile(r"encoding_format|base64|float")
+_TOO_MANY = re.compile(
+    r"batch size \d+ > maximum allowed batch size (?P<a>\d+)|at most (?P<b>\d+) (?:inputs|texts|items|strings)"
+    r"|(?:maximum|max) (?:batch size|number of inputs|inputs)\D{0,20}(?P<c>\d+)|too many (?:inputs|texts)|batch size",
+    re.IGNORECASE,
+)
+_TOO_LONG = re.compile(
+    r"too (long|large|many tokens)|context (length|size|window)|(input|text|prompt|sequence|maximum).{0,30}"
+    r"(length|tokens)|exceed|must (be|have) (less|<=|at most)|physical batch",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +95,22 @@ class EmbeddingClient:
         self.passage_prefix = endpoint.passage_prefix
         self._dims_wanted = endpoint.dimensions
         self._ask_dims = False
-        self._http = HttpClient(
-            endpoint.base_url, settings.openai_api_key.get_secret_value(), connect_timeout_s=_CONNECT_TIMEOUT_S
-        )
+        self._base64 = True
+        self._texts_max: int | None = None
+        self._key = settings.openai_api_key.get_secret_value()
+        self._http = HttpClient(endpoint.base_url, self._key, connect_timeout_s=_CONNECT_TIMEOUT_S)
+
+    @property
+    def learned(self) -> dict[str, str]:
+        """What the endpoint refuses of the API, and what is sent instead."""
+        learned: dict[str, str] = {}
+        if not self._base64:
+            learned["encoding_format"] = "not sent"
+        if self._texts_max is not None:
+            learned["input"] = f"at most {self._texts_max} texts at once"
+        if self._ask_dims:
+            learned["dimensions"] = str(self._dims_wanted)
+        return learned
 
     async def close(self) -> None:
         await self._http.close()
@@ -125,7 +155,19 @@ class EmbeddingClient:
         return EmbeddingMisfit(f"{named} answers to {self.model!r} with vectors of {given} numbers{more}")
 
     async def _request(self, texts: Sequence[str], timeout_s: float) -> Vectors:
-        body: JsonObject = {"model": self.model, "input": list(texts), "encoding_format": "base64"}
+        """Embed texts, in as many requests as the endpoint needs."""
+        if self._texts_max is None or len(texts) <= self._texts_max:
+            return await self._one_request(texts, timeout_s)
+        parts = [texts[at : at + self._texts_max] for at in range(0, len(texts), self._texts_max)]
+        vectors = [await self._one_request(part, timeout_s) for part in parts]
+        if len({part.shape[1] for part in vectors}) != 1:
+            raise EmbeddingMisfit("the embedding endpoint gave vectors of different lengths for texts of one model")
+        return np.concatenate(vectors)
+
+    async def _one_request(self, texts: Sequence[str], timeout_s: float) -> Vectors:
+        body: JsonObject = {"model": self.model, "input": [_sendable(text) for text in texts]}
+        if self._base64:
+            body["encoding_format"] = "base64"
         if self._ask_dims:
             body["dimensions"] = self._dims_wanted
         try:
@@ -133,16 +175,58 @@ class EmbeddingClient:
         except TimedOut:
             raise EmbeddingUnavailable(f"the embedding endpoint did not answer within {timeout_s:g} s") from None
         except Refused as refusal:
-            raise _from_status(refusal, self.model) from None
+            if self._learns_from(refusal, len(texts)):
+                return await self._request(texts, timeout_s)
+            raise self._from_status(refusal) from None
         except Unreadable as failure:
             raise _unreadable(failure) from None
         except HttpFailure:
             raise EmbeddingUnavailable(f"the embedding endpoint ({self.endpoint.named}) cannot be reached") from None
         try:
-            return _unit_rows(_rows(content), len(texts))
+            return _unit_rows(rows_of(content), len(texts))
+        except Reported as reported:
+            kind = EmbeddingRejected if _TOO_LONG.search(str(reported)) else EmbeddingUnavailable
+            raise kind("the embedding endpoint reported an error", reason=self._told(str(reported))) from None
         except (ValueError, TypeError, LookupError) as error:
             # What an answer raises that is no embeddings list, depending on how it is malformed.
             raise _unreadable(error) from None
+
+    def _learns_from(self, refusal: Refused, texts: int) -> bool:
+        """Note what a refusal says the endpoint does not take; return whether that is news."""
+        reason = reason_in(refusal.body)
+        if self._base64 and refusal.status in {400, 415, 422, 500, 501} and _NAMES_ENCODING.search(reason):
+            self._base64 = False
+            return True
+        if refusal.status in {400, 413, 422} and texts > 1 and (found := _TOO_MANY.search(reason)):
+            told = next((int(number) for number in found.groups() if number), texts // 2)
+            if 0 < told < texts:
+                self._texts_max = told
+                return True
+        return False
+
+    def _from_status(self, refusal: Refused) -> EmbeddingUnavailable | EmbeddingRejected | EmbeddingMisfit:
+        status, retry_after_s = refusal.status, refusal.retry_after_s
+        reason = reason_in(refusal.body)
+        told = self._told(reason)
+        if status in {401, 403}:
+            return EmbeddingMisfit(f"the embedding endpoint refuses the key ({status}): check OPENAI_API_KEY")
+        if status == 404:
+            return EmbeddingMisfit(
+                f"the embedding endpoint does not know EMB_MODEL = {self.model!r} (404)", reason=told
+            )
+        if status == 429:
+            return EmbeddingUnavailable(
+                "the embedding endpoint limits the rate of requests (429)", reason=told, retry_after_s=retry_after_s
+            )
+        # llama.cpp answers 500 to a text that is too long.
+        if status in {400, 413, 422} or (status == 500 and _TOO_LONG.search(reason)):
+            return EmbeddingRejected(f"the embedding endpoint refused the text ({status})", reason=told)
+        return EmbeddingUnavailable(
+            f"the embedding endpoint fails ({status})", reason=told, retry_after_s=retry_after_s
+        )
+
+    def _told(self, reason: str) -> str:
+        return storable(reason.replace(self._key, "***") if self._key else reason)
 
 
 class Embed(Protocol):
@@ -169,32 +253,9 @@ def _unreadable(error: Exception) -> EmbeddingMisfit:
     )
 
 
-def _from_status(refusal: Refused, model: str) -> EmbeddingUnavailable | EmbeddingRejected | EmbeddingMisfit:
-    status, retry_after_s = refusal.status, refusal.retry_after_s
-    if status in {401, 403}:
-        return EmbeddingMisfit(f"the embedding endpoint refuses the key ({status}): check OPENAI_API_KEY")
-    if status == 404:
-        return EmbeddingMisfit(f"the embedding endpoint does not know EMB_MODEL = {model!r} (404)")
-    if status == 429:
-        return EmbeddingUnavailable(
-            "the embedding endpoint limits the rate of requests (429)", retry_after_s=retry_after_s
-        )
-    if status in {400, 413, 422}:
-        return EmbeddingRejected(f"the embedding endpoint refused the text ({status})")
-    return EmbeddingUnavailable(f"the embedding endpoint fails ({status})", retry_after_s=retry_after_s)
-
-
-def _rows(content: bytes) -> list[Vectors]:
-    """Return the vectors of an answer, in the order of their texts; some servers know no base64 and give numbers."""
-    data = sorted(from_json(content)["data"], key=itemgetter("index"))
-    if not data:
-        raise ValueError("no vectors")
-    return [
-        np.frombuffer(base64.b64decode(item["embedding"], validate=True), "<f4")
-        if isinstance(item["embedding"], str)
-        else np.array([*item["embedding"]], np.float32)
-        for item in data
-    ]
+def _sendable(text: str) -> str:
+    """Return a text as it is sent: its beginning, and never nothing, which endpoints refuse."""
+    return text[:TEXT_CHARS_MAX] if text.strip() else "-"
 
 
 def _unit_rows(rows: Sequence[Vectors], expected: int) -> Vectors:

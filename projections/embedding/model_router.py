@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -202,7 +203,9 @@ class ModelRouter:
 
     def is_configured(self, space: EmbeddingSpace) -> bool:
         """Tell whether a space is the one that the settings ask for."""
-        return space == self._configured.space(self._settings.embedding_dims or space.dimensions)
+        wanted = self._configured.space(self._settings.embedding_dims or space.dimensions)
+        # Ollama adds ":latest" to a name without a tag.
+        return replace(space, model=untagged(space.model)) == replace(wanted, model=untagged(wanted.model))
 
     def of(self, active: EmbeddingModelActivated) -> ModelClient:
         """Return the client of an activated model; the same one for the same activation."""
@@ -265,6 +268,11 @@ class ModelRouter:
 def space_of(active: EmbeddingModelActivated) -> EmbeddingSpace:
     """Return the space that an event activated."""
     return EmbeddingSpace(active.model, active.dimensions, active.passage_prefix)
+
+
+def untagged(model: str) -> str:
+    """Return a model's name without the tag that says nothing."""
+    return model.removesuffix(":latest")
 
 
 def same_direction(one: Vectors, other: Vectors) -> bool:

@@ -42,8 +42,8 @@ async def embed(services: ServicesDep, response: Response) -> EmbedHealth:
         vectors = await client.embed([client.query_prefix + "health"], timeout_s=services.settings.emb_timeout_s)
     except EmbeddingError as error:
         response.status_code = _UNAVAILABLE
-        return {"status": "failing", "model": client.model, "message": str(error)}
-    return {"status": "ok", "model": client.model, "dimension": vectors.shape[1]}
+        return {"status": "failing", "model": client.model, "message": error.told}
+    return {"status": "ok", "model": client.model, "dimension": vectors.shape[1], "learned": client.learned}
 
 
 @router.get("/llm", dependencies=[Depends(key_owner)], responses=_unavailable(ChatHealth))

@@ -274,10 +274,11 @@ class EndpointHealth(TypedDict):
 
 
 class EmbedHealth(EndpointHealth):
-    """The embedding endpoint."""
+    """The embedding endpoint; ``learned`` is what it refuses, and what is sent instead."""
 
     model: str
     dimension: NotRequired[int]
+    learned: NotRequired[dict[str, str]]
 
 
 class ContextHealth(TypedDict):

@@ -108,3 +108,79 @@ async def test_the_length_it_has_is_not_asked_for(tmp_path: Path, upstream: Scri
 async def test_vectors_travel_as_base64(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     await embed(settings_for(tmp_path, upstream), "a ferry")
     assert [call.body.get("encoding_format") for call in upstream.calls_of("embed")] == ["base64"]
+
+
+async def test_an_endpoint_that_refuses_base64_is_asked_for_numbers_from_then_on(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    upstream.fail("embed", Fault(status=400, message="encoding_format: base64 is not supported"))
+    client = EmbeddingClient(settings_for(tmp_path, upstream))
+    try:
+        for _ in range(2):
+            assert (await client.embed(["a ferry"], timeout_s=TIMEOUT_S)).shape == (1, 64)
+        assert client.learned == {"encoding_format": "not sent"}
+    finally:
+        await client.close()
+    assert ["encoding_format" in call.body for call in upstream.calls_of("embed")] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("message", "most"),
+    [
+        ("batch size 5 > maximum allowed batch size 2", 2),
+        ("at most 3 inputs are allowed", 3),
+        ("Too many inputs in one request", 2),
+    ],
+)
+async def test_a_batch_larger_than_the_endpoint_takes_is_split_from_then_on(
+    tmp_path: Path, upstream: ScriptedUpstream, message: str, most: int
+) -> None:
+    upstream.fail("embed", Fault(status=413, message=message))
+    texts = [f"ferry number {number}" for number in range(5)]
+    client = EmbeddingClient(settings_for(tmp_path, upstream))
+    try:
+        vectors = await client.embed(texts, timeout_s=TIMEOUT_S)
+        await client.embed(texts, timeout_s=TIMEOUT_S)
+    finally:
+        await client.close()
+    sizes = [len(call.body["input"]) for call in upstream.calls_of("embed")]
+    assert sizes[0] == 5
+    assert max(sizes[1:]) == most
+    np.testing.assert_array_equal(vectors[4], (await embed(settings_for(tmp_path, upstream), texts[4]))[0])
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\n"])
+async def test_an_empty_text_has_a_vector(tmp_path: Path, upstream: ScriptedUpstream, text: str) -> None:
+    vectors = await embed(settings_for(tmp_path, upstream), text, "a ferry")
+    assert vectors.shape == (2, 64)
+
+
+async def test_a_long_text_is_cut_before_it_is_sent(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    await embed(settings_for(tmp_path, upstream), "ferry " * 10_000)
+    assert len(upstream.calls_of("embed")[0].body["input"][0]) == 8000
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (500, b'{"error": {"message": "input is too large to process. increase the physical batch size"}}'),
+        (400, b'{"detail": "maximum context length is 512 tokens"}'),
+        (200, b'{"error": "the input length exceeds the context length"}'),
+    ],
+)
+async def test_a_text_that_is_too_long_is_rejected_however_it_is_said(
+    tmp_path: Path, upstream: ScriptedUpstream, status: int, body: bytes
+) -> None:
+    upstream.fail("embed", Fault(status=status, raw=body))
+    with pytest.raises(EmbeddingRejected) as raised:
+        await embed(settings_for(tmp_path, upstream), "a ferry")
+    assert raised.value.reason
+    assert raised.value.reason in raised.value.told
+    assert raised.value.reason not in str(raised.value), "the reason may quote a person, and logs print the message"
+
+
+async def test_an_error_inside_a_status_of_200_is_told(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.fail("embed", Fault(raw=b'{"error": {"message": "no GPU left for sk-secret-123"}}'))
+    with pytest.raises(EmbeddingUnavailable) as raised:
+        await embed(settings_for(tmp_path, upstream, openai_api_key="sk-secret-123"), "a ferry")
+    assert raised.value.told.endswith("no GPU left for ***")
