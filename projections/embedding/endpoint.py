@@ -136,8 +136,11 @@ class EmbeddingClient:
             raise _from_status(refusal, self.model) from None
         except Unreadable as failure:
             raise _unreadable(failure) from None
-        except HttpFailure:
-            raise EmbeddingUnavailable(f"the embedding endpoint ({self.endpoint.named}) cannot be reached") from None
+        except HttpFailure as failure:
+            why = f": {failure}" if str(failure) else ""
+            raise EmbeddingUnavailable(
+                f"the embedding endpoint ({self.endpoint.named}) cannot be reached{why}"
+            ) from None
         try:
             return _unit_rows(_rows(content), len(texts))
         except (ValueError, TypeError, LookupError) as error:
