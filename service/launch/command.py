@@ -5,9 +5,7 @@ Everything listens on loopback.
 """
 
 import argparse
-import errno
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +19,7 @@ from domain.errors import SettingsError
 from domain.prompts import load_prompts
 from domain.settings import ENV_FILE, EnvironmentSettings, env_file_encoding, load_settings
 from service.launch.supervisor import LaunchError, ProgramEnded, StopAsked, Supervisor, supervising
+from service.ports import port_trouble
 from service.settings import ServiceSettings
 
 HOST = "127.0.0.1"
@@ -180,20 +179,10 @@ def _check_ports(settings: LaunchSettings) -> None:
     complaints = [
         f"Port {port} on {HOST} {trouble}: set {variable} to a free one, for example {variable}={port + 10} make run."
         for variable, port in (("PORT", settings.port), ("UI_PORT", settings.ui_port))
-        if (trouble := _port_trouble(port)) is not None
+        if (trouble := port_trouble(HOST, port)) is not None
     ]
     if complaints:
         raise LaunchError("\n".join(complaints))
-
-
-def _port_trouble(port: int) -> str | None:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            return "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-    return None
 
 
 def _check_service(settings: LaunchSettings) -> None:
