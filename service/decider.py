@@ -32,6 +32,7 @@ from domain.retrieval import Candidate, split
 from domain.score_gate import rule_for
 from domain.tokens import KeptEstimates, estimate_tokens
 from service.chat_client import ChatClient
+from service.decision_streak import DecisionStreak
 from service.reranker import Reranker
 from service.settings import ServiceSettings
 
@@ -71,6 +72,8 @@ class _Reply:
     shown: int = 0
     """How many of the candidates, from the first, it was asked about."""
     scores: tuple[float, ...] = ()
+    reason: str | None = None
+    """Why there is no answer, in words that may be logged: the note may quote what the endpoint said."""
 
 
 class Decider:
@@ -85,6 +88,15 @@ class Decider:
         self._prompts = prompts
         self._settings = settings
         self._line_tokens = KeptEstimates()
+        self._streaks = {
+            "gate": DecisionStreak("gate", "every candidate is kept"),
+            "rerank": DecisionStreak("rerank", "the order of the search is used"),
+        }
+
+    @property
+    def troubles(self) -> dict[str, str]:
+        """The stages that fail again and again, and why."""
+        return {stage: streak.trouble for stage, streak in self._streaks.items() if streak.trouble is not None}
 
     async def gate(
         self,
@@ -126,6 +138,7 @@ class Decider:
             else:
                 kept = reply.answer.numbers
                 reasons = dict.fromkeys(everything[reply.shown :], _NOT_ASKED) | reply.answer.reasons
+        self._streaks["gate"].note(outcome, reply.reason)
         by_model = strategy == "llm" and outcome != "skipped"
         event = GateDecided(
             strategy=strategy,
@@ -169,6 +182,7 @@ class Decider:
                 model = self._chat.model
                 reply = await self._ask_rerank(question, asked_at, kept, retrieve_k, context_tokens)
             outcome = "ok" if reply.answer is not None else "fallback"
+        self._streaks["rerank"].note(outcome, reply.reason)
         named = reply.answer.numbers if reply.answer is not None else ()
         order = [kept[n - 1] for n in full_order(named, len(kept))]
         replay, summarised = split(order, retrieve_k)
@@ -225,10 +239,11 @@ class Decider:
         try:
             raw = await reranker.scores(question, [candidate.memory for candidate in kept])
         except UpstreamError as error:
-            return _Reply(note=str(error))
+            return _Reply(note=str(error), reason=_loggable(error))
         scored = read_scores(raw, len(kept))
         if scored is None:
-            return _Reply(note="the answer holds no scores of these memories", raw=raw)
+            note = "the answer holds no scores of these memories"
+            return _Reply(note=note, raw=raw, reason=note)
         answer = Answer(tuple(number for number, _ in scored), {})
         return _Reply(answer, raw=raw, scores=tuple(score for _, score in scored))
 
@@ -247,10 +262,10 @@ class Decider:
                 messages, timeout_s=timeout_s, max_tokens=max_tokens, response_format=response_format
             )
         except UpstreamError as error:
-            return _Reply(note=str(error), shown=count)
+            return _Reply(note=str(error), shown=count, reason=_loggable(error))
         answer = read_answer(completion.text, key, count)
         note = None if answer is not None else "the answer holds no decision on these candidates"
-        return _Reply(answer, note, completion.text, completion.usage, count)
+        return _Reply(answer, note, completion.text, completion.usage, count, reason=note)
 
     def _shown(
         self,
@@ -265,6 +280,11 @@ class Decider:
         left = budget_tokens - _TEMPLATE_TOKENS - estimate_tokens(system) - estimate_tokens(question)
         fitting, chars = fitting_lines(memories, left, self._line_tokens, answer_tokens_each)
         return memories[:fitting], chars
+
+
+def _loggable(error: UpstreamError) -> str:
+    """Return what happened without what the endpoint said of it, which comes after a colon."""
+    return f"{str(error).partition(': ')[0]} [{error.code}]"
 
 
 def _ms_since(started: float) -> float:

@@ -151,6 +151,11 @@ class TurnService:
         """What the chat model takes in all: what its endpoint says, else a safe default."""
         return context_tokens(self.max_model_len, self._settings)
 
+    @property
+    def decision_troubles(self) -> dict[str, str]:
+        """Which of gate and rerank cannot be had, and why."""
+        return self._decider.troubles
+
     def effective(self, knobs: Knobs) -> Knobs:
         """Return the knobs with the operator's default where a request did not say."""
         defaults = {
