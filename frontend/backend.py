@@ -8,6 +8,7 @@ request would be a second turn in the ledger, so that is the person's choice.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -79,6 +80,9 @@ class ChatPiece:
     request_id: str | None
 
 
+log = logging.getLogger(__name__)
+
+
 class Backend:
     """The service at `settings.backend_url`. For any HTTP failure, its methods raise a `BackendError`."""
 
@@ -87,7 +91,7 @@ class Backend:
         self._root = settings.backend_url
         key = settings.backend_api_key
         self._headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-        self._trust_env = not settings.is_loopback
+        self._trust_env = not settings.is_loopback and _proxies_can_be_used()
 
     def model(self) -> ModelInfo | None:
         """The chat model the service answers with; None if it names none."""
@@ -162,6 +166,16 @@ class Backend:
             return shape.model_validate_json(response.content)
         except ValidationError as error:
             raise UnreadableAnswerError(status=response.status_code, request_id=request_id) from error
+
+
+def _proxies_can_be_used() -> bool:
+    """Whether the proxies of the environment are of a kind that httpx2 knows; it makes a client of all or fails."""
+    try:
+        httpx2.Client().close()
+    except (ValueError, ImportError):
+        log.warning("a proxy of the environment, such as a SOCKS one, is not supported: the service is called directly")
+        return False
+    return True
 
 
 def _memory_path(memory_id: str) -> str:

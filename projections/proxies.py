@@ -87,13 +87,13 @@ def _chosen(scheme: str, proxies: Mapping[str, str]) -> Proxy | None:
             continue
         url = given if "://" in given else f"http://{given}"
         if _is_usable(url):
-            _say(logging.INFO, f"model endpoints beyond this machine are called through the proxy of {variable}")
+            _say(logging.INFO, f"endpoints beyond this machine are called through the proxy of {variable}")
             return Proxy(url, variable)
         kind = url.partition("://")[0].lower()
         kind = f"{kind}:// proxy" if re.fullmatch(r"[a-z0-9+]{1,16}", kind) and kind != "http" else "malformed address"
         _say(
             logging.WARNING,
-            f"{variable} names a {kind}, which is not supported: model endpoints are called without it; "
+            f"{variable} names a {kind}, which is not supported: endpoints are called without it; "
             f"name an http:// proxy in {scheme.upper()}_PROXY, or unset {variable}",
         )
     return None
