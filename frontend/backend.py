@@ -26,6 +26,7 @@ from frontend.backend_errors import (
     UnreadableAnswerError,
     error_body,
     error_for_status,
+    kind_of_event,
 )
 from frontend.knobs import KnobValue, answer_parameters, memory_metadata
 from frontend.settings import FrontendSettings
@@ -184,7 +185,7 @@ def _memory_path(memory_id: str) -> str:
 
 async def _chunks(response: httpx2.Response, request_id: str | None) -> AsyncGenerator[Chunk, None]:
     """The chunks of a server-sent event stream with one `data:` line per event, as OpenAI writes it."""
-    finished = False
+    begun = finished = False
     async with aclosing(_lines(response)) as lines:
         async for line in lines:
             if not line.startswith(b"data:"):
@@ -193,7 +194,9 @@ async def _chunks(response: httpx2.Response, request_id: str | None) -> AsyncGen
             if payload == b"[DONE]":
                 return
             if (body := error_body(payload)) is not None:
-                raise AnswerBrokenError(body.message, param=body.param, request_id=request_id)
+                kind = AnswerBrokenError if begun else kind_of_event(body)
+                raise kind(body.message, param=body.param, request_id=request_id)
+            begun = True
             try:
                 chunk = Chunk.model_validate_json(payload)
             except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -13,6 +14,16 @@ import openai
 import pytest
 
 from domain.events import TurnFailed, TurnRecorded
+from frontend.backend import Backend, ChatRequest
+from frontend.backend_errors import (
+    BackendError,
+    BadRequestError,
+    ChatModelDownError,
+    ChatModelSlowError,
+    TooBusyError,
+)
+from frontend.knobs import KNOBS
+from frontend.settings import FrontendSettings
 from service.api import connection
 from service.turn_recorder import DISCONNECTED
 from tests.service.running import Client, Running, chat_body, events_of, running, until
@@ -166,3 +177,29 @@ def test_many_silent_streams_end_with_their_clients(
         upstream.heal()
         with asked(service, "user-0") as response:
             assert list(events_of(response))[-1] is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Fault(status=500), ChatModelDownError),
+        (Fault(status=408), ChatModelSlowError),
+        (Fault(status=429), TooBusyError),
+        (Fault(status=400), BadRequestError),
+    ],
+)
+def test_the_page_names_a_failure_after_a_comment_as_it_would_have_before(
+    service: Running, told: str, fault: Fault, kind: type[BackendError]
+) -> None:
+    service.upstream.fail("gate", Fault(hang_s=connection.FIRST_BYTES_S + 0.2))
+    service.upstream.fail("answer", fault)
+    backend = Backend(FrontendSettings(backend_url=service.client.base_url))
+    question = ChatRequest(told, "c", QUESTION, "any", {knob.name: knob.default for knob in KNOBS})
+
+    async def ask() -> None:
+        async for _ in backend.chat(question):
+            pass
+
+    with pytest.raises(kind) as raised:
+        asyncio.run(ask())
+    assert raised.value.said.startswith("the chat endpoint")
