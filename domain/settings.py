@@ -22,7 +22,8 @@ from domain.errors import SettingsError, shown
 ENV_FILE = ".env"
 
 _SECRET_WORDS = frozenset({"KEY", "KEYS", "TOKEN", "SECRET", "PASSWORD"})
-_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@|\?.*", re.DOTALL)
+_CREDENTIALS = re.compile(r"(?:(?<=://)|^(?!\w+://)).*@|\?.*", re.DOTALL)
+"""What stands before the ``@`` of an address, or in its query."""
 _QUOTES = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019", "\u201e": "\u201c"}
 _CURLY = frozenset("\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f")
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"

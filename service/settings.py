@@ -31,7 +31,7 @@ def _json_object(value: object) -> object:
     for text in (value, value.translate(_STRAIGHT_QUOTES)):
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     raise ValueError('give a JSON object, as in \'{"name": "value"}\'')
 
@@ -42,7 +42,7 @@ def _host_names(value: object) -> object:
         return value
     try:
         names = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         names = [name for name in re.split(r"[,;\s]+", value) if name]
     return names if isinstance(names, list) else [names]
 

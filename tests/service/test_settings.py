@@ -228,6 +228,8 @@ def test_an_address_is_read_as_it_is_meant(
         ("https://some.example/v1?key=canary", "leave that out"),
         ("https://user:canary@some.example/v1#x", "leave that out"),
         ("ftp://user:canary@some.example/v1", "give an http:// or https:// address"),
+        ("user:canary@some.example/v1", "give an http:// or https:// address"),
+        ("ftp://user:can@ary/canary@some.example/v1", "give an http:// or https:// address"),
     ],
 )
 @pytest.mark.parametrize("name", ["LLM_BASE_URL", "EMB_BASE_URL", "RERANK_BASE_URL"])
