@@ -8,11 +8,12 @@ the quotes of an ``--env-file``), and an empty value counts as not set.
 from __future__ import annotations
 
 import codecs
+import json
 import os
 import re
 import unicodedata
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar, get_origin
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -25,6 +26,7 @@ _SECRET_WORDS = frozenset({"KEY", "KEYS", "TOKEN", "SECRET", "PASSWORD"})
 _CREDENTIALS = re.compile(r"(?:(?<=://)|^(?!\w+://)).*@|\?.*", re.DOTALL)
 """What stands before the ``@`` of an address, or in its query."""
 _QUOTES = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019", "\u201e": "\u201c"}
+_STRAIGHT = str.maketrans("\u201c\u201d\u201e\u2018\u2019", '"""\'\'')
 _CURLY = frozenset("\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f")
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"
 _LATIN_1_MAX = 0xFF
@@ -49,6 +51,16 @@ def _quoted(text: str) -> bool:
     inner = text[1:-1].strip()
     # A quote in between means that these two are no pair, as in "a","b"; but JSON is full of them.
     return not {text[0], text[-1]} & set(inner) or (inner[0], inner[-1]) in {("{", "}"), ("[", "]")}
+
+
+def _decoded(text: str) -> object:
+    """Read JSON, also with the curly quotes of a word processor; return a text that is none as it is."""
+    for written in (text, text.translate(_STRAIGHT)):
+        try:
+            return json.loads(written)
+        except (ValueError, RecursionError):
+            continue
+    return text
 
 
 def _folder(value: object) -> object:
@@ -118,10 +130,14 @@ class EnvironmentSettings(BaseSettings):
     def _read_as_meant(cls, given: dict[str, Any]) -> dict[str, Any]:
         read = {}
         for name, value in given.items():
-            if name in cls.verbatim and isinstance(value, str):
+            if not isinstance(value, str):
+                read[name] = value
+            elif name in cls.verbatim:
                 read[name] = _trimmed(value)[1:-1] if _quoted(_trimmed(value)) else value
-            elif (meant := as_meant(value) if isinstance(value, str) else value) != "":
-                read[name] = meant
+            elif meant := as_meant(value):
+                field = cls.model_fields.get(name)
+                is_object = field is not None and get_origin(field.annotation) is dict
+                read[name] = _decoded(meant) if is_object else meant
         return read
 
 
@@ -188,4 +204,6 @@ def _complaint(kind: type[BaseSettings], item: dict[str, object]) -> str:
     # What should be JSON and is not may hold a key anywhere.
     hidden = bool(_SECRET_WORDS & set(name.split("_"))) or (isinstance(value, str) and value.startswith("{"))
     said = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "dict_type":
+        said = f'give a JSON object, as in {name}=\'{{"name": "value"}}\''
     return f"{name} = {'(hidden)' if hidden else shown(value)}{hint}: {said}"

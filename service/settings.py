@@ -18,22 +18,9 @@ from service.knobs import NEIGHBOR_TURNS_MAX
 ANY_USER = "*"
 """The owner of an API key that may act for any user."""
 
-_STRAIGHT_QUOTES = str.maketrans("\u201c\u201d\u201e\u2018\u2019", '"""\'\'')
 _HOST = re.compile(r"\*|[a-z0-9._-]+")
 _BEFORE_HOST = re.compile(r"^https?://", re.IGNORECASE)
 _AFTER_HOST = re.compile(r"(:\d+)?(/.*)?$")
-
-
-def _json_object(value: object) -> object:
-    """Read a JSON object; raise ValueError for text that is none."""
-    if not isinstance(value, str):
-        return value
-    for text in (value, value.translate(_STRAIGHT_QUOTES)):
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-    raise ValueError('give a JSON object, as in \'{"name": "value"}\'')
 
 
 def _host_names(value: object) -> object:
@@ -62,7 +49,6 @@ def _host_name(value: object) -> object:
     return name
 
 
-JsonSetting = Annotated[dict[str, Any], BeforeValidator(_json_object)]
 HostNames = Annotated[list[Annotated[str, BeforeValidator(_host_name)]], BeforeValidator(_host_names)]
 
 
@@ -77,8 +63,8 @@ class ServiceSettings(ProjectionSettings):
         default=120.0, gt=0, description="how long the chat model may be silent before and while it answers"
     )
     llm_connect_timeout_s: float = Field(default=5.0, gt=0, description="how long to wait for a connection")
-    llm_extra_body: JsonSetting = Field(default={}, description="JSON object added to each answer's request")
-    decision_extra_body: JsonSetting = Field(
+    llm_extra_body: dict[str, Any] = Field(default={}, description="JSON object added to each answer's request")
+    decision_extra_body: dict[str, Any] = Field(
         default={}, description="JSON object added to gate, rerank and summary requests"
     )
 
@@ -120,7 +106,7 @@ class ServiceSettings(ProjectionSettings):
     summary_attempts: int = Field(default=5, ge=1, description="tries at a summary until the next start")
     summary_concurrency: int = Field(default=2, ge=1, le=64, description="summaries written at the same time")
 
-    api_keys: Annotated[dict[ApiKey, str], BeforeValidator(_json_object)] = Field(
+    api_keys: dict[ApiKey, str] = Field(
         default={}, description='JSON object from API key to user id, "*" for any user; empty: no key is asked for'
     )
     allowed_hosts: HostNames = Field(
