@@ -8,6 +8,7 @@ request would be a second turn in the ledger, so that is the person's choice.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from frontend.backend_errors import (
     UnreadableAnswerError,
     error_body,
     error_for_status,
+    kind_of_event,
 )
 from frontend.knobs import KnobValue, answer_parameters, memory_metadata
 from frontend.settings import FrontendSettings
@@ -81,6 +83,9 @@ class ChatPiece:
     request_id: str | None
 
 
+log = logging.getLogger(__name__)
+
+
 class Backend:
     """The service at `settings.backend_url`. For any HTTP failure, its methods raise a `BackendError`."""
 
@@ -89,7 +94,7 @@ class Backend:
         self._root = settings.backend_url
         key = settings.backend_api_key
         self._headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-        self._trust_env = not settings.is_loopback
+        self._trust_env = not settings.is_loopback and _proxies_can_be_used()
 
     def model(self) -> ModelInfo | None:
         """The chat model the service answers with; None if it names none."""
@@ -166,13 +171,23 @@ class Backend:
             raise UnreadableAnswerError(status=response.status_code, request_id=request_id) from error
 
 
+def _proxies_can_be_used() -> bool:
+    """Whether the proxies of the environment are of a kind that httpx2 knows; it makes a client of all or fails."""
+    try:
+        httpx2.Client().close()
+    except (ValueError, ImportError):
+        log.warning("a proxy of the environment, such as a SOCKS one, is not supported: the service is called directly")
+        return False
+    return True
+
+
 def _memory_path(memory_id: str) -> str:
     return f"/v1/memories/{quote(memory_id, safe='')}"
 
 
 async def _chunks(response: httpx2.Response, request_id: str | None) -> AsyncGenerator[Chunk, None]:
     """The chunks of a server-sent event stream with one `data:` line per event, as OpenAI writes it."""
-    finished = False
+    begun = finished = False
     async with aclosing(_lines(response)) as lines:
         async for line in lines:
             if not line.startswith(b"data:"):
@@ -181,7 +196,9 @@ async def _chunks(response: httpx2.Response, request_id: str | None) -> AsyncGen
             if payload == b"[DONE]":
                 return
             if (body := error_body(payload)) is not None:
-                raise AnswerBrokenError(body.message, param=body.param, request_id=request_id)
+                kind = AnswerBrokenError if begun else kind_of_event(body)
+                raise kind(body.message, param=body.param, request_id=request_id)
+            begun = True
             try:
                 chunk = Chunk.model_validate_json(payload)
             except ValidationError as error:

@@ -103,6 +103,20 @@ def error_body(raw: str | bytes) -> ErrorBody | None:
         return None
 
 
+_BY_CODE: dict[str | int | None, type[BackendError]] = {
+    "upstream_timeout": ChatModelSlowError,
+    "upstream_rejected": BadRequestError,
+    "rate_limit_exceeded": TooBusyError,
+    "ledger_unavailable": TooBusyError,
+    "internal_error": BackendFailedError,
+}
+
+
+def kind_of_event(body: ErrorBody) -> type[BackendError]:
+    """What an error event says that came before any answer: the status was sent before the failure was known."""
+    return _BY_CODE.get(body.code, ChatModelDownError if body.type == "upstream_error" else BackendFailedError)
+
+
 def error_for_status(status: int, raw: bytes, request_id: str | None) -> BackendError:
     """The error for an HTTP status and response body."""
     body = error_body(raw)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -24,14 +25,11 @@ def migrate(ledger_path: Path, revision: str = "head") -> bool:
     Raises :class:`LedgerSchemaError` when a newer version has already migrated it or no ledger can be made here, and
     :class:`LedgerLocked` as :class:`Ledger` does.
     """
-    try:
-        ledger_path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        folder = shown(str(ledger_path.parent))
-        raise LedgerSchemaError(f"STORAGE_DIR = {folder} cannot be used as a folder ({error.strerror})") from None
     config = _config()
     scripts = ScriptDirectory.from_config(config)
-    lock = WriterLock(ledger_path)
+    with usable(ledger_path.parent):
+        ledger_path.parent.mkdir(parents=True, exist_ok=True)
+        lock = WriterLock(ledger_path)
     engine = open_engine(ledger_path, writer=True)
     try:
         with engine.begin() as connection:
@@ -46,6 +44,21 @@ def migrate(ledger_path: Path, revision: str = "head") -> bool:
     finally:
         engine.dispose()
         lock.release()
+
+
+@contextmanager
+def usable(storage_dir: Path) -> Iterator[None]:
+    """Raise :class:`LedgerSchemaError` where the block cannot use a file in ``STORAGE_DIR``, with its name and why."""
+    try:
+        yield
+    except OSError as error:
+        file = Path(error.filename).name if isinstance(error.filename, str) else ""
+        name = f": {file}" if file not in {"", storage_dir.name} else ""
+        folder = shown(str(storage_dir))
+        raise LedgerSchemaError(
+            f"STORAGE_DIR = {folder} cannot be used as a folder ({error.strerror}{name}): it must be one that this "
+            "user may write, with space left"
+        ) from None
 
 
 def schema_revision(ledger_path: Path, name: str | None = None) -> str:

@@ -16,24 +16,25 @@ Whatever goes wrong is one of these::
 from __future__ import annotations
 
 import asyncio
+import base64
 import codecs
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import aiohttp
 import certifi
 import msgspec
 
 from domain.events import JsonObject
+from projections.proxies import Proxy, proxy_for
 
 _CONNECTIONS_MAX = 1000
 _KEEP_ALIVE_S = 4.0
 """Shorter than the five seconds of uvicorn, and so of vLLM, which would close a connection just as it is used again."""
 _REFUSAL_BYTES_MAX = 64 * 1024
 _LAST_BYTES_S = 0.1
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 class HttpFailure(Exception):
@@ -41,7 +42,7 @@ class HttpFailure(Exception):
 
 
 class Unreachable(HttpFailure):
-    """There is no connection, or it ended before an answer began."""
+    """There is no connection, or it ended before an answer began. Its text says why, where that is known."""
 
 
 class TimedOut(HttpFailure):
@@ -73,8 +74,12 @@ class HttpClient:
     """Calls one endpoint. Every method raises :class:`HttpFailure` and nothing else when a call fails."""
 
     def __init__(self, base_url: str, api_key: str, *, connect_timeout_s: float) -> None:
-        self._base_url = base_url.rstrip("/")
-        self._headers = {"authorization": f"Bearer {api_key}", "content-type": "application/json"}
+        parts = urlsplit(base_url.rstrip("/"))
+        self._base_url = _without_credentials(parts)
+        # An address with a user and a password asks for these, and there can be only one such header.
+        authorization = _basic(parts) if "@" in parts.netloc else f"Bearer {api_key}"
+        self._headers = {"authorization": authorization, "content-type": "application/json"}
+        self._proxy: Proxy | None = None
         self._connect_timeout_s = connect_timeout_s
         self._opened: aiohttp.ClientSession | None = None
 
@@ -119,14 +124,16 @@ class HttpClient:
         self, method: str, path: str, body: JsonObject | None, limits: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
         """Send a request and wait for the status line of its answer."""
-        url = path if "://" in path else self._base_url + path
+        url = _without_credentials(urlsplit(path)) if "://" in path else self._base_url + path
         data = msgspec.json.encode(body) if body is not None else None
         try:
             response = await self._session.request(method, url, data=data, timeout=limits, allow_redirects=False)
+        except aiohttp.ConnectionTimeoutError:
+            raise Unreachable(f"no connection within {limits.sock_connect:g} s") from None
         except TimeoutError:
             raise TimedOut from None
-        except aiohttp.ClientConnectionError:
-            raise Unreachable from None
+        except (aiohttp.ClientConnectionError, aiohttp.ClientHttpProxyError) as error:
+            raise Unreachable(self._why(error)) from None
         except (aiohttp.ClientError, ValueError):
             raise Unreadable from None
         if 200 <= response.status < 300:
@@ -138,17 +145,34 @@ class HttpClient:
     def _session(self) -> aiohttp.ClientSession:
         # Made by the first call: a session belongs to the event loop that it is made in.
         if self._opened is None:
-            url = urlsplit(self._base_url)
+            self._proxy = proxy_for(self._base_url)
             self._opened = aiohttp.ClientSession(
                 headers=self._headers,
+                proxy=self._proxy.url if self._proxy is not None else None,
                 connector=aiohttp.TCPConnector(
                     limit=_CONNECTIONS_MAX,
                     keepalive_timeout=_KEEP_ALIVE_S,
-                    ssl=_tls() if url.scheme == "https" else True,
+                    ssl=_tls() if self._base_url.startswith("https:") else True,
                 ),
-                trust_env=url.hostname not in _LOOPBACK,  # a proxy is for what lies outside of this machine
             )
         return self._opened
+
+    def _why(self, error: aiohttp.ClientError) -> str:
+        """Say why there is no connection; empty where nothing more is known than that nobody answers."""
+        match error:
+            case aiohttp.ClientHttpProxyError():
+                refused = f" refuses it ({error.status})"
+            case aiohttp.ClientProxyConnectionError():
+                refused = " does not answer"
+            case aiohttp.ClientConnectorDNSError():
+                return "the name of its host is not known"
+            case aiohttp.ClientConnectorCertificateError():
+                return "its certificate is not trusted here"
+            case aiohttp.ClientConnectorSSLError():
+                return "it does not speak TLS: is it http://?"
+            case _:
+                return ""
+        return f"the proxy of {self._proxy.variable}{refused}" if self._proxy is not None else ""
 
 
 async def events(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
@@ -215,6 +239,15 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
             if len(body) >= _REFUSAL_BYTES_MAX:
                 break
     return body[:_REFUSAL_BYTES_MAX]
+
+
+def _without_credentials(parts: SplitResult) -> str:
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _basic(parts: SplitResult) -> str:
+    pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
 
 def _tls() -> ssl.SSLContext:

@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from domain.settings import StorageSettings
+from domain.settings import ApiKey, StorageSettings, as_meant
+
+_OPERATIONS = ("/chat/completions", "/completions", "/embeddings", "/responses")
+"""What people copy along with a base URL."""
+_HOST_LIKE = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[\w.-]+)(?::\d+)?(?:/\S*)?")
 
 
 def http_url(value: str) -> str:
-    """Return the URL of an endpoint without a trailing slash; raise ValueError if it is not an HTTP URL."""
-    if not value.startswith(("http://", "https://")):
-        raise ValueError("give an http:// or https:// address, usually ending in /v1")
-    return value.rstrip("/")
+    """Return the base URL of an endpoint as it is meant; raise ValueError if it is not an HTTP URL."""
+    url = as_meant(value)
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() not in {"http", "https"} or not rest:
+        example = f", such as http://{url}" if _HOST_LIKE.fullmatch(url) else ""
+        raise ValueError(f"give an http:// or https:// address, usually ending in /v1{example}")
+    if "://" in rest or not all(char.isprintable() and not char.isspace() for char in rest):
+        raise ValueError("there is a blank or a second address in it: give one address")
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ValueError(f"it cannot be read as an address ({error})") from None
+    host = parts.netloc.rpartition("@")[2]
+    if not host.startswith("[") and host.count(":") > 1:
+        raise ValueError("put the IPv6 address into brackets, as in http://[::1]:8000/v1")
+    if not parts.hostname or not _has_port(parts):
+        raise ValueError("there is no host in it, or no port from 1 to 65535")
+    if "?" in rest or "#" in rest:
+        raise ValueError("an address cannot hold what begins with ? or #: leave that out")
+    path = _without_operation(re.sub("/{2,}", "/", parts.path).rstrip("/"))
+    return urlunsplit((scheme.lower(), parts.netloc, path, "", ""))
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """Tell whether the port can be used, or is left to the scheme."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
+
+
+def _without_operation(path: str) -> str:
+    for operation in _OPERATIONS:
+        if path.endswith(operation):
+            return path.removesuffix(operation).rstrip("/")
+    return path
 
 
 Endpoint = Annotated[str, AfterValidator(http_url)]
@@ -32,7 +70,9 @@ _PREFIXES = {
 class ProjectionSettings(StorageSettings):
     """What building and searching the projections needs."""
 
-    openai_api_key: SecretStr = Field(
+    verbatim: ClassVar[frozenset[str]] = frozenset({"emb_query_prefix", "emb_passage_prefix"})
+
+    openai_api_key: ApiKey = Field(
         default=SecretStr("not-needed"), description="key sent to the endpoints; self-hosted ones rarely need one"
     )
     emb_base_url: Endpoint = Field(

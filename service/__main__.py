@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 import uvicorn
 
+from domain.errors import OpmError
+from domain.prompts import load_prompts
+from domain.settings import load_settings
+from service.ports import port_trouble
+from service.settings import ServiceSettings
+
 DEFAULT_PORT = 9000
+_PORT_MAX = 65_535
 _ANSWERS_END_S = 10
 """How long running answers may go on once the service is told to stop."""
 
@@ -15,9 +23,16 @@ def main() -> None:
     """Run the API until it is told to stop."""
     parser = argparse.ArgumentParser(prog="python -m service", description="Run the OpenPersistentMemory API.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="port to listen on (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes that answer (default: %(default)s)")
     given = parser.parse_args()
+    try:
+        # uvicorn would start a worker again and again that ends because of its settings.
+        load_prompts(load_settings(ServiceSettings).prompts_dir)
+    except OpmError as error:
+        sys.exit(f"openpersistentmemory: {error}")
+    if (trouble := port_trouble(given.host, given.port)) is not None:
+        sys.exit(f"openpersistentmemory: port {given.port} on {given.host} {trouble}: choose another with --port")
     uvicorn.run(
         "service.app:app",
         host=given.host,
@@ -25,6 +40,12 @@ def main() -> None:
         workers=given.workers,
         timeout_graceful_shutdown=_ANSWERS_END_S,
     )
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= _PORT_MAX):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number up to {_PORT_MAX}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ _LOOK_AGAIN_S = 1.0
 
 async def follow_alone(storage_dir: Path, followers: Mapping[str, Follower]) -> None:
     """Wait until no other service runs the followers of this storage, then run ``followers`` until cancelled."""
-    with (storage_dir / "background.lock").open("ab") as file:
+    with lock_file(storage_dir) as file:
         if not _taken(file):
             log.warning(
                 "another service does the background work of this STORAGE_DIR; this one answers requests, and takes "
@@ -40,6 +40,11 @@ async def follow_alone(storage_dir: Path, followers: Mapping[str, Follower]) -> 
         finally:
             # A cancelled follower leaves its last piece of work behind in the thread: the lock is held until that ends.
             await background_idle()
+
+
+def lock_file(storage_dir: Path) -> IO[bytes]:
+    """Open the file whose lock the process with the background work holds."""
+    return (storage_dir / "background.lock").open("ab")
 
 
 def _taken(file: IO[bytes]) -> bool:

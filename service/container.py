@@ -16,7 +16,7 @@ from domain.ledger import Ledger
 from domain.prompts import Prompts, load_prompts
 from domain.record_once import record_once
 from domain.settings import new_ledger_notice
-from migrations.runner import migrate
+from migrations.runner import migrate, usable
 from projections.dense.dense_index import DenseIndex
 from projections.dense.projection import DenseProjection
 from projections.embedding.cache import VectorCache
@@ -27,7 +27,7 @@ from projections.lexical.index_files import LexicalFiles
 from projections.lexical.projection import LexicalProjection
 from projections.mirror.mirror import Mirror
 from projections.search.memory_search import MemorySearch
-from service.background import follow_alone
+from service.background import follow_alone, lock_file
 from service.chat_client import ChatClient
 from service.reranker import Reranker
 from service.settings import ServiceSettings
@@ -64,6 +64,8 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
     prompts = load_prompts(settings.prompts_dir)
     if await asyncio.to_thread(migrate, settings.ledger_path):
         log.warning("%s", new_ledger_notice(settings))
+    with usable(settings.storage_dir):
+        lock_file(settings.storage_dir).close()
     ledger = await asyncio.to_thread(Ledger, settings.ledger_path)
     try:
         if finished := await asyncio.to_thread(finish_erasures, ledger, settings.storage_dir):

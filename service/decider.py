@@ -33,6 +33,7 @@ from domain.retrieval import Candidate, split
 from domain.score_gate import rule_for
 from domain.tokens import KeptEstimates, estimate_tokens
 from service.chat_client import ChatClient
+from service.decision_streak import DecisionStreak
 from service.reranker import Reranker
 from service.settings import ServiceSettings
 
@@ -73,6 +74,8 @@ class _Reply:
     shown: int = 0
     """How many of the candidates, from the first, it was asked about."""
     scores: tuple[float, ...] = ()
+    reason: str | None = None
+    """Why there is no answer, in words that may be logged: the note may quote what the endpoint said."""
 
 
 class Decider:
@@ -96,6 +99,15 @@ class Decider:
         self._prompts = prompts
         self._settings = settings
         self._line_tokens = KeptEstimates()
+        self._streaks = {
+            "gate": DecisionStreak("gate", "every candidate is kept"),
+            "rerank": DecisionStreak("rerank", "the order of the search is used"),
+        }
+
+    @property
+    def troubles(self) -> dict[str, str]:
+        """The stages that fail again and again, and why."""
+        return {stage: streak.trouble for stage, streak in self._streaks.items() if streak.trouble is not None}
 
     async def gate(
         self,
@@ -137,6 +149,7 @@ class Decider:
             else:
                 kept = reply.answer.numbers
                 reasons = dict.fromkeys(everything[reply.shown :], _NOT_ASKED) | reply.answer.reasons
+        self._streaks["gate"].note(outcome, reply.reason)
         by_model = strategy == "llm" and outcome != "skipped"
         event = GateDecided(
             strategy=strategy,
@@ -180,6 +193,7 @@ class Decider:
                 model = self._chat.model
                 reply = await self._ask_rerank(question, asked_at, kept, retrieve_k, context_tokens)
             outcome = "ok" if reply.answer is not None else "fallback"
+        self._streaks["rerank"].note(outcome, reply.reason)
         named = reply.answer.numbers if reply.answer is not None else ()
         order = [kept[n - 1] for n in full_order(named, len(kept))]
         replay, summarised = split(order, retrieve_k)
@@ -242,10 +256,11 @@ class Decider:
         try:
             raw = await reranker.scores(question, asked_at, [candidate.memory for candidate in kept])
         except UpstreamError as error:
-            return _Reply(note=str(error))
+            return _Reply(note=str(error), reason=_loggable(error))
         scored = read_scores(raw, len(kept))
         if scored is None:
-            return _Reply(note="the answer holds no scores of these memories", raw=raw)
+            note = "the answer holds no scores of these memories"
+            return _Reply(note=note, raw=raw, reason=note)
         answer = Answer(tuple(number for number, _ in scored), {})
         return _Reply(answer, raw=raw, scores=tuple(score for _, score in scored))
 
@@ -266,10 +281,10 @@ class Decider:
         except UpstreamError as error:
             if isinstance(error, ContextExceeded) and self._on_exceeded is not None:
                 self._on_exceeded(error.limit_tokens)
-            return _Reply(note=str(error), shown=count)
+            return _Reply(note=str(error), shown=count, reason=_loggable(error))
         answer = read_answer(completion.text, key, count)
         note = None if answer is not None else "the answer holds no decision on these candidates"
-        return _Reply(answer, note, completion.text, completion.usage, count)
+        return _Reply(answer, note, completion.text, completion.usage, count, reason=note)
 
     def _shown(
         self,
@@ -292,6 +307,11 @@ def _fitting(question: str, context_tokens: int) -> str:
     while estimate_tokens(question) > context_tokens * _QUESTION_SHARE_MAX:
         question = excerpt(question, len(question) * 3 // 4)
     return question
+
+
+def _loggable(error: UpstreamError) -> str:
+    """Return what happened without what the endpoint said of it, which comes after a colon."""
+    return f"{str(error).partition(': ')[0]} [{error.code}]"
 
 
 def _ms_since(started: float) -> float:

@@ -2,18 +2,54 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+import ipaddress
+import json
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from domain.errors import InvalidInput
 from domain.identity import check_id
+from domain.settings import ApiKey, Folder, as_meant
 from projections.settings import Endpoint, ProjectionSettings
 from service.knobs import NEIGHBOR_TURNS_MAX
 
 ANY_USER = "*"
 """The owner of an API key that may act for any user."""
+
+_HOST = re.compile(r"\*|[a-z0-9._-]+")
+_BEFORE_HOST = re.compile(r"^https?://", re.IGNORECASE)
+_AFTER_HOST = re.compile(r"(:\d+)?(/.*)?$")
+
+
+def _host_names(value: object) -> object:
+    """Read a JSON list of host names, or names with commas between them."""
+    if not isinstance(value, str):
+        return value
+    try:
+        names = json.loads(value)
+    except (ValueError, RecursionError):
+        names = [name for name in re.split(r"[,;\s]+", value) if name]
+    return names if isinstance(names, list) else [names]
+
+
+def _host_name(value: object) -> object:
+    """Read one host name; an address and a port around it say nothing, since any port is allowed."""
+    if not isinstance(value, str):
+        return value
+    name = _BEFORE_HOST.sub("", as_meant(value)).lower()
+    for address in (name, _AFTER_HOST.sub("", name)):
+        try:
+            return f"[{ipaddress.IPv6Address(address.strip('[]'))}]"
+        except ValueError:
+            name = address
+    if not _HOST.fullmatch(name):
+        raise ValueError('a name is no host name: give a list such as ["localhost", "memory.example"], or "*" for any')
+    return name
+
+
+HostNames = Annotated[list[Annotated[str, BeforeValidator(_host_name)]], BeforeValidator(_host_names)]
 
 
 class ServiceSettings(ProjectionSettings):
@@ -42,7 +78,7 @@ class ServiceSettings(ProjectionSettings):
         default=None, description="address of a rerank endpoint (vLLM, Jina, Cohere) in front of /rerank"
     )
     rerank_model: str | None = Field(default=None, min_length=1, description="name of the model at RERANK_BASE_URL")
-    rerank_api_key: SecretStr | None = Field(
+    rerank_api_key: ApiKey | None = Field(
         default=None, description="key sent to RERANK_BASE_URL; default: OPENAI_API_KEY"
     )
     reranker: Literal["llm", "endpoint", "none"] | None = Field(
@@ -67,7 +103,7 @@ class ServiceSettings(ProjectionSettings):
     answer_reserve_tokens: int = Field(
         default=1024, ge=1, description="tokens kept free for an answer whose max_tokens is not given"
     )
-    prompts_dir: Path | None = Field(
+    prompts_dir: Folder | None = Field(
         default=None, description="folder of CHAT_SYSTEM.txt and others that replace prompts"
     )
 
@@ -75,12 +111,12 @@ class ServiceSettings(ProjectionSettings):
     summary_attempts: int = Field(default=5, ge=1, description="tries at a summary until the next start")
     summary_concurrency: int = Field(default=2, ge=1, le=64, description="summaries written at the same time")
 
-    api_keys: dict[SecretStr, str] = Field(
+    api_keys: dict[ApiKey, str] = Field(
         default={}, description='JSON object from API key to user id, "*" for any user; empty: no key is asked for'
     )
-    allowed_hosts: list[str] = Field(
+    allowed_hosts: HostNames = Field(
         default=["127.0.0.1", "localhost", "[::1]"],
-        description="JSON list of the names under which the API may be called while API_KEYS is empty",
+        description="names under which the API may be called while API_KEYS is empty, as a JSON list or with commas",
     )
     request_bytes_max: int = Field(default=4_000_000, ge=1024, description="largest request body accepted")
 
@@ -110,7 +146,7 @@ class ServiceSettings(ProjectionSettings):
 
     @field_validator("api_keys")
     @classmethod
-    def _owners_are_users(cls, keys: dict[SecretStr, str]) -> dict[SecretStr, str]:
+    def _owners_are_users(cls, keys: dict[ApiKey, str]) -> dict[ApiKey, str]:
         for owner in keys.values():
             if owner != ANY_USER:
                 try:

@@ -142,6 +142,11 @@ class TurnService:
             raise
         yield await self._recorder.finished(turn, prompt, answer, answer.finish_reason or "")
 
+    @property
+    def decision_troubles(self) -> dict[str, str]:
+        """Which of gate and rerank cannot be had, and why."""
+        return self._decider.troubles
+
     def effective(self, knobs: Knobs, user_id: str = DEFAULT_USER) -> Knobs:
         """Return the knobs with the operator's default where a request of this user did not say."""
         defaults = {

@@ -41,7 +41,8 @@ class EndpointNames:
             case Unreadable():
                 return self.unreadable()
             case _:
-                return self._error(f"({self.url_setting}) cannot be reached", 502, "upstream_unreachable")
+                why = f": {failure}" if str(failure) else ""
+                return self._error(f"({self.url_setting}) cannot be reached{why}", 502, "upstream_unreachable")
 
     def broke_off(self) -> UpstreamError:
         """Return the error for an answer that was cut off."""

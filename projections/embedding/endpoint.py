@@ -180,8 +180,11 @@ class EmbeddingClient:
             raise self._from_status(refusal) from None
         except Unreadable as failure:
             raise _unreadable(failure) from None
-        except HttpFailure:
-            raise EmbeddingUnavailable(f"the embedding endpoint ({self.endpoint.named}) cannot be reached") from None
+        except HttpFailure as failure:
+            why = f": {failure}" if str(failure) else ""
+            raise EmbeddingUnavailable(
+                f"the embedding endpoint ({self.endpoint.named}) cannot be reached{why}"
+            ) from None
         try:
             return _unit_rows(rows_of(content), len(texts))
         except Reported as reported:

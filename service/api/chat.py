@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from domain.errors import InvalidInput
 from domain.retrieval import Candidate
 from service.api.access import user_of
-from service.api.connection import ClientGone, EventStream, while_connected
+from service.api.connection import FIRST_BYTES_S, ClientGone, EventStream, begun_while_connected, while_connected
 from service.api.dependencies import OwnerDep, ServicesDep, key_owner
 from service.api.errors import body_of, log_error
 from service.api.memory_fields import Scored, memory_status, retrieved, shown
@@ -54,11 +55,15 @@ async def chat_completions(
         if not body.stream:
             answer = await while_connected(request, _whole_answer(turn))
             return Response(msgspec.json.encode(answer), media_type="application/json")
-        # The status line waits for the first sign of an answer, since an error before that has its own status.
-        started = await while_connected(request, _begin(turn))
+        # The status line waits a moment for the first sign of an answer, since an error before it has its own status.
+        beginning = await begun_while_connected(request, _begin(turn), patience_s=FIRST_BYTES_S)
     except ClientGone:
         return Response(status_code=_CLIENT_CLOSED_REQUEST)
-    return EventStream(_events(turn, started, request.state.request_id, include_usage=body.wants_usage))
+    waits = not beginning.done()
+    if not waits:
+        beginning.result()
+    events = _events(turn, beginning, request.state.request_id, include_usage=body.wants_usage)
+    return EventStream(events, silent_at_first=waits)
 
 
 @router.get("/models", dependencies=[Depends(key_owner)])
@@ -121,10 +126,13 @@ async def _whole_answer(turn: Turn) -> dict[str, Any]:
     }
 
 
-async def _events(turn: Turn, started: Started, request_id: str, *, include_usage: bool) -> AsyncGenerator[bytes, None]:
+async def _events(
+    turn: Turn, beginning: asyncio.Task[Started], request_id: str, *, include_usage: bool
+) -> AsyncGenerator[bytes, None]:
     """Render a turn as chunks. The one with the finish reason leaves only after the turn is on the disk."""
-    head = _head(started, "chat.completion.chunk")
     try:
+        started = await beginning
+        head = _head(started, "chat.completion.chunk")
         yield _sse({**head, "choices": [_choice({"role": "assistant", "content": ""})], **_memory_fields(started)})
         async for part in turn:
             if isinstance(part, Delta):

@@ -1,4 +1,4 @@
-"""Notice at once that a client has hung up, even while there is nothing to send."""
+"""Notice at once that a client has hung up, and tell one that waits that somebody is at work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import anyio
 from fastapi import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from projections.follower import safe_message
 from service.turn_recorder import DISCONNECTED
@@ -20,6 +20,12 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+FIRST_BYTES_S = 0.8
+"""How long a client of a stream waits for its first bytes."""
+SILENCE_S = 2.0
+"""After so long without an event, and at most twice as long, a comment is sent."""
+COMMENT = b": working\n\n"
+
 
 class ClientGone(Exception):
     """The client hung up, so nobody is left to answer."""
@@ -27,16 +33,25 @@ class ClientGone(Exception):
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Return the result of ``work``; cancel it and raise :class:`ClientGone` when the client hangs up first."""
+    return (await begun_while_connected(request, work, patience_s=None)).result()
+
+
+async def begun_while_connected(
+    request: Request, work: Coroutine[Any, Any, T], *, patience_s: float | None
+) -> asyncio.Task[T]:
+    """Return ``work`` as a task that has ended, or still runs after ``patience_s``; else as :func:`while_connected`."""
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_gone(request.receive))
+    kept = False
     try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientGone
+        await asyncio.wait({working, watching}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        if watching.done() and not working.done():
+            raise ClientGone
+        kept = True
+        return working
     finally:
         watching.cancel()
-        if not working.done():
+        if not kept:
             working.cancel(DISCONNECTED if watching.done() else None)
             await asyncio.wait({working})
             if not working.cancelled() and isinstance(error := working.exception(), Exception):
@@ -52,27 +67,34 @@ async def _gone(receive: Receive) -> None:
 class EventStream(Response):
     """Server-sent events from a generator, which is closed as soon as the client hangs up.
 
-    Each event is sent by itself: ``docs/decisions/0040-uvicorn-and-streams.md`` has the reason.
+    Each event is sent by itself: ``docs/decisions/0040-uvicorn-and-streams.md`` has the reason. Where the generator is
+    silent for a while, a comment goes out, which clients ignore: proxies, and people, give up on a silent connection.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None], *, silent_at_first: bool = False) -> None:
+        """``silent_at_first`` sends a comment at once, for a client that has waited already."""
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._events = events
+        self._silent_at_first = silent_at_first
+        self._sending = False
+        self._sent = False
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        async def write() -> None:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async for event in self._events:
-                await send({"type": "http.response.body", "body": event, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-        writing = asyncio.ensure_future(write())
+        writing = asyncio.ensure_future(self._write(send))
         watching = asyncio.ensure_future(_gone(receive))
         try:
-            await asyncio.wait({writing, watching}, return_when=asyncio.FIRST_COMPLETED)
+            ended: set[asyncio.Future[None]] = set()
+            while not ended:
+                ended, _ = await asyncio.wait(
+                    {writing, watching}, timeout=SILENCE_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                # The writer looks at no clock, and no task is made for an event: this is all that a fast answer costs.
+                if not ended and not self._sent and not self._sending:
+                    await send(_body(COMMENT))
+                self._sent = False
             if writing.done():
                 writing.result()
         finally:
@@ -82,3 +104,18 @@ class EventStream(Response):
                 with suppress(asyncio.CancelledError, OSError):
                     await writing
                 await self._events.aclose()
+
+    async def _write(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        if self._silent_at_first:
+            await send(_body(COMMENT))
+        async for event in self._events:
+            self._sending = True
+            await send(_body(event))
+            self._sending, self._sent = False, True
+        self._sending = True
+        await send(_body(b"", more=False))
+
+
+def _body(data: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": data, "more_body": more}

@@ -94,9 +94,11 @@ async def ready(services: ServicesDep, response: Response) -> Readiness:
     }
     for name, follower in services.followers.items():
         checks[name] = {"status": "failing" if follower.failing else "ok", "failures": follower.failures}
-    ok = all(check["status"] == "ok" for check in checks.values())
-    if not ok:
+    if not all(check["status"] == "ok" for check in checks.values()):
         response.status_code = _UNAVAILABLE
+    # Only a turn shows whether these work again, and turns go on without them: it must get turns to answer.
+    checks |= {stage: {"status": "degraded", "message": why} for stage, why in services.turns.decision_troubles.items()}
+    ok = all(check["status"] == "ok" for check in checks.values())
     return {"status": "ok" if ok else "degraded", "checks": checks}
 
 

@@ -5,9 +5,7 @@ Everything listens on loopback.
 """
 
 import argparse
-import errno
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,16 +14,15 @@ from pathlib import Path
 import httpx2
 from dotenv import dotenv_values
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from domain.errors import SettingsError
 from domain.prompts import load_prompts
-from domain.settings import load_settings
+from domain.settings import ENV_FILE, EnvironmentSettings, env_file_encoding, load_settings
 from service.launch.supervisor import LaunchError, ProgramEnded, StopAsked, Supervisor, supervising
+from service.ports import port_trouble
 from service.settings import ServiceSettings
 
 HOST = "127.0.0.1"
-ENV_FILE = ".env"
 PAGE = Path(__file__).parents[2] / "frontend" / "app.py"
 
 # Time to load a model from a slow disk; to migrate and catch up a large ledger; to import the page's libraries.
@@ -53,10 +50,8 @@ EMBEDDINGS_PROFILE = {"EMB_TIMEOUT_S": "30"}
 EMBEDDED_PROFILE = {**CHAT_PROFILE, **EMBEDDINGS_PROFILE}
 
 
-class LaunchSettings(BaseSettings):
+class LaunchSettings(EnvironmentSettings):
     """The launcher's own settings; the programs read theirs."""
-
-    model_config = SettingsConfigDict(env_file=ENV_FILE, extra="ignore", env_ignore_empty=True, frozen=True)
 
     port: int = Field(default=9000, ge=1, le=65535)
     ui_port: int = Field(default=8501, ge=1, le=65535)
@@ -67,9 +62,7 @@ class LaunchSettings(BaseSettings):
     @property
     def embedded(self) -> list[str]:
         """The models to serve ourselves, as `--only` of the embedded models names them."""
-        return [
-            model for model, url in (("chat", self.llm_base_url), ("embeddings", self.emb_base_url)) if not url.strip()
-        ]
+        return [model for model, url in (("chat", self.llm_base_url), ("embeddings", self.emb_base_url)) if not url]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -164,7 +157,7 @@ def _start_models(settings: LaunchSettings, supervisor: Supervisor) -> dict[str,
     child = supervisor.start(MODELS, [*command, "--port", "0", *only], {}, stdout=subprocess.PIPE)
     lines = supervisor.read_announcement(MODELS, child, "ready", MODELS_READY_SECONDS)
     announced = dict(line.split("=", 1) for line in lines)
-    configured = {**dotenv_values(ENV_FILE), **os.environ}
+    configured = {**dotenv_values(ENV_FILE, encoding=env_file_encoding()), **os.environ}
     return api_environment(announced, settings.embedded, configured)
 
 
@@ -186,20 +179,10 @@ def _check_ports(settings: LaunchSettings) -> None:
     complaints = [
         f"Port {port} on {HOST} {trouble}: set {variable} to a free one, for example {variable}={port + 10} make run."
         for variable, port in (("PORT", settings.port), ("UI_PORT", settings.ui_port))
-        if (trouble := _port_trouble(port)) is not None
+        if (trouble := port_trouble(HOST, port)) is not None
     ]
     if complaints:
         raise LaunchError("\n".join(complaints))
-
-
-def _port_trouble(port: int) -> str | None:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            return "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-    return None
 
 
 def _check_service(settings: LaunchSettings) -> None:

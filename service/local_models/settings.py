@@ -4,20 +4,19 @@ import os
 from pathlib import Path
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from domain.settings import EnvironmentSettings, Folder
 
 DEFAULT_PORT = 9010
 
 
-class LocalModelsSettings(BaseSettings):
+class LocalModelsSettings(EnvironmentSettings):
     """Read from the environment or `.env`; an empty variable counts as not set."""
-
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True, frozen=True)
 
     local_chat_model: str = Field(
         default="", description="A name of the table or the path of a GGUF file; empty: by machine"
     )
-    local_models_dir: Path = Field(
+    local_models_dir: Folder = Field(
         default_factory=lambda: _cache_home() / "openpersistentmemory" / "models",
         description="Where downloaded models are kept",
     )

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import httpx2
 
+from projections.proxies import proxy_for
 from service.child_process import start_child, stop
 from service.local_models.catalogue import ChatModel
 from service.local_models.errors import SourceFailed
@@ -59,7 +60,10 @@ class HubSource:
         partial = workspace / "hub.partial"
         timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         fruitless = 0
-        with httpx2.Client(timeout=timeout, follow_redirects=True) as client:
+        proxy = proxy_for(url)
+        # httpx2 would fail over a proxy of the environment that it cannot use, such as a SOCKS one.
+        transport = httpx2.HTTPTransport(proxy=proxy.url if proxy is not None else None)
+        with httpx2.Client(timeout=timeout, follow_redirects=True, transport=transport) as client:
             while True:
                 before = _size(partial)
                 try:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import Field
 
 from domain.errors import SettingsError
-from domain.settings import StorageSettings, load_settings
+from domain.settings import StorageSettings, as_meant, load_settings
 
 
 class ExampleSettings(StorageSettings):
@@ -94,3 +96,70 @@ def test_the_cause_does_not_carry_the_value_either(monkeypatch: pytest.MonkeyPat
 def test_an_override_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_DIR", "from-environment")
     assert load_settings(StorageSettings, storage_dir=Path("given")).storage_dir == Path("given")
+
+
+@pytest.mark.parametrize("written", ["~/memory", "'~/memory'", "$HOME/memory", "${HOME}/memory"])
+def test_a_folder_is_read_as_a_shell_would(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, written: str) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("STORAGE_DIR", written)
+    assert load_settings(StorageSettings).storage_dir == tmp_path / "home" / "memory"
+    monkeypatch.delenv("STORAGE_DIR")
+    Path(".env").write_text(f"STORAGE_DIR={written}\n")
+    assert load_settings(StorageSettings).storage_dir == tmp_path / "home" / "memory"
+
+
+def test_a_folder_of_an_unknown_home_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_BASE_URL", "http://x")
+    monkeypatch.setenv("STORAGE_DIR", "~nobody-of-that-name/memory")
+    assert "there is no such home folder" in complaint()
+
+
+def test_a_ledger_that_an_earlier_version_wrote_to_a_folder_called_tilde_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("~/memory").mkdir(parents=True)
+    monkeypatch.setenv("LLM_BASE_URL", "http://x")
+    monkeypatch.setenv("STORAGE_DIR", "~/memory")
+    assert "a folder of that very name is here too" in complaint()
+
+
+LINES = "\n# caf\u00e9\nSTORAGE_DIR=from-file\nLLM_BASE_URL='http://x'\n"
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        LINES.encode(),
+        LINES.encode("utf-8-sig"),
+        LINES.encode("utf-16"),
+        b"\xfe\xff" + LINES.encode("utf-16-be"),
+        LINES.encode("utf-16-le"),
+        LINES.encode("utf-16-be"),
+        LINES.replace("\n", "\r\n").encode(),
+        LINES.replace("\n", "\r\n").encode("utf-16"),
+        LINES.strip().removeprefix("# caf\u00e9\n").encode("utf-8-sig"),
+    ],
+)
+def test_a_dotenv_file_is_read_in_any_unicode_encoding(encoded: bytes) -> None:
+    Path(".env").write_bytes(encoded)
+    found = load_settings(ExampleSettings)
+    assert (found.storage_dir, found.llm_base_url) == (Path("from-file"), "http://x")
+
+
+@pytest.mark.parametrize("encoded", [LINES.encode("latin-1"), LINES.encode("utf-16") + b"x"])
+def test_a_dotenv_file_in_another_encoding_is_named(encoded: bytes) -> None:
+    Path(".env").write_bytes(encoded)
+    assert complaint().startswith(".env is not text in UTF-8 (line ")
+
+
+def test_a_folder_called_dotenv_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").mkdir()
+    monkeypatch.setenv("LLM_BASE_URL", "http://x")
+    assert load_settings(ExampleSettings).llm_base_url == "http://x"
+
+
+@given(text=st.text(max_size=30))
+def test_what_is_meant_has_nothing_around_it(text: str) -> None:
+    meant = as_meant(text)
+    assert meant in text
+    assert as_meant(meant) == as_meant(f" '{meant}' ") or set("'\u2018\u2019\u201c\u201d\u201e\"`") & set(meant)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.http_client import HttpClient, Refused, Unreadable, events
+from projections.http_client import HttpClient, Refused, Unreachable, Unreadable, events
 
 STREAM = (
     b": a comment\r\nretry: 100\nid: 7\nevent: ping\ndata:\n\n"
@@ -63,3 +64,47 @@ async def test_the_reason_of_a_refusal_may_come_in_parts() -> None:
             await client.close()
             await asyncio.wait_for(ended.wait(), 5)
     assert refused.value.body == b"too long a tex"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_this_machine_is_called_directly_by_either_kind_of_address(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    for name in ("HTTP_PROXY", "ALL_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    if host == "::1" and not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, host, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        shown = f"[{host}]" if ":" in host else host
+        client = HttpClient(f"http://{shown}:{port}/v1", "key", connect_timeout_s=5)
+        try:
+            assert await client.get("/models", timeout_s=5) == b"{}"
+        finally:
+            await client.close()
+
+
+async def test_a_connection_that_takes_too_long_is_no_silence() -> None:
+    with socket.socket() as full:
+        # Nobody accepts, and the queue is full: a further connection waits.
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        try:
+            for one in waiting:
+                one.setblocking(False)
+                one.connect_ex(full.getsockname())
+            client = HttpClient(f"http://127.0.0.1:{full.getsockname()[1]}/v1", "key", connect_timeout_s=0.3)
+            with pytest.raises(Unreachable, match=r"no connection within 0\.3 s"):
+                await client.get("/models", timeout_s=5)
+            await client.close()
+        finally:
+            for one in waiting:
+                one.close()

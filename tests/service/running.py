@@ -175,9 +175,9 @@ class Client:
 
 
 def events_of(response: httpx2.Response) -> Iterator[dict[str, Any] | None]:
-    """Yield each event of a stream as it comes, None for ``[DONE]``."""
+    """Yield each event of a stream as it comes, None for ``[DONE]``; comments are none."""
     for line in response.iter_lines():
-        if line:
+        if line and not line.startswith(":"):
             assert line.startswith("data: ")
             yield None if line == "data: [DONE]" else json.loads(line[6:])
 

@@ -9,6 +9,7 @@ import pytest
 
 from domain.events import RetrievalRecorded, TurnFailed, TurnRecorded
 from domain.prompt import BuiltPrompt
+from service.api import chat
 from tests.service.running import Running, running
 from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream
 
@@ -18,6 +19,12 @@ QUESTION = "What is the name of my dog?"
 @pytest.fixture(scope="module")
 def service_settings() -> dict[str, object]:
     return {"llm_timeout_s": 1.0}
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream waits for every failure here, the timeout too; ``api/test_first_bytes.py`` has those that come later."""
+    monkeypatch.setattr(chat, "FIRST_BYTES_S", 10.0)
 
 
 FAILURES = [

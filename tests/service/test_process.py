@@ -26,7 +26,7 @@ from domain.events import (
 from domain.prompts import version_of
 from tests.processes import ROOT, Service, service_process
 from tests.service.running import Client, LedgerView, chat_body, events_of, running, until
-from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream
+from tests.upstream import UNTIL_RELEASED, Fault, Kind, ScriptedUpstream
 
 DOG = "My dog is called Bruno."
 QUESTION = "What is the name of my dog?"
@@ -188,6 +188,27 @@ def test_an_answer_cut_off_by_the_stop_says_that_the_service_stopped(
         # Whether a word had come by then is not for the test to know: either end is right, if it says who stopped.
         ends += [(failed.user, failed.code) for failed in ledger.all(TurnFailed, USER)]
         assert ends == [(DOG, "service_stopped")]
+        assert "Bruno" not in service.log()
+
+
+@pytest.mark.parametrize("kind", ["embed", "answer"])
+def test_a_stop_during_the_comments_says_that_the_service_stopped(
+    upstream: ScriptedUpstream, tmp_path: Path, kind: Kind
+) -> None:
+    with process(env_of(upstream, tmp_path) | {"EMB_TIMEOUT_S": "60"}, ("--timeout-graceful-shutdown", "1")) as (
+        service,
+        client,
+        ledger,
+    ):
+        client.tell("Hello.", USER)
+        upstream.fail_always(kind, Fault(hang_s=UNTIL_RELEASED))
+        body = chat_body(DOG, USER, "other", stream=True)
+        with client.http.stream("POST", "/v1/chat/completions", json=body) as response:
+            lines = response.iter_lines()  # held, or the client would hang up first
+            assert next(lines) == ": working"
+            service.terminate()
+        [failed] = ledger.all(TurnFailed, USER, "other")
+        assert (failed.user, failed.code) == (DOG, "service_stopped")
         assert "Bruno" not in service.log()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -93,6 +94,183 @@ def test_a_key_that_stands_for_no_user_is_refused_without_being_shown(
     assert "sk-canary" not in said
 
 
+def loaded(monkeypatch: pytest.MonkeyPatch, env: Mapping[str, str]) -> ServiceSettings:
+    for name, value in {**USUAL, **env}.items():
+        monkeypatch.setenv(name, value)
+    return load_settings(ServiceSettings)
+
+
+@pytest.mark.parametrize(
+    "around", ["{}\n", " {} ", '"{}"', " '{}'\r\n", "\u201c{}\u201d", "\ufeff{}", "\u00a0{}\u200b"]
+)
+def test_blanks_and_quotes_around_a_value_do_not_belong_to_it(monkeypatch: pytest.MonkeyPatch, around: str) -> None:
+    meant = {
+        **USUAL,
+        "LLM_BASE_URL": "http://[::1]:8001/v1",
+        "RERANK_API_KEY": "rerank-key",
+        "GATE": "score",
+        "EMBEDDING_DIMS": "256",
+        "API_KEYS": '{"key": "ann"}',
+        "ALLOWED_HOSTS": "memory.home",
+        "LLM_EXTRA_BODY": "{}",
+        "STORAGE_DIR": "here",
+    }
+    written = {name: around.format(value) for name, value in meant.items()}
+    assert loaded(monkeypatch, written) == loaded(monkeypatch, meant)
+
+
+@pytest.mark.parametrize("written", ["", " ", '""', "'  '", "\ufeff"])
+def test_what_holds_nothing_is_not_set(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    assert complaint(monkeypatch, {**USUAL, "EMB_MODEL": written}).startswith("EMB_MODEL is not set")
+
+
+def test_the_blank_after_a_prefix_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = loaded(monkeypatch, {"EMB_QUERY_PREFIX": "'query: '", "EMB_PASSAGE_PREFIX": "passage: "})
+    assert (found.query_prefix, found.passage_prefix) == ("query: ", "passage: ")
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "RERANK_API_KEY"])
+def test_the_word_before_a_key_does_not_belong_to_it(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    found = loaded(monkeypatch, {name: "Bearer sk-canary-4711"})
+    key = getattr(found, name.lower())
+    assert key.get_secret_value() == "sk-canary-4711"
+
+
+@pytest.mark.parametrize(
+    ("char", "kind"),
+    [
+        ("\n", "a line break"),
+        ("\r\n", "a line break"),
+        ("\u2028", "a line break"),
+        ("\u201c", "a curly quote"),
+        ("\u2019", "a curly quote"),
+        ("\u2014", "a long dash"),
+        ("\t", "an invisible character (U+0009)"),
+        ("\u00a0", "an invisible character (U+00A0)"),
+        ("\u200b", "an invisible character (U+200B)"),
+        ("\u043a", "no Latin letter"),
+        ("\u2026", "no Latin letter"),
+        ("\U0001f511", "no Latin letter"),
+    ],
+)
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "RERANK_API_KEY", "API_KEYS"])
+def test_a_key_that_cannot_be_sent_is_named_by_its_setting(
+    monkeypatch: pytest.MonkeyPatch, name: str, char: str, kind: str
+) -> None:
+    key = f"sk-canary{char}4711"
+    said = complaint(monkeypatch, {**USUAL, name: json.dumps({key: "ann"}) if name == "API_KEYS" else key})
+    assert said.startswith(f"{name} = (hidden)")
+    assert f"character 10 of a key is {kind}" in said
+    assert said.isprintable()
+    assert "canary" not in said
+    assert "4711" not in said
+
+
+def test_the_keys_of_callers_are_read_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = loaded(
+        monkeypatch, {"API_KEYS": "'{\u201c sk-a \u201d: \u201cann\u201d, \u201cBearer sk-b\u201d: \u201c*\u201d}'"}
+    )
+    assert {key.get_secret_value(): owner for key, owner in found.api_keys.items()} == {"sk-a": "ann", "sk-b": "*"}
+
+
+@pytest.mark.parametrize(
+    "written", ["sk-canary", "sk-canary:ann", "{sk-canary: ann}", "['sk-canary']", '{"sk-canary": 1}']
+)
+def test_keys_in_another_shape_are_told_the_right_one(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    said = complaint(monkeypatch, {**USUAL, "API_KEYS": written})
+    assert said.startswith("API_KEYS = (hidden) (JSON object from API key to user id")
+    assert "canary" not in said
+
+
+@pytest.mark.parametrize("name", ["LLM_BASE_URL", "EMB_BASE_URL", "RERANK_BASE_URL"])
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("http://localhost:8001/v1/", "http://localhost:8001/v1"),
+        ("http://localhost:8001//v1//", "http://localhost:8001/v1"),
+        ("http://localhost:8001/v1/chat/completions", "http://localhost:8001/v1"),
+        ("http://localhost:8001/v1/chat/completions/", "http://localhost:8001/v1"),
+        ("http://localhost:8001/v1/embeddings", "http://localhost:8001/v1"),
+        ("http://localhost:8001/v1/completions", "http://localhost:8001/v1"),
+        ("HTTPS://api.example/openai/v1 ", "https://api.example/openai/v1"),
+        ("http://[::1]:8001/v1", "http://[::1]:8001/v1"),
+        ("http://[fe80::1]/v1/embeddings", "http://[fe80::1]/v1"),
+        ("https://some.example/models", "https://some.example/models"),
+        ("https://user:pass@some.example/v1", "https://user:pass@some.example/v1"),
+        ("http://localhost:8001", "http://localhost:8001"),
+    ],
+)
+def test_an_address_is_read_as_it_is_meant(
+    monkeypatch: pytest.MonkeyPatch, name: str, written: str, meant: str
+) -> None:
+    rerank = {"RERANK_BASE_URL": "http://127.0.0.1:9", "RERANK_MODEL": "m"}
+    found = loaded(monkeypatch, rerank | {name: written})
+    assert getattr(found, name.lower()) == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("localhost:8001/v1", "such as http://localhost:8001/v1"),
+        ("[::1]:8001", "such as http://[::1]:8001"),
+        ("http:/localhost", "give an http:// or https:// address"),
+        ("http://", "give an http:// or https:// address"),
+        ("http://local host/v1", "a blank"),
+        ("http://localhost/v1 https://other/v1", "a blank or a second address"),
+        ("http://https://localhost/v1", "a second address"),
+        ("http://::1:8001/v1", "put the IPv6 address into brackets"),
+        ("http://[::1/v1", "cannot be read as an address"),
+        ("http://localhost:80o1/v1", "no port from 1 to 65535"),
+        ("http://localhost:99999/v1", "no port from 1 to 65535"),
+        ("http://localhost:0/v1", "no port from 1 to 65535"),
+        ("http://:8001/v1", "no host"),
+        ("http://user:canary@/v1", "no host"),
+        ("https://some.example/v1?key=canary", "leave that out"),
+        ("https://user:canary@some.example/v1#x", "leave that out"),
+        ("ftp://user:canary@some.example/v1", "give an http:// or https:// address"),
+        ("user:canary@some.example/v1", "give an http:// or https:// address"),
+        ("ftp://user:can@ary/canary@some.example/v1", "give an http:// or https:// address"),
+    ],
+)
+@pytest.mark.parametrize("name", ["LLM_BASE_URL", "EMB_BASE_URL", "RERANK_BASE_URL"])
+def test_an_address_that_is_none_is_named_with_the_fix(
+    monkeypatch: pytest.MonkeyPatch, name: str, written: str, said: str
+) -> None:
+    complained = complaint(monkeypatch, {**USUAL, name: written})
+    assert complained.startswith(f"{name} = ")
+    assert said in complained
+    assert "canary" not in complained
+    assert complained.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ('["Memory.home", "localhost"]', ["memory.home", "localhost"]),
+        ("memory.home,localhost", ["memory.home", "localhost"]),
+        ("memory.home, localhost ;", ["memory.home", "localhost"]),
+        ("'memory.home','localhost'", ["memory.home", "localhost"]),
+        ("memory.home:9000", ["memory.home"]),
+        ("http://memory.home:9000/", ["memory.home"]),
+        ('["memory.home:9000", "[::1]:9000", "::1"]', ["memory.home", "[::1]", "[::1]"]),
+        ("[::1],10.0.0.2:80", ["[::1]", "10.0.0.2"]),
+        ("[::1]", ["[::1]"]),
+        ('"memory.home"', ["memory.home"]),
+        ("*", ["*"]),
+    ],
+)
+def test_host_names_may_be_written_in_any_of_these_ways(
+    monkeypatch: pytest.MonkeyPatch, written: str, meant: list[str]
+) -> None:
+    assert loaded(monkeypatch, {"ALLOWED_HOSTS": written}).allowed_hosts == meant
+
+
+@pytest.mark.parametrize("written", ["*.home", "['memory.home']", '{"memory.home": 1}', "[1]", "a b@c"])
+def test_what_is_no_host_name_is_told_a_list(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    said = complaint(monkeypatch, {**USUAL, "ALLOWED_HOSTS": written})
+    assert said.startswith("ALLOWED_HOSTS = ")
+
+
 def started(env: Mapping[str, str], cwd: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "uvicorn", "service.app:app", "--app-dir", str(ROOT), "--port", str(free_port())]
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
@@ -106,6 +284,7 @@ def test_the_process_ends_with_one_line_and_status_1(tmp_path: Path) -> None:
         "LLM_BASE_URL is not set": {"LLM_BASE_URL": ""},
         "LLM_EXTRA_BODY": {"LLM_EXTRA_BODY": "{oops"},
         "PROMPTS_DIR = 'absent': no such folder": {"PROMPTS_DIR": "absent"},
+        "OPENAI_API_KEY = (hidden)": {"OPENAI_API_KEY": "sk-canary\n4711"},
     }
     processes = {said: started({**USUAL, **change}, tmp_path) for said, change in cases.items()}
     for said, process in processes.items():

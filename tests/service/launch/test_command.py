@@ -253,6 +253,19 @@ def test_the_local_extra_is_asked_for_unless_both_endpoints_are_configured(tmp_p
     assert subprocess.run(asked, env=variables, cwd=tmp_path, capture_output=True, check=True).stdout == b""
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_dotenv_file_of_another_system_is_read(tmp_path: Path, encoding: str) -> None:
+    lines = [*(f"{name}='{value}'" for name, value in ENDPOINTS.items()), "PORT=ninety"]
+    (tmp_path / ".env").write_bytes("\r\n".join(lines).encode(encoding))
+    variables = {name: value for name, value in environment().items() if name not in ENDPOINTS}
+    command = [sys.executable, "-m", "service.launch"]
+    result = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True)
+    assert result.stderr.startswith("PORT = 'ninety'")
+    (tmp_path / ".env").write_bytes("\r\n".join(lines[:-1]).encode(encoding))
+    asked = subprocess.run([*command, "--extras"], env=variables, cwd=tmp_path, capture_output=True, text=True)
+    assert (asked.returncode, asked.stdout) == (0, "")
+
+
 ANNOUNCED = {
     "OPENAI_API_KEY": "local",
     "LLM_BASE_URL": "http://127.0.0.1:9/v1",

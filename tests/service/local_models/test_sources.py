@@ -44,6 +44,16 @@ class TestHub:
         assert told[-1] == len(CONTENT)
         assert hub.paths[0] == f"/{MODEL.hub_repository}/resolve/{MODEL.hub_revision}/{MODEL.filename}"
 
+    @pytest.mark.parametrize("proxy", ["socks://127.0.0.1:9", "socks5://127.0.0.1:9", "http://127.0.0.1:9"])
+    def test_a_proxy_of_the_environment_is_not_in_the_way(
+        self, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+    ) -> None:
+        monkeypatch.setenv("ALL_PROXY", proxy)
+        monkeypatch.setenv("NO_PROXY", "[::1],10.0.0.0/8,%%")
+        assert HubSource(hub.endpoint).fetch(MODEL, tmp_path, unwatched).read_bytes() == CONTENT
+        with pytest.raises(SourceFailed, match="no connection"):
+            HubSource("http://hub.invalid").fetch(MODEL, tmp_path / "other", unwatched)
+
     def test_a_later_attempt_continues_what_an_earlier_one_left(self, hub: Hub, tmp_path: Path) -> None:
         hub.breaks = [700_000, 0, 0, 0]
         with pytest.raises(SourceFailed, match="broke off"):
