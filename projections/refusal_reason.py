@@ -6,14 +6,24 @@ import json
 import re
 from typing import Any
 
+from domain.reasoning import storable
+
 REASON_CHARS_MAX = 300
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _NAMES = ("error", "message", "detail", "msg", "errors", "error_message", "reason", "title")
 _DEPTH_MAX = 5
+_SAYS_NOTHING = {
+    "bad request",
+    "unprocessable entity",
+    "invalid request",
+    "validation error",
+    "error",
+    "internal server error",
+}
 
 
 def reason_in(body: bytes) -> str:
-    """Return the reason in one line, cut to ``REASON_CHARS_MAX``; empty where the body holds none.
+    """Return the reason in one line; empty where the body holds none, or one that says nothing.
 
     Known shapes: ``{"error": {"message": ...}}`` (OpenAI), ``{"error": "..."}`` (Ollama), ``{"detail": ...}`` with a
     text or a list of ``{"loc", "msg"}`` (FastAPI), ``{"message": ...}``, ``{"errors": [...]}``, HTML with a title.
@@ -25,7 +35,15 @@ def reason_in(body: bytes) -> str:
         title = _TITLE.search(text)
         # A page or a stack trace says nothing to a person; a plain line may.
         said = title[1] if title else "" if "<" in text or "\n" in text else text
-    return " ".join(said.split())[:REASON_CHARS_MAX]
+    said = " ".join(said.split())
+    return "" if said.strip(". ").lower() in _SAYS_NOTHING else said
+
+
+def tellable(reason: str, key: str) -> str:
+    """Return a reason that may be shown: one line without the key, cut to ``REASON_CHARS_MAX``."""
+    # The key is hidden before the cut, which may go through it.
+    hidden = reason.replace(key, "***") if key else reason
+    return storable(" ".join(hidden.split())[:REASON_CHARS_MAX])
 
 
 def reason_of(value: Any, depth: int = 0) -> str:

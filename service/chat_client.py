@@ -6,8 +6,10 @@ Requests are put in the endpoint's dialect, which its refusals teach (:mod:`serv
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 from domain.errors import ContextExceeded, UpstreamError
@@ -36,6 +38,7 @@ _DONE = b"[DONE]"
 _TRIES_MAX = 8
 _REFUSALS = {400, 404, 422, 500, 501}
 _NAMELESS_REFUSALS = {400, 422}
+_EVENT_END = re.compile(rb"\n\r?\n")
 _BOM_AND_SPACE = b"\xef\xbb\xbf \t\r\n"
 
 
@@ -114,17 +117,19 @@ class ChatClient:
         try:
             async with AsyncExitStack() as stack:
 
-                async def ask(sent: JsonObject) -> AsyncIterator[bytes]:
+                async def ask(sent: JsonObject) -> AsyncIterator[bytes] | Completion:
                     opened = self._http.stream("/chat/completions", sent, silence_s=silence_s)
-                    return await stack.enter_async_context(opened)
+                    return await _begun(await stack.enter_async_context(opened))
 
                 yield self._deltas(await self._negotiated(body, ask, silence_s))
+        except Unreadable:
+            raise self._names.unreadable() from None
         except HttpFailure as failure:
             raise self._names.error_of(failure, silence_s) from None
 
     async def _negotiated(self, body: JsonObject, ask: Callable[[JsonObject], Awaitable[T]], timeout_s: float) -> T:
         """Ask in the endpoint's dialect; where it refuses a part of the request, without that part."""
-        dialect = self.dialect
+        began_with = dialect = self.dialect
         guesses: list[Dialect] | None = None
         first: UpstreamError | None = None
         for _ in range(_TRIES_MAX):
@@ -137,7 +142,9 @@ class ChatClient:
             except Reported as reported:
                 error, reason, status = self._names.failed(str(reported)), str(reported), 400
             else:
-                self.dialect = dialect
+                # Only what this call learned: another one may have learned more meanwhile.
+                learned = {name: value for name, value in asdict(dialect).items() if value != getattr(began_with, name)}
+                self.dialect = replace(self.dialect, **learned)
                 return answer
             first = first or error
             if isinstance(error, ContextExceeded) or status not in _REFUSALS:
@@ -151,14 +158,13 @@ class ChatClient:
             dialect = better
         raise first or self._names.unreadable()
 
-    async def _deltas(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[Delta]:
+    async def _deltas(self, answer: AsyncIterator[bytes] | Completion) -> AsyncIterator[Delta]:
         """Yield the answer, what came together as one piece; raise where it ends without a reason to."""
-        pieces, is_json = await _peeked(pieces)
-        if is_json:
-            yield self._whole(b"".join([piece async for piece in pieces]))
+        if isinstance(answer, Completion):
+            yield Delta(answer.text, answer.reasoning, answer.finish_reason or "stop", answer.usage)
             return
         ended, finished, said = False, False, False
-        async for together in events(pieces):
+        async for together in events(answer):
             deltas, failure = self._read(together)
             if deltas:
                 delta = joined(deltas)
@@ -167,7 +173,7 @@ class ChatClient:
                 yield delta
             if failure is not None:
                 raise failure
-            if ended := together[-1] == _DONE:
+            if ended := _DONE in together:
                 break
         if finished:
             return
@@ -175,16 +181,6 @@ class ChatClient:
             raise self._names.broke_off() if ended else self._names.unreadable()
         # Some endpoints give no reason; one that did not come to its end either was cut.
         yield Delta(finish_reason="stop" if ended else "length")
-
-    def _whole(self, body: bytes) -> Delta:
-        """Read an answer that came whole although a stream was asked for."""
-        try:
-            answer = read_completion(body)
-        except Unreadable:
-            raise self._names.unreadable() from None
-        except Reported as reported:
-            raise self._names.failed(str(reported)) from None
-        return Delta(answer.text, answer.reasoning, answer.finish_reason or "stop", answer.usage)
 
     def _read(self, together: Sequence[bytes]) -> tuple[list[Delta], UpstreamError | None]:
         """Read chunks up to one that cannot be read or tells of an error; return that error beside them."""
@@ -221,17 +217,31 @@ class ChatClient:
         return count if isinstance(count, int) else None
 
 
-async def _peeked(pieces: AsyncIterator[bytes]) -> tuple[AsyncIterator[bytes], bool]:
-    """Return the same pieces, and whether they begin a JSON object instead of a stream of events."""
+async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes] | Completion:
+    """Wait for the first event of a stream, and return all of it; or the answer, where it came as one JSON.
+
+    Raises :class:`Reported` where the first event tells of an error, so that it can be met as a refusal.
+    """
     first = b""
     async for piece in pieces:
         first += piece
-        if first.strip(_BOM_AND_SPACE):
+        begins = first.lstrip(_BOM_AND_SPACE)[:1]
+        if begins and (begins == b"{" or _EVENT_END.search(first)):
             break
+    if first.lstrip(_BOM_AND_SPACE).startswith(b"{"):
+        return read_completion(first.lstrip(_BOM_AND_SPACE) + b"".join([piece async for piece in pieces]))
+
+    async def only_first() -> AsyncIterator[bytes]:
+        yield first
+
+    async for together in events(only_first()):
+        with suppress(Unreadable):
+            read_chunk(together[0])
+        break
 
     async def again() -> AsyncIterator[bytes]:
         yield first
         async for piece in pieces:
             yield piece
 
-    return again(), first.lstrip(_BOM_AND_SPACE).startswith(b"{")
+    return again()

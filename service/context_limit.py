@@ -51,7 +51,7 @@ class ContextLimit:
         """Note that the endpoint found a prompt too long; ``limit_tokens`` is the maximum that it named."""
         before = self.tokens
         if limit_tokens is not None and limit_tokens < before:
-            self._refused = limit_tokens
+            self._refused = max(limit_tokens, _LEAST_TOKENS)
         else:
             # Its tokenizer makes more of these texts than was estimated.
             self._refused = max(int(before * _LESS), _LEAST_TOKENS)

@@ -1,6 +1,7 @@
 """Ask a chat endpoint how many tokens its model takes: each server says it in another place.
 
-- The list of models: vLLM, SGLang, TGI, LM Studio, OpenRouter, LiteLLM and others, each under a name of its own.
+- The list of models: vLLM, SGLang, TGI, OpenRouter, LiteLLM and others, each under a name of its own; LM Studio in a
+  list of its own, ``/api/v0/models``.
 - ``/props``: llama.cpp, for one slot, which is what one conversation gets.
 - ``/api/ps`` and ``/api/show``: Ollama, which serves a model with 4,096 tokens unless it was told otherwise, whatever
   the model could take, and silently cuts what is longer.
@@ -56,6 +57,9 @@ async def context_length(http: HttpClient, base_url: str, model: str, timeout_s:
     if (found := _served(entry)) is not None:
         return found
     root = base_url.rstrip("/").removesuffix("/v1")
+    for entry in models_in(await _bytes(http, f"{root}/api/v0/models", timeout_s)):
+        if same_model(str(entry.get("id")), model) and (found := _served(entry)) is not None:
+            return found
     if (tokens := props_tokens(await _json(http, f"{root}/props", timeout_s))) is not None:
         return ContextLength(tokens, "/props")
     shown = await _json(http, f"{root}/api/show", timeout_s, {"model": model})
@@ -125,8 +129,16 @@ def _positive(value: Any) -> int | None:
 async def _json(http: HttpClient, url: str, timeout_s: float, body: dict[str, Any] | None = None) -> Any:
     """Return the JSON at an address that few servers have, None where there is none."""
     try:
-        if body is None:
-            return json.loads(await http.get(url, timeout_s=timeout_s))
-        return json.loads(await http.post(url, body, timeout_s=timeout_s))
-    except (HttpFailure, ValueError, RecursionError):
+        return json.loads(await _bytes(http, url, timeout_s, body))
+    except (ValueError, RecursionError):
         return None
+
+
+async def _bytes(http: HttpClient, url: str, timeout_s: float, body: dict[str, Any] | None = None) -> bytes:
+    """Return what an address answers, nothing where it does not."""
+    try:
+        if body is None:
+            return await http.get(url, timeout_s=timeout_s)
+        return await http.post(url, body, timeout_s=timeout_s)
+    except HttpFailure:
+        return b""

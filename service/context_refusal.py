@@ -11,21 +11,25 @@ from typing import Any
 
 _TOO_LONG = re.compile(
     r"context[ _](length|size|window)|exceed_context_size|maximum context|max_model_len"
-    r"|(prompt|input) is too long|too many (input |prompt )?tokens"
-    r"|tokens.{0,60}must be (<=|less)"
-    r"|exceeds the (model's )?(available |maximum )?(context|limit|number of tokens|input length)"
-    r"|longer than the (model's )?(maximum|context)|input length .{0,40}exceed",
+    r"|(prompt|input) is too long|too many (input |prompt )tokens|maximum prompt length"
+    r"|tokens.{0,60}must be (<=|less)|inputs?`? must have (less|fewer) than \d+ tokens"
+    r"|exceeds? the (model's )?(available |maximum |configured )*(context|limit|number of tokens|input length)"
+    r"|longer than the (model's )?(maximum|context)|input length .{0,40}exceed"
+    r"|reduce the length of the (messages|prompt|input)",
     re.IGNORECASE,
 )
 _MAXIMUM = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        r"maximum[ _](?:(?:allowed|context|model|input|sequence|total)[ _])*"
-        r"(?:length|size|window|tokens?)[^\d]{0,40}(\d{3,9})",
+        r"n_ctx:? ?(\d{3,9})",
+        r"(\d{3,9}) (?:tokens )?maximum",
+        r"maximum[ _](?:(?:allowed|context|model|input|prompt|sequence|total)[ _])*"
+        r"(?:length|size|window|number of tokens|tokens?)[^\d]{0,40}(\d{3,9})",
         r"context[ _](?:length|size|window)(?: \(n_ctx\))?[^\d]{0,60}(\d{3,9})",
-        r"(?:<=|at most|less than|up to|limit(?: is| of)?:?|maximum(?: is| of)?:?)\s*(\d{3,9})",
+        r"(?:<=|at most|(?:less|fewer) than|up to|limit(?: is| of)?:?|maximum(?: is| of)?:?)\s*(\d{3,9})",
     )
 )
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3})")
 
 
 def is_too_long(reason: str, code: str | None) -> bool:
@@ -38,7 +42,8 @@ def maximum_in(reason: str, body: bytes = b"") -> int | None:
     told = _n_ctx(body)
     if told is not None:
         return told
-    return next((int(found[1]) for pattern in _MAXIMUM if (found := pattern.search(reason))), None)
+    plain = _THOUSANDS.sub("", reason)
+    return next((int(found[1]) for pattern in _MAXIMUM if (found := pattern.search(plain))), None)
 
 
 def code_in(body: bytes) -> str | None:

@@ -21,12 +21,15 @@ _STRUCTURES: tuple[Structure, ...] = ("json_schema", "json_object", "prompt")
 _NAMES_STRUCTURE = re.compile(r"response_format|json_schema|json_object|structured output|guided|grammar|json mode")
 _NAMES_LIMIT = re.compile(r"max_tokens|max_completion_tokens")
 _NAMES_SYSTEM = re.compile(
-    r"system (role|message|prompt|instruction)|role.{0,3}system|only user and assistant roles|roles must alternate"
+    r"system (role|message|prompt|instruction)|role.{0,30}system|only user and assistant roles|roles must alternate"
 )
 _REFUSES = re.compile(
     r"n[o']t (be )?(support|permit|allow|accept|implement|available|recogni|valid|used)|unsupported|unknown|unrecogni"
     r"|unexpected|extra|invalid|additional|deprecated|forbidden|must be|should be|expected|disallowed|use '?max_"
-    r"|only (user|supports)|does not take|cannot|raise_exception|alternate|input should"
+    r"|only (user|supports)|does not take|cannot|raise_exception|alternate|input should|unavailable"
+)
+_CALLS_A_VALUE_WRONG = re.compile(
+    r"between|(less|greater) than|valid range|(maximum|minimum) value|at (least|most)|[<>]=|too (large|small|high|low)"
 )
 
 
@@ -62,7 +65,7 @@ class Dialect:
     def without(self, reason: str, sent: JsonObject) -> Dialect | None:
         """Return the dialect that a refusal of ``sent`` calls for, None where it names nothing to leave out."""
         said = reason.lower()
-        if not _REFUSES.search(said):
+        if not _REFUSES.search(said) or _CALLS_A_VALUE_WRONG.search(said):
             return None
         if "response_format" in sent and _NAMES_STRUCTURE.search(said):
             return self._less_structure()

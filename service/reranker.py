@@ -29,6 +29,7 @@ class Reranker:
             timeout_setting="RERANK_TIMEOUT_S",
             key_setting="RERANK_API_KEY" if settings.rerank_api_key is not None else "OPENAI_API_KEY",
             expected="the address in front of /rerank",
+            key=(settings.rerank_api_key or settings.openai_api_key).get_secret_value(),
         )
         self._http = HttpClient(
             settings.rerank_base_url,

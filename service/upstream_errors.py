@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from domain.errors import ContextExceeded, UpstreamError
-from domain.reasoning import storable
 from projections.http_client import BrokenOff, HttpFailure, Refused, TimedOut, Unreadable
-from projections.refusal_reason import reason_in
+from projections.refusal_reason import reason_in, tellable
 from service.context_refusal import code_in, is_too_long, maximum_in
 
 
@@ -73,14 +72,14 @@ class EndpointNames:
             return self._error(message, 502, "upstream_failed")
         if status in {401, 403}:
             return self._error(f"refuses the key ({status}): check {self.key_setting}", 502, "upstream_refused_key")
+        if status == 429:
+            message = f"limits the rate of requests (429){told}: try again later"
+            return self._error(message, 429, "rate_limit_exceeded", refusal.retry_after_s)
         if is_too_long(reason, code_in(refusal.body)):
             return self._too_long(reason, maximum_in(reason, refusal.body))
         if status == 404:
             message = f"does not know {self.model_setting} = {self.model!r}, or {self.url_setting} is wrong (404){told}"
             return self._error(message, 502, "upstream_not_found")
-        if status == 429:
-            message = f"limits the rate of requests (429){told}: try again later"
-            return self._error(message, 429, "rate_limit_exceeded", refusal.retry_after_s)
         if status in {408, 504}:
             return self._error(f"timed out ({status})", 504, "upstream_timeout")
         if 400 <= status < 500:
@@ -94,6 +93,4 @@ class EndpointNames:
 
     def _told(self, reason: str) -> str:
         """Return a reason with a colon before it, or an empty string."""
-        if self.key:
-            reason = reason.replace(self.key, "***")
-        return f": {storable(reason)}" if reason else ""
+        return f": {tellable(reason, self.key)}" if reason else ""

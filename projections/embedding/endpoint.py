@@ -16,10 +16,9 @@ import numpy.typing as npt
 
 from domain.errors import EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailable
 from domain.events import JsonObject
-from domain.reasoning import storable
 from projections.embedding.answer import Reported, rows_of
 from projections.http_client import HttpClient, HttpFailure, Refused, TimedOut, Unreadable
-from projections.refusal_reason import reason_in
+from projections.refusal_reason import reason_in, tellable
 from projections.settings import ProjectionSettings
 
 log = logging.getLogger(__name__)
@@ -229,7 +228,7 @@ class EmbeddingClient:
         )
 
     def _told(self, reason: str) -> str:
-        return storable(reason.replace(self._key, "***") if self._key else reason)
+        return tellable(reason, self._key)
 
 
 class Embed(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,10 @@ ANSWERED = {
     "usage null": (sse(chunk("It is Bruno.", usage=None), chunk(None, "stop", usage=None), "[DONE]"), "stop"),
     "usage alone, without choices": (
         sse(chunk("It is Bruno.", "stop"), '{"usage": {"prompt_tokens": 1, "completion_tokens": 2}}', "[DONE]"),
+        "stop",
+    ),
+    "an event after [DONE]": (
+        sse(chunk("It is Bruno."), "[DONE]") + b'event: ping\ndata: {"type": "ping"}\n\n',
         "stop",
     ),
     "one JSON": (whole("It is Bruno."), "stop"),
@@ -138,15 +143,17 @@ def test_a_stream_that_breaks_off_is_not_stored_as_whole(service: Running, user:
     assert service.ledger.all(TurnFailed, user)[0].partial_assistant == "It is"
 
 
-def test_a_key_in_a_refusal_is_not_passed_on(tmp_path: Path, user: str) -> None:
+@pytest.mark.parametrize("before", ["no model for ", "x" * 290 + " "])
+def test_a_key_in_a_refusal_is_not_passed_on(tmp_path: Path, user: str, before: str) -> None:
     with (
         ScriptedUpstream() as upstream,
         running(upstream, tmp_path, openai_api_key="sk-very-secret-1234") as service,
     ):
-        upstream.fail("answer", Fault(status=400, message="no model for sk-very-secret-1234 here"))
+        upstream.fail("answer", Fault(status=400, message=f"{before}sk-very-secret-1234 here"))
         answer = service.client.ask(QUESTION, user)
-        assert "no model for *** here" in answer.error["message"]
-        assert "sk-very-secret" not in service.client.received + service.log()
+        assert f"{before}***" in answer.error["message"]
+        assert len(answer.error["message"]) < 400
+        assert "sk-very" not in service.client.received + service.log()
 
 
 @pytest.mark.parametrize("raw", [whole(None, "length"), whole("", "length"), whole([{"type": "thinking"}], "length")])
@@ -220,6 +227,59 @@ def test_a_refusal_without_a_reason_is_met_by_trying(tmp_path: Path, user: str, 
         assert answer.replayed == ["My dog is called Bruno."]
 
 
+WRONG_VALUES = [
+    "temperature must be between 0 and 2, got 5",
+    "body.temperature: Input should be less than or equal to 2",
+    "Invalid 'temperature': decimal above maximum value. Expected a value <= 2, but got 5 instead.",
+    "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]",
+]
+
+
+@pytest.mark.parametrize("message", WRONG_VALUES)
+def test_a_wrong_value_is_not_taken_for_something_that_the_endpoint_lacks(
+    service: Running, user: str, message: str
+) -> None:
+    service.upstream.fail("answer", Fault(status=400, message=message))
+    answer = service.client.ask(QUESTION, user, temperature=2, max_tokens=50)
+    assert answer.status == 400
+    assert message[:30] in answer.error["message"]
+    assert service.client.get("/health/llm").json()["learned"] == {}
+
+
+def test_a_refusal_as_the_first_event_of_a_stream_is_met_too(tmp_path: Path, user: str) -> None:
+    refusal = b"event: error\n" + sse(
+        json.dumps({"error": {"message": "stream_options: Extra inputs are not permitted"}})
+    )
+    with ScriptedUpstream() as upstream, running(upstream, tmp_path) as service:
+        upstream.fail("answer", Fault(raw=refusal, raw_type=STREAM))
+        service.client.tell(QUESTION, user, stream=True)
+        assert service.client.get("/health/llm").json()["learned"] == {"stream_options": "not sent"}
+
+
+def test_a_rate_limit_is_none_of_the_contexts(service: Running, user: str) -> None:
+    before = service.services.turns.context.tokens
+    service.upstream.fail("answer", Fault(status=429, message="Too many tokens, please wait before trying again."))
+    assert service.client.ask(QUESTION, user).status == 429
+    assert service.services.turns.context.tokens == before
+
+
+def test_what_one_call_learned_is_not_forgotten_by_one_that_began_before(tmp_path: Path, user: str) -> None:
+    with ScriptedUpstream(refuses=("stream_options",)) as upstream, running(upstream, tmp_path) as service:
+        chat = service.services.chat
+
+        async def both() -> None:
+            upstream.fail("answer", Fault(hang_s=0.5))
+            slow = asyncio.create_task(chat.complete([{"role": "user", "content": "Hi."}], timeout_s=10, max_tokens=5))
+            await upstream.await_for("answer", 1)
+            async with chat.stream([{"role": "user", "content": "Hi."}], {}) as deltas:
+                async for _ in deltas:
+                    pass
+            await slow
+
+        asyncio.run_coroutine_threadsafe(both(), service._loop).result(20)
+        assert not chat.dialect.stream_options
+
+
 def test_a_request_that_is_really_wrong_is_refused_after_few_tries(service: Running, user: str) -> None:
     service.upstream.fail_always("answer", Fault(status=400, message="logit_bias must be an object: invalid value"))
     answer = service.client.ask(QUESTION, user)
@@ -246,12 +306,24 @@ CONTEXTS: list[tuple[dict[str, Any], dict[str, Any], int, str]] = [
     ),
     (
         {},
+        {"/api/v0/models": {"data": [{"id": "scripted-chat", "loaded_context_length": 6000}]}},
+        6000,
+        "/models: loaded_context_length",
+    ),
+    (
+        {},
         {
             "/api/show": {"parameters": 'stop "x"\nnum_ctx    6000', "model_info": {"llama.context_length": 131_072}},
             "/api/ps": {"models": []},
         },
         6000,
         "/api/show",
+    ),
+    (
+        {},
+        {"/api/v0/models": {"data": [{"id": "scripted-chat", "loaded_context_length": 6000}]}},
+        6000,
+        "/models: loaded_context_length",
     ),
     (
         {},
@@ -298,6 +370,15 @@ TOO_LONG = [
     "The prompt is too long: 2309, model maximum context length: 1800",
     "This endpoint's maximum context length is 1800 tokens. However, you requested about 2309 tokens.",
     "Requested token count exceeds the model's maximum context length of 1800 tokens.",
+    "(n_keep: 13055>= n_ctx: 1800). Try to load the model with a larger context length, or provide a shorter input.",
+    "However, the model is loaded with context length of only 1800 tokens, which is not enough.",
+    "Prompt contains 73000 tokens, too large for model with 1800 maximum context length",
+    "prompt is too long: 210000 tokens > 1800 maximum",
+    "Input validation error: `inputs` must have less than 1800 tokens. Given: 5000",
+    "This model's maximum prompt length is 1,800 but the request contains 537,812 tokens",
+    "Input tokens exceed the configured limit of 1800 tokens. Your messages resulted in 509178 tokens.",
+    "The input token count (1200000) exceeds the maximum number of tokens allowed (1800).",
+    "'max_tokens' is too large: 2000. This model's maximum context length is 1800 tokens and your request has 3000.",
 ]
 
 

@@ -128,7 +128,7 @@ class Dialect:
         roles = [role for role, _ in wire.messages(body)]
         refusals = {
             "json_schema": (structure == "json_schema", "'response_format.type' must be 'json_object' or 'text'"),
-            "json_object": (structure == "json_object", "This response_format type is unavailable now: not supported"),
+            "json_object": (structure == "json_object", "This response_format type is unavailable now"),
             "max_tokens": (
                 "max_tokens" in body,
                 "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'.",

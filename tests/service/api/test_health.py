@@ -20,7 +20,12 @@ def service_settings() -> dict[str, object]:
 def test_all_is_well(service: Running) -> None:
     get = service.client.get
     assert get("/health").json() == {"status": "ok"}
-    assert get("/health/embed").json() == {"status": "ok", "model": "scripted-embedding", "dimension": 256, "learned": {}}
+    assert get("/health/embed").json() == {
+        "status": "ok",
+        "model": "scripted-embedding",
+        "dimension": 256,
+        "learned": {},
+    }
     llm = get("/health/llm").json()
     assert (llm["status"], llm["model"]) == ("ok", "scripted-chat")
     assert llm["sample"]
