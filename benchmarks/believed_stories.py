@@ -1,4 +1,4 @@
-"""Sixty stories of something that changed, and what else such people talk about; written for :mod:`benchmarks.believed`."""
+"""Sixty stories of something that changed, and what else such people talk about: for :mod:`benchmarks.believed`."""
 
 from __future__ import annotations
 
