@@ -34,7 +34,7 @@ NEAR_TOP_DEVIATIONS = 0.25
 SPREAD_MIN = 8
 """A shorter lexical list has no spread to speak of and is kept whole."""
 
-NEAREST_KEPT = 3
+NEAREST_KEPT = 4
 """So many of the highest cosines are kept whatever the scores say."""
 
 Scale = Literal["fused", "cosine", "bm25"]

@@ -15,8 +15,14 @@ from tests.upstream import UNTIL_RELEASED, Fault, Kind, ScriptedUpstream, gate_d
 
 QUESTION = "Which cat did the dog Bruno meet?"
 FACTS = [f"Bruno the dog met cat number {n}." for n in range(1, 7)]
-DOGS_AND_OTHERS = ["A dog barked in Oslo.", "Rain called off our long walk.", "I like soup.", "Rent is due."]
-"""Two of these share a word with the question after a dog's name."""
+DOGS_AND_OTHERS = [
+    "A dog barked in Oslo.",
+    "Rain called off our long walk.",
+    "Every dog ran along the beach and into the waves.",
+    "I like soup.",
+    "Rent is due.",
+]
+"""Three of these share a word with the question after a dog's name."""
 TIMEOUT_S = 1.0
 
 
@@ -309,11 +315,11 @@ class TestStrategies:
             assert gate.score_rule["scale"] == "fused"
             candidates = service.ledger.one(RetrievalRecorded, answer).candidates
             threshold = gate.score_rule["threshold"]
-            assert [item.memory_id for item in candidates if item.score >= threshold] == [told[0]]
-            # What does not stand out is kept for its meaning alone.
+            standing_out = {item.memory_id for item in candidates if item.score >= threshold}
             nearest = sorted(candidates, key=lambda item: -(item.dense_score or 0.0))[:NEAREST_KEPT]
             assert gate.score_rule["near"] == nearest[-1].dense_score
-            assert set(kept) == {told[0], *(item.memory_id for item in nearest)} != set(told)
+            # Some are kept for their meaning alone, and not all of them are.
+            assert standing_out < set(kept) == standing_out | {item.memory_id for item in nearest} < set(told)
             assert all((verdict.reason or "").startswith("fused score ") for verdict in gate.verdicts)
             assert answer.memory("memory_status")["gate"] == {"strategy": "score", "outcome": "ok"}
             assert not upstream.calls_of("gate", "rerank")
