@@ -264,7 +264,7 @@ STORIES: tuple[Story, ...] = (
             ("Priya and I called the wedding off and stay friends.", "That must have been a hard decision."),
         ),
         "Am I getting married to Priya?",
-        "called|no|not|off|friends",
+        "called off|called it off|called the wedding off|not getting|no longer|no,|no.|friends",
         "yes",
     ),
     _en(
@@ -553,7 +553,7 @@ STORIES: tuple[Story, ...] = (
         "改吃素",
         (("我特别爱吃红烧肉。", "红烧肉很香。"), ("我开始吃素了，不再吃肉。", "吃素也可以很丰富。")),
         "我现在吃肉吗？",
-        "不|素",
+        "不吃|不再|素",
         "爱吃红烧肉",
     ),
     _zh(
