@@ -112,7 +112,7 @@ def measure(
     given: argparse.Namespace, storage: Path, histories: Mapping[str, Sequence[Said]], asked: Sequence[Asked]
 ) -> None:
     """Record the histories (by user) in ``storage``, answer the questions, judge the answers, and print the figures."""
-    with _service_environment() as environment:
+    with service_environment() as environment:
         asyncio.run(_record(storage, environment, histories))
         settings = ServiceSettings(**{name.lower(): value for name, value in environment.items()})  # type: ignore[arg-type]  # checked by pydantic
         judged_by = settings.model_copy(
@@ -121,7 +121,7 @@ def measure(
                 "llm_base_url": given.judge_base_url or settings.llm_base_url,
             }
         )
-        with _served_copy(storage, environment) as served:
+        with served_copy(storage, environment) as served:
             answered = asyncio.run(_answer_all(asked, *served, judged_by))
     print(f"answered by {settings.llm_model} with GATE={settings.gate}, judged by {judged_by.llm_model}")
     print(table(answered))
@@ -184,7 +184,7 @@ class Judge:
 
 
 @contextmanager
-def _service_environment() -> Iterator[dict[str, str]]:
+def service_environment() -> Iterator[dict[str, str]]:
     """Return the environment of the service: that of this program, with the embedded models if no endpoint is named."""
     names = [name.upper() for name in ServiceSettings.model_fields]
     configured = {name: os.environ[name] for name in names if name in os.environ and name not in _NOT_OURS}
@@ -205,7 +205,7 @@ async def _record(storage: Path, environment: Mapping[str, str], histories: Mapp
 
 
 @contextmanager
-def _served_copy(storage: Path, environment: Mapping[str, str]) -> Iterator[tuple[str, LedgerReader]]:
+def served_copy(storage: Path, environment: Mapping[str, str]) -> Iterator[tuple[str, LedgerReader]]:
     """Run the service on a copy of the storage; yield its address and a reader of its ledger."""
     with tempfile.TemporaryDirectory(prefix="answered-") as folder:
         copy = Path(folder) / "storage"

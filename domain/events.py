@@ -189,7 +189,9 @@ class CandidateFound(_Value):
     lexical_rank: int | None = None
     matched: Facet | None
     summary_position: int | None = None
-    excluded: Literal["recent_window", "same_text_as_window"] | None = None
+    excluded: Literal["recent_window", "same_text_as_window", "older_same_question", "older_near_duplicate"] | None = (
+        None
+    )
 
 
 class RetrievalRecorded(Payload):

@@ -1,7 +1,8 @@
 """Neighbors: the turns just before and just after a replayed one, in the same conversation. Pure.
 
 An exchange often refers to the ones around it ("that one", "yes, on Tuesday"). Gate and rerank do not judge neighbors,
-so neighbors come last in the prompt's budget. No memory is shown twice, and none that the recent window shows.
+so neighbors come last in the prompt's budget. No memory is shown twice, and none that the recent window shows or that
+only repeats a newer one (see :mod:`domain.repeats`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from domain.memory import Memory
+from domain.repeats import repeats
 from domain.retrieval import shown_by
 
 
@@ -32,12 +34,14 @@ def neighbors_of(
     replayed = {memory.memory_id for memory in replay}
     conversations = {memory.conversation_id for memory in replay}
     in_window = shown_by(window)
+    beside = {memory.memory_id: memory for memory in around}
+    repeated = repeats("", list({memory.memory_id: memory for memory in (*around, *replay)}.values()))
     found: list[tuple[int, int, int, Neighbor]] = []
-    for memory in {memory.memory_id: memory for memory in around}.values():
+    for memory in beside.values():
         other = nearest(memory, replay) if memory.conversation_id in conversations else None
         if other is None or (distance := abs(memory.turn_id - other.turn_id)) > reach:
             continue
-        if memory.memory_id not in replayed and in_window(memory) is None:
+        if memory.memory_id not in replayed and memory.position not in repeated and in_window(memory) is None:
             found.append((replay.index(other), distance, memory.turn_id, Neighbor(memory, other.memory_id)))
     return [neighbor for *_, neighbor in sorted(found, key=lambda item: item[:3])]
 

@@ -1,4 +1,4 @@
-"""Exclude from the candidates what the recent window shows; split the kept ones into replayed and summarised. Pure."""
+"""Exclude candidates that the window shows or that repeat; split the kept ones into replayed and summarised. Pure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Literal
 
 from domain.events import CandidateFound, Facet
 from domain.memory import Memory, Scores
+from domain.repeats import Repeat
 
-Exclusion = Literal["recent_window", "same_text_as_window"]
+Exclusion = Literal["recent_window", "same_text_as_window"] | Repeat
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,8 @@ def exclude_window(
     """Exclude candidates that the recent window already shows.
 
     A memory is excluded if it is a turn of the window, or if its exchange says the same word for word: showing it twice
-    tells the model nothing new. Returns the first ``limit`` candidates that remain, and the excluded ones met on the
-    way, both in the given order.
+    tells the model nothing new. One that was excluded before stays so. Returns the first ``limit`` candidates that
+    remain, and the excluded ones met on the way, both in the given order.
     """
     why_excluded = shown_by(window)
     remaining: list[Candidate] = []
@@ -73,7 +74,7 @@ def exclude_window(
     for candidate in candidates:
         if len(remaining) == limit:
             break
-        why = why_excluded(candidate.memory)
+        why = why_excluded(candidate.memory) or candidate.excluded
         if why is None:
             remaining.append(candidate)
         else:

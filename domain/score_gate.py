@@ -6,19 +6,24 @@ deviation above the list's mean, or as good as the best one. The score is the on
 (hybrid), cosine (dense) or BM25 (lexical). No score tells that *no* memory answers, so the best candidate is always
 kept, unless an operator sets a floor. Why these numbers: ``docs/decisions/0023-score-gate.md``.
 
+The few memories nearest in meaning are kept, too. In a short list, what stands out may be the one statement that
+repeats the question's words, and the newer one that takes it back in other words would be lost
+(``docs/decisions/0064-believe-what-changed.md``).
+
 Nothing is as near to a question as the same question asked before, whatever was answered then. Such repeats do not
 count when the threshold is computed: they would push out the fact that the question is after.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from heapq import nlargest
 from statistics import fmean, pstdev
 from typing import Literal
 
 from domain.events import JsonObject, RetrievalMode
+from domain.repeats import asks_the_same
 from domain.retrieval import Candidate
 
 DEVIATIONS = 1.0
@@ -29,46 +34,49 @@ NEAR_TOP_DEVIATIONS = 0.25
 SPREAD_MIN = 8
 """A shorter lexical list has no spread to speak of and is kept whole."""
 
+NEAREST_KEPT = 4
+"""So many of the highest cosines are kept whatever the scores say."""
+
 Scale = Literal["fused", "cosine", "bm25"]
 _SCALES: dict[RetrievalMode, Scale] = {"hybrid": "fused", "dense": "cosine", "lexical": "bm25"}
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRule:
-    """The threshold for one list of candidates, and what it was computed from. ``floor`` is a cosine."""
+    """The threshold for one list of candidates, and what it was computed from.
+
+    ``floor`` is a cosine below which nothing is kept, ``near`` one from which on everything else is kept.
+    """
 
     scale: Scale
     threshold: float
     mean: float
     deviation: float
     floor: float | None
+    near: float | None = None
 
     def as_event(self) -> JsonObject:
         """Return what the ledger keeps of it."""
         near = f"{NEAR_TOP:g}" if self.scale == "cosine" else f"{NEAR_TOP_DEVIATIONS:g} deviation"
         few = f", or fewer than {SPREAD_MIN}" if self.scale == "bm25" else ""
         return {
-            "rule": f"score >= mean + {DEVIATIONS:g} deviation, or >= top - {near}{few}; no cosine below the floor",
+            "rule": f"score >= mean + {DEVIATIONS:g} deviation, or >= top - {near}{few}, or one of the {NEAREST_KEPT} "
+            "highest cosines; no cosine below the floor",
             "scale": self.scale,
             "threshold": round(self.threshold, 6),
             "mean": round(self.mean, 6),
             "deviation": round(self.deviation, 6),
             "floor": self.floor,
+            "near": round(self.near, 6) if self.near is not None else None,
         }
 
     def keeps(self, candidate: Candidate) -> bool:
-        """Tell whether a candidate stands out. One without a vector is never below the floor."""
+        """Tell whether a candidate stands out or is near. One without a vector is never below the floor."""
         known = candidate.dense_score
-        return candidate.score >= self.threshold and (self.floor is None or known is None or known >= self.floor)
-
-
-def asks_the_same(question: str, other: str) -> bool:
-    """Tell whether two questions are the same apart from case, punctuation and spaces."""
-    return _words(question) == _words(other)
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
+        if self.floor is not None and known is not None and known < self.floor:
+            return False
+        near = self.near is not None and known is not None and known >= self.near
+        return near or candidate.score >= self.threshold
 
 
 def score_rule(scores: Sequence[float], floor: float | None, scale: Scale = "cosine") -> ScoreRule:
@@ -85,5 +93,7 @@ def score_rule(scores: Sequence[float], floor: float | None, scale: Scale = "cos
 
 def rule_for(question: str, candidates: Sequence[Candidate], mode: RetrievalMode, floor: float | None) -> ScoreRule:
     """Return the rule for a question's candidates (at least one), which were found in a ``mode``."""
-    new = [item.score for item in candidates if not asks_the_same(question, item.memory.user)]
-    return score_rule(new or [item.score for item in candidates], floor, _SCALES[mode])
+    new = [item for item in candidates if not asks_the_same(question, item.memory.user)] or candidates
+    rule = score_rule([item.score for item in new], floor, _SCALES[mode])
+    cosines = nlargest(NEAREST_KEPT, (item.dense_score for item in new if item.dense_score is not None))
+    return replace(rule, near=min(cosines, default=None))

@@ -64,7 +64,16 @@ class SearchAsOf:
             dense = await self._dense.search(query, depth, timeout_s=timeout_s)
         lexical = await asyncio.to_thread(self._search_lexical, query, depth, position) if mode != "dense" else None
         ranked = await asyncio.to_thread(
-            ranking, self._reader, self._user_id, dense, lexical, self._fusion, count, wanted=wanted, as_of=position
+            ranking,
+            self._reader,
+            self._user_id,
+            query,
+            dense,
+            lexical,
+            self._fusion,
+            count,
+            wanted=wanted,
+            as_of=position,
         )
         return ranked.candidates
 

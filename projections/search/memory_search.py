@@ -168,6 +168,7 @@ class MemorySearch:
         ranked = ranking(
             self._reader,
             request.user_id,
+            request.query,
             DenseHits(dense.hits, dense.cosines) if dense is not None else None,
             lexical.result.hits if lexical is not None else None,
             self._fusion,

@@ -5,11 +5,12 @@ A turn of today and a question about the past rank alike, so that the one can be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from domain.fusion import Fusion, best_first
 from domain.ledger_reader import LedgerReader
+from domain.repeats import repeats
 from domain.retrieval import Candidate
 from domain.statements import LATEST
 from domain.temporal.preference import prefer
@@ -43,6 +44,7 @@ class Ranking:
 def ranking(
     reader: LedgerReader,
     user_id: str,
+    query: str,
     dense: DenseHits | None,
     lexical: Sequence[LexicalHit] | None,
     fusion: Fusion,
@@ -53,8 +55,10 @@ def ranking(
 ) -> Ranking:
     """Return the ``count`` best of what was found, as their memories stood ``as_of`` a position.
 
-    None stands for an index that was not searched. ``wanted`` is the time that the question names: memories of that
-    time gain (see :mod:`domain.temporal.preference`).
+    None stands for an index that was not searched. ``wanted`` is the time that the ``query`` names: memories of that
+    time gain (see :mod:`domain.temporal.preference`). A memory that a newer one of them repeats (see
+    :mod:`domain.repeats`) is among the candidates as excluded, and not counted; the newer one stands in the better
+    place of the two.
     """
     dense_scores = {hit.turn_position: hit.score for hit in dense.hits} if dense is not None else {}
     lexical_scores = {hit.turn_position: hit.score for hit in lexical} if lexical is not None else {}
@@ -64,13 +68,22 @@ def ranking(
         scores = fusion.fuse(dense_scores, lexical_scores)
         neighbors = reader.positions_beside(user_id, fusion.boosting(scores), as_of=as_of)
         scores = fusion.boost_neighbors(scores, neighbors)
-    best = best_first(scores)[: count if wanted is None else _POOL_FOR_TIME * count]
-    memories = reader.memories(user_id, best, as_of=as_of)
-    best = [position for position in best if position in memories]
+    ordered = best_first(scores)
+    pool = count if wanted is None else _POOL_FOR_TIME * count
+    memories = reader.memories(user_id, ordered[:pool], as_of=as_of)
+    repeated = repeats(query, list(memories.values()), wanted)
+    while len(memories) - len(repeated) < count and pool < len(ordered):
+        memories = {**memories, **reader.memories(user_id, ordered[pool : 2 * pool], as_of=as_of)}
+        repeated = repeats(query, list(memories.values()), wanted)
+        pool *= 2
+    best = [position for position in ordered[:pool] if position in memories]
+    scores = {position: scores[position] for position in best}
     if wanted is not None:
         times = [memories[position].ts for position in best]
-        scores = dict(zip(best, prefer([scores[position] for position in best], times, wanted), strict=True))
-        best = best_first(scores)[:count]
+        scores = dict(zip(best, prefer(list(scores.values()), times, wanted), strict=True))
+    for older, (newer, _) in repeated.items():
+        scores[newer] = max(scores[newer], scores[older])
+    best = list(_until(count, best_first(scores), repeated))
     # What lexical search or a neighbor's boost brought in has a similarity too, and the gate may want to know it.
     unknown = [position for position in best if position not in dense_scores]
     cosines = {**dense_scores, **dense.cosines(unknown)} if dense is not None and unknown else dense_scores
@@ -86,10 +99,20 @@ def ranking(
             dense_rank=dense_ranks.get(position),
             lexical_score=lexical_scores.get(position),
             lexical_rank=lexical_ranks.get(position),
+            excluded=repeated[position].why if position in repeated else None,
         )
         for rank, position in enumerate(best, start=1)
     ]
     return Ranking(candidates, fusion if fused else None)
+
+
+def _until(count: int, best: Sequence[int], excluded: Container[int]) -> Iterator[int]:
+    """Yield the first ``count`` that are not excluded, and the excluded ones met on the way."""
+    for position in best:
+        if count == 0:
+            return
+        yield position
+        count -= position not in excluded
 
 
 def _ranks(scores: Mapping[int, float]) -> dict[int, int]:

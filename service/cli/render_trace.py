@@ -29,7 +29,12 @@ _FATES = {
     "kept": ("kept", "green"),
     "undecided": ("not decided on", "dim"),
 }
-_EXCLUDED = {"recent_window": "in the window", "same_text_as_window": "same words in the window"}
+_EXCLUDED = {
+    "recent_window": "in the window",
+    "same_text_as_window": "same words in the window",
+    "older_same_question": "same question, asked again",
+    "older_near_duplicate": "same words, said again",
+}
 _STAGES = (
     "window",
     "retrieve",

@@ -73,6 +73,12 @@ def test_none_is_shown_twice_or_too_far_away(replay: list[Memory], window: list[
     assert set(came) == expected - {memory.memory_id for memory in (*replay, *window)}
 
 
+def test_the_question_asked_again_and_again_does_not_come_along() -> None:
+    asked = [replace(turn("a", n), user="Where do I live?", assistant="I do not know.") for n in range(3, 7)]
+    around = [*TALKS[:4], *asked, turn("a", 7)]
+    assert ids([item.memory for item in neighbors_of([asked[-1]], around, [], 4)]) == [("a", 7), ("a", 2)]
+
+
 def test_blocks_separate_conversations_and_are_in_order_of_time() -> None:
     replay = [turn("b", 9), turn("a", 2), turn("a", 9)]
     made = blocks(replay, neighbors_of(replay, TALKS, [], 1))

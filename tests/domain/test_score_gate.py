@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.score_gate import SPREAD_MIN, asks_the_same, rule_for, score_rule
+from domain.repeats import asks_the_same
+from domain.score_gate import NEAREST_KEPT, SPREAD_MIN, rule_for, score_rule
 from tests.memories import memory, ranked
 
 FUSED = (2.1, 1.9, 0.2, 0.1, 0.0, -0.1)
@@ -48,11 +49,43 @@ def test_the_scale_of_fused_scores_does_not_matter(scores: list[float], factor: 
 
 def test_the_rule_is_made_of_the_scores_that_order_the_candidates() -> None:
     candidates = [
-        replace(item, score=score) for item, score in zip(ranked([memory(n) for n in range(1, 7)]), FUSED, strict=True)
+        replace(item, score=score, dense_score=None)
+        for item, score in zip(ranked([memory(n) for n in range(1, 7)]), FUSED, strict=True)
     ]
     rule = rule_for("?", candidates, "hybrid", None)
     assert rule.scale == "fused"
     assert [rule.keeps(candidate) for candidate in candidates] == [True, True, False, False, False, False]
+
+
+def test_the_nearest_in_meaning_are_kept_whatever_stands_out() -> None:
+    asked = memory(1, "Where do I live?", "I do not know.")
+    old, new = memory(2, "I live in Rome."), memory(3, "We moved, our home is Oslo now.")
+    others = [memory(number) for number in range(4, 10)]
+    found = ranked([asked, old, *others, new])
+    cosines = (0.99, 0.90, *[0.79] * 4, 0.81, 0.80, 0.86)
+    candidates = [
+        replace(item, score=3.0 if item.memory is old else 0.0, dense_score=cosine)
+        for item, cosine in zip(found, cosines, strict=True)
+    ]
+    rule = rule_for("Where do I live?", candidates, "hybrid", None)
+    # The question itself, asked before, takes none of the places.
+    kept = [candidate.dense_score for candidate in candidates if rule.keeps(candidate)]
+    assert kept == [0.99, 0.90, 0.81, 0.80, 0.86]
+    assert len(kept) == 1 + NEAREST_KEPT
+    assert rule.as_event()["near"] == 0.80
+
+
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=20))
+def test_the_nearest_add_to_what_stands_out(scores: list[tuple[float, float]]) -> None:
+    found = ranked([memory(n) for n in range(1, len(scores) + 1)])
+    candidates = [
+        replace(item, score=score, dense_score=cosine) for item, (score, cosine) in zip(found, scores, strict=True)
+    ]
+    rule = rule_for("?", candidates, "hybrid", None)
+    standing_out = score_rule([score for score, _ in scores], None, "fused")
+    dropped = [candidate for candidate in candidates if not rule.keeps(candidate)]
+    assert not any(standing_out.keeps(candidate) for candidate in dropped)
+    assert len(candidates) - len(dropped) >= min(NEAREST_KEPT, len(candidates))
 
 
 @given(SCORES)
@@ -66,7 +99,7 @@ def test_the_question_asked_before_does_not_push_out_the_fact() -> None:
     asked, fact = memory(1, "What is my dog called?"), memory(2, "My dog is called Rex.")
     others = [memory(number) for number in range(3, 9)]
     candidates = [
-        replace(item, score=score)
+        replace(item, score=score, dense_score=None)
         for item, score in zip(ranked([asked, fact, *others]), (9.0, 2.0, *[0.5] * 6), strict=True)
     ]
     assert rule_for("What is my dog called?", candidates, "hybrid", None).keeps(candidates[1])

@@ -8,13 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from domain.events import GateDecided, RerankDecided, TurnRecorded
+from domain.events import GateDecided, RerankDecided, RetrievalRecorded, TurnRecorded
 from domain.prompts import GATE_SYSTEM, RERANK_SYSTEM, version_of
+from domain.score_gate import NEAREST_KEPT
 from tests.service.running import Answer, Running, running, someone
 from tests.upstream import UNTIL_RELEASED, Fault, Kind, ScriptedUpstream, gate_drops_all, gate_keeps_all
 
 QUESTION = "Which cat did the dog Bruno meet?"
 FACTS = [f"Bruno the dog met cat number {n}." for n in range(1, 7)]
+DOGS_AND_OTHERS = [
+    "A dog barked in Oslo.",
+    "Rain called off our long walk.",
+    "Every dog ran along the beach and into the waves.",
+    "I like soup.",
+    "Rent is due.",
+]
+"""Three of these share a word with the question after a dog's name."""
 TIMEOUT_S = 1.0
 
 
@@ -299,15 +308,21 @@ class TestStrategies:
     ) -> None:
         upstream.say("answer", "Noted.")
         with running(upstream, tmp_path, gate="score", use_rerank_default=False) as service:
-            told = service.tell_all(["My dog is called Bruno.", "Oslo was grey.", "I like soup.", "Rent is due."], user)
+            told = service.tell_all(["My dog is called Bruno.", *DOGS_AND_OTHERS], user)
             answer = service.client.tell("How is my dog called?", user)
             gate = service.ledger.one(GateDecided, answer)
             assert (gate.strategy, gate.outcome, gate.model) == ("score", "ok", None)
-            assert [verdict.memory_id for verdict in gate.verdicts if verdict.keep] == [told[0]]
+            kept = [verdict.memory_id for verdict in gate.verdicts if verdict.keep]
+            assert kept[0] == told[0]
             assert gate.score_rule is not None
             assert gate.score_rule["scale"] == "fused"
-            scores = [item["scores"]["fused"] for item in answer.memory("retrieved")["replay"]]
-            assert min(scores) >= gate.score_rule["threshold"]
+            candidates = service.ledger.one(RetrievalRecorded, answer).candidates
+            threshold = gate.score_rule["threshold"]
+            standing_out = {item.memory_id for item in candidates if item.score >= threshold}
+            nearest = sorted(candidates, key=lambda item: -(item.dense_score or 0.0))[:NEAREST_KEPT]
+            assert gate.score_rule["near"] == nearest[-1].dense_score
+            # Some are kept for their meaning alone, and not all of them are.
+            assert standing_out < set(kept) == standing_out | {item.memory_id for item in nearest} < set(told)
             assert all((verdict.reason or "").startswith("fused score ") for verdict in gate.verdicts)
             assert answer.memory("memory_status")["gate"] == {"strategy": "score", "outcome": "ok"}
             assert not upstream.calls_of("gate", "rerank")
