@@ -15,7 +15,8 @@ class LocalModelsSettings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True, frozen=True)
 
     local_chat_model: str = Field(
-        default="", description="A name of the table or the path of a GGUF file; empty: by machine"
+        default="",
+        description="A name of the table, the path of a GGUF file, or owner/repo/file.gguf; empty: by machine",
     )
     local_models_dir: Path = Field(
         default_factory=lambda: _cache_home() / "openpersistentmemory" / "models",
