@@ -242,5 +242,6 @@ def _why_locked(name: str, alone: bool) -> str:
     safe = ".".join(map(str, SAFE_WAL_VERSION))
     return (
         f"{name} is being written by another process, and SQLite {version} can corrupt a ledger with two writers: "
-        f"stop the other process, or install pysqlite3 (SQLite {safe} or newer)"
+        f"stop the other process, or install pysqlite3, which has a wheel for Linux on x86-64, or a Python with SQLite "
+        f"{safe} or newer"
     )

@@ -19,12 +19,12 @@ from domain.errors import SettingsError
 from domain.settings import load_settings
 from service.local_models import catalogue
 from service.local_models.app import create_app
-from service.local_models.catalogue import ChatModel
-from service.local_models.chat_engine import KV_BYTES_UNKNOWN, ChatEngine, context_for
+from service.local_models.catalogue import KV_BYTES_UNKNOWN, HubFile, ModelFile
+from service.local_models.chat_engine import ChatEngine, context_for
 from service.local_models.embedder import DIMENSIONS, Embedder
 from service.local_models.embedder import NAME as EMBEDDING_MODEL
 from service.local_models.errors import LocalModelsError, PortTaken
-from service.local_models.fetch import ensure_model
+from service.local_models.fetch import ensure_hub_file, ensure_model
 from service.local_models.machine import this_machine
 from service.local_models.settings import LocalModelsSettings
 from service.local_models.sources import HubSource, Source, WheelSource
@@ -117,9 +117,12 @@ def _load_chat(settings: LocalModelsSettings, threads: int) -> ChatEngine:
 def _chat_file(settings: LocalModelsSettings) -> tuple[str, Path, int]:
     """The chat model's name, file and bytes of context memory per token; downloads it if needed."""
     model = catalogue.resolve(settings.local_chat_model, this_machine())
-    if not isinstance(model, ChatModel):
+    if isinstance(model, ModelFile):
         return model.name, model.path, KV_BYTES_UNKNOWN
-    sources: list[Source] = [HubSource(settings.hf_endpoint), WheelSource()]
+    hub = HubSource(settings.hf_endpoint)
+    if isinstance(model, HubFile):
+        return model.name, ensure_hub_file(model, settings.local_models_dir, hub), KV_BYTES_UNKNOWN
+    sources: list[Source] = [hub, WheelSource()]
     return model.name, ensure_model(model, settings.local_models_dir, sources), model.kv_bytes
 
 

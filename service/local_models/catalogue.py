@@ -2,9 +2,10 @@
 
 A model is one GGUF file, identified by its sha256, whatever source delivered it. The official source is the hub's
 repository; wheels on the package index carry the same bytes in numbered parts, for networks that reach only a package
-index.
+index. Any other single GGUF file of the hub can be named, too; its sha256 is the one that the first download had.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,18 @@ class ModelFile:
 
     name: str
     path: Path
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A GGUF file of the hub outside the table, served under the file's name; `repository` is `owner/repo`."""
+
+    repository: str
+    filename: str
+
+    @property
+    def name(self) -> str:
+        return Path(self.filename).stem.lower()
 
 
 QWEN_1_5B = ChatModel(
@@ -79,6 +92,14 @@ CHAT_MODELS = {model.name: model for model in (QWEN_1_5B, QWEN_0_5B, SMOLLM2_135
 # memory holds its weights, two contexts, the prompt cache and the rest of the product (docs/benchmarks.md).
 LARGE_MODEL_CORES = 2
 LARGE_MODEL_MEMORY = 4 * GIB
+# The context memory per token assumed for a file outside the table: that of a 7B with grouped queries, fp16.
+KV_BYTES_UNKNOWN = 128 * 1024
+
+# Each part begins with a letter or digit, so no part leads out of the cache's folder.
+_ON_THE_HUB = re.compile(
+    r"(?P<repository>[a-z0-9][\w.-]*/[a-z0-9][\w.-]*)/(?P<filename>[a-z0-9][\w.-]*\.gguf)", re.I | re.A
+)
+_ONE_OF_SEVERAL = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.I)
 
 
 def default_model(machine: Machine) -> ChatModel:
@@ -87,10 +108,12 @@ def default_model(machine: Machine) -> ChatModel:
     return QWEN_1_5B if fits else QWEN_0_5B
 
 
-def resolve(choice: str, machine: Machine) -> ChatModel | ModelFile:
-    """The model that `LOCAL_CHAT_MODEL` names: empty for the default, a name of the table, or a path of a GGUF file.
+def resolve(choice: str, machine: Machine) -> ChatModel | HubFile | ModelFile:
+    """The model that `LOCAL_CHAT_MODEL` names.
 
-    Raises SettingsError for an unknown name, an unreadable file, and a file that is not GGUF.
+    It is empty for the default, a name of the table, the path of a GGUF file, or `owner/repo/file.gguf` of the hub; a
+    file that exists is meant as such. Raises SettingsError for an unknown name, an unreadable file, a file that is not
+    GGUF, and one part of a model that the hub keeps in several.
     """
     if not choice:
         return default_model(machine)
@@ -99,8 +122,14 @@ def resolve(choice: str, machine: Machine) -> ChatModel | ModelFile:
     path = Path(choice).expanduser()
     if "/" not in choice and path.suffix.lower() != ".gguf":
         raise SettingsError(
-            f"LOCAL_CHAT_MODEL={choice!r} is none of {', '.join(CHAT_MODELS)}, nor the path of a .gguf file."
+            f"LOCAL_CHAT_MODEL={choice!r} is none of {', '.join(CHAT_MODELS)}, nor the path of a .gguf file, "
+            "nor owner/repo/file.gguf of the hub."
         )
+    on_the_hub = _ON_THE_HUB.fullmatch(choice)
+    if on_the_hub and not path.exists():
+        if _ONE_OF_SEVERAL.search(choice):
+            raise SettingsError(f"LOCAL_CHAT_MODEL={choice!r} is one of several parts: name a model that is one file.")
+        return HubFile(on_the_hub["repository"], on_the_hub["filename"])
     try:
         with path.open("rb") as file:
             magic = file.read(4)
@@ -112,6 +141,7 @@ def resolve(choice: str, machine: Machine) -> ChatModel | ModelFile:
 
 
 def table() -> Iterator[str]:
-    """The models to choose from, one line each."""
+    """The models to choose from, one line each, and what else can be chosen."""
     for model in CHAT_MODELS.values():
         yield f"{model.name:30} {model.size / 1e6:6.0f} MB  {model.licence:11} {model.note}"
+    yield "or the path of a GGUF file, or owner/repo/file.gguf of the hub"

@@ -20,8 +20,6 @@ CONTEXT_TOKENS = 8192
 CONTEXT_TOKENS_MIN = 2048
 # Memory for the prompts of conversations that lost their slot (MiB); the engine's default is 8 GiB.
 PROMPT_CACHE_MIB = 512
-# The context memory per token assumed for a file outside the table: that of a 7B with grouped queries, fp16.
-KV_BYTES_UNKNOWN = 128 * 1024
 ERRORS_ONLY = 1
 
 

@@ -14,7 +14,8 @@ class LocalModelsSettings(EnvironmentSettings):
     """Read from the environment or `.env`; an empty variable counts as not set."""
 
     local_chat_model: str = Field(
-        default="", description="A name of the table or the path of a GGUF file; empty: by machine"
+        default="",
+        description="A name of the table, the path of a GGUF file, or owner/repo/file.gguf; empty: by machine",
     )
     local_models_dir: Folder = Field(
         default_factory=lambda: _cache_home() / "openpersistentmemory" / "models",

@@ -5,13 +5,14 @@ caller checks their sha256.
 """
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +20,7 @@ import httpx2
 
 from projections.proxies import proxy_for
 from service.child_process import start_child, stop
-from service.local_models.catalogue import ChatModel
+from service.local_models.catalogue import KV_BYTES_UNKNOWN, ChatModel, HubFile
 from service.local_models.errors import SourceFailed
 
 CHUNK_BYTES = 1 << 20
@@ -29,6 +30,14 @@ READ_SECONDS = 30.0
 # Attempts in a row without a new byte.
 FRUITLESS_ATTEMPTS_MAX = 3
 RETRY_SECONDS = 0.5
+
+GGUF_MAGIC = b"GGUF"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_REFUSALS = {
+    401: "it answered 401: no such repository, or one that needs an account",
+    403: "it answered 403: this repository needs an account",
+    404: "it answered 404: it has no such file",
+}
 
 
 Progress = Callable[[int], None]
@@ -54,16 +63,58 @@ class HubSource:
     def title(self) -> str:
         return f"the hub at {self.endpoint}"
 
-    def fetch(self, model: ChatModel, workspace: Path, progress: Progress) -> Path:
-        resolve = f"{model.hub_repository}/resolve/{model.hub_revision}/{model.filename}"
-        url = f"{self.endpoint.rstrip('/')}/{resolve}"
-        partial = workspace / "hub.partial"
+    def described(self, file: HubFile, sha256: str) -> ChatModel:
+        """The file as a model: its size, and its sha256 where the hub names it; a given `sha256` has to be that one.
+
+        Raises SourceFailed if the hub has no such file, or one that is not GGUF.
+        """
+        model = ChatModel(
+            name=file.name,
+            licence="licence: see its page",
+            filename=file.filename,
+            size=0,
+            sha256=sha256,
+            hub_repository=file.repository,
+            hub_revision="main",
+            wheels=(),
+            kv_bytes=KV_BYTES_UNKNOWN,
+            note="",
+        )
+        headers = {"Accept-Encoding": "identity"}
+        try:
+            url = self._url(model)
+            with self._client(url) as client, client.stream("GET", url, headers=headers) as response:
+                _check_answer(response, model)
+                size = response.headers.get("content-length", "")
+                if not size.isdigit():
+                    raise SourceFailed("it does not say how long the file is")
+                magic = b""
+                for chunk in response.iter_raw():
+                    magic += chunk
+                    if len(magic) >= len(GGUF_MAGIC):
+                        break
+                if not magic.startswith(GGUF_MAGIC):
+                    raise SourceFailed("what it sends is not a GGUF file")
+                return replace(model, size=int(size), sha256=sha256 or _sha256_named_by(response))
+        except httpx2.TransportError as error:
+            raise SourceFailed(f"no connection ({error})") from error
+
+    def _client(self, url: str) -> httpx2.Client:
         timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-        fruitless = 0
         proxy = proxy_for(url)
         # httpx2 would fail over a proxy of the environment that it cannot use, such as a SOCKS one.
         transport = httpx2.HTTPTransport(proxy=proxy.url if proxy is not None else None)
-        with httpx2.Client(timeout=timeout, follow_redirects=True, transport=transport) as client:
+        return httpx2.Client(timeout=timeout, follow_redirects=True, transport=transport)
+
+    def _url(self, model: ChatModel) -> str:
+        resolve = f"{model.hub_repository}/resolve/{model.hub_revision}/{model.filename}"
+        return f"{self.endpoint.rstrip('/')}/{resolve}"
+
+    def fetch(self, model: ChatModel, workspace: Path, progress: Progress) -> Path:
+        url = self._url(model)
+        partial = workspace / "hub.partial"
+        fruitless = 0
+        with self._client(url) as client:
             while True:
                 before = _size(partial)
                 try:
@@ -85,13 +136,7 @@ class HubSource:
             return
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         with client.stream("GET", url, headers=headers) as response:
-            if response.status_code not in (200, 206):
-                raise SourceFailed(f"it answered {response.status_code}")
-            # The hub names the sha256 of a large file on its redirect, so a changed file need not be downloaded.
-            for hop in (*response.history, response):
-                linked = hop.headers.get("x-linked-etag", "").strip('"')
-                if len(linked) == len(model.sha256) and linked != model.sha256:
-                    raise SourceFailed("it has another version of this file now")
+            _check_answer(response, model)
             with partial.open("ab" if response.status_code == 206 else "wb") as file:
                 # No fixed chunk size, which would lose the last bytes before a break.
                 for chunk in response.iter_raw():
@@ -99,6 +144,24 @@ class HubSource:
                     progress(file.tell())
         if _size(partial) < model.size:
             raise httpx2.ReadError("the body ended early")
+
+
+def _check_answer(response: httpx2.Response, model: ChatModel) -> None:
+    if response.status_code not in (200, 206):
+        raise SourceFailed(_REFUSALS.get(response.status_code, f"it answered {response.status_code}"))
+    # A changed file need not be downloaded to be refused.
+    named = _sha256_named_by(response)
+    if model.sha256 and named and named != model.sha256:
+        raise SourceFailed("it has another version of this file now")
+
+
+def _sha256_named_by(response: httpx2.Response) -> str:
+    """The sha256 that the hub names for a large file, on its redirect; empty where it names none."""
+    for hop in (*response.history, response):
+        linked: str = hop.headers.get("x-linked-etag", "").strip('"').lower()
+        if _SHA256.fullmatch(linked):
+            return linked
+    return ""
 
 
 @dataclass(frozen=True)

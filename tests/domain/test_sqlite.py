@@ -105,7 +105,11 @@ class TestOldSqlite:
     def test_the_second_writer_is_refused_with_what_to_do(self, ledger_path: Path) -> None:
         with opened(ledger_path) as first:
             for _ in range(2):
-                with pytest.raises(LedgerLocked, match=r"two writers: stop the other process, or install pysqlite3"):
+                with pytest.raises(
+                    LedgerLocked,
+                    match=r"two writers: stop the other process, or install pysqlite3, .*"
+                    r"or a Python with SQLite 3\.51\.3 or newer",
+                ):
                     Ledger(ledger_path)
             assert record_turn(first, STREAM).version == 1
         with opened(ledger_path) as second:

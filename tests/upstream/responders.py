@@ -155,7 +155,9 @@ def rerank_by_shared_words(request: ChatRequest) -> Reply:
 
 def summary_in_one_sentence(request: ChatRequest) -> Reply:
     """The start of the exchange on one line."""
-    exchange = re.sub(r"\s+", " ", request.user).strip().rstrip(".。!?！？")
+    # An endpoint without system messages has the instructions in front of the exchange.
+    text = request.user[max(request.user.find("\n\nDate: "), 0) :]
+    exchange = re.sub(r"\s+", " ", text).strip().rstrip(".。!?！？")
     return Reply(f"{exchange[:SUMMARY_CHARS_MAX]}.")
 
 

@@ -16,6 +16,7 @@ class Hub:
         self.paths: list[str] = []
         self.status: int | None = None
         self.linked_etag: str | None = None
+        self.tells_length = True
         self.knows_ranges = True
         self.endpoint = ""
 
@@ -42,7 +43,8 @@ def serving(hub: Hub) -> Iterator[Hub]:
             start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and hub.knows_ranges else 0
             body = hub.content[start:]
             self.send_response(hub.status or (206 if start else 200))
-            self.send_header("Content-Length", str(len(body)))
+            if hub.tells_length:
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body[: hub.breaks.pop(0)] if hub.breaks else body)
 

@@ -4,7 +4,7 @@ import pytest
 
 from domain.errors import SettingsError
 from service.local_models import machine
-from service.local_models.catalogue import CHAT_MODELS, QWEN_0_5B, QWEN_1_5B, ModelFile, resolve, table
+from service.local_models.catalogue import CHAT_MODELS, QWEN_0_5B, QWEN_1_5B, HubFile, ModelFile, resolve, table
 from service.local_models.chat_engine import PARALLEL_SLOTS, PROMPT_CACHE_MIB, context_for
 from service.local_models.machine import GIB, Machine, this_machine
 
@@ -36,6 +36,34 @@ def test_a_gguf_file_of_ones_own_is_served_under_its_name(tmp_path: Path) -> Non
     assert resolve(str(file), SMALL) == ModelFile(name="my-model", path=file)
 
 
+def test_a_file_of_the_hub_is_named_by_its_repository() -> None:
+    chosen = resolve("Qwen/Qwen3-4B-GGUF/Qwen3-4B-Q4_K_M.gguf", SMALL)
+    assert chosen == HubFile(repository="Qwen/Qwen3-4B-GGUF", filename="Qwen3-4B-Q4_K_M.gguf")
+    assert isinstance(chosen, HubFile)
+    assert chosen.name == "qwen3-4b-q4_k_m"
+
+
+def test_a_file_that_is_here_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "models" / "mine" / "chat.gguf"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"GGUF and the rest")
+    monkeypatch.chdir(tmp_path)
+    assert resolve("models/mine/chat.gguf", SMALL) == ModelFile(name="chat", path=file)
+
+
+@pytest.mark.parametrize(
+    "choice", ["../other/chat.gguf", "owner/../chat.gguf", "owner/chat.gguf", "a/b/c/d.gguf", "/a/b.gguf"]
+)
+def test_what_cannot_be_on_the_hub_is_a_path(choice: str) -> None:
+    with pytest.raises(SettingsError, match="cannot be read"):
+        resolve(choice, SMALL)
+
+
+def test_one_part_of_a_model_in_several_is_refused() -> None:
+    with pytest.raises(SettingsError, match="one of several parts"):
+        resolve("owner/repo/big-00001-of-00003.gguf", SMALL)
+
+
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(SettingsError, match=r"LOCAL_CHAT_MODEL='gpt-9' is none of qwen.*smollm2-135m-instruct"):
         resolve("gpt-9", SMALL)
@@ -51,8 +79,9 @@ def test_a_path_without_a_file_and_a_file_of_another_kind_are_named(tmp_path: Pa
 
 
 def test_every_model_states_what_a_person_needs_to_choose() -> None:
-    lines = list(table())
+    *lines, others = table()
     assert len(lines) == len(CHAT_MODELS) == 3
+    assert "owner/repo/file.gguf" in others
     for model, line in zip(CHAT_MODELS.values(), lines, strict=True):
         assert model.name in line
         assert model.licence in line
