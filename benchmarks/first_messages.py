@@ -32,7 +32,7 @@ _LATIN = re.compile(r"[A-Za-z]")
 _OTHER_SCRIPT = re.compile(r"[\u0400-\u04ff\u0600-\u06ff\u3040-\u30ff\uac00-\ud7af]")
 _NOT_ENGLISH = re.compile(r"\b(désolé|je|lo siento|tut mir leid|ich|mi dispiace|desculpe)\b", re.IGNORECASE)
 _REFUSAL = re.compile(
-    r"can(?:no|')t (?:help|assist|answer|do)|unable to (?:help|assist|answer)|(?:don't|do not) have (?:any|enough|access)"
+    r"can(?:no|')t (?:help|assist|answer|do)|unable to (?:help|assist|answer)|don't have (?:any|enough|access)"
     r"|I'm sorry|I am sorry|As an AI|无法|抱歉|对不起|不能回答|作为一个|没有关于",
     re.IGNORECASE,
 )
@@ -129,6 +129,8 @@ def complaints(asked: str, answer: str, right: Sequence[str] = ()) -> list[str]:
     found = []
     chinese, latin = len(_CHINESE.findall(answer)), len(_LATIN.findall(answer))
     as_asked = chinese > latin / 4 if _is_chinese(asked) else latin > chinese
+    if "翻译成英文" in asked:
+        as_asked = latin > 0
     if not as_asked or _OTHER_SCRIPT.search(answer) or _NOT_ENGLISH.search(answer):
         found.append("language")
     if _REFUSAL.search(answer):
