@@ -23,6 +23,7 @@ from service.ports import port_trouble
 from service.settings import ServiceSettings
 
 HOST = "127.0.0.1"
+PROMPTS = Path(__file__).parent / "prompts"
 PAGE = Path(__file__).parents[2] / "frontend" / "app.py"
 
 # Time to load a model from a slow disk; to migrate and catch up a large ledger; to import the page's libraries.
@@ -39,12 +40,13 @@ MODELS, API, CHAT_PAGE = "The embedded models", "The API", "The chat page"
 
 # Defaults for small models on a CPU, unless the operator sets others. They gate no better than chance, so similarity
 # scores gate instead. Background summaries must leave the CPU to answers. Embedding a long text takes seconds, and so
-# does reading each replayed turn.
+# does reading each replayed turn. They need to be told more of what to answer than larger models (docs/benchmarks.md).
 CHAT_PROFILE = {
     "GATE": "score",
     "USE_RERANK_DEFAULT": "false",
     "NEIGHBOR_TURNS_DEFAULT": "0",
     "SUMMARY_CONCURRENCY": "1",
+    "PROMPTS_DIR": str(PROMPTS),
 }
 EMBEDDINGS_PROFILE = {"EMB_TIMEOUT_S": "30"}
 EMBEDDED_PROFILE = {**CHAT_PROFILE, **EMBEDDINGS_PROFILE}

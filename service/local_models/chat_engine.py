@@ -21,6 +21,8 @@ CONTEXT_TOKENS_MIN = 2048
 # Memory for the prompts of conversations that lost their slot (MiB); the engine's default is 8 GiB.
 PROMPT_CACHE_MIB = 512
 ERRORS_ONLY = 1
+# Of a request that names none. At the engine's default (0.8), small models answer in another language at times.
+TEMPERATURE = 0.2
 
 
 class ChatEngine:
@@ -46,6 +48,7 @@ class ChatEngine:
         params.fit_params = False
         params.cpuparams.n_threads = threads
         params.cpuparams_batch.n_threads = threads
+        params.sampling.temp = TEMPERATURE
         params.cache_ram_mib = PROMPT_CACHE_MIB
         params.hostnames = ["127.0.0.1"]
         params.port = 0

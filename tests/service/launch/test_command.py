@@ -15,6 +15,7 @@ from typing import IO
 import httpx2
 import pytest
 
+from domain.prompts import load_prompts
 from service.launch.command import EMBEDDED_PROFILE, EMBEDDINGS_PROFILE, api_environment
 
 # What `python -m service.launch` does, with the two commands replaced.
@@ -279,6 +280,16 @@ ANNOUNCED = {
 def test_the_api_is_pointed_at_what_we_serve_and_given_the_profile_that_suits_it() -> None:
     found = api_environment(ANNOUNCED, ["chat", "embeddings"], {"LLM_MODEL": "gpt-9"})
     assert found == {**ANNOUNCED, **EMBEDDED_PROFILE}
+
+
+def test_the_embedded_chat_model_has_a_prompt_of_its_own_unless_the_operator_brings_one() -> None:
+    built_in = load_prompts(None)
+    own = load_prompts(Path(api_environment(ANNOUNCED, ["chat", "embeddings"], {})["PROMPTS_DIR"]))
+    assert own.chat != built_in.chat
+    # One word of another language in it, and the small model answers everything in that language.
+    assert own.chat.text.isascii()
+    assert (own.summary, own.gate, own.rerank) == (built_in.summary, built_in.gate, built_in.rerank)
+    assert "PROMPTS_DIR" not in api_environment(ANNOUNCED, ["chat", "embeddings"], {"PROMPTS_DIR": "mine"})
 
 
 def test_what_the_operator_set_stays() -> None:
