@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from domain.errors import EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailable
 from projections.embedding.cache import Cached, VectorCache, text_hash
-from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace, Vectors
+from projections.embedding.endpoint import TEXT_CHARS_MAX, EmbeddingClient, EmbeddingSpace, Vectors
 from projections.embedding.model_router import ModelClient
 from projections.threads import in_background
 
@@ -106,7 +106,7 @@ class CachingEmbedder:
             raise EmbeddingUnavailable(f"the embedding endpoint refuses even a single word: {error}") from None
 
     async def _shortened(self, text: str) -> Cached:
-        length = len(text) // 2
+        length = min(len(text), TEXT_CHARS_MAX) // 2
         while length >= _SHORTEST_CHARS:
             try:
                 row: Cached = (await self.request([self.space.passage_prefix + text[:length]]))[0]

@@ -33,7 +33,8 @@ TEXT_CHARS_MAX = 8000
 _NAMES_ENCODING = re.compile(r"encoding_format|base64|float")
 _TOO_MANY = re.compile(
     r"batch size \d+ > maximum allowed batch size (?P<a>\d+)|at most (?P<b>\d+) (?:inputs|texts|items|strings)"
-    r"|(?:maximum|max) (?:batch size|number of inputs|inputs)\D{0,20}(?P<c>\d+)|too many (?:inputs|texts)|batch size",
+    r"|(?:maximum|max) (?:batch size|number of inputs|inputs)\D{0,20}(?P<c>\d+)"
+    r"|too many (?:inputs|texts)|(?<!physical )batch size",
     re.IGNORECASE,
 )
 _TOO_LONG = re.compile(
@@ -95,6 +96,7 @@ class EmbeddingClient:
         self._dims_wanted = endpoint.dimensions
         self._ask_dims = False
         self._base64 = True
+        self._base64_worked = False
         self._texts_max: int | None = None
         self._key = settings.openai_api_key.get_secret_value()
         self._http = HttpClient(endpoint.base_url, self._key, connect_timeout_s=_CONNECT_TIMEOUT_S)
@@ -185,18 +187,23 @@ class EmbeddingClient:
                 f"the embedding endpoint ({self.endpoint.named}) cannot be reached{why}"
             ) from None
         try:
-            return _unit_rows(rows_of(content), len(texts))
+            vectors = _unit_rows(rows_of(content), len(texts))
         except Reported as reported:
             kind = EmbeddingRejected if _TOO_LONG.search(str(reported)) else EmbeddingUnavailable
             raise kind("the embedding endpoint reported an error", reason=self._told(str(reported))) from None
         except (ValueError, TypeError, LookupError) as error:
             # What an answer raises that is no embeddings list, depending on how it is malformed.
             raise _unreadable(error) from None
+        self._base64_worked = self._base64
+        return vectors
 
     def _learns_from(self, refusal: Refused, texts: int) -> bool:
         """Note what a refusal says the endpoint does not take; return whether that is news."""
         reason = reason_in(refusal.body)
-        if self._base64 and refusal.status in {400, 415, 422, 500, 501} and _NAMES_ENCODING.search(reason):
+        names_it = refusal.status in {400, 415, 422, 500, 501} and _NAMES_ENCODING.search(reason)
+        # A refusal without a reason may be of base64, unless that has worked before.
+        may_mean_it = refusal.status in {400, 422} and not reason and not self._base64_worked
+        if self._base64 and (names_it or may_mean_it):
             self._base64 = False
             return True
         if refusal.status in {400, 413, 422} and texts > 1 and (found := _TOO_MANY.search(reason)):

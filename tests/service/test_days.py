@@ -91,7 +91,7 @@ def test_a_summary_is_dated_by_the_day_on_which_it_was_said(service: Running, us
 
 def test_words_find_the_day_on_which_it_was_said(service: Running, user: str) -> None:
     # Told without memory: an answer that quotes the other one would carry its date.
-    alone = {"candidate_n": 0, "recent_turns": 0}
+    alone: dict[str, Any] = {"candidate_n": 0, "recent_turns": 0}
     answer = service.client.tell(DOG, user, timezone=FAR_EAST, **alone)
     service.client.tell("My cat is called Miso.", user, timezone=FAR_WEST, **alone)
     said = service.ledger.one(TurnRecorded, answer).ts.astimezone(zone_named(FAR_EAST))

@@ -184,3 +184,22 @@ async def test_an_error_inside_a_status_of_200_is_told(tmp_path: Path, upstream:
     with pytest.raises(EmbeddingUnavailable) as raised:
         await embed(settings_for(tmp_path, upstream, openai_api_key="sk-secret-123"), "a ferry")
     assert raised.value.told.endswith("no GPU left for ***")
+
+
+async def test_a_refusal_without_a_reason_is_met_without_base64(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.fail("embed", Fault(status=400, raw=b"{}"))
+    assert (await embed(settings_for(tmp_path, upstream), "a ferry")).shape == (1, 64)
+    assert ["encoding_format" in call.body for call in upstream.calls_of("embed")] == [True, False]
+
+
+async def test_a_text_too_long_for_a_physical_batch_is_not_taken_for_too_many_texts(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    upstream.fail("embed", Fault(status=400, message="input is too large, increase the physical batch size"))
+    client = EmbeddingClient(settings_for(tmp_path, upstream))
+    try:
+        with pytest.raises(EmbeddingRejected):
+            await client.embed(["a ferry", "a violin"], timeout_s=TIMEOUT_S)
+        assert client.learned == {}
+    finally:
+        await client.close()
