@@ -29,6 +29,11 @@ Each message says what happened, with which value, and what to do about it.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from domain.model_call import ModelCall
+
 _SHOWN_CHARS = 80
 
 
@@ -186,7 +191,14 @@ class UpstreamError(OpmError):
         self.status = status
         self.code = code
         self.retry_after_s = retry_after_s
+        self.call: ModelCall | None = None
+        """What the endpoint was asked, where it was asked at all."""
         super().__init__(message)
+
+    def of(self, call: ModelCall) -> Self:
+        """Return this error as the outcome of a call."""
+        self.call = call
+        return self
 
 
 class ContextExceeded(UpstreamError):

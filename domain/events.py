@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from domain.chain import canonical
 from domain.errors import UnknownEvent
 from domain.identity import StreamId
+from domain.model_call import ModelCall
 
 JsonObject = dict[str, Any]
 
@@ -40,6 +41,20 @@ class Usage(_Value):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+
+
+class Origin(_Value):
+    """Who asked for what an event tells, and by which way.
+
+    ``actor`` names a key of the service, or the account that ran a command; None where no keys are set. ``client`` is
+    the client's name and version as it gave them. The request's id is also in the answer and in the log.
+    """
+
+    actor: str | None = None
+    route: str | None = None
+    client: str | None = None
+    request_id: str | None = None
+    reason: str | None = None
 
 
 class Payload(_Value):
@@ -123,10 +138,15 @@ class TurnRecorded(Payload):
     source_ids: tuple[str, ...] = ()
     prompt: PromptReport | None
     timings_ms: dict[str, float]
+    call: ModelCall | None = None
 
 
 class TurnFailed(Payload):
-    """A question that got no answer, and why. It takes no turn id and is not a memory."""
+    """A question that got no answer, and why. It takes no turn id and is not a memory.
+
+    The fields of the prompt say what the chat model was asked, if it was: ``prompt`` is None where it was not, and in
+    events of before this was recorded.
+    """
 
     type: ClassVar[str] = "TurnFailed"
 
@@ -138,10 +158,30 @@ class TurnFailed(Payload):
     code: str
     status: int
     timings_ms: dict[str, float]
+    usage: Usage | None = None
+    window: tuple[str, ...] = ()
+    replayed: tuple[str, ...] = ()
+    summarised: tuple[str, ...] = ()
+    neighbours: tuple[str, ...] = ()
+    client_system: str | None = None
+    prompt: PromptReport | None = None
+    call: ModelCall | None = None
+
+
+class SummaryAsked(_Value):
+    """How much of an exchange the summary's model was shown, in characters from its beginning, and its zone."""
+
+    question_chars: int
+    answer_chars: int
+    timezone: str
 
 
 class SummaryRecorded(Payload):
-    """The summary of one turn; ``memory_id`` is that turn's event id, and the newest summary counts."""
+    """The summary of one turn; ``memory_id`` is that turn's event id, and the newest summary counts.
+
+    ``usage`` is of all attempts. ``asked`` says what the model was shown; it and ``call`` are None where that was not
+    recorded.
+    """
 
     type: ClassVar[str] = "SummaryRecorded"
 
@@ -152,10 +192,12 @@ class SummaryRecorded(Payload):
     prompt_version: str
     usage: Usage | None
     attempts: int
+    asked: SummaryAsked | None = None
+    call: ModelCall | None = None
 
 
 class SummaryFailed(Payload):
-    """The summary failed; it is tried again at the next start."""
+    """The summary failed; it is tried again at the next start. ``asked`` and ``call`` are of the last attempt."""
 
     type: ClassVar[str] = "SummaryFailed"
 
@@ -165,6 +207,9 @@ class SummaryFailed(Payload):
     prompt_version: str
     error: str
     attempts: int
+    usage: Usage | None = None
+    asked: SummaryAsked | None = None
+    call: ModelCall | None = None
 
 
 class CandidateFound(_Value):
@@ -233,8 +278,20 @@ class Verdict(_Value):
     over_limit: bool = False
 
 
+class DecisionAsked(_Value):
+    """What a deciding model was shown: so many candidates, from the first, and how much of each and of the question."""
+
+    candidates: int
+    line_chars: int
+    question_chars: int
+
+
 class GateDecided(Payload):
-    """Keep or drop, for each candidate. The gate does not rank."""
+    """Keep or drop, for each candidate. The gate does not rank.
+
+    ``asked`` is None where no model was asked, and in events of before it was recorded. A candidate that the model was
+    not shown was not decided about.
+    """
 
     type: ClassVar[str] = "GateDecided"
 
@@ -249,13 +306,16 @@ class GateDecided(Payload):
     raw_answer: str | None
     usage: Usage | None
     latency_ms: float
+    asked: DecisionAsked | None = None
+    call: ModelCall | None = None
 
 
 class RerankDecided(Payload):
     """The order of the kept memories, and which of them are replayed; the others are summarised.
 
     ``named`` counts the memories that the model itself ordered; the rest follow in gate order. ``scores`` are what a
-    rerank endpoint gave the named ones.
+    rerank endpoint gave the named ones. ``asked`` is as in the gate's event, of the kept
+    memories in their order.
     """
 
     type: ClassVar[str] = "RerankDecided"
@@ -274,6 +334,8 @@ class RerankDecided(Payload):
     raw_answer: str | None
     usage: Usage | None
     latency_ms: float
+    asked: DecisionAsked | None = None
+    call: ModelCall | None = None
 
 
 class MemoryEdited(Payload):
@@ -397,6 +459,8 @@ class Erased(Payload):
     event_type: str
 
 
+ORIGIN = "origin"
+"""The key beside a payload's own fields under which an event's origin is stored, and blanked with them."""
 BLANK = "{}"
 """The payload's text after an erasure, which also empties the salt."""
 
@@ -413,11 +477,15 @@ class NewEvent:
     payload: Payload
     correlation_id: str | None = None
     causation_id: str | None = None
+    origin: Origin | None = None
     payload_json: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        stored = self.payload.model_dump(mode="json")
+        if self.origin is not None:
+            stored[ORIGIN] = self.origin.model_dump(mode="json", exclude_none=True)
         # A frozen dataclass sets a derived field this way.
-        object.__setattr__(self, "payload_json", canonical(self.payload.model_dump(mode="json")))
+        object.__setattr__(self, "payload_json", canonical(stored))
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,14 +504,30 @@ class Event:
     correlation_id: str | None
     causation_id: str | None
     payload: Payload
+    origin: Origin | None = None
 
     @property
     def stream(self) -> StreamId:
         return StreamId(self.user_id, self.conversation_id)
 
 
+def decode_origin(payload: JsonObject) -> Origin | None:
+    """Return the origin stored with a payload; raise :class:`UnknownEvent` where it has another shape."""
+    if ORIGIN not in payload:
+        return None
+    try:
+        return Origin.model_validate(payload[ORIGIN])
+    except ValidationError as error:
+        raise UnknownEvent("the origin of an event does not have its shape: upgrade the code") from error
+
+
 def decode_payload(event_type: str, schema_version: int, payload: JsonObject) -> Payload:
-    """Return the payload in its newest shape; raise :class:`UnknownEvent` for one that this code does not know."""
+    """Return the payload in its newest shape; raise :class:`UnknownEvent` for one that this code does not know.
+
+    An origin stored beside it is passed over: :func:`decode_origin` reads it.
+    """
+    if ORIGIN in payload:
+        payload = {name: value for name, value in payload.items() if name != ORIGIN}
     model = CATALOGUE.get(event_type)
     if model is None:
         raise UnknownEvent(

@@ -350,6 +350,7 @@ def _chained(
             correlation_id=new.correlation_id,
             causation_id=new.causation_id,
             payload=new.payload,
+            origin=new.origin,
         )
         row = _row(event, recorded_text, new.payload_json, prev_hash)
         prev_hash = row["hash"]

@@ -11,7 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from domain.events import CandidateFound, Event, MemoryEdited, RetrievalRecorded, SummaryRecorded, TurnRecorded
+from domain.events import (
+    CandidateFound,
+    Event,
+    MemoryEdited,
+    RetrievalRecorded,
+    SummaryRecorded,
+    TurnFailed,
+    TurnRecorded,
+)
 from domain.memory import Memory
 from domain.neighbors import placed
 from domain.prompt import LAYOUTS, Message, as_shortened, laid_out, messages_hash
@@ -50,7 +58,7 @@ def memory_from(event: Event, summary: Event | None = None) -> Memory | None:
     )
 
 
-def memories_named(turn: TurnRecorded | None, retrieval: RetrievalRecorded | None) -> list[str]:
+def memories_named(turn: TurnRecorded | TurnFailed | None, retrieval: RetrievalRecorded | None) -> list[str]:
     """Return the ids of all memories that an answer considered or was shown, each once."""
     ids: list[str] = []
     if retrieval is not None:
@@ -74,7 +82,9 @@ def memories_as_shown(
     return shown
 
 
-def reconstructed_prompt(turn: TurnRecorded, system: str | None, memories: Mapping[str, Memory]) -> ReconstructedPrompt:
+def reconstructed_prompt(
+    turn: TurnRecorded | TurnFailed, system: str | None, memories: Mapping[str, Memory]
+) -> ReconstructedPrompt:
     """Reconstruct the prompt of a turn from the system text and the memories as they were shown."""
     report = turn.prompt
     if report is None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from domain.chain import canonical, digest
 from domain.events import JsonObject
 from domain.memory import Memory
 
@@ -31,6 +32,11 @@ def rerank_request(model: str, question: str, asked_at: datetime, memories: Sequ
         "documents": [f"({memory.dated(asked_at)}) {memory.line[:LINE_CHARS_MAX]}" for memory in memories],
         "top_n": len(memories),
     }
+
+
+def request_hash(request: JsonObject) -> str:
+    """Return the hash of a request's query and documents, by which they are proven to be those that were sent."""
+    return digest(canonical([request["query"], request["documents"]]))
 
 
 def read_scores(raw: str, count: int) -> list[tuple[int, float]] | None:

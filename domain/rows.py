@@ -19,6 +19,7 @@ from domain.events import (
     Payload,
     SummaryRecorded,
     TurnRecorded,
+    decode_origin,
     decode_payload,
 )
 from domain.memory import FacetText, Memory, exchange_text
@@ -31,9 +32,10 @@ def event_of(row: Row[Any]) -> Event:
     """Return the event in a whole row of the table. Of a blanked one only the envelope is left."""
     payload: Payload
     if row.salt:
-        payload = decode_payload(row.type, row.schema_version, json.loads(row.payload))
+        stored = json.loads(row.payload)
+        payload, origin = decode_payload(row.type, row.schema_version, stored), decode_origin(stored)
     else:
-        payload = Erased(event_type=row.type)
+        payload, origin = Erased(event_type=row.type), None
     return Event(
         position=row.position,
         event_id=row.event_id,
@@ -44,6 +46,7 @@ def event_of(row: Row[Any]) -> Event:
         correlation_id=row.correlation_id,
         causation_id=row.causation_id,
         payload=payload,
+        origin=origin,
     )
 
 

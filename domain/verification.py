@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from domain import chain
 from domain.errors import InvalidInput, LedgerReadFailed, UnknownEvent
-from domain.events import BLANK, UserErased, decode_payload
+from domain.events import BLANK, UserErased, decode_origin, decode_payload
 from domain.identity import ERASED_PREFIX, SYSTEM_ID
 from domain.ledger_reader import LedgerReader
 from domain.reader import StoredEvent
@@ -202,7 +202,9 @@ def _what_it_says(row: StoredEvent) -> Iterator[str]:
         yield "its payload was changed"
         return
     try:
-        decode_payload(row.type, row.schema_version, from_json(row.payload))
+        stored = from_json(row.payload)
+        decode_payload(row.type, row.schema_version, stored)
+        decode_origin(stored)
     except UnknownEvent as error:
         yield str(error)
     except (LookupError, TypeError, ValueError):

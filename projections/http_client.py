@@ -76,6 +76,8 @@ class HttpClient:
     def __init__(self, base_url: str, api_key: str, *, connect_timeout_s: float) -> None:
         parts = urlsplit(base_url.rstrip("/"))
         self._base_url = _without_credentials(parts)
+        self.address = recordable_url(base_url.rstrip("/"))
+        """The endpoint, as it may be recorded."""
         # An address with a user and a password asks for these, and there can be only one such header.
         authorization = _basic(parts) if "@" in parts.netloc else f"Bearer {api_key}"
         self._headers = {"authorization": authorization, "content-type": "application/json"}
@@ -239,6 +241,12 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
             if len(body) >= _REFUSAL_BYTES_MAX:
                 break
     return body[:_REFUSAL_BYTES_MAX]
+
+
+def recordable_url(url: str) -> str:
+    """Return an address without credentials: neither user nor password nor query go into the ledger."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def _without_credentials(parts: SplitResult) -> str:

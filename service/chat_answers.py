@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from domain.events import Usage
+from domain.model_call import ModelCall
 from domain.reasoning import storable
 from projections.refusal_reason import reason_of
 
 _REASONING = ("reasoning_content", "reasoning", "thinking")
+_NAME_CHARS_MAX = 200
 _READABLE = (ValueError, RecursionError, LookupError, TypeError, AttributeError)
 
 
@@ -35,16 +37,25 @@ class Completion:
     finish_reason: str | None
     usage: Usage | None
     reasoning: str = ""
+    model: str | None = None
+    fingerprint: str | None = None
+    call: ModelCall | None = None
+    """What was asked for it, where a client asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of an answer as it comes. ``reasoning`` is shown and never stored."""
+    """A piece of an answer as it comes. ``reasoning`` is shown and never stored.
+
+    ``model`` and ``fingerprint`` are what the endpoint says to have answered with.
+    """
 
     text: str = ""
     reasoning: str = ""
     finish_reason: str | None = None
     usage: Usage | None = None
+    model: str | None = None
+    fingerprint: str | None = None
 
 
 def read_chunk(data: bytes) -> Delta | None:
@@ -62,7 +73,14 @@ def read_chunk(data: bytes) -> Delta | None:
         # Some endpoints end a stream with the whole message.
         said = choice.get("delta") or {}
         text, thought = _content(said.get("content"))
-        return Delta(text, thought + _reasoning(said), _finish_reason(choice), usage)
+        return Delta(
+            text,
+            thought + _reasoning(said),
+            _finish_reason(choice),
+            usage,
+            _named(chunk, "model"),
+            _named(chunk, "system_fingerprint"),
+        )
     except _READABLE:
         raise Unreadable from None
 
@@ -78,7 +96,14 @@ def read_completion(body: bytes) -> Completion:
         choice = answer["choices"][0]
         message = choice["message"]
         text, thought = _content(message.get("content"))
-        return Completion(text, _finish_reason(choice), _usage(answer.get("usage")), thought + _reasoning(message))
+        return Completion(
+            text,
+            _finish_reason(choice),
+            _usage(answer.get("usage")),
+            thought + _reasoning(message),
+            _named(answer, "model"),
+            _named(answer, "system_fingerprint"),
+        )
     except _READABLE:
         raise Unreadable from None
 
@@ -94,6 +119,8 @@ def joined(deltas: Sequence[Delta]) -> Delta:
         reasoning="".join([delta.reasoning for delta in deltas]),
         finish_reason=reasons[-1] if reasons else None,
         usage=usages[-1] if usages else None,
+        model=deltas[0].model,
+        fingerprint=deltas[0].fingerprint,
     )
 
 
@@ -145,6 +172,11 @@ def _finish_reason(choice: Any) -> str | None:
         raise Unreadable
     # An empty one, as some endpoints send with every chunk, is none.
     return storable(reason) if reason else None
+
+
+def _named(answer: Any, name: str) -> str | None:
+    value = answer.get(name)
+    return storable(value[:_NAME_CHARS_MAX]) if isinstance(value, str) and value else None
 
 
 def _usage(value: Any) -> Usage | None:

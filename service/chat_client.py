@@ -10,10 +10,12 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from domain.errors import ContextExceeded, UpstreamError
 from domain.events import JsonObject
+from domain.model_call import ModelCall
+from domain.prompt import messages_hash
 from projections.http_client import HttpClient, HttpFailure, Refused, events
 from projections.refusal_reason import reason_in
 from service.chat_answers import (
@@ -40,6 +42,13 @@ _REFUSALS = {400, 404, 422, 500, 501}
 _NAMELESS_REFUSALS = {400, 422}
 _EVENT_END = re.compile(rb"\n\r?\n")
 _BOM_AND_SPACE = b"\xef\xbb\xbf \t\r\n"
+
+
+class Answering(NamedTuple):
+    """An answer that has begun: the call that led to it, and its pieces as they come."""
+
+    call: ModelCall
+    deltas: AsyncIterator[Delta]
 
 
 class ChatClient:
@@ -91,15 +100,11 @@ class ChatClient:
         async def ask(sent: JsonObject) -> Completion:
             return read_completion(await self._http.post("/chat/completions", sent, timeout_s=timeout_s))
 
-        try:
-            return await self._negotiated(body, ask, timeout_s)
-        except HttpFailure as failure:
-            raise self._names.error_of(failure, timeout_s) from None
-        except Unreadable:
-            raise self._names.unreadable() from None
+        completion, call = await self._negotiated(body, ask, timeout_s)
+        return replace(completion, call=answered(call, completion.model, completion.fingerprint))
 
     @asynccontextmanager
-    async def stream(self, messages: Sequence[Message], parameters: JsonObject) -> AsyncIterator[AsyncIterator[Delta]]:
+    async def stream(self, messages: Sequence[Message], parameters: JsonObject) -> AsyncIterator[Answering]:
         """Open an answer; leaving the context closes the connection, which makes the endpoint stop generating.
 
         Raises :class:`~domain.errors.ContextExceeded` where the endpoint says, before the answer, that the prompt is
@@ -114,26 +119,30 @@ class ChatClient:
             "stream": True,
         }
         silence_s = self._settings.llm_timeout_s
-        try:
-            async with AsyncExitStack() as stack:
+        async with AsyncExitStack() as stack:
 
-                async def ask(sent: JsonObject) -> AsyncIterator[bytes] | Completion:
-                    opened = self._http.stream("/chat/completions", sent, silence_s=silence_s)
-                    return await _begun(await stack.enter_async_context(opened))
+            async def ask(sent: JsonObject) -> AsyncIterator[bytes] | Completion:
+                opened = self._http.stream("/chat/completions", sent, silence_s=silence_s)
+                return await _begun(await stack.enter_async_context(opened))
 
-                yield self._deltas(await self._negotiated(body, ask, silence_s))
-        except Unreadable:
-            raise self._names.unreadable() from None
-        except HttpFailure as failure:
-            raise self._names.error_of(failure, silence_s) from None
+            answer, call = await self._negotiated(body, ask, silence_s)
+            try:
+                yield Answering(call, self._deltas(answer))
+            except Unreadable:
+                raise self._names.unreadable().of(call) from None
+            except HttpFailure as failure:
+                raise self._names.error_of(failure, silence_s).of(call) from None
 
-    async def _negotiated(self, body: JsonObject, ask: Callable[[JsonObject], Awaitable[T]], timeout_s: float) -> T:
+    async def _negotiated(
+        self, body: JsonObject, ask: Callable[[JsonObject], Awaitable[T]], timeout_s: float
+    ) -> tuple[T, ModelCall]:
         """Ask in the endpoint's dialect; where it refuses a part of the request, without that part."""
         began_with = dialect = self.dialect
         guesses: list[Dialect] | None = None
         first: UpstreamError | None = None
-        for _ in range(_TRIES_MAX):
+        for attempt in range(1, _TRIES_MAX + 1):
             sent = dialect.put(body)
+            call = self._call(body, sent, dialect, attempt)
             try:
                 answer = await ask(sent)
             except Refused as refusal:
@@ -141,14 +150,18 @@ class ChatClient:
                 reason, status = reason_in(refusal.body), refusal.status
             except Reported as reported:
                 error, reason, status = self._names.failed(str(reported)), str(reported), 400
+            except HttpFailure as failure:
+                raise self._names.error_of(failure, timeout_s).of(call) from None
+            except Unreadable:
+                raise self._names.unreadable().of(call) from None
             else:
                 # Only what this call learned: another one may have learned more meanwhile.
                 learned = {name: value for name, value in asdict(dialect).items() if value != getattr(began_with, name)}
                 self.dialect = replace(self.dialect, **learned)
-                return answer
-            first = first or error
+                return answer, call
+            first = (first or error).of(call)
             if isinstance(error, ContextExceeded) or status not in _REFUSALS:
-                raise error from None
+                raise error.of(call) from None
             better = dialect.without(reason, sent)
             if better is None and not reason and status in _NAMELESS_REFUSALS:
                 guesses = dialect.guesses(sent) if guesses is None else guesses
@@ -157,6 +170,15 @@ class ChatClient:
                 raise first from None
             dialect = better
         raise first or self._names.unreadable()
+
+    def _call(self, body: JsonObject, sent: JsonObject, dialect: Dialect, attempt: int) -> ModelCall:
+        return ModelCall(
+            endpoint=self._http.address,
+            request={name: value for name, value in body.items() if name != "messages"},
+            dialect=dialect.deviations,
+            messages_hash=messages_hash(sent["messages"]),
+            attempts=attempt,
+        )
 
     async def _deltas(self, answer: AsyncIterator[bytes] | Completion) -> AsyncIterator[Delta]:
         """Yield the answer, what came together as one piece; raise where it ends without a reason to."""
@@ -215,6 +237,11 @@ class ChatClient:
             return None
         count = answer.get("count") if isinstance(answer, dict) else None
         return count if isinstance(count, int) else None
+
+
+def answered(call: ModelCall, model: str | None, fingerprint: str | None) -> ModelCall:
+    """Return a call with what the endpoint says to have answered with."""
+    return call.model_copy(update={"answered_by": model, "fingerprint": fingerprint})
 
 
 async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes] | Completion:

@@ -24,11 +24,20 @@ from domain.decisions import (
     verdicts,
 )
 from domain.errors import ContextExceeded, UpstreamError
-from domain.events import GateDecided, JsonObject, Outcome, RerankDecided, RetrievalMode, Usage
+from domain.events import (
+    DecisionAsked,
+    GateDecided,
+    JsonObject,
+    Outcome,
+    RerankDecided,
+    RetrievalMode,
+    Usage,
+)
 from domain.excerpt import excerpt
 from domain.memory import Memory
+from domain.model_call import ModelCall
 from domain.prompts import Prompts
-from domain.rerank_scores import read_scores
+from domain.rerank_scores import LINE_CHARS_MAX, QUESTION_CHARS_MAX, read_scores
 from domain.retrieval import Candidate, split
 from domain.score_gate import rule_for
 from domain.tokens import KeptEstimates, estimate_tokens
@@ -71,11 +80,11 @@ class _Reply:
     note: str | None = None
     raw: str | None = None
     usage: Usage | None = None
-    shown: int = 0
-    """How many of the candidates, from the first, it was asked about."""
     scores: tuple[float, ...] = ()
     reason: str | None = None
     """Why there is no answer, in words that may be logged: the note may quote what the endpoint said."""
+    asked: DecisionAsked | None = None
+    call: ModelCall | None = None
 
 
 class Decider:
@@ -148,7 +157,8 @@ class Decider:
                 outcome = "fallback"
             else:
                 kept = reply.answer.numbers
-                reasons = dict.fromkeys(everything[reply.shown :], _NOT_ASKED) | reply.answer.reasons
+                shown = reply.asked.candidates if reply.asked is not None else 0
+                reasons = dict.fromkeys(everything[shown:], _NOT_ASKED) | reply.answer.reasons
         self._streaks["gate"].note(outcome, reply.reason)
         by_model = strategy == "llm" and outcome != "skipped"
         event = GateDecided(
@@ -163,6 +173,8 @@ class Decider:
             raw_answer=reply.raw,
             usage=reply.usage,
             latency_ms=_ms_since(started),
+            asked=reply.asked,
+            call=reply.call,
         )
         return Gated([candidates[n - 1] for n in staying(kept, keep_max)], event)
 
@@ -211,13 +223,16 @@ class Decider:
             raw_answer=reply.raw,
             usage=reply.usage,
             latency_ms=_ms_since(started),
+            asked=reply.asked,
+            call=reply.call,
         )
         return Reranked(replay, summarised, event)
 
     async def _ask_gate(
         self, question: str, asked_at: datetime, candidates: Sequence[Candidate], context_tokens: int
     ) -> _Reply:
-        question = _fitting(question, context_tokens)
+        question_chars = _fitting_chars(question, context_tokens)
+        question = excerpt(question, question_chars)
         reasons = self._settings.gate_reasons
         per_candidate = _TOKENS_PER_NUMBER + (_TOKENS_PER_REASON if reasons else 0)
         system = self._prompts.gate.text
@@ -229,7 +244,7 @@ class Decider:
             gate_messages(system, question, asked_at, memories, chars),
             gate_format(len(memories), reasons=reasons),
             key="keep",
-            count=len(memories),
+            asked=DecisionAsked(candidates=len(memories), line_chars=chars, question_chars=question_chars),
             timeout_s=self._settings.gate_timeout_s,
             max_tokens=_TOKENS_BASE + per_candidate * len(memories),
         )
@@ -237,7 +252,8 @@ class Decider:
     async def _ask_rerank(
         self, question: str, asked_at: datetime, kept: Sequence[Candidate], retrieve_k: int, context_tokens: int
     ) -> _Reply:
-        question = _fitting(question, context_tokens)
+        question_chars = _fitting_chars(question, context_tokens)
+        question = excerpt(question, question_chars)
         answer_tokens = _TOKENS_BASE + _TOKENS_PER_NUMBER * retrieve_k
         system = self._prompts.rerank.text
         memories, chars = self._shown(system, question, asked_at, kept, context_tokens - answer_tokens)
@@ -245,7 +261,7 @@ class Decider:
             rerank_messages(system, question, asked_at, memories, retrieve_k, chars),
             rerank_format(len(memories), retrieve_k),
             key="top",
-            count=len(memories),
+            asked=DecisionAsked(candidates=len(memories), line_chars=chars, question_chars=question_chars),
             timeout_s=self._settings.rerank_timeout_s,
             max_tokens=answer_tokens,
         )
@@ -253,16 +269,20 @@ class Decider:
     async def _ask_endpoint(
         self, reranker: Reranker, question: str, asked_at: datetime, kept: Sequence[Candidate]
     ) -> _Reply:
+        asked = DecisionAsked(
+            candidates=len(kept), line_chars=LINE_CHARS_MAX, question_chars=min(len(question), QUESTION_CHARS_MAX)
+        )
         try:
             raw = await reranker.scores(question, asked_at, [candidate.memory for candidate in kept])
         except UpstreamError as error:
-            return _Reply(note=str(error), reason=_loggable(error))
-        scored = read_scores(raw, len(kept))
+            return _Reply(note=str(error), reason=_loggable(error), asked=asked, call=error.call)
+        scored = read_scores(raw.text, len(kept))
         if scored is None:
             note = "the answer holds no scores of these memories"
-            return _Reply(note=note, raw=raw, reason=note)
+            return _Reply(note=note, raw=raw.text, reason=note, asked=asked, call=raw.call)
         answer = Answer(tuple(number for number, _ in scored), {})
-        return _Reply(answer, raw=raw, scores=tuple(score for _, score in scored))
+        scores = tuple(score for _, score in scored)
+        return _Reply(answer, raw=raw.text, scores=scores, asked=asked, call=raw.call)
 
     async def _ask(
         self,
@@ -270,7 +290,7 @@ class Decider:
         response_format: JsonObject,
         *,
         key: str,
-        count: int,
+        asked: DecisionAsked,
         timeout_s: float,
         max_tokens: int,
     ) -> _Reply:
@@ -281,10 +301,10 @@ class Decider:
         except UpstreamError as error:
             if isinstance(error, ContextExceeded) and self._on_exceeded is not None:
                 self._on_exceeded(error.limit_tokens)
-            return _Reply(note=str(error), shown=count, reason=_loggable(error))
-        answer = read_answer(completion.text, key, count)
+            return _Reply(note=str(error), reason=_loggable(error), asked=asked, call=error.call)
+        answer = read_answer(completion.text, key, asked.candidates)
         note = None if answer is not None else "the answer holds no decision on these candidates"
-        return _Reply(answer, note, completion.text, completion.usage, count, reason=note)
+        return _Reply(answer, note, completion.text, completion.usage, reason=note, asked=asked, call=completion.call)
 
     def _shown(
         self,
@@ -302,11 +322,12 @@ class Decider:
         return memories[:fitting], chars
 
 
-def _fitting(question: str, context_tokens: int) -> str:
-    """Return a question that leaves most of the room to the candidates."""
-    while estimate_tokens(question) > context_tokens * _QUESTION_SHARE_MAX:
-        question = excerpt(question, len(question) * 3 // 4)
-    return question
+def _fitting_chars(question: str, context_tokens: int) -> int:
+    """Return how many characters of a question leave most of the room to the candidates."""
+    chars = len(question)
+    while chars and estimate_tokens(excerpt(question, chars)) > context_tokens * _QUESTION_SHARE_MAX:
+        chars = chars * 3 // 4
+    return chars
 
 
 def _loggable(error: UpstreamError) -> str:

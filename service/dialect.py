@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from domain.events import JsonObject
@@ -42,6 +42,12 @@ class Dialect:
     temperature: bool = True
     stream_options: bool = True
     system: bool = True
+
+    @property
+    def deviations(self) -> JsonObject:
+        """The fields that differ from the defaults; ``Dialect(**deviations)`` is this dialect again."""
+        default = Dialect()
+        return {name: value for name, value in asdict(self).items() if value != getattr(default, name)}
 
     def put(self, body: JsonObject) -> JsonObject:
         """Return a request as this endpoint takes it."""
@@ -122,5 +128,5 @@ def _asking_in_words(messages: list[Message], response_format: JsonObject) -> li
     """Ask in the last message for what ``response_format`` would have made certain."""
     schema = response_format.get("json_schema", {}).get("schema", {})
     *others, last = messages
-    words = f"Answer with JSON only, of this schema: {json.dumps(schema, separators=(',', ':'))}"
+    words = f"Answer with JSON only, of this schema: {json.dumps(schema, separators=(',', ':'), sort_keys=True)}"
     return [*others, {**last, "content": f"{last['content']}\n\n{words}"}]

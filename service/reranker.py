@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from domain.memory import Memory
+from domain.model_call import ModelCall
 from domain.reasoning import storable
-from domain.rerank_scores import rerank_request
+from domain.rerank_scores import request_hash, rerank_request
 from projections.http_client import HttpClient, HttpFailure
 from service.settings import ServiceSettings
 from service.upstream_errors import EndpointNames
+
+
+class RawScores(NamedTuple):
+    """What the endpoint answered, as it came, and what it was asked."""
+
+    text: str
+    call: ModelCall
 
 
 class Reranker:
@@ -40,11 +49,16 @@ class Reranker:
     async def close(self) -> None:
         await self._http.close()
 
-    async def scores(self, question: str, asked_at: datetime, memories: Sequence[Memory]) -> str:
+    async def scores(self, question: str, asked_at: datetime, memories: Sequence[Memory]) -> RawScores:
         """Return the raw answer about memories; raises :class:`UpstreamError`, and nothing else, if the call fails."""
         request = rerank_request(self.model, question, asked_at, memories)
+        call = ModelCall(
+            endpoint=self._http.address,
+            request={name: value for name, value in request.items() if name not in {"query", "documents"}},
+            messages_hash=request_hash(request),
+        )
         try:
             answer = await self._http.post("/rerank", request, timeout_s=self._timeout_s)
         except HttpFailure as failure:
-            raise self._names.error_of(failure, self._timeout_s) from None
-        return storable(answer.decode("utf-8", errors="replace"))
+            raise self._names.error_of(failure, self._timeout_s).of(call) from None
+        return RawScores(storable(answer.decode("utf-8", errors="replace")), call)

@@ -14,14 +14,15 @@ from functools import partial
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from domain.errors import MemoryErased, UpstreamError
-from domain.events import Event, NewEvent, Payload, SummaryFailed, SummaryRecorded, TurnRecorded
+from domain.events import Event, NewEvent, Payload, SummaryAsked, SummaryFailed, SummaryRecorded, TurnRecorded, Usage
 from domain.ledger import Ledger
 from domain.prompts import Prompt
 from domain.reasoning import visible
-from domain.temporal.zones import in_zone, recorded_zone
+from domain.summary_request import Message, summary_messages
 from domain.tokens import beginning, estimate_tokens
 from projections.background_tasks import BackgroundTasks
 from projections.threads import in_background
+from service.chat_answers import Completion
 from service.chat_client import ChatClient
 from service.settings import ServiceSettings
 
@@ -87,6 +88,8 @@ class Summarizer:
         assert isinstance(turn, TurnRecorded)
         attempts = 0
         outcome: Payload
+        asked: SummaryAsked | None = None
+        spent: Usage | None = None
         try:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(UpstreamError),
@@ -96,7 +99,21 @@ class Summarizer:
             ):
                 with attempt:
                     attempts += 1
-                    outcome = await self._ask(event.event_id, turn, attempts)
+                    asked, messages = self._request(turn)
+                    completion = await self._ask(messages)
+                    spent = _together(spent, completion.usage)
+                    summary = _summary_in(completion)
+            outcome = SummaryRecorded(
+                memory_id=event.event_id,
+                turn_id=turn.turn_id,
+                summary=summary,
+                model=self._chat.model,
+                prompt_version=self._prompt.version,
+                usage=spent,
+                attempts=attempts,
+                asked=asked,
+                call=completion.call,
+            )
         except UpstreamError as error:
             log.warning("no summary for turn %s after %d attempts: %s", event.correlation_id, attempts, error.code)
             outcome = SummaryFailed(
@@ -106,6 +123,9 @@ class Summarizer:
                 prompt_version=self._prompt.version,
                 error=str(error),
                 attempts=attempts,
+                usage=spent,
+                asked=asked,
+                call=error.call,
             )
         new = NewEvent(self._ledger.clock.new_id(), outcome, event.correlation_id, event.event_id)
         try:
@@ -114,30 +134,41 @@ class Summarizer:
         except MemoryErased:
             log.info("no summary for turn %s: it has been erased", event.correlation_id)
 
-    async def _ask(self, memory_id: str, turn: TurnRecorded, attempts: int) -> SummaryRecorded:
-        # The exchange alone: what was recalled for it is a memory already and must not be stored again.
-        # Of texts too long for the model, the beginning says most.
+    def _request(self, turn: TurnRecorded) -> tuple[SummaryAsked, list[Message]]:
+        """Return how much of a turn is shown to the model, and the messages.
+
+        The exchange alone: what was recalled for it is a memory already and must not be stored again. Of texts too long
+        for the model, the beginning says most.
+        """
         room = self._context_tokens() - _SUMMARY_TOKENS_MAX - _TEMPLATE_TOKENS - estimate_tokens(self._prompt.text)
-        zone = turn.prompt.timezone if turn.prompt is not None else self._settings.timezone
-        exchange = (
-            f"Date: {in_zone(turn.ts, recorded_zone(zone)).date()}\n"
-            f"Person: {beginning(turn.user, room // 2)}\n"
-            f"Assistant: {beginning(turn.assistant, room // 2)}"
+        asked = SummaryAsked(
+            question_chars=len(beginning(turn.user, room // 2)),
+            answer_chars=len(beginning(turn.assistant, room // 2)),
+            timezone=turn.prompt.timezone if turn.prompt is not None else self._settings.timezone,
         )
-        completion = await self._chat.complete(
-            [{"role": "system", "content": self._prompt.text}, {"role": "user", "content": exchange}],
-            timeout_s=self._settings.summary_timeout_s,
-            max_tokens=_SUMMARY_TOKENS_MAX,
+        return asked, summary_messages(self._prompt.text, turn, asked)
+
+    async def _ask(self, messages: list[Message]) -> Completion:
+        return await self._chat.complete(
+            messages, timeout_s=self._settings.summary_timeout_s, max_tokens=_SUMMARY_TOKENS_MAX
         )
-        summary = visible(completion.text)
-        if not summary:
-            raise UpstreamError("the chat endpoint gave an empty summary", status=502, code="upstream_empty")
-        return SummaryRecorded(
-            memory_id=memory_id,
-            turn_id=turn.turn_id,
-            summary=summary,
-            model=self._chat.model,
-            prompt_version=self._prompt.version,
-            usage=completion.usage,
-            attempts=attempts,
-        )
+
+
+def _summary_in(completion: Completion) -> str:
+    """Return the summary in an answer; raise :class:`UpstreamError` where there is none."""
+    summary = visible(completion.text)
+    if not summary:
+        error = UpstreamError("the chat endpoint gave an empty summary", status=502, code="upstream_empty")
+        raise error.of(completion.call) if completion.call is not None else error
+    return summary
+
+
+def _together(one: Usage | None, other: Usage | None) -> Usage | None:
+    """Return the tokens of both, as far as they are known."""
+    if one is None or other is None:
+        return one or other
+    return Usage(
+        prompt_tokens=one.prompt_tokens + other.prompt_tokens,
+        completion_tokens=one.completion_tokens + other.completion_tokens,
+        total_tokens=one.total_tokens + other.total_tokens,
+    )

@@ -16,7 +16,7 @@ from functools import partial
 
 import anyio
 
-from domain.errors import ContextExceeded, EmbeddingError, IndexUnavailable
+from domain.errors import ContextExceeded, EmbeddingError, IndexUnavailable, UpstreamError
 from domain.events import GateDecided, PromptReport, RerankDecided, RetrievalRecorded
 from domain.identity import DEFAULT_USER
 from domain.ledger import Ledger
@@ -114,7 +114,6 @@ class TurnService:
         """
         turn = TurnLog(request, self.effective(request.knobs, request.stream.user_id), self._ledger)
         answer = AnswerSoFar()
-        prompt: ShownPrompt | None = None
         try:
             window = await self._window(turn)
             retrieved = await self._retrieve(turn, window.shown)
@@ -123,13 +122,12 @@ class TurnService:
             neighbors = await self._neighbors(turn, window.shown, reranked.replay)
             began = time.perf_counter()
             async with aclosing(self._said(turn, window, reranked, neighbors)) as said:
-                async for prompt, delta in said:
+                async for delta in said:
                     if "first_token" not in turn.timings_ms:
                         turn.mark("first_token", began)
-                        yield self._started(turn, prompt, reranked, retrieved, gated.event)
+                        yield self._started(turn, reranked, retrieved, gated.event)
                     answer.add(delta)
                     yield delta
-            assert prompt is not None, "an answer without any piece is an upstream error"
             turn.mark("answer", began)
         except Exception as error:
             await self._recorder.failed(turn, answer, failure_of(error))
@@ -138,9 +136,9 @@ class TurnService:
             # The client is gone, and with it every reason to go on; what was said so far still happened.
             gone = isinstance(error, GeneratorExit) or DISCONNECTED in error.args
             with anyio.CancelScope(shield=True):
-                await self._recorder.interrupted(turn, prompt, answer, DISCONNECTED if gone else STOPPED)
+                await self._recorder.interrupted(turn, answer, DISCONNECTED if gone else STOPPED)
             raise
-        yield await self._recorder.finished(turn, prompt, answer, answer.finish_reason or "")
+        yield await self._recorder.finished(turn, answer, answer.finish_reason or "")
 
     @property
     def decision_troubles(self) -> dict[str, str]:
@@ -272,19 +270,23 @@ class TurnService:
 
     async def _said(
         self, turn: TurnLog, window: FittedWindow, reranked: Reranked, neighbors: list[Neighbor]
-    ) -> AsyncGenerator[tuple[ShownPrompt, Delta]]:
-        """Ask the chat model; yield the pieces of its answer, each with the prompt that it answers.
+    ) -> AsyncGenerator[Delta]:
+        """Ask the chat model; yield the pieces of its answer.
 
         Where the endpoint says that the prompt is too long, it is asked once more with a shorter one.
         """
         for last_try in (False, True):
-            prompt = self._prompt(turn, window, reranked, neighbors)
+            prompt = turn.prompt = self._prompt(turn, window, reranked, neighbors)
             try:
-                async with self._chat.stream(prompt.built.messages, turn.request.parameters) as deltas:
-                    async for delta in deltas:
-                        yield prompt, delta
+                async with self._chat.stream(prompt.built.messages, turn.request.parameters) as answering:
+                    turn.called(answering.call)
+                    async for delta in answering.deltas:
+                        yield delta
                 break
-            except ContextExceeded as error:
+            except UpstreamError as error:
+                turn.called(error.call)
+                if not isinstance(error, ContextExceeded):
+                    raise
                 self.context.refused(error.limit_tokens)
                 if last_try or not prompt.built.can_be_shorter:
                     raise
@@ -330,9 +332,9 @@ class TurnService:
         answer = request.max_tokens or min(self._settings.answer_reserve_tokens, takes // 4)
         return max(takes - answer, takes // 4)
 
-    def _started(
-        self, turn: TurnLog, prompt: ShownPrompt, reranked: Reranked, retrieved: Retrieved, gate: GateDecided
-    ) -> Started:
+    def _started(self, turn: TurnLog, reranked: Reranked, retrieved: Retrieved, gate: GateDecided) -> Started:
+        prompt = turn.prompt
+        assert prompt is not None, "an answer has begun, so the model was shown something"
         replayed = {memory.memory_id for memory in prompt.built.replayed}
         summarised = {memory.memory_id for memory in prompt.built.summarised}
         return Started(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 
@@ -33,10 +33,12 @@ from domain.events import (
 from domain.excerpt import excerpt
 from domain.identity import StreamId
 from domain.ledger import Ledger, StreamHead
+from domain.model_call import ModelCall
 from domain.prompt import BuiltPrompt
 from domain.reasoning import visible
 from domain.temporal.zones import in_zone, zone_named
 from service.chat_answers import Delta
+from service.chat_client import answered
 from service.knobs import Knobs
 
 log = logging.getLogger(__name__)
@@ -113,11 +115,15 @@ class AnswerSoFar:
     text: str = ""
     finish_reason: str | None = None
     usage: Usage | None = None
+    model: str | None = None
+    fingerprint: str | None = None
 
     def add(self, delta: Delta) -> None:
         self.text += delta.text
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.usage = delta.usage or self.usage
+        self.model = self.model or delta.model
+        self.fingerprint = self.fingerprint or delta.fingerprint
 
 
 class TurnLog:
@@ -137,6 +143,9 @@ class TurnLog:
         self.events: list[NewEvent] = []
         self.builds_on: str | None = None
         """A memory that the answer is given from. If it was erased meanwhile, nothing of the turn is recorded."""
+        self.prompt: ShownPrompt | None = None
+        """What the chat model was shown last."""
+        self.call: ModelCall | None = None
         self._clock = ledger.clock
         self._began = time.perf_counter()
 
@@ -151,6 +160,13 @@ class TurnLog:
         """Return the next event of this turn, caused by the last one."""
         cause = self.events[-1].event_id if self.events else None
         return NewEvent(self._clock.new_id(), payload, self.correlation_id, cause)
+
+    def called(self, call: ModelCall | None) -> None:
+        """Note a call of the chat model, unless it is noted already; of several, the last one and all attempts."""
+        if call is None or (self.call is not None and call.messages_hash == self.call.messages_hash):
+            return
+        before = self.call.attempts if self.call is not None else 0
+        self.call = call.model_copy(update={"attempts": before + call.attempts})
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -171,10 +187,12 @@ class TurnRecorder:
         self._ledger = ledger
         self._model = model
 
-    async def finished(self, turn: TurnLog, prompt: ShownPrompt, answer: AnswerSoFar, finish_reason: str) -> Finished:
+    async def finished(self, turn: TurnLog, answer: AnswerSoFar, finish_reason: str) -> Finished:
         """Record the question and its answer; return what stands in the ledger."""
         turn.mark("total")
-        built = prompt.built
+        assert turn.prompt is not None, "an answer has a prompt"
+
+        shown, call = _shown(turn.request, turn.prompt), _answered(turn, answer)
 
         def recorded(head: StreamHead) -> TurnRecorded:
             return TurnRecorded(
@@ -186,13 +204,9 @@ class TurnRecorder:
                 parameters=turn.request.parameters,
                 finish_reason=finish_reason,
                 usage=answer.usage,
-                window=tuple(memory.memory_id for memory in built.window),
-                replayed=tuple(memory.memory_id for memory in built.replayed),
-                summarised=tuple(memory.memory_id for memory in built.summarised),
-                neighbours=tuple(neighbor.memory.memory_id for neighbor in built.neighbors),
-                client_system=turn.request.client_system,
-                prompt=prompt.report,
+                **shown,
                 timings_ms=turn.timings_ms,
+                call=call,
             )
 
         # The turn's number is known to the ledger alone, so its event is made there.
@@ -215,14 +229,17 @@ class TurnRecorder:
                 code=failure.code,
                 status=failure.status,
                 timings_ms=turn.timings_ms,
+                usage=answer.usage,
+                **(_shown(turn.request, turn.prompt) if turn.prompt is not None else {}),
+                call=_answered(turn, answer),
             )
         )
         await self._append(turn, lambda _head: failed)
 
-    async def interrupted(self, turn: TurnLog, prompt: ShownPrompt | None, answer: AnswerSoFar, reason: str) -> None:
+    async def interrupted(self, turn: TurnLog, answer: AnswerSoFar, reason: str) -> None:
         """Record what was said until somebody stopped it: ``reason`` is :data:`DISCONNECTED` or :data:`STOPPED`."""
-        if prompt is not None and visible(answer.text):
-            await self.finished(turn, prompt, answer, answer.finish_reason or reason)
+        if visible(answer.text):
+            await self.finished(turn, answer, answer.finish_reason or reason)
         else:
             await self.failed(turn, answer, _INTERRUPTIONS[reason])
 
@@ -236,3 +253,21 @@ class TurnRecorder:
         with anyio.CancelScope(shield=True):
             await written
         return written.result()
+
+
+def _shown(request: TurnRequest, prompt: ShownPrompt) -> dict[str, Any]:
+    """Return the fields of a turn's event that say what the chat model was shown."""
+    built = prompt.built
+    return {
+        "window": tuple(memory.memory_id for memory in built.window),
+        "replayed": tuple(memory.memory_id for memory in built.replayed),
+        "summarised": tuple(memory.memory_id for memory in built.summarised),
+        "neighbours": tuple(neighbor.memory.memory_id for neighbor in built.neighbors),
+        "client_system": request.client_system,
+        "prompt": prompt.report,
+    }
+
+
+def _answered(turn: TurnLog, answer: AnswerSoFar) -> ModelCall | None:
+    """Return the call of the chat model, with what the endpoint says to have answered with."""
+    return answered(turn.call, answer.model, answer.fingerprint) if turn.call is not None else None

@@ -21,9 +21,9 @@ from projections.embedding.model_router import (
     REBUILD_COMMAND,
     ModelClient,
     ModelRouter,
-    recordable_url,
     space_of,
 )
+from projections.http_client import recordable_url
 from projections.settings import ProjectionSettings
 
 log = logging.getLogger(__name__)

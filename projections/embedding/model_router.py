@@ -21,7 +21,6 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -43,6 +42,7 @@ from projections.embedding.endpoint import (
     embed_beginning,
     shown_space,
 )
+from projections.http_client import recordable_url
 from projections.settings import ProjectionSettings, family_prefixes
 
 log = logging.getLogger(__name__)
@@ -278,9 +278,3 @@ def untagged(model: str) -> str:
 def same_direction(one: Vectors, other: Vectors) -> bool:
     """Tell whether two vectors of one text can come from the same model."""
     return bool(float(one @ other) >= _SAME_COSINE * float(np.linalg.norm(one) * np.linalg.norm(other)))
-
-
-def recordable_url(url: str) -> str:
-    """Return an address without credentials: neither user nor password nor query go into the ledger."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -29,7 +29,7 @@ from domain.settings import load_settings, new_ledger_notice
 from migrations.runner import migrate
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient
-from projections.embedding.model_router import recordable_url
+from projections.http_client import recordable_url
 from projections.rebuild.generation import Rebuilt, only_one, rebuild
 from projections.rebuild.plan import Plan, plan
 from projections.rebuild.prune import Pruned, prune

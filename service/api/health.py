@@ -74,7 +74,7 @@ async def rerank(services: ServicesDep, response: Response) -> RerankHealth:
     if reranker is None:
         return {"status": "ok", "strategy": strategy}
     try:
-        scores = read_scores(await reranker.scores("health", _SAMPLE_MEMORY.ts, [_SAMPLE_MEMORY]), 1)
+        scores = read_scores((await reranker.scores("health", _SAMPLE_MEMORY.ts, [_SAMPLE_MEMORY])).text, 1)
         message = "the answer holds no score"
     except UpstreamError as error:
         scores, message = None, str(error)

@@ -20,18 +20,36 @@ from domain.events import (
     Payload,
     RerankDecided,
     RetrievalRecorded,
+    SummaryFailed,
     SummaryRecorded,
     TurnFailed,
     TurnRecorded,
     Verdict,
 )
 from domain.memory import Memory
-from domain.prompt_reconstruction import ReconstructedPrompt, memories_as_shown, memories_named, reconstructed_prompt
+from domain.prompt_reconstruction import ReconstructedPrompt, memories_as_shown, memories_named
+from service.audit.call_proofs import answer_prompt, gate_prompt, rerank_prompt, summary_prompt
 
 P = TypeVar("P", bound=Payload)
 
-Fate = Literal["replayed", "summary", "neighbour", "no_room", "over_limit", "dropped", "excluded", "kept", "undecided"]
-"""What became of a candidate. ``kept`` and ``undecided`` occur in turns that ended before the prompt was built."""
+Stage = Literal["gate", "rerank", "summary"]
+Fate = Literal[
+    "replayed",
+    "summary",
+    "neighbour",
+    "window",
+    "excluded",
+    "not_asked",
+    "over_limit",
+    "dropped",
+    "no_room",
+    "kept",
+    "undecided",
+]
+"""What became of a candidate: how it was shown, else what kept it out. ``not_asked``: the gate's prompt had no room.
+
+``kept`` and ``undecided`` occur in turns that ended before the prompt was built.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +88,8 @@ class AnswerTrace:
     memories: Mapping[str, Memory]
     changes: Mapping[str, Change]
     prompt: ReconstructedPrompt | None
+    calls: Mapping[Stage, ReconstructedPrompt]
+    """The prompts of the other calls: gate, rerank and summary, as far as a model was asked."""
 
     @property
     def ending(self) -> Event:
@@ -123,10 +143,14 @@ class AnswerTrace:
                 if self.turn is not None
                 and memory_id in {*self.turn.replayed, *self.turn.summarised, *self.turn.neighbours}
             },
-            "prompt": {"proof": self.prompt.proof, "note": self.prompt.note, "messages": self.prompt.messages}
-            if self.prompt is not None
-            else None,
+            "prompt": _proof_json(self.prompt) if self.prompt is not None else None,
+            "calls": {stage: _proof_json(rebuilt) for stage, rebuilt in self.calls.items()},
         }
+
+    @property
+    def proofs(self) -> list[ReconstructedPrompt]:
+        """The prompts of all model calls."""
+        return [*self.calls.values(), *([self.prompt] if self.prompt is not None else [])]
 
 
 def type_of(event: Event) -> str:
@@ -161,35 +185,46 @@ def trace_of(reader: AuditReader, events: Sequence[Event]) -> AnswerTrace:
         _only(GateDecided, events),
         _only(RerankDecided, events),
     )
-    memories = _memories(reader, events, turn, retrieval)
+    summary = _only(SummaryRecorded, events)
+    asked = turn or failed
+    memories = _memories(reader, events, asked, retrieval)
     ended = turn_of(events) or events[-1]
     changes = reader.changes_since(ended.user_id, memories, ended.position)
     window_ids = turn.window if turn is not None else retrieval.window if retrieval is not None else ()
-    prompt = None
-    if turn is not None:
-        system = reader.prompt_text("CHAT_SYSTEM", turn.prompt.system_version) if turn.prompt is not None else None
-        prompt = reconstructed_prompt(turn, system, memories)
+    text = reader.prompt_text
+    calls: dict[Stage, ReconstructedPrompt | None] = {}
+    if asked is not None and retrieval is not None and gate is not None:
+        calls["gate"] = gate_prompt(gate, retrieval, asked.ts, text, memories)
+        if rerank is not None:
+            calls["rerank"] = rerank_prompt(rerank, gate, retrieval, asked.ts, text, memories)
+    said = summary or _only(SummaryFailed, events)
+    if said is not None and turn is not None:
+        calls["summary"] = summary_prompt(said, turn, text)
     return AnswerTrace(
         events=tuple(events),
         turn=turn,
         failed=failed,
-        summary=_only(SummaryRecorded, events),
+        summary=summary,
         retrieval=retrieval,
         gate=gate,
         rerank=rerank,
         window=tuple(memories[memory_id] for memory_id in window_ids if memory_id in memories),
         candidates=tuple(
-            _candidate_trace(found, turn, gate, rerank, memories, changes)
+            _candidate_trace(found, asked, gate, rerank, memories, changes)
             for found in (retrieval.candidates if retrieval is not None else ())
         ),
         memories=memories,
         changes=changes,
-        prompt=prompt,
+        prompt=answer_prompt(asked, text, memories) if asked is not None else None,
+        calls={stage: rebuilt for stage, rebuilt in calls.items() if rebuilt is not None},
     )
 
 
 def _memories(
-    reader: AuditReader, events: Sequence[Event], turn: TurnRecorded | None, retrieval: RetrievalRecorded | None
+    reader: AuditReader,
+    events: Sequence[Event],
+    turn: TurnRecorded | TurnFailed | None,
+    retrieval: RetrievalRecorded | None,
 ) -> dict[str, Memory]:
     """Return the memories of an answer with the texts that were shown."""
     user_id = events[0].user_id
@@ -199,7 +234,7 @@ def _memories(
     positions = {found.summary_position for found in candidates if found.summary_position is not None}
     said = {at: event for at, event in reader.events_at(positions).items() if event.user_id == user_id}
     shown = memories_as_shown(candidates, turns, said)
-    if turn is not None and turn.prompt is not None and turn.prompt.messages_hash is None:
+    if isinstance(turn, TurnRecorded) and turn.prompt is not None and turn.prompt.messages_hash is None:
         # Schema 1 did not record which summary was shown: most likely the newest before the turn.
         then = reader.memories(user_id, [event.position for event in turns.values()], as_of=events[0].position - 1)
         shown |= {memory.memory_id: memory for memory in then.values()}
@@ -208,7 +243,7 @@ def _memories(
 
 def _candidate_trace(
     found: CandidateFound,
-    turn: TurnRecorded | None,
+    turn: TurnRecorded | TurnFailed | None,
     gate: GateDecided | None,
     rerank: RerankDecided | None,
     memories: Mapping[str, Memory],
@@ -229,28 +264,37 @@ def _candidate_trace(
         verdict=verdict,
         place=place,
         rerank_score=score,
-        fate=_fate(found, verdict, turn),
+        fate=_fate(found, gate, verdict, turn),
         since=changes.get(memory_id),
     )
 
 
-def _fate(found: CandidateFound, verdict: Verdict | None, turn: TurnRecorded | None) -> Fate:
+def _fate(
+    found: CandidateFound, gate: GateDecided | None, verdict: Verdict | None, turn: TurnRecorded | TurnFailed | None
+) -> Fate:
+    memory_id = found.memory_id
+    if turn is not None:
+        roles: list[tuple[Fate, tuple[str, ...]]] = [
+            ("replayed", turn.replayed),
+            ("summary", turn.summarised),
+            ("neighbour", turn.neighbours),
+        ]
+        if found.excluded is None:
+            roles.append(("window", turn.window))
+        for fate, shown in roles:
+            if memory_id in shown:
+                return fate
     if found.excluded is not None:
         return "excluded"
-    if verdict is None:
+    if gate is None or verdict is None:
         return "undecided"
     if not verdict.keep:
+        asked = gate.asked
+        if asked is not None and gate.outcome == "ok" and verdict.n > asked.candidates:
+            return "not_asked"
         return "over_limit" if verdict.over_limit else "dropped"
-    if turn is None:
-        return "kept"
-    if found.memory_id in turn.replayed:
-        return "replayed"
-    if found.memory_id in turn.summarised:
-        return "summary"
-    if found.memory_id in turn.neighbours:
-        return "neighbour"
-    left_out = turn.prompt.left_out if turn.prompt is not None else ()
-    return "no_room" if any(item.memory_id == found.memory_id for item in left_out) else "kept"
+    left_out = turn.prompt.left_out if turn is not None and turn.prompt is not None else ()
+    return "no_room" if any(item.memory_id == memory_id for item in left_out) else "kept"
 
 
 def _only(kind: type[P], events: Sequence[Event]) -> P | None:
@@ -259,6 +303,10 @@ def _only(kind: type[P], events: Sequence[Event]) -> P | None:
 
 def _dumped(value: Payload | Verdict | None, without: set[str] | None = None) -> JsonObject | None:
     return value.model_dump(mode="json", exclude=without) if value is not None else None
+
+
+def _proof_json(rebuilt: ReconstructedPrompt) -> JsonObject:
+    return {"proof": rebuilt.proof, "note": rebuilt.note, "messages": rebuilt.messages}
 
 
 def memory_json(memory: Memory) -> JsonObject:

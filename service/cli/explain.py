@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from domain.audit_reader import AuditReader
 from domain.errors import InvalidInput
-from service.audit.explain import find_answer, trace_of
+from service.audit.explain import Stage, find_answer, trace_of
 from service.cli.render_trace import prompt_parts, render_trace
 from service.cli.shell import FAILED, AsJson, opened_audit, out, print_json, print_parts, user_named
+
+
+class PromptStage(StrEnum):
+    """The model calls of an answer."""
+
+    GATE = "gate"
+    RERANK = "rerank"
+    ANSWER = "answer"
+    SUMMARY = "summary"
+
+
+_STAGES: dict[PromptStage, Stage] = {
+    PromptStage.GATE: "gate",
+    PromptStage.RERANK: "rerank",
+    PromptStage.SUMMARY: "summary",
+}
 
 
 def explain(
@@ -21,24 +38,29 @@ def explain(
     last: Annotated[bool, typer.Option("--last", help="The newest answer of --user.")] = False,
     user: Annotated[str | None, typer.Option("--user", "-u", metavar="U", help="Whose newest answer.")] = None,
     prompt: Annotated[bool | None, typer.Option("--prompt/--no-prompt", help="Only the prompt; or all but it.")] = None,
+    prompt_of: Annotated[
+        PromptStage | None, typer.Option("--prompt-of", help="Only the prompt of this call, whole.")
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Cut no text short.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show how one answer came about, and reconstruct its prompt.
+    """Show how one answer came about, and make the prompt of each model call again.
 
-    Ends with 1 when the reconstructed prompt differs from the one that was sent.
+    Ends with 1 when one of these prompts differs from what was sent.
     """
     with opened_audit() as reader:
         events = find_answer(reader, _asked_for(reader, completion_id, last=last, user=user))
         trace = trace_of(reader, events)
     if as_json:
         print_json(trace.as_json())
-    elif prompt is True:
-        for line in prompt_parts(trace, full=True):
+    elif prompt is True or prompt_of is not None:
+        asked_for = prompt_of or PromptStage.ANSWER
+        rebuilt = trace.prompt if asked_for is PromptStage.ANSWER else trace.calls.get(_STAGES[asked_for])
+        for line in prompt_parts(trace, rebuilt, full=True):
             out.print(line, soft_wrap=True)
     else:
         print_parts(render_trace(trace, full=full, with_prompt=prompt is None))
-    if trace.prompt is not None and trace.prompt.proof == "differs":
+    if any(rebuilt.proof == "differs" for rebuilt in trace.proofs):
         raise typer.Exit(FAILED)
 
 

@@ -10,8 +10,9 @@ from rich.text import Text
 
 from domain.events import JsonObject, PromptReport, Usage
 from domain.memory import Memory
+from domain.prompt_reconstruction import ReconstructedPrompt
 from service.audit.backtest_page import counted
-from service.audit.explain import AnswerTrace, CandidateTrace, type_of
+from service.audit.explain import AnswerTrace, CandidateTrace, Stage, type_of
 from service.cli.shell import out
 from service.cli.texts import cell, cut_lines, one_line, safe, scored, table, utc
 
@@ -22,6 +23,8 @@ _FATES = {
     "replayed": ("replayed", "bold green"),
     "summary": ("as summary", "green"),
     "neighbour": ("as a neighbor", "green"),
+    "window": ("in the window", "green"),
+    "not_asked": ("not asked about", "dim"),
     "no_room": ("kept, no room", "yellow"),
     "over_limit": ("over the limit", "yellow"),
     "dropped": ("dropped", "dim"),
@@ -63,7 +66,7 @@ def render_trace(trace: AnswerTrace, *, full: bool, with_prompt: bool) -> Iterat
     yield from _prompt_memories(trace, full)
     yield from _timings(trace)
     if with_prompt:
-        yield from prompt_parts(trace, full)
+        yield from prompt_parts(trace, trace.prompt, full)
 
 
 def _header(trace: AnswerTrace, full: bool) -> Iterator[Text | Padding]:
@@ -94,6 +97,7 @@ def _header(trace: AnswerTrace, full: bool) -> Iterator[Text | Padding]:
         yield from _text_section("Answer", trace.turn.assistant, full)
         if trace.summary is not None:
             yield from _text_section("Remembered as", trace.summary.summary, full)
+            yield from _call(trace, "summary")
     elif trace.failed is not None and trace.failed.partial_assistant:
         yield from _text_section("Answer, as far as it came", trace.failed.partial_assistant, full)
 
@@ -174,11 +178,19 @@ def _decisions(trace: AnswerTrace) -> Iterator[Text]:
         yield _decision("Gate", gate.strategy, gate.outcome, [done, gate.note, gate.model, _tokens(gate.usage)])
         if gate.score_rule is not None:
             yield Text(f"  {_pairs(gate.score_rule)}", "dim")
+    yield from _call(trace, "gate")
     if rerank is not None:
         done = f"put {rerank.named} in order" if rerank.outcome != "skipped" else "skipped"
         yield _decision(
             "Rerank", rerank.strategy, rerank.outcome, [done, rerank.note, rerank.model, _tokens(rerank.usage)]
         )
+    yield from _call(trace, "rerank")
+
+
+def _call(trace: AnswerTrace, stage: Stage) -> Iterator[Text]:
+    rebuilt = trace.calls.get(stage)
+    if rebuilt is not None:
+        yield Text.assemble(f"  prompt of the {stage}: ", _verdict(rebuilt))
 
 
 def _decision(name: str, strategy: str, outcome: str, facts: Sequence[str | None]) -> Text:
@@ -239,20 +251,24 @@ def _timings(trace: AnswerTrace) -> Iterator[Text | Table]:
     yield rows
 
 
-def prompt_parts(trace: AnswerTrace, full: bool) -> Iterator[Text | Padding]:
-    """Yield the reconstructed prompt, message by message, and whether it is the one that was sent."""
-    rebuilt = trace.prompt
+def prompt_parts(trace: AnswerTrace, rebuilt: ReconstructedPrompt | None, full: bool) -> Iterator[Text | Padding]:
+    """Yield a prompt of the trace, message by message, and whether it is the one that was sent."""
     if rebuilt is None:
-        yield _heading("Prompt: the turn ended without an answer, and no prompt of it was recorded")
+        yield _heading("Prompt: no model was asked, or the turn ended before it was")
         return
-    report = trace.turn.prompt if trace.turn is not None else None
+    asked = trace.turn or trace.failed
+    report = asked.prompt if asked is not None and rebuilt is trace.prompt else None
     size = f" ({_size(report)})" if report is not None else ""
-    style = {"same_as_sent": "bold green", "differs": "bold red"}.get(rebuilt.proof, "bold yellow")
-    verdict = "cannot be made again: " if rebuilt.proof == "not_possible" else ""
-    yield Text.assemble((f"\nPrompt{size}: ", "bold"), (f"{verdict}{rebuilt.note}", style))
+    yield Text.assemble((f"\nPrompt{size}: ", "bold"), _verdict(rebuilt))
     for message in rebuilt.messages:
         yield Text(message["role"], _ROLE_STYLES.get(message["role"], "bold"))
         yield _indented(message["content"], full)
+
+
+def _verdict(rebuilt: ReconstructedPrompt) -> tuple[str, str]:
+    """Return what a prompt is proven to be, and the style to say it in."""
+    style = {"same_as_sent": "bold green", "differs": "bold red"}.get(rebuilt.proof, "bold yellow")
+    return f"{'cannot be made again: ' if rebuilt.proof == 'not_possible' else ''}{rebuilt.note}", style
 
 
 def _size(report: PromptReport) -> str:

@@ -271,8 +271,8 @@ def test_what_one_call_learned_is_not_forgotten_by_one_that_began_before(tmp_pat
             upstream.fail("answer", Fault(hang_s=0.5))
             slow = asyncio.create_task(chat.complete([{"role": "user", "content": "Hi."}], timeout_s=10, max_tokens=5))
             await upstream.await_for("answer", 1)
-            async with chat.stream([{"role": "user", "content": "Hi."}], {}) as deltas:
-                async for _ in deltas:
+            async with chat.stream([{"role": "user", "content": "Hi."}], {}) as answering:
+                async for _ in answering.deltas:
                     pass
             await slow
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from domain.events import SummaryFailed, SummaryRecorded, TurnRecorded
+from domain.events import SummaryFailed, SummaryRecorded
 from domain.prompts import SUMMARY_SYSTEM, version_of
+from service.chat_answers import Completion
 from service.summarizer import Summarizer
 from tests.service.running import Running, running, until
 from tests.upstream import UNTIL_RELEASED, Fault
@@ -69,10 +70,10 @@ def test_an_unexpected_failure_is_counted_and_logged_without_the_text(
 ) -> None:
     ask = Summarizer._ask
 
-    async def broken(summarizer: Summarizer, memory_id: str, turn: TurnRecorded, attempts: int) -> SummaryRecorded:
-        if "Bruno" in turn.user:
-            raise RuntimeError(f"cannot summarise {turn.user!r}")
-        return await ask(summarizer, memory_id, turn, attempts)
+    async def broken(summarizer: Summarizer, messages: list[dict[str, str]]) -> Completion:
+        if "Bruno" in messages[-1]["content"]:
+            raise RuntimeError(f"cannot summarise {messages!r}")
+        return await ask(summarizer, messages)
 
     monkeypatch.setattr(Summarizer, "_ask", broken)
     answer = service.client.tell(DOG, user)

@@ -36,6 +36,9 @@ class Dialect:
     nan_word: str | None = None
     """A text with this word gets a vector that is not finite, as after an overflow in half precision."""
     chat_model: str = CHAT_MODEL
+    answers_as: str = f"{CHAT_MODEL}-0713"
+    """What an answer says to have been made by, often more exact than the name that was asked for."""
+    fingerprint: str = "fp_scripted"
     rerank_model: str = RERANK_MODEL
     """The model of `/rerank`, which, like vLLM's, exists with and without `/v1`."""
     max_model_len: int | None = 32_768

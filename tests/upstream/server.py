@@ -214,7 +214,8 @@ class ScriptedUpstream(Dialect, Script):
         head: dict[str, Any] = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
-            "model": self.chat_model,
+            "model": self.answers_as,
+            "system_fingerprint": self.fingerprint,
         }
         call.status = 200
         if request.body.get("stream"):

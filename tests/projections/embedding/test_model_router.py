@@ -11,7 +11,7 @@ from domain.errors import EmbeddingMisfit, EmbeddingModelMismatch, EmbeddingUnav
 from domain.events import EmbeddingModelActivated
 from domain.identity import SYSTEM_STREAM
 from projections.dense.projection import DenseProjection
-from projections.embedding.model_router import recordable_url
+from projections.http_client import recordable_url
 from tests.ledgers import record
 from tests.projections.world import FACTS, MODEL, OTHER_MODEL, World, opened, remember, settings_for
 from tests.upstream import Fault, ScriptedUpstream

@@ -170,10 +170,11 @@ class TestAnAnswer:
         assert ran.status == 0
         assert "FAILED" in ran.out
         assert DOG_QUESTION in ran.out
-        assert "no prompt of it was recorded" in ran.out
+        assert "same as sent" in ran.out
         trace = explained(service, "--last", "--user", user, "--json").json
         assert trace["state"] == "failed"
-        assert [candidate["fate"] for candidate in trace["candidates"]] == ["kept"]
+        assert [candidate["fate"] for candidate in trace["candidates"]] == ["replayed"]
+        assert trace["prompt"]["proof"] == "same_as_sent"
 
     def test_as_a_process_that_writes_nothing(self, service: Running, user: str) -> None:
         asked = service.client.tell("Hello.", user)
