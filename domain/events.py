@@ -18,6 +18,7 @@ from domain.chain import canonical
 from domain.errors import UnknownEvent
 from domain.identity import StreamId
 from domain.model_call import ModelCall
+from domain.origin import Origin
 
 JsonObject = dict[str, Any]
 
@@ -41,20 +42,6 @@ class Usage(_Value):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-
-
-class Origin(_Value):
-    """Who asked for what an event tells, and by which way.
-
-    ``actor`` names a key of the service, or the account that ran a command; None where no keys are set. ``client`` is
-    the client's name and version as it gave them. The request's id is also in the answer and in the log.
-    """
-
-    actor: str | None = None
-    route: str | None = None
-    client: str | None = None
-    request_id: str | None = None
-    reason: str | None = None
 
 
 class Payload(_Value):

@@ -12,6 +12,7 @@ from domain.errors import InvalidInput, LedgerOverloaded, MemoryErased, UnknownM
 from domain.events import MemoryEdited, MemoryForgotten, NewEvent, Payload
 from domain.ledger import Ledger
 from domain.memory import Memory
+from domain.origin import Origin
 from domain.person_reader import TurnPlace
 
 TEXT_CHARS_MAX = 8_000
@@ -20,10 +21,11 @@ _ATTEMPTS_MAX = 50
 
 
 class MemoryCommands:
-    """Forgets and edits memories. Calls block until the event is committed."""
+    """Forgets and edits memories for whoever ``origin`` names. Calls block until the event is committed."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, origin: Origin | None = None) -> None:
         self._ledger = ledger
+        self._origin = origin
 
     def forget(self, user_id: str, memory_id: str, reason: str | None = None) -> bool:
         """Forget a memory; return False, and append nothing, if it was already forgotten.
@@ -78,7 +80,7 @@ class MemoryCommands:
         raise LedgerOverloaded("the conversation keeps changing: try again in a moment")
 
     def _record(self, place: TurnPlace, memory_id: str, payload: Payload) -> None:
-        event = NewEvent(self._ledger.clock.new_id(), payload, causation_id=memory_id)
+        event = NewEvent(self._ledger.clock.new_id(), payload, causation_id=memory_id, origin=self._origin)
         version = place.head_version
         self._ledger.append(place.stream, lambda _: [event], expected_version=version, builds_on=memory_id).result()
 

@@ -34,6 +34,7 @@ from domain.excerpt import excerpt
 from domain.identity import StreamId
 from domain.ledger import Ledger, StreamHead
 from domain.model_call import ModelCall
+from domain.origin import Origin
 from domain.prompt import BuiltPrompt
 from domain.reasoning import visible
 from domain.temporal.zones import in_zone, zone_named
@@ -89,6 +90,7 @@ class TurnRequest:
     knobs: Knobs
     parameters: JsonObject
     max_tokens: int | None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ class TurnLog:
     def event(self, payload: Payload) -> NewEvent:
         """Return the next event of this turn, caused by the last one."""
         cause = self.events[-1].event_id if self.events else None
-        return NewEvent(self._clock.new_id(), payload, self.correlation_id, cause)
+        return NewEvent(self._clock.new_id(), payload, self.correlation_id, cause, self.request.origin)
 
     def called(self, call: ModelCall | None) -> None:
         """Note a call of the chat model, unless it is noted already; of several, the last one and all attempts."""

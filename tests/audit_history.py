@@ -330,7 +330,7 @@ def _failed(number: int) -> TurnFailed:
 
 
 def _turn_1(turn: TurnRecorded) -> TurnOfSchema1:
-    fields = turn.model_dump(exclude={"client_system", "neighbours", "imported_from", "source_ids"})
+    fields = turn.model_dump(exclude={"client_system", "neighbours", "imported_from", "source_ids", "call"})
     del fields["prompt"]["messages_hash"]
     return TurnOfSchema1(**fields)
 
@@ -350,4 +350,4 @@ def _retrieval_1(retrieval: RetrievalRecorded) -> RetrievalOfSchema1:
 
 
 def _rerank_1(rerank: RerankDecided) -> RerankOfSchema1:
-    return RerankOfSchema1(**rerank.model_dump(exclude={"scores"}))
+    return RerankOfSchema1(**rerank.model_dump(exclude={"scores", "asked", "call"}))

@@ -23,6 +23,7 @@ from domain.errors import EmbeddingMisfit, IndexCorrupt, RebuildRunning
 from domain.events import NewEvent
 from domain.identity import SYSTEM_STREAM, user_stream
 from domain.ledger import Ledger
+from domain.origin import command_origin
 from projections.dense.user_build import Target, VectorsMissing, build_user
 from projections.embedding.active_model import activation, keep_probe, probed
 from projections.embedding.backfill import Embedded, embed_texts, retried
@@ -73,7 +74,7 @@ async def rebuild(
     vectors = sum(generation.vectors.values())
     position = generation.embedded.position
     payload = activation(client, space, memories=memories, vectors=vectors, ledger_position=position)
-    event = NewEvent(ledger.clock.new_id(), payload)
+    event = NewEvent(ledger.clock.new_id(), payload, origin=command_origin("projections.rebuild"))
     stream = SYSTEM_STREAM if user_id is None else user_stream(user_id)
     await asyncio.wrap_future(ledger.append(stream, lambda _head: [event]))
     return Rebuilt(space, len(generation.vectors), memories, vectors, generation.embedded.texts, position)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import NamedTuple
 
 from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,6 +16,7 @@ from domain.errors import OpmError
 from domain.identity import DEFAULT_USER, check_id, nothing_kept
 from service.settings import ANY_USER
 
+_LABEL_SALT = b"openpersistentmemory: label of an API key"
 _PORT = re.compile(r":\d+$")
 
 
@@ -26,17 +30,35 @@ class AccessDenied(OpmError):
         super().__init__(message)
 
 
-def owner_of(keys: Mapping[SecretStr, str], given: str | None) -> str:
-    """Return whom a key stands for: one user, or any user. Where no keys are set, everybody may name any user.
+class Caller(NamedTuple):
+    """Whom a request's key stands for, one user or any user, and the label of that key; None where no keys are set."""
+
+    owner: str
+    key_label: str | None
+
+
+@cache
+def label_of(key: str) -> str:
+    """Return a key's label, by which the ledger names it.
+
+    Whoever reads labels may try to guess the keys, and people choose short ones: so a guess takes as long as this does,
+    some 50 ms, and the result is kept.
+    """
+    derived = hashlib.scrypt(key.encode(), salt=_LABEL_SALT, n=2**14, r=8, p=1, dklen=4)
+    return f"key:{derived.hex()}"
+
+
+def caller_of(keys: Mapping[SecretStr, str], given: str | None) -> Caller:
+    """Return whom a key stands for. Where no keys are set, everybody may name any user.
 
     Raises :class:`AccessDenied` for a key that is missing or unknown.
     """
     if not keys:
-        return ANY_USER
+        return Caller(ANY_USER, None)
     if given is not None:
         for key, owner in keys.items():
             if secrets.compare_digest(key.get_secret_value().encode(), given.encode()):
-                return owner
+                return Caller(owner, label_of(key.get_secret_value()))
     raise AccessDenied(
         "send one of the service's API keys as `Authorization: Bearer KEY`", status=401, code="invalid_api_key"
     )

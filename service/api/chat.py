@@ -15,7 +15,7 @@ from domain.errors import InvalidInput
 from domain.retrieval import Candidate
 from service.api.access import user_of
 from service.api.connection import FIRST_BYTES_S, ClientGone, EventStream, begun_while_connected, while_connected
-from service.api.dependencies import OwnerDep, ServicesDep, key_owner
+from service.api.dependencies import OriginDep, OwnerDep, ServicesDep, key_owner
 from service.api.errors import body_of, log_error
 from service.api.memory_fields import Scored, memory_status, retrieved, shown
 from service.api.openai_types import ChatCompletionRequest
@@ -44,12 +44,12 @@ Turn = AsyncGenerator[Started | Delta | Finished, None]
     },
 )
 async def chat_completions(
-    body: ChatCompletionRequest, request: Request, services: ServicesDep, owner: OwnerDep
+    body: ChatCompletionRequest, request: Request, services: ServicesDep, owner: OwnerDep, origin: OriginDep
 ) -> Response:
     """Answer with memory; stream when asked to."""
     persons = services.ledger.persons
     user_id = user_of(owner, body.user, persons.has_events)
-    asked = body.as_turn(user_id, _knobs(body.metadata or {}), persons.has_conversation)
+    asked = body.as_turn(user_id, _knobs(body.metadata or {}), persons.has_conversation, origin)
     turn: Turn = services.turns.answer(asked)
     try:
         if not body.stream:

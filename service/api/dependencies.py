@@ -7,9 +7,11 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from service.api.access import owner_of, user_of
+from domain.origin import Origin
+from service.api.access import Caller, caller_of, user_of
 from service.container import Services
 
+_CLIENT_CHARS_MAX = 200
 _API_KEY = HTTPBearer(auto_error=False, description="One of `API_KEYS`; none is needed while that is empty.")
 
 
@@ -23,14 +25,36 @@ async def services_of(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(services_of)]
 
 
-async def key_owner(
+async def key_caller(
     services: ServicesDep, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_API_KEY)]
-) -> str:
+) -> Caller:
     """Return whom the request's key stands for; raise :class:`AccessDenied` for a missing or unknown key."""
-    return owner_of(services.settings.api_keys, given.credentials.strip() if given is not None else None)
+    return caller_of(services.settings.api_keys, given.credentials.strip() if given is not None else None)
+
+
+CallerDep = Annotated[Caller, Depends(key_caller)]
+
+
+async def key_owner(caller: CallerDep) -> str:
+    """Return the user whom the request's key stands for."""
+    return caller.owner
 
 
 OwnerDep = Annotated[str, Depends(key_owner)]
+
+
+async def origin_of(request: Request, caller: CallerDep) -> Origin:
+    """Return who asks and by which way, as the events that come of it say."""
+    client = request.headers.get("user-agent")
+    return Origin(
+        actor=caller.key_label,
+        route=f"{request.method} {request.scope['route'].path}",
+        client=client[:_CLIENT_CHARS_MAX] if client else None,
+        request_id=request.state.request_id,
+    )
+
+
+OriginDep = Annotated[Origin, Depends(origin_of)]
 
 
 async def queried_user(services: ServicesDep, owner: OwnerDep, user: str | None = None) -> str:

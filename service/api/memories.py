@@ -13,7 +13,7 @@ from domain.errors import UnknownMemory
 from domain.person_reader import PersonReader
 from domain.statements import LATEST
 from service.api.access import user_of
-from service.api.dependencies import OwnerDep, ServicesDep, UserDep
+from service.api.dependencies import OriginDep, OwnerDep, ServicesDep, UserDep
 from service.api.memory_fields import timestamp
 from service.api.responses import EditedMemory, ForgottenMemory, Memory, MemoryList
 from service.memory_commands import MemoryCommands
@@ -52,11 +52,13 @@ async def read(services: ServicesDep, user_id: UserDep, memory_id: str) -> Memor
 
 
 @router.patch("/memories/{memory_id}")
-async def edit(services: ServicesDep, owner: OwnerDep, memory_id: str, correction: Correction) -> EditedMemory:
+async def edit(
+    services: ServicesDep, owner: OwnerDep, origin: OriginDep, memory_id: str, correction: Correction
+) -> EditedMemory:
     """Put a person's own summary in the place of a memory's."""
     ledger = services.ledger
     user_id = user_of(owner, correction.user, ledger.persons.has_events)
-    changed = await asyncio.to_thread(MemoryCommands(ledger).edit, user_id, memory_id, correction.summary)
+    changed = await asyncio.to_thread(MemoryCommands(ledger, origin).edit, user_id, memory_id, correction.summary)
     found = await asyncio.to_thread(ledger.persons.memory, user_id, memory_id)
     if found is None:  # forgotten or erased in between
         raise UnknownMemory(memory_id)
@@ -64,9 +66,11 @@ async def edit(services: ServicesDep, owner: OwnerDep, memory_id: str, correctio
 
 
 @router.delete("/memories/{memory_id}")
-async def forget(services: ServicesDep, user_id: UserDep, memory_id: str, reason: str | None = None) -> ForgottenMemory:
+async def forget(
+    services: ServicesDep, user_id: UserDep, origin: OriginDep, memory_id: str, reason: str | None = None
+) -> ForgottenMemory:
     """Withdraw a memory from every search, window and list; ``changed`` is false where it already was."""
-    changed = await asyncio.to_thread(MemoryCommands(services.ledger).forget, user_id, memory_id, reason)
+    changed = await asyncio.to_thread(MemoryCommands(services.ledger, origin).forget, user_id, memory_id, reason)
     return {"object": "memory.deleted", "memory_id": memory_id, "deleted": True, "changed": changed}
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from domain.errors import InvalidInput
 from domain.events import JsonObject
 from domain.identity import DEFAULT_CONVERSATION, StreamId, check_id
+from domain.origin import Origin
 from service.knobs import Knobs, Whole
 from service.turn_recorder import TurnRequest
 
@@ -96,7 +97,7 @@ class ChatCompletionRequest(BaseModel):
     def wants_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def as_turn(self, user_id: str, knobs: Knobs, kept: Callable[[StreamId], bool]) -> TurnRequest:
+    def as_turn(self, user_id: str, knobs: Knobs, kept: Callable[[StreamId], bool], origin: Origin) -> TurnRequest:
         """Return the request of a turn; raise :class:`InvalidInput` for what the service cannot do.
 
         ``kept`` tells whether a conversation stands in the ledger, see :func:`check_id`.
@@ -118,6 +119,7 @@ class ChatCompletionRequest(BaseModel):
             knobs=knobs,
             parameters=parameters,
             max_tokens=self.max_completion_tokens or self.max_tokens,
+            origin=origin,
         )
 
     def _conversation(self, kept: Callable[[str], bool]) -> str:

@@ -21,6 +21,7 @@ from domain.errors import InvalidInput
 from domain.identity import check_id
 from domain.ledger import Ledger
 from domain.ledger_reader import LedgerReader
+from domain.origin import command_origin
 from domain.person_reader import PersonReader
 from domain.settings import StorageSettings, load_settings, new_ledger_notice
 from migrations.runner import migrate
@@ -176,12 +177,13 @@ def _counted(
 
 
 def _recorded(ledger: Ledger, user_id: str, source: ParsedImport | Export) -> tuple[Recorded, ParsedImport | Export]:
-    source = _usable(ledger.persons, user_id, source)
+    source, origin = _usable(ledger.persons, user_id, source), command_origin("opm import")
     if isinstance(source, Export):
-        return record_export(ledger, user_id, source), source
+        return record_export(ledger, user_id, source, origin), source
     # What is shown of memory stands in the order of the ledger, and some exports begin with the newest.
     in_order = sorted(source.conversations, key=_begun)
-    return sum((record_conversation(ledger, user_id, each, source.source) for each in in_order), Recorded()), source
+    recorded = (record_conversation(ledger, user_id, each, source.source, origin) for each in in_order)
+    return sum(recorded, Recorded()), source
 
 
 def _begun(conversation: Conversation) -> datetime:

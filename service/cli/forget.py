@@ -8,6 +8,7 @@ import typer
 
 from domain.errors import UnknownMemory
 from domain.ledger import Ledger
+from domain.origin import command_origin
 from service.cli.shell import AsJson, opened_ledger, out, print_json, user_named
 from service.memory_commands import MemoryCommands
 
@@ -26,7 +27,7 @@ def forget(
     """Remove a memory from every search, window and list. The turn stays in the ledger and the mirror."""
     with opened_ledger() as ledger:
         user_id = _owner(ledger, memory_id, user)
-        changed = MemoryCommands(ledger).forget(user_id, memory_id, reason)
+        changed = MemoryCommands(ledger, command_origin("opm forget")).forget(user_id, memory_id, reason)
     if as_json:
         print_json({"memory_id": memory_id, "forgotten": True, "changed": changed})
     else:
@@ -43,7 +44,7 @@ def edit(
     """Replace a memory's summary with your own. The previous one stays in the ledger."""
     with opened_ledger() as ledger:
         user_id = _owner(ledger, memory_id, user)
-        changed = MemoryCommands(ledger).edit(user_id, memory_id, summary)
+        changed = MemoryCommands(ledger, command_origin("opm edit")).edit(user_id, memory_id, summary)
     if as_json:
         print_json({"memory_id": memory_id, "changed": changed})
     else:

@@ -25,6 +25,7 @@ from domain.events import (
     decode_payload,
 )
 from domain.identity import check_id
+from domain.origin import Origin
 from projections.mirror.event_file import MirrorLineCorrupt, event_of
 from service.importing.exchanges import Conversation, Exchange, ParsedImport, text_of
 
@@ -103,7 +104,9 @@ def as_exchanges(export: Export) -> ParsedImport:
     return parsed
 
 
-def renumbered(events: Sequence[NewEvent], last_turn_id: int, numbers: dict[str, int]) -> list[NewEvent]:
+def renumbered(
+    events: Sequence[NewEvent], last_turn_id: int, numbers: dict[str, int], origin: Origin | None = None
+) -> list[NewEvent]:
     """Return events to append after turn ``last_turn_id``, with each turn marked as imported.
 
     Adds the new number of each turn to ``numbers``, by its id, for events about it in a later batch.
@@ -119,7 +122,7 @@ def renumbered(events: Sequence[NewEvent], last_turn_id: int, numbers: dict[str,
         elif isinstance(payload, SummaryRecorded | SummaryFailed | MemoryEdited | MemoryForgotten):
             number = numbers.get(payload.memory_id, payload.turn_id)
             payload = payload.model_copy(update={"turn_id": number})
-        taken.append(NewEvent(event.event_id, payload, event.correlation_id, event.causation_id))
+        taken.append(NewEvent(event.event_id, payload, event.correlation_id, event.causation_id, origin))
     return taken
 
 

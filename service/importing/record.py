@@ -20,6 +20,7 @@ from domain.errors import LedgerOverloaded, VersionConflict
 from domain.events import NewEvent, SummaryRecorded, TurnRecorded
 from domain.identity import StreamId
 from domain.ledger import Ledger, StreamHead
+from domain.origin import Origin
 from domain.person_reader import ImportedTurn, PersonReader
 from service.importing.exchanges import Conversation, Exchange
 from service.importing.marks import without_marks
@@ -73,7 +74,9 @@ def count_conversation(reader: PersonReader | None, user_id: str, conversation: 
     return _count_exchanges(missing.exchanges) + Recorded(known=missing.known, forgotten=missing.forgotten)
 
 
-def record_conversation(ledger: Ledger, user_id: str, conversation: Conversation, source: str) -> Recorded:
+def record_conversation(
+    ledger: Ledger, user_id: str, conversation: Conversation, source: str, origin: Origin | None = None
+) -> Recorded:
     """Record the exchanges that a conversation lacks, each ``_BATCH`` of them in one atomic append."""
     stream = StreamId(user_id, conversation.conversation_id)
     attempts, done = 0, Recorded()
@@ -87,7 +90,7 @@ def record_conversation(ledger: Ledger, user_id: str, conversation: Conversation
             return done
         batch = missing.exchanges[:_BATCH]
         try:
-            _append(ledger, stream, batch, source, version)
+            _append(ledger, stream, batch, source, version, origin)
         except VersionConflict:
             attempts += 1
             if attempts == _ATTEMPTS_MAX:
@@ -105,7 +108,7 @@ def count_export(reader: PersonReader | None, export: Export) -> Recorded:
     return Recorded(turns, _count(missing, SummaryRecorded), _count(events, TurnRecorded) - turns)
 
 
-def record_export(ledger: Ledger, user_id: str, export: Export) -> Recorded:
+def record_export(ledger: Ledger, user_id: str, export: Export, origin: Origin | None = None) -> Recorded:
     """Record the events of an export that the ledger lacks."""
     done = count_export(ledger.persons, export)
     known = ledger.persons.owners_of_events(export.event_ids)
@@ -113,7 +116,7 @@ def record_export(ledger: Ledger, user_id: str, export: Export) -> Recorded:
         missing = [event for event in events if event.event_id not in known]
         numbers: dict[str, int] = {}
         for start in range(0, len(missing), _BATCH):
-            _take_over(ledger, StreamId(user_id, name), missing[start : start + _BATCH], numbers)
+            _take_over(ledger, StreamId(user_id, name), missing[start : start + _BATCH], numbers, origin)
     return done
 
 
@@ -146,21 +149,34 @@ def _said(turn: Exchange | ImportedTurn) -> tuple[str, str]:
     return without_marks(turn.user), without_marks(turn.assistant)
 
 
-def _append(ledger: Ledger, stream: StreamId, batch: Sequence[Exchange], source: str, version: int) -> None:
+def _append(
+    ledger: Ledger,
+    stream: StreamId,
+    batch: Sequence[Exchange],
+    source: str,
+    version: int,
+    origin: Origin | None,
+) -> None:
     def decide(head: StreamHead) -> list[NewEvent]:
         events: list[NewEvent] = []
         for turn_id, exchange in enumerate(batch, start=head.turn_id + 1):
-            events += _events(ledger.clock, turn_id, exchange, source)
+            events += _events(ledger.clock, turn_id, exchange, source, origin)
         return events
 
     ledger.append(stream, decide, expected_version=version).result()
 
 
-def _take_over(ledger: Ledger, stream: StreamId, batch: Sequence[NewEvent], numbers: dict[str, int]) -> None:
-    ledger.append(stream, lambda head: renumbered(batch, head.turn_id, numbers)).result()
+def _take_over(
+    ledger: Ledger,
+    stream: StreamId,
+    batch: Sequence[NewEvent],
+    numbers: dict[str, int],
+    origin: Origin | None,
+) -> None:
+    ledger.append(stream, lambda head: renumbered(batch, head.turn_id, numbers, origin)).result()
 
 
-def _events(clock: Clock, turn_id: int, exchange: Exchange, source: str) -> list[NewEvent]:
+def _events(clock: Clock, turn_id: int, exchange: Exchange, source: str, origin: Origin | None) -> list[NewEvent]:
     memory_id, now = clock.new_id(), clock.now()
     turn = TurnRecorded(
         turn_id=turn_id,
@@ -179,7 +195,7 @@ def _events(clock: Clock, turn_id: int, exchange: Exchange, source: str) -> list
         prompt=None,
         timings_ms={},
     )
-    events = [NewEvent(memory_id, turn)]
+    events = [NewEvent(memory_id, turn, origin=origin)]
     if exchange.summary is not None:
         summary = SummaryRecorded(
             memory_id=memory_id,
@@ -190,7 +206,7 @@ def _events(clock: Clock, turn_id: int, exchange: Exchange, source: str) -> list
             usage=None,
             attempts=0,
         )
-        events.append(NewEvent(clock.new_id(), summary, causation_id=memory_id))
+        events.append(NewEvent(clock.new_id(), summary, causation_id=memory_id, origin=origin))
     return events
 
 
