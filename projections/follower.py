@@ -122,11 +122,14 @@ class Follower:
 
     async def _woken(self) -> bool:
         """Wait ``poll_s``; True when something was committed meanwhile, here or by another process."""
+        # Not `asyncio.wait_for`: before Python 3.12 it loses a cancellation that comes together with the event.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), self._poll_s)
+            async with asyncio.timeout(self._poll_s):
+                await self._wake.wait()
             # Let more commits gather, and whoever made this one be answered first; but let nobody wait for it here.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), _SETTLE_S)
+                async with asyncio.timeout(_SETTLE_S):
+                    await self._asked.wait()
             return True
         # Compare with the last look, not with a checkpoint: a projection that reads only some types may stand still
         # while the head moves on. An append made just before the projection read costs one needless round.

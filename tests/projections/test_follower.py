@@ -166,6 +166,20 @@ async def test_cancelling_ends_it_its_subscription_and_those_who_wait(ledger: Le
     assert ledger._listeners == []
 
 
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_cancellation_is_not_lost_to_a_commit_at_the_same_moment(ledger: Ledger, steps: int) -> None:
+    follower = Follower(ledger, Seen(ledger), poll_s=3600)
+    task = asyncio.create_task(follower.run())
+    await follower.caught_up()
+    await asyncio.sleep(0.1)  # until it waits for more
+    follower._wake.set()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=5)
+    assert done
+
+
 def test_a_commit_after_the_loop_has_gone_hurts_nobody(ledger: Ledger) -> None:
     follower = Follower(ledger, Seen(ledger), poll_s=3600)
     with closing(asyncio.new_event_loop()) as loop:
