@@ -70,6 +70,7 @@ def _blank_batch(connection: Connection, user_id: str, pseudonym: str) -> int:
     ids = {"user_id": user_id, "pseudonym": pseudonym}
     found = connection.execute(STATEMENTS["next_conversation_to_blank"], {"user_id": user_id}).one_or_none()
     if found is None:
+        connection.execute(STATEMENTS["erase_access"], {"user_id": user_id})
         return sum(connection.execute(STATEMENTS[name], ids).rowcount for name in ("blank_own_stream", "blank_erasure"))
     begun = connection.execute(STATEMENTS["count_blanked_conversations"], {"pseudonym": pseudonym}).scalar_one()
     number = begun if found.first_version > 1 else begun + 1

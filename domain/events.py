@@ -388,6 +388,14 @@ class PromptsActivated(Payload):
     texts: dict[str, str]
 
 
+class SettingsActivated(Payload):
+    """The settings in use from here on that decide how questions are answered; without keys and ids of people."""
+
+    type: ClassVar[str] = "SettingsActivated"
+
+    settings: JsonObject
+
+
 CATALOGUE: Mapping[str, type[Payload]] = {
     payload.type: payload
     for payload in (
@@ -403,6 +411,7 @@ CATALOGUE: Mapping[str, type[Payload]] = {
         UserErased,
         EmbeddingModelActivated,
         PromptsActivated,
+        SettingsActivated,
     )
 }
 

@@ -139,7 +139,7 @@ class Ledger:
     def write(self, work: Callable[[Connection], T], *, transaction: bool = True) -> Future[T]:
         """Run ``work`` with the writing connection, in a transaction of its own or outside of any.
 
-        For :mod:`domain.erasure` and nothing else. The future fails with what ``work`` raised, or with
+        For erasures and the access log, and nothing else. The future fails with what ``work`` raised, or with
         :class:`LedgerWriteFailed`. Raises as :meth:`append` does.
         """
         done: Future[T] = Future()

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from domain.chain import GENESIS
-from domain.events import EmbeddingModelActivated, Event, PromptsActivated, TurnRecorded
+from domain.events import EmbeddingModelActivated, Event, PromptsActivated, SettingsActivated, TurnRecorded
 from domain.identity import SYSTEM_STREAM, StreamId
 from domain.memory import FacetText, Memory
 from domain.reader import Reader, StoredEvent, json_list, stored_of
@@ -250,6 +250,12 @@ class LedgerReader(Reader):
         rows = self._rows("active_prompts")
         payload = event_of(rows[0]).payload if rows else None
         return payload if isinstance(payload, PromptsActivated) else None
+
+    def active_settings(self) -> SettingsActivated | None:
+        """Return the settings activated last, None when none ever were."""
+        rows = self._rows("active_settings")
+        payload = event_of(rows[0]).payload if rows else None
+        return payload if isinstance(payload, SettingsActivated) else None
 
 
 def _oldest_first(rows: Iterable[Sequence[Any]]) -> list[Memory]:

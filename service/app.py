@@ -17,6 +17,7 @@ from domain.prompts import load_prompts
 from domain.settings import load_settings
 from service.api import chat, errors, health, history, memories
 from service.api.access import HostGuard
+from service.api.access_notes import AccessNotes
 from service.api.responses import ERRORS, ChatCompletionChunk
 from service.container import open_services
 from service.settings import ServiceSettings
@@ -53,6 +54,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     if not settings.api_keys:
         app.add_middleware(HostGuard, allowed=settings.allowed_hosts)
     app.add_middleware(errors.RequestIds)
+    app.add_middleware(AccessNotes)
     app.add_middleware(errors.StartupErrors)
     for module in (chat, history, memories, health):
         app.include_router(module.router, responses=ERRORS)

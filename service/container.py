@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from domain.errors import EmbeddingError, IndexUnavailable, OpmError, UpstreamError
-from domain.events import PromptsActivated
+from domain.events import PromptsActivated, SettingsActivated
 from domain.identity import SYSTEM_STREAM
 from domain.ledger import Ledger
 from domain.prompts import Prompts, load_prompts
@@ -27,6 +27,7 @@ from projections.lexical.index_files import LexicalFiles
 from projections.lexical.projection import LexicalProjection
 from projections.mirror.mirror import Mirror
 from projections.search.memory_search import MemorySearch
+from service.access_log import AccessLog
 from service.background import follow_alone, lock_file
 from service.chat_client import ChatClient
 from service.reranker import Reranker
@@ -52,6 +53,7 @@ class Services:
     turns: TurnService
     summarizer: Summarizer
     followers: dict[str, Follower]
+    access_log: AccessLog
     started_at: int
 
 
@@ -89,12 +91,26 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
     tasks: list[asyncio.Task[None]] = []
     try:
         await _activate_prompts(ledger, prompts)
+        await _activate_settings(ledger, settings)
         tasks = [asyncio.create_task(follow_alone(settings.storage_dir, followers), name="background")]
         tasks.append(asyncio.create_task(_learn_limits(turns, chat), name="limits"))
         tasks.append(asyncio.create_task(_try_embeddings(index), name="embeddings"))
+        access_log = AccessLog(ledger, settings.access_log, settings.access_log_days)
+        tasks.append(asyncio.create_task(access_log.write_forever(), name="access log"))
         yield Services(
-            settings, ledger, embeddings, chat, reranker, index, turns, summarizer, followers, int(time.time())
+            settings=settings,
+            ledger=ledger,
+            embeddings=embeddings,
+            chat=chat,
+            reranker=reranker,
+            index=index,
+            turns=turns,
+            summarizer=summarizer,
+            followers=followers,
+            access_log=access_log,
+            started_at=int(time.time()),
         )
+        await access_log.write()
     finally:
         for task in tasks:
             task.cancel()
@@ -122,6 +138,16 @@ async def _activate_prompts(ledger: Ledger, prompts: Prompts) -> None:
 
     def missing() -> PromptsActivated | None:
         return None if ledger.reader.active_prompts() == payload else payload
+
+    await asyncio.to_thread(record_once, ledger, SYSTEM_STREAM, missing)
+
+
+async def _activate_settings(ledger: Ledger, settings: ServiceSettings) -> None:
+    """Record the settings that decide when they are not those recorded last."""
+    payload = SettingsActivated(settings=settings.deciding())
+
+    def missing() -> SettingsActivated | None:
+        return None if ledger.reader.active_settings() == payload else payload
 
     await asyncio.to_thread(record_once, ledger, SYSTEM_STREAM, missing)
 

@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from domain.errors import InvalidInput
+from domain.events import JsonObject
 from domain.identity import check_id
 from domain.settings import ApiKey, Folder, as_meant
+from projections.http_client import recordable_url
 from projections.settings import Endpoint, ProjectionSettings
 from service.knobs import NEIGHBOR_TURNS_MAX
 
@@ -50,6 +52,19 @@ def _host_name(value: object) -> object:
 
 
 HostNames = Annotated[list[Annotated[str, BeforeValidator(_host_name)]], BeforeValidator(_host_names)]
+
+
+_NOT_RECORDED = (
+    "openai_api_key",
+    "rerank_api_key",
+    "api_keys",
+    "user_timezones",
+    "storage_dir",
+    "prompts_dir",
+    "allowed_hosts",
+)
+AccessKept = Literal["off", "refused", "reads"]
+"""What the access log keeps: nothing, refused calls, or those and reads of what is kept about a person."""
 
 
 class ServiceSettings(ProjectionSettings):
@@ -118,7 +133,21 @@ class ServiceSettings(ProjectionSettings):
         default=["127.0.0.1", "localhost", "[::1]"],
         description="names under which the API may be called while API_KEYS is empty, as a JSON list or with commas",
     )
+    access_log: AccessKept = Field(
+        default="refused",
+        description="what the ledger's access log keeps: off, refused (calls without a right to it), or reads too",
+    )
+    access_log_days: int = Field(default=90, ge=1, description="days after which an entry of the access log goes")
     request_bytes_max: int = Field(default=4_000_000, ge=1024, description="largest request body accepted")
+
+    def deciding(self) -> JsonObject:
+        """Return the settings that decide how questions are answered, as they may be recorded: without keys and people.
+
+        Addresses are without credentials.
+        """
+        given = self.model_dump(mode="json", exclude=set(_NOT_RECORDED))
+        addresses = ("llm_base_url", "emb_base_url", "rerank_base_url")
+        return given | {name: recordable_url(given[name]) for name in addresses if given[name] is not None}
 
     @property
     def rerank_strategy(self) -> Literal["llm", "endpoint", "none"]:

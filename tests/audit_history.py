@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from domain.events import (
     CandidateFound,
+    DecisionAsked,
     Event,
     GateDecided,
     LeftOut,
@@ -37,10 +38,13 @@ from domain.events import (
 )
 from domain.identity import ERASED_PREFIX, StreamId, user_stream
 from domain.ledger import Ledger, StreamHead
+from domain.model_call import ModelCall
+from domain.origin import Origin
 from domain.sqlite import DRIVER
 from tests.ledgers import START, USAGE, new_ledger_file, opened, record, summary_of
 
 USERS = ("ann", "Ann", "a/b", "%")
+NOT_ASKED = "not asked about: the gate's prompt had no room for it"
 CONVERSATIONS = ("trip", "default")
 _RETRIEVE_K = 2
 
@@ -153,7 +157,8 @@ def _append_step(ledger: Ledger, number: int, kind: str, stream: StreamId, rng: 
     if kind == "imported":
         _append(ledger, stream, [_turn(number, {"prompt": None, "imported_from": "notes.json", "window": ()})])
     elif kind.startswith(("answer", "failed", "broken", "degraded")):
-        _append(ledger, stream, _answer(number, kind, own, rng))
+        origin = Origin(actor="key:1", route="POST /v1/chat/completions", client="c/1", request_id=f"req-{number}")
+        _append(ledger, stream, _answer(number, kind, own, rng), rng.choice((None, origin)))
     elif kind == "erase":
         erase(ledger, stream.user_id)
     elif kind.startswith("foreign") and turns:
@@ -177,7 +182,7 @@ def _append_step(ledger: Ledger, number: int, kind: str, stream: StreamId, rng: 
             record(ledger, stream, said[kind], causation_id=about)
 
 
-def _append(ledger: Ledger, stream: StreamId, payloads: Sequence[Payload]) -> None:
+def _append(ledger: Ledger, stream: StreamId, payloads: Sequence[Payload], origin: Origin | None = None) -> None:
     correlation_id = f"chatcmpl-{uuid4()}"
 
     def decide(head: StreamHead) -> list[NewEvent]:
@@ -185,7 +190,7 @@ def _append(ledger: Ledger, stream: StreamId, payloads: Sequence[Payload]) -> No
             payload.model_copy(update={"turn_id": head.turn_id + 1}) if payload.type == "TurnRecorded" else payload
             for payload in payloads
         ]
-        return [NewEvent(str(uuid4()), payload, correlation_id) for payload in numbered]
+        return [NewEvent(str(uuid4()), payload, correlation_id, origin=origin) for payload in numbered]
 
     ledger.append(stream, decide).result()
 
@@ -226,6 +231,8 @@ def _answer(number: int, kind: str, own: Sequence[Event], rng: random.Random) ->
         raw_answer='{"keep":[1]}',
         usage=rng.choice((None, USAGE)),
         latency_ms=rng.uniform(0, 500),
+        asked=_asked(len(verdicts), rng),
+        call=_call(rng),
     )
     kept = [verdict.memory_id for verdict in verdicts if verdict.keep]
     rng.shuffle(kept)
@@ -242,6 +249,8 @@ def _answer(number: int, kind: str, own: Sequence[Event], rng: random.Random) ->
         raw_answer=None,
         usage=USAGE,
         latency_ms=rng.uniform(0, 500),
+        asked=_asked(len(kept), rng),
+        call=_call(rng),
     )
     shown = [memory_id for memory_id in kept if rng.random() < 0.8]
     turn = _turn(
@@ -250,14 +259,15 @@ def _answer(number: int, kind: str, own: Sequence[Event], rng: random.Random) ->
             "window": window,
             "replayed": tuple(memory_id for memory_id in shown if memory_id in kept[:_RETRIEVE_K]),
             "summarised": tuple(memory_id for memory_id in shown if memory_id not in kept[:_RETRIEVE_K]),
-            "neighbours": tuple(memory.event_id for memory in own[:2] if memory.event_id not in shown),
+            "neighbours": tuple(memory.event_id for memory in own[:2] if memory.event_id not in [*shown, *window]),
+            "call": _call(rng),
         },
     )
     if kind == "answer of schema 1":
         return [_retrieval_1(retrieval), gate, _rerank_1(rerank), _turn_1(turn)]
     if kind == "broken off after the gate":
         return [retrieval, gate, _failed(number)]
-    return [retrieval, gate, rerank, _failed(number) if kind == "failed" else turn]
+    return [retrieval, gate, rerank, _failed(number, turn) if kind == "failed" else turn]
 
 
 def _candidate(memory: Event, rank: int, rng: random.Random) -> CandidateFound:
@@ -282,7 +292,7 @@ def _candidate(memory: Event, rank: int, rng: random.Random) -> CandidateFound:
 
 def _verdict(n: int, memory_id: str, rng: random.Random) -> Verdict:
     keep = rng.random() < 0.6
-    reason = rng.choice((None, 'names the "city"'))
+    reason = rng.choice((None, 'names the "city"', NOT_ASKED if not keep else None))
     return Verdict(n=n, memory_id=memory_id, keep=keep, reason=reason, over_limit=not keep and rng.random() < 0.3)
 
 
@@ -316,8 +326,29 @@ def _turn(number: int, changed: dict[str, Any]) -> TurnRecorded:
     )
 
 
-def _failed(number: int) -> TurnFailed:
+def _asked(candidates: int, rng: random.Random) -> DecisionAsked | None:
+    asked = DecisionAsked(candidates=rng.randint(0, candidates), line_chars=240, question_chars=30)
+    return rng.choice((None, asked))
+
+
+def _call(rng: random.Random) -> ModelCall | None:
+    call = ModelCall(
+        endpoint="http://chat.example/v1",
+        request={"model": "chat-1", "seed": 7},
+        dialect={"system": False},
+        messages_hash="sha256:1",
+        answered_by=rng.choice((None, "chat-1-0713")),
+        fingerprint="fp",
+        attempts=rng.randint(1, 3),
+    )
+    return rng.choice((None, call))
+
+
+def _failed(number: int, answer: TurnRecorded | None = None) -> TurnFailed:
+    """Return a failed turn; of one that failed while answering, with what the chat model was shown."""
+    shown = ("usage", "window", "replayed", "summarised", "neighbours", "client_system", "prompt", "call")
     return TurnFailed(
+        **({name: getattr(answer, name) for name in shown} if answer is not None else {}),
         ts=START,
         user=f"question {number}",
         partial_assistant="",

@@ -18,22 +18,29 @@ from hypothesis import given, settings
 
 from domain.clock import iso
 from domain.events import (
+    CandidateFound,
+    EmbeddingModelActivated,
     Event,
     GateDecided,
     MemoryEdited,
     MemoryForgotten,
     Payload,
+    PromptsActivated,
     RerankDecided,
     RetrievalRecorded,
+    SettingsActivated,
     SummaryFailed,
     SummaryRecorded,
     TurnFailed,
     TurnRecorded,
+    Usage,
+    Verdict,
 )
-from domain.identity import StreamId
+from domain.identity import SYSTEM_STREAM, StreamId
 from domain.ledger import Ledger
 from domain.sqlite import DRIVER
-from tests.audit_history import STEPS, Step, erase, history
+from domain.statements import LATEST
+from tests.audit_history import NOT_ASKED, STEPS, Step, erase, history
 from tests.ledgers import ROOT, STREAM, new_ledger_file, opened, record, record_turn, summary_of
 
 VIEWS = (
@@ -47,6 +54,12 @@ VIEWS = (
     "gate_decisions",
     "rerank_decisions",
     "memory_uses",
+    "memory_as_of",
+    "memory_history",
+    "changes",
+    "activations",
+    "access",
+    "usage_by_month",
 )
 Row = dict[str, Any]
 P = TypeVar("P", bound=Payload)
@@ -93,6 +106,28 @@ def fields(payload: Any, *names: str) -> Row:
     return {name: payload[name] for name in names}
 
 
+def call_of(payload: Any) -> Row:
+    """Return the columns of an event's model call; its JSON as values."""
+    call = payload.get("call") or {}
+    names = ("endpoint", "answered_by", "fingerprint", "attempts", "request", "dialect")
+    return {name: call.get(name) for name in names} | {"sent_hash": call.get("messages_hash")}
+
+
+def origin_of(event: Event) -> Row:
+    origin = event.origin.model_dump() if event.origin is not None else {}
+    return {name: origin.get(name) for name in ("actor", "route", "client", "request_id")}
+
+
+def asked_of(payload: Any) -> Row:
+    asked = payload["asked"] or {}
+    return {"asked": asked.get("candidates")} | {name: asked.get(name) for name in ("line_chars", "question_chars")}
+
+
+def with_values(found: list[Row], *names: str) -> list[Row]:
+    """Return rows whose JSON columns are values."""
+    return [row | {name: row[name] and json.loads(row[name]) for name in names} for row in found]
+
+
 def tokens(payload: Any) -> Row:
     usage = payload["usage"] or {}
     return {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
@@ -110,18 +145,30 @@ def test_turns(ledger: Ledger) -> None:
             | tokens(payload)
             | {name: prompt.get(name) for name in ("layout", "system_version", "budget_tokens", "messages_hash")}
             | {f"{name}_ms": timings.get(name) for name in ("first_token", "answer", "total")}
+            | call_of(payload)
+            | origin_of(event)
         )
-    assert rows(ledger, "SELECT * FROM turns ORDER BY position") == expected
+    found = rows(ledger, "SELECT * FROM turns ORDER BY position")
+    assert with_values(found, "request", "dialect") == expected
 
 
 @any_history
 def test_failed_turns(ledger: Ledger) -> None:
     names = ("ts", "user", "partial_assistant", "model", "code", "status", "error")
-    expected = [
-        envelope(event) | fields(payload, *names) | {"total_ms": payload["timings_ms"].get("total")}
-        for event, _, payload in events_of_type(ledger, TurnFailed)
-    ]
-    assert rows(ledger, "SELECT * FROM failed_turns ORDER BY position") == expected
+    expected = []
+    for event, _, payload in events_of_type(ledger, TurnFailed):
+        prompt = payload["prompt"] or {}
+        expected.append(
+            envelope(event)
+            | fields(payload, *names)
+            | {"total_ms": payload["timings_ms"].get("total")}
+            | tokens(payload)
+            | {name: prompt.get(name) for name in ("layout", "system_version", "messages_hash")}
+            | call_of(payload)
+            | origin_of(event)
+        )
+    found = rows(ledger, "SELECT * FROM failed_turns ORDER BY position")
+    assert with_values(found, "request", "dialect") == expected
 
 
 @any_history
@@ -133,9 +180,17 @@ def test_summaries(ledger: Ledger) -> None:
             row = envelope(event) | {"memory_id": event.causation_id, "source": source}
             del row["correlation_id"]
             names = ("turn_id", "summary", "model", "prompt_version", "attempts", "error")
-            expected.append(row | {name: payload.get(name) for name in names} | tokens({"usage": None} | payload))
+            asked, call = payload.get("asked") or {}, call_of(payload)
+            expected.append(
+                row
+                | call
+                | {name: payload.get(name) for name in names}
+                | {name: asked.get(name) for name in ("question_chars", "answer_chars")}
+                | tokens({"usage": None} | payload)
+                | origin_of(event)
+            )
     found = rows(ledger, "SELECT * FROM summaries ORDER BY position")
-    assert found == sorted(expected, key=lambda row: row["position"])
+    assert with_values(found, "request", "dialect") == sorted(expected, key=lambda row: row["position"])
 
 
 @any_history
@@ -233,16 +288,17 @@ def test_gate_decisions(ledger: Ledger) -> None:
             envelope(event)
             | fields(as_json, *names, "latency_ms")
             | tokens(as_json)
+            | call_of(as_json)
+            | asked_of(as_json)
             | {
+                "request_id": origin_of(event)["request_id"],
                 "candidates": len(payload.verdicts),
                 "kept": sum(verdict.keep for verdict in payload.verdicts),
                 "over_limit": sum(verdict.over_limit for verdict in payload.verdicts),
             }
         )
     found = rows(ledger, "SELECT * FROM gate_decisions ORDER BY position")
-    for row in found:
-        row["score_rule"] = row["score_rule"] and json.loads(row["score_rule"])
-    assert found == expected
+    assert with_values(found, "score_rule", "request", "dialect") == expected
 
 
 @any_history
@@ -262,32 +318,65 @@ def test_rerank_decisions(ledger: Ledger) -> None:
         envelope(event)
         | fields(as_json, *names)
         | tokens(as_json)
+        | call_of(as_json)
+        | asked_of(as_json)
         | {"candidates": len(payload.order), "replayed": len(payload.replayed)}
+        | {"request_id": origin_of(event)["request_id"]}
         for event, payload, as_json in events_of_type(ledger, RerankDecided)
     ]
-    assert rows(ledger, "SELECT * FROM rerank_decisions ORDER BY position") == expected
+    found = rows(ledger, "SELECT * FROM rerank_decisions ORDER BY position")
+    assert with_values(found, "request", "dialect") == expected
+
+
+def shown_in(turn: TurnRecorded | TurnFailed | None, memory_id: str) -> str:
+    """Return how a turn showed a memory."""
+    if turn is not None:
+        roles = {
+            "replayed": turn.replayed,
+            "summary": turn.summarised,
+            "neighbor": turn.neighbours,
+            "window": turn.window,
+        }
+        for role, shown in roles.items():
+            if memory_id in shown:
+                return role
+    return "not_shown"
+
+
+def was_asked(gate: GateDecided, verdict: Verdict) -> bool | None:
+    """Tell whether a model was asked about a candidate, None where none was asked at all."""
+    if gate.model is None:
+        return None
+    return verdict.n <= gate.asked.candidates if gate.asked is not None else verdict.reason != NOT_ASKED
 
 
 @any_history
 def test_candidates(ledger: Ledger) -> None:
     gates = {event.correlation_id: payload for event, payload, _ in events_of_type(ledger, GateDecided)}
     reranks = {event.correlation_id: payload for event, payload, _ in events_of_type(ledger, RerankDecided)}
-    turns = {event.correlation_id: payload for event, payload, _ in events_of_type(ledger, TurnRecorded)}
+    turns: dict[str | None, TurnRecorded | TurnFailed] = {}
+    turns |= {event.correlation_id: payload for event, payload, _ in events_of_type(ledger, TurnRecorded)}
+    turns |= {event.correlation_id: payload for event, payload, _ in events_of_type(ledger, TurnFailed)}
     expected = []
     for event, payload, _ in events_of_type(ledger, RetrievalRecorded):
-        verdicts = {verdict.memory_id: verdict for verdict in gates[event.correlation_id].verdicts}
+        gate = gates[event.correlation_id]
+        verdicts = {verdict.memory_id: verdict for verdict in gate.verdicts}
         rerank, turn = reranks.get(event.correlation_id), turns.get(event.correlation_id)
         for candidate in payload.candidates:
             known = candidate.model_dump(mode="json")
             verdict = verdicts.get(candidate.memory_id)
-            if candidate.excluded is not None:
+            shown_as = shown_in(turn, candidate.memory_id)
+            asked = None if verdict is None else was_asked(gate, verdict)
+            if shown_as in {"replayed", "summary", "neighbor"}:
+                fate = {"summary": "summary_only", "neighbor": "neighbour"}.get(shown_as, shown_as)
+            elif candidate.excluded is not None:
                 fate = "excluded"
+            elif shown_as == "window":
+                fate = "window"
+            elif asked is False:
+                fate = "not_asked"
             elif verdict is not None and not verdict.keep:
                 fate = "dropped"
-            elif turn is not None and candidate.memory_id in turn.replayed:
-                fate = "replayed"
-            elif turn is not None and candidate.memory_id in turn.summarised:
-                fate = "summary_only"
             else:
                 fate = "not_picked"
             order = rerank.order if rerank is not None else ()
@@ -302,7 +391,9 @@ def test_candidates(ledger: Ledger) -> None:
                     "memory_position": candidate.turn_position,
                     "memory_conversation_id": candidate.conversation_id,
                     "memory_turn_id": candidate.turn_id,
-                    "gate_keep": None if verdict is None else int(verdict.keep),
+                    "gate_asked": None if asked is None else int(asked),
+                    "gate_keep": None if verdict is None or asked is False else int(verdict.keep),
+                    "shown_as": shown_as,
                     "gate_over_limit": None if verdict is None else int(verdict.over_limit),
                     "gate_reason": None if verdict is None else verdict.reason,
                     "rerank_place": order.index(candidate.memory_id) + 1 if candidate.memory_id in order else None,
@@ -316,8 +407,35 @@ def test_candidates(ledger: Ledger) -> None:
 
 
 @any_history
+def test_candidates_and_memory_uses_never_contradict(ledger: Ledger) -> None:
+    """What was shown of an answer's candidates is in both, in the same role, and nothing else is."""
+    shown = "SELECT correlation_id, memory_id, shown_as FROM {} WHERE {} ORDER BY 1, 2, 3"
+    answered = "shown_as <> 'not_shown' AND correlation_id IN (SELECT correlation_id FROM turns)"
+    proposed = "(correlation_id, memory_id) IN (SELECT correlation_id, memory_id FROM candidates)"
+    assert rows(ledger, shown.format("candidates", answered)) == rows(ledger, shown.format("memory_uses", proposed))
+    [contradicting] = rows(
+        ledger,
+        "SELECT count(*) AS n FROM candidates WHERE (fate IN ('dropped', 'not_asked', 'not_picked')) <> "
+        "(shown_as = 'not_shown' AND excluded IS NULL)",
+    )
+    assert contradicting["n"] == 0
+
+
+@any_history
 def test_memory_uses(ledger: Ledger) -> None:
     searched = {event.correlation_id: payload for event, payload, _ in events_of_type(ledger, RetrievalRecorded)}
+    everything = list(ledger.reader.events_after(0, 10_000))
+    said = {event.event_id: event.payload for event in everything}
+
+    def text_then(candidate: CandidateFound | None, role: str, memory_id: str) -> str:
+        if role == "summary_only" and candidate is not None and candidate.summary_position is not None:
+            at = everything[candidate.summary_position - 1].payload
+            if isinstance(at, SummaryRecorded | MemoryEdited):
+                return at.summary
+        memory = said[memory_id]
+        assert isinstance(memory, TurnRecorded)
+        return f"{memory.user}\n{memory.assistant}"
+
     expected = []
     for event, payload, _ in events_of_type(ledger, TurnRecorded):
         asked = searched.get(event.correlation_id)
@@ -339,7 +457,9 @@ def test_memory_uses(ledger: Ledger) -> None:
                         "answer_position": event.position,
                         "turn_id": payload.turn_id,
                         "role": role,
+                        "shown_as": {"summary_only": "summary", "neighbour": "neighbor"}.get(role, role),
                         "place": place,
+                        "shown_text": text_then(candidate, role, memory_id),
                         "score": candidate.score if candidate is not None else None,
                         "dense_score": candidate.dense_score if candidate is not None else None,
                     }
@@ -361,6 +481,149 @@ def test_memory_uses(ledger: Ledger) -> None:
                     role,
                 )
                 assert [(row["memory_id"], row["score"]) for row in served] == pairs
+
+
+def _about(ledger: Ledger, turn: Event) -> list[Event]:
+    """Return a person's own events about a turn, in order."""
+    return [
+        event
+        for event in ledger.reader.events_after(0, 10_000)
+        if (event.causation_id, event.user_id) == (turn.event_id, turn.user_id)
+    ]
+
+
+@any_history
+def test_memory_as_of(ledger: Ledger) -> None:
+    """At every position of the ledger, the rows that hold then are the memories of then."""
+    everything = list(ledger.reader.events_after(0, 10_000))
+    found = rows(ledger, "SELECT * FROM memory_as_of ORDER BY from_position")
+    for row in found:
+        assert row["valid_from"] == iso(everything[row["from_position"] - 1].recorded_at)
+        until = row["until_position"]
+        assert row["valid_until"] == (None if until is None else iso(everything[until - 1].recorded_at))
+    turns = [event for event, _, _ in events_of_type(ledger, TurnRecorded)]
+    for position in range(1, len(everything) + 1):
+        then: dict[str, tuple[str | None, str | None]] = {}
+        for turn in turns:
+            own = [event.payload for event in _about(ledger, turn) if event.position <= position]
+            if turn.position > position or any(isinstance(payload, MemoryForgotten) for payload in own):
+                continue
+            edits = [payload for payload in own if isinstance(payload, MemoryEdited)]
+            models = [payload for payload in own if isinstance(payload, SummaryRecorded)]
+            newest = (edits or models)[-1] if edits or models else None
+            source = None if newest is None else "edited" if edits else "model"
+            then[turn.event_id] = (newest.summary if newest is not None else None, source)
+        held = {
+            row["memory_id"]: (row["summary"], row["summary_source"])
+            for row in found
+            if row["from_position"] <= position and (row["until_position"] or LATEST) > position
+        }
+        assert held == then
+
+
+@any_history
+def test_memory_history(ledger: Ledger) -> None:
+    kinds: dict[type[Payload], str] = {
+        SummaryRecorded: "summarised",
+        SummaryFailed: "summary_failed",
+        MemoryEdited: "corrected",
+        MemoryForgotten: "forgotten",
+    }
+    used_as = {"replayed": "replayed", "summarised": "summary", "neighbours": "neighbor"}
+    expected = set()
+    for turn, payload, _ in events_of_type(ledger, TurnRecorded):
+        what = "said" if payload.imported_from is None else "imported"
+        expected.add((turn.event_id, turn.position, what))
+        for event in _about(ledger, turn):
+            if type(event.payload) in kinds:
+                expected.add((turn.event_id, event.position, kinds[type(event.payload)]))
+        for part, role in used_as.items():
+            expected |= {(memory_id, turn.position, f"used as {role}") for memory_id in getattr(payload, part)}
+    found = rows(ledger, "SELECT * FROM memory_history")
+    assert {(row["memory_id"], row["position"], row["what"]) for row in found} == expected
+    assert len(found) == len(expected)
+
+
+@any_history
+def test_changes(ledger: Ledger) -> None:
+    expected = []
+    for event in ledger.reader.events_after(0, 10_000):
+        said = event.payload
+        found: tuple[str, str, str | None, str | None]
+        match said:
+            case TurnRecorded():
+                what = "said" if said.imported_from is None else "imported"
+                found = (event.event_id, what, f"{said.user}\n{said.assistant}", None)
+            case SummaryRecorded() | MemoryEdited():
+                what = "corrected" if isinstance(said, MemoryEdited) else "summarised"
+                found = (event.causation_id or "", what, said.summary, None)
+            case MemoryForgotten():
+                found = (event.causation_id or "", "forgotten", None, said.reason)
+            case _:
+                continue
+        names = ("memory_id", "what", "text", "reason")
+        own = envelope(event)
+        own = fields(own, "position", "recorded_at", "user_id", "conversation_id")
+        expected.append(own | dict(zip(names, found, strict=True)) | origin_of(event))
+    assert rows(ledger, "SELECT * FROM changes ORDER BY position") == expected
+
+
+@any_history
+def test_usage_by_month(ledger: Ledger) -> None:
+    expected: dict[tuple[str, str, str, str | None], list[int | None]] = {}
+
+    def add(event: Event, stage: str, model: str | None, failed: bool, usage: Usage | None) -> None:
+        key = (iso(event.recorded_at)[:7], event.user_id, stage, model)
+        sums = expected.setdefault(key, [0, 0, None, None])
+        sums[0], sums[1] = (sums[0] or 0) + 1, (sums[1] or 0) + failed
+        if usage is not None:
+            sums[2], sums[3] = (sums[2] or 0) + usage.prompt_tokens, (sums[3] or 0) + usage.completion_tokens
+
+    for event in ledger.reader.events_after(0, 10_000):
+        match event.payload:
+            case TurnRecorded() as said if "total" in said.timings_ms:
+                add(event, "answer", said.model, False, said.usage)
+            case TurnFailed() as said:
+                add(event, "answer", said.model, True, said.usage)
+            case GateDecided() as said if said.model is not None:
+                add(event, "gate", said.model, said.outcome == "fallback", said.usage)
+            case RerankDecided() as said if said.model is not None:
+                add(event, "rerank", said.model, said.outcome == "fallback", said.usage)
+            case SummaryRecorded() as said if said.model != "imported":
+                add(event, "summary", said.model, False, said.usage)
+            case SummaryFailed() as said:
+                add(event, "summary", said.model, True, said.usage)
+            case RetrievalRecorded() as said if said.embedding_model is not None:
+                add(event, "embed", said.embedding_model, said.outcome == "degraded", None)
+    found = {
+        (row["month"], row["user_id"], row["stage"], row["model"]): [
+            row["calls"],
+            row["failed"],
+            row["prompt_tokens"],
+            row["completion_tokens"],
+        ]
+        for row in rows(ledger, "SELECT * FROM usage_by_month")
+    }
+    assert found == expected
+
+
+def test_activations(tmp_path: Path) -> None:
+    with opened(new_ledger_file(tmp_path)) as ledger:
+        record(ledger, SYSTEM_STREAM, PromptsActivated(versions={"GATE_SYSTEM": "1"}, texts={"GATE_SYSTEM": "Choose."}))
+        record(ledger, SYSTEM_STREAM, SettingsActivated(settings={"gate": "score"}))
+        record(
+            ledger,
+            SYSTEM_STREAM,
+            EmbeddingModelActivated(
+                model="e5", dimensions=384, passage_prefix="", memories=1, vectors=1, ledger_position=1
+            ),
+        )
+        found = rows(ledger, "SELECT what, value, dimensions FROM activations ORDER BY position")
+        assert [(row["what"], row["value"], row["dimensions"]) for row in found] == [
+            ("prompts", '{"GATE_SYSTEM":"1"}', None),
+            ("settings", '{"gate":"score"}', None),
+            ("embedding_model", "e5", 384),
+        ]
 
 
 def test_another_users_events_about_a_memory_are_ignored(tmp_path: Path) -> None:

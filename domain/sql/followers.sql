@@ -110,6 +110,14 @@ WHERE type = 'PromptsActivated'
 ORDER BY position DESC
 LIMIT 1;
 
+-- name: active_settings
+-- The settings activated last.
+SELECT *
+FROM events
+WHERE type = 'SettingsActivated'
+ORDER BY position DESC
+LIMIT 1;
+
 -- name: users_after
 -- The next users that have memories, in the order of their ids; the erased have none.
 SELECT DISTINCT user_id

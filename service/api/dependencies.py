@@ -26,10 +26,12 @@ ServicesDep = Annotated[Services, Depends(services_of)]
 
 
 async def key_caller(
-    services: ServicesDep, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_API_KEY)]
+    request: Request, services: ServicesDep, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_API_KEY)]
 ) -> Caller:
     """Return whom the request's key stands for; raise :class:`AccessDenied` for a missing or unknown key."""
-    return caller_of(services.settings.api_keys, given.credentials.strip() if given is not None else None)
+    caller = caller_of(services.settings.api_keys, given.credentials.strip() if given is not None else None)
+    request.state.key_label = caller.key_label  # for the access log, which stands outside
+    return caller
 
 
 CallerDep = Annotated[Caller, Depends(key_caller)]
@@ -43,13 +45,17 @@ async def key_owner(caller: CallerDep) -> str:
 OwnerDep = Annotated[str, Depends(key_owner)]
 
 
+def client_named(user_agent: str) -> str | None:
+    """Return a client's name and version as it gives them."""
+    return user_agent[:_CLIENT_CHARS_MAX] or None
+
+
 async def origin_of(request: Request, caller: CallerDep) -> Origin:
     """Return who asks and by which way, as the events that come of it say."""
-    client = request.headers.get("user-agent")
     return Origin(
         actor=caller.key_label,
         route=f"{request.method} {request.scope['route'].path}",
-        client=client[:_CLIENT_CHARS_MAX] if client else None,
+        client=client_named(request.headers.get("user-agent", "")),
         request_id=request.state.request_id,
     )
 
@@ -57,9 +63,10 @@ async def origin_of(request: Request, caller: CallerDep) -> Origin:
 OriginDep = Annotated[Origin, Depends(origin_of)]
 
 
-async def queried_user(services: ServicesDep, owner: OwnerDep, user: str | None = None) -> str:
+async def queried_user(request: Request, services: ServicesDep, owner: OwnerDep, user: str | None = None) -> str:
     """Return the user whom the query names, or whom the key stands for."""
-    return user_of(owner, user, services.ledger.persons.has_events)
+    request.state.user_id = user_of(owner, user, services.ledger.persons.has_events)
+    return str(request.state.user_id)
 
 
 UserDep = Annotated[str, Depends(queried_user)]

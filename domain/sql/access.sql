@@ -1,0 +1,15 @@
+-- The access log: who read a person's memory, and who was refused. Its rows are no events; they go after a time.
+
+-- name: add_access
+INSERT INTO access_log (at, request_id, actor, client, route, status, user_id)
+VALUES (:at, :request_id, :actor, :client, :route, :status, :user_id);
+
+-- name: prune_access
+-- Remove what is older than a time.
+DELETE FROM access_log
+WHERE at < :oldest;
+
+-- name: erase_access
+-- Remove what is about an erased person. Whoever else read it is then unknown too.
+DELETE FROM access_log
+WHERE user_id = :user_id;
