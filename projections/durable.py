@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
 
 def fsync_path(path: Path) -> None:
     """Wait until the content of a file, or the list of files of a folder, is on the disk."""
@@ -27,3 +29,11 @@ def write_durably(target: Path, content: bytes) -> None:
     temporary = target.with_name(f"{target.name}.tmp")
     temporary.write_bytes(content)
     replace_durably(temporary, target)
+
+
+def boot_id() -> str | None:
+    """Return what identifies this start of the machine, None where the system does not say (it is Linux that does)."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return None

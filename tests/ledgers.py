@@ -26,6 +26,7 @@ from domain.events import (
     PromptsActivated,
     RerankDecided,
     RetrievalRecorded,
+    SettingsActivated,
     SummaryFailed,
     SummaryRecorded,
     TurnFailed,
@@ -184,6 +185,7 @@ def one_of_each() -> Sequence[Payload]:
         UserErased(events=7, conversations=2),
         activated(),
         PromptsActivated(versions={"CHAT_SYSTEM": "1"}, texts={"CHAT_SYSTEM": "Be kind."}),
+        SettingsActivated(settings={"gate": "llm"}),
     )
 
 

@@ -43,7 +43,9 @@ def test_migrating_again_changes_nothing_even_beside_a_running_service(tmp_path:
 def test_the_tables_are_those_the_code_sees(tmp_path: Path) -> None:
     engine = open_engine(new_ledger_file(tmp_path), writer=True)
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), METADATA) == []
+        # Only statements in SQL use the access log.
+        options = {"compare_type": True, "include_name": lambda name, _kind, _parents: name != "access_log"}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), METADATA) == []
         found = inspect(connection)
         assert [column["name"] for column in found.get_columns("events")] == list(EVENTS.columns.keys())
         assert {column["name"] for column in found.get_columns("events") if column["nullable"]} == {

@@ -1,6 +1,7 @@
 -- The access log: who read a person's memory, and who was refused. Its rows are no events; they go after a time.
 
 -- name: add_access
+-- Note a call.
 INSERT INTO access_log (at, request_id, actor, client, route, status, user_id)
 VALUES (:at, :request_id, :actor, :client, :route, :status, :user_id);
 

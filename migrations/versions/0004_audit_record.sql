@@ -229,20 +229,20 @@ SELECT
     candidate.value ->> '$.matched'                  AS matched,
     candidate.value ->> '$.summary_position'         AS summary_position,
     candidate.value ->> '$.excluded'                 AS excluded,
-    verdicts.value -> (candidate.value ->> '$.memory_id') ->> '$.asked'
+    verdicts.value -> ('$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.asked'
                                                      AS gate_asked,
     CASE
-      WHEN verdicts.value -> (candidate.value ->> '$.memory_id') ->> '$.asked' IS NOT 0
-        THEN verdicts.value -> (candidate.value ->> '$.memory_id') ->> '$.keep'
+      WHEN verdicts.value -> ('$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.asked' IS NOT 0
+        THEN verdicts.value -> ('$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.keep'
     END                                              AS gate_keep,
-    verdicts.value -> (candidate.value ->> '$.memory_id') ->> '$.over_limit'
+    verdicts.value -> ('$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.over_limit'
                                                      AS gate_over_limit,
-    verdicts.value -> (candidate.value ->> '$.memory_id') ->> '$.reason'
+    verdicts.value -> ('$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.reason'
                                                      AS gate_reason,
     (SELECT place.key + 1 FROM json_each(rerank.payload, '$.order') AS place
      WHERE place.value = candidate.value ->> '$.memory_id')
                                                      AS rerank_place,
-    CASE shown.value ->> (candidate.value ->> '$.memory_id')
+    CASE shown.value ->> ('$."' || (candidate.value ->> '$.memory_id') || '"')
       WHEN 'replayed'   THEN 'replayed'
       WHEN 'summarised' THEN 'summary'
       WHEN 'neighbours' THEN 'neighbor'
@@ -250,19 +250,19 @@ SELECT
       ELSE 'not_shown'
     END                                              AS shown_as,
     CASE
-      WHEN shown.value ->> (candidate.value ->> '$.memory_id') = 'replayed'
+      WHEN shown.value ->> ('$."' || (candidate.value ->> '$.memory_id') || '"') = 'replayed'
         THEN 'replayed'
-      WHEN shown.value ->> (candidate.value ->> '$.memory_id') = 'summarised'
+      WHEN shown.value ->> ('$."' || (candidate.value ->> '$.memory_id') || '"') = 'summarised'
         THEN 'summary_only'
-      WHEN shown.value ->> (candidate.value ->> '$.memory_id') = 'neighbours'
+      WHEN shown.value ->> ('$."' || (candidate.value ->> '$.memory_id') || '"') = 'neighbours'
         THEN 'neighbour'
       WHEN candidate.value ->> '$.excluded' IS NOT NULL
         THEN 'excluded'
-      WHEN shown.value ->> (candidate.value ->> '$.memory_id') = 'window'
+      WHEN shown.value ->> ('$."' || (candidate.value ->> '$.memory_id') || '"') = 'window'
         THEN 'window'
-      WHEN verdicts.value -> (candidate.value ->> '$.memory_id') ->> '$.asked' = 0
+      WHEN verdicts.value -> ('$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.asked' = 0
         THEN 'not_asked'
-      WHEN NOT verdicts.value -> (candidate.value ->> '$.memory_id') ->> '$.keep'
+      WHEN NOT verdicts.value -> ('$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.keep'
         THEN 'dropped'
       ELSE 'not_picked'
     END                                              AS fate

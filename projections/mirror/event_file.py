@@ -20,6 +20,7 @@ from domain.reader import StoredEvent
 from domain.verification import is_blanked
 from projections.durable import fsync_path
 
+_HOLE_BLOCK_BYTES = 1 << 20
 _TAIL_BLOCK_BYTES = 8 * 1024
 _ENVELOPE = tuple(field.name for field in fields(StoredEvent) if field.name != "payload")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
@@ -78,6 +79,12 @@ def begins_at_the_beginning(path: Path) -> bool:
             return bool(json.loads(file.readline())["event"]["version"] == 1)
         except (ValueError, KeyError, TypeError):
             return False
+
+
+def has_hole(path: Path) -> bool:
+    """Tell whether there are zeros in a file, which stand where something was written and did not reach the disk."""
+    with path.open("rb") as file:
+        return any(b"\0" in block for block in iter(lambda: file.read(_HOLE_BLOCK_BYTES), b""))
 
 
 def read_tail(path: Path) -> Tail | None:

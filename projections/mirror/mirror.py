@@ -4,11 +4,15 @@ There is no checkpoint beside the files: the last line of a file says how far it
 (:mod:`projections.mirror.event_file`). The first call notes the head of the ledger. The next calls go through all
 conversations and complete every file that is not at the head of its conversation. From then on the mirror appends what
 the ledger gains. A file that is missing, cut at either end, or of another ledger is repaired by the next event of its
-conversation or at the next start. A line changed in the middle is not noticed, since no start reads whole files.
+conversation or at the next start. A line changed in the middle is not noticed, since a start does not read whole files.
+
+The first start after the machine's own looks for holes too. Of an append that a power cut interrupted, a later part may
+be on the disk and an earlier one not: there are zeros then, which no line of JSON holds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import shutil
 from collections.abc import Iterator, Sequence
@@ -19,11 +23,12 @@ from pathlib import Path
 from domain.identity import SYSTEM_ID, StreamId, file_name
 from domain.ledger_reader import LedgerReader
 from domain.reader import StoredEvent
-from projections.durable import fsync_path
+from projections.durable import boot_id, fsync_path, write_durably
 from projections.mirror import event_file
 from projections.mirror.event_file import MirrorLineCorrupt, Tail
 from projections.threads import in_background
 
+_BOOT_FILE = "mirror.boot"
 _BATCH_EVENTS = 200
 _PAGE_CONVERSATIONS = 200
 _PAGE_EVENTS = 100
@@ -63,6 +68,8 @@ class Mirror:
         self._position: int | None = None
         self._reconciled: StreamId | None = None
         self._reconciling = True
+        self._boot = boot_id()
+        self._after_power_cut = self._boot is None or self._boot != self._boot_before()
 
     @property
     def checkpoint(self) -> int:
@@ -107,6 +114,8 @@ class Mirror:
             self._position = await in_background(self._reader.head_position)
         if self._reconciling:
             self._reconciled, more = await in_background(self._reconcile, self._reconciled)
+            if not more:
+                await in_background(self._note_boot)
             self._reconciling = more
             return True
         position = await in_background(self._follow, self._position)
@@ -118,6 +127,7 @@ class Mirror:
         after, more = None, True
         while more:
             after, more = self._reconcile(after)
+        self._note_boot()
 
     def _reconcile(self, after: StreamId | None) -> tuple[StreamId | None, bool]:
         """Complete a page of conversations after ``after``; return the last one and whether there may be more."""
@@ -131,13 +141,28 @@ class Mirror:
                 except MirrorLineCorrupt:
                     self._rewrite(stream)
                     continue
-                if tail is not None and not event_file.begins_at_the_beginning(path):
+                broken = tail is not None and (
+                    not event_file.begins_at_the_beginning(path)
+                    or (self._after_power_cut and event_file.has_hole(path))
+                )
+                if broken:
                     self._rewrite(stream)
                 elif tail != Tail(head.version, head.hash):
                     self._catch_up(stream, tail)
         if not heads:
             return after, False
         return StreamId(heads[-1].user_id, heads[-1].conversation_id), len(heads) == _PAGE_CONVERSATIONS
+
+    def _boot_before(self) -> str | None:
+        """Return the start of the machine in which the files were last looked through."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self._storage_dir / _BOOT_FILE).read_text(encoding="ascii", errors="replace")
+        return None
+
+    def _note_boot(self) -> None:
+        if self._after_power_cut and self._boot is not None:
+            write_durably(self._storage_dir / _BOOT_FILE, self._boot.encode("ascii"))
+        self._after_power_cut = False
 
     def _follow(self, position: int) -> int:
         """Mirror a batch of events after ``position``; return the position of the last one."""

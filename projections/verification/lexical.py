@@ -35,9 +35,18 @@ def verified_lexical(reader: LedgerReader, users_dir: Path) -> Iterator[Finding]
                 yield Finding("index", what, path=str(path.relative_to(users_dir.parent)))
         last = users[-1]
     for path in sorted(users_dir.glob(f"*/{LEXICAL_NAME}")):
-        if path.parent.name not in known:
+        if path.parent.name not in known and not _is_empty(path):
             what = "no user of the ledger has this index: delete it"
             yield Finding("index", what, path=str(path.relative_to(users_dir.parent)))
+
+
+def _is_empty(path: Path) -> bool:
+    """Tell whether there is nothing in an index: a person's first turn makes it, and may come to no commit."""
+    try:
+        with closing(LexicalIndex.on_disk(path, create=False)) as index:
+            return not index.content()[1]
+    except (IndexUnavailable, IndexCorrupt):
+        return False
 
 
 def lexical_fault(reader: LedgerReader, users_dir: Path, user_id: str) -> str | None:

@@ -19,11 +19,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from domain.identity import SYSTEM_STREAM, StreamId, user_stream
 from domain.ledger import Ledger
+from projections.durable import boot_id
 from projections.follower import Follower
 from projections.mirror import event_file
 from projections.mirror import mirror as mirror_module
 from projections.mirror.event_file import event_of
-from projections.mirror.mirror import Mirror
+from projections.mirror.mirror import Mirror, mirror_path
 from tests.ledgers import (
     ROOT,
     STREAM,
@@ -227,6 +228,34 @@ class TestRepair:
                 record_turn(ledger, StreamId("0", f"{passes}"))  # sorts first: the pass has gone by it
         assert passes > len(STREAMS) / 2
         assert_whole(storage_dir, ledger)
+
+    @pytest.mark.parametrize("boot", [None, "another start of the machine"])
+    def test_a_hole_that_a_power_cut_left_is_filled_at_the_next_start(
+        self, ledger: Ledger, storage_dir: Path, boot: str | None
+    ) -> None:
+        for number in range(5):
+            record_turn(ledger, STREAM, f"Question {number}?")
+        Mirror(ledger.reader, storage_dir).complete()
+        path = mirror_path(storage_dir, STREAM)
+        content = bytearray(path.read_bytes())
+        at = content.index(b"Question 2")
+        content[at : at + 300] = bytes(300)
+        path.write_bytes(content)
+        noted = storage_dir / "mirror.boot"
+        noted.unlink() if boot is None else noted.write_text(boot)
+        Mirror(ledger.reader, storage_dir).complete()
+        assert_whole(storage_dir, ledger)
+        assert noted.read_text() == boot_id()
+
+    def test_the_files_are_read_whole_once_for_each_start_of_the_machine(
+        self, ledger: Ledger, storage_dir: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        record_turn(ledger, STREAM)
+        read: list[Path] = []
+        monkeypatch.setattr(event_file, "has_hole", lambda path: bool(read.append(path)))
+        for _ in range(3):
+            Mirror(ledger.reader, storage_dir).complete()
+        assert len(read) <= 1
 
     def test_killed_at_any_point_it_is_whole_after_the_next_start(self, ledger: Ledger, storage_dir: Path) -> None:
         for number in range(150):
