@@ -252,7 +252,12 @@ class TestRepair:
     ) -> None:
         record_turn(ledger, STREAM)
         read: list[Path] = []
-        monkeypatch.setattr(event_file, "has_hole", lambda path: bool(read.append(path)))
+
+        def has_hole(path: Path) -> bool:
+            read.append(path)
+            return False
+
+        monkeypatch.setattr(event_file, "has_hole", has_hole)
         for _ in range(3):
             Mirror(ledger.reader, storage_dir).complete()
         assert len(read) <= 1
