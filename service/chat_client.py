@@ -85,8 +85,12 @@ class ChatClient:
         timeout_s: float,
         max_tokens: int,
         response_format: JsonObject | None = None,
+        timeout_setting: str = "LLM_TIMEOUT_S",
     ) -> Completion:
-        """Ask for one short answer at temperature 0, as decisions and summaries need it."""
+        """Ask for one short answer at temperature 0, as decisions and summaries need it.
+
+        ``timeout_setting`` is the setting that ``timeout_s`` comes from, for whoever reads that it was too short.
+        """
         body: JsonObject = {
             "model": self.model,
             "messages": list(messages),
@@ -100,7 +104,8 @@ class ChatClient:
         async def ask(sent: JsonObject) -> Completion:
             return read_completion(await self._http.post("/chat/completions", sent, timeout_s=timeout_s))
 
-        completion, call = await self._negotiated(body, ask, timeout_s)
+        names = replace(self._names, timeout_setting=timeout_setting)
+        completion, call = await self._negotiated(body, ask, timeout_s, names)
         return replace(completion, call=answered(call, completion.model, completion.fingerprint))
 
     @asynccontextmanager
@@ -125,7 +130,7 @@ class ChatClient:
                 opened = self._http.stream("/chat/completions", sent, silence_s=silence_s)
                 return await _begun(await stack.enter_async_context(opened))
 
-            answer, call = await self._negotiated(body, ask, silence_s)
+            answer, call = await self._negotiated(body, ask, silence_s, self._names)
             try:
                 yield Answering(call, self._deltas(answer))
             except Unreadable:
@@ -134,7 +139,7 @@ class ChatClient:
                 raise self._names.error_of(failure, silence_s).of(call) from None
 
     async def _negotiated(
-        self, body: JsonObject, ask: Callable[[JsonObject], Awaitable[T]], timeout_s: float
+        self, body: JsonObject, ask: Callable[[JsonObject], Awaitable[T]], timeout_s: float, names: EndpointNames
     ) -> tuple[T, ModelCall]:
         """Ask in the endpoint's dialect; where it refuses a part of the request, without that part."""
         began_with = dialect = self.dialect
@@ -146,12 +151,12 @@ class ChatClient:
             try:
                 answer = await ask(sent)
             except Refused as refusal:
-                error = self._names.error_of(refusal, timeout_s)
+                error = names.error_of(refusal, timeout_s)
                 reason, status = reason_in(refusal.body), refusal.status
             except Reported as reported:
                 error, reason, status = self._names.failed(str(reported)), str(reported), 400
             except HttpFailure as failure:
-                raise self._names.error_of(failure, timeout_s).of(call) from None
+                raise names.error_of(failure, timeout_s).of(call) from None
             except Unreadable:
                 raise self._names.unreadable().of(call) from None
             else:
@@ -183,7 +188,8 @@ class ChatClient:
     async def _deltas(self, answer: AsyncIterator[bytes] | Completion) -> AsyncIterator[Delta]:
         """Yield the answer, what came together as one piece; raise where it ends without a reason to."""
         if isinstance(answer, Completion):
-            yield Delta(answer.text, answer.reasoning, answer.finish_reason or "stop", answer.usage)
+            reason = answer.finish_reason or "stop"
+            yield Delta(answer.text, answer.reasoning, reason, answer.usage, answer.model, answer.fingerprint)
             return
         ended, finished, said = False, False, False
         async for together in events(answer):
@@ -219,6 +225,10 @@ class ChatClient:
             if delta is not None:
                 deltas.append(delta)
         return deltas, None
+
+    def said_nothing(self, finish_reason: str, *, reasoned: bool) -> UpstreamError:
+        """Return the error for an answer that came to its end without a word."""
+        return self._names.said_nothing(finish_reason, reasoned=reasoned)
 
     async def context_length(self) -> ContextLength | None:
         """Return how many tokens the model takes, as far as the endpoint says so."""

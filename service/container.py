@@ -153,7 +153,7 @@ async def _activate_settings(ledger: Ledger, settings: ServiceSettings) -> None:
 
 
 async def _learn_limits(turns: TurnService, chat: ChatClient) -> None:
-    """Ask the chat endpoint how much its model takes, until it has answered once."""
+    """Ask the chat endpoint how much its model takes, until it has said so for good."""
     while True:
         try:
             learned = await chat.context_length()
@@ -162,7 +162,9 @@ async def _learn_limits(turns: TurnService, chat: ChatClient) -> None:
             await asyncio.sleep(_LIMITS_RETRY_S)
         else:
             turns.context.learned = learned
-            break
+            if learned is None or not learned.provisional:
+                break
+            await asyncio.sleep(_LIMITS_RETRY_S)
     if not turns.context.known:
         log.info(
             "the chat endpoint does not say how many tokens its model takes: %d are assumed, until LLM_CONTEXT_TOKENS "

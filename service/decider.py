@@ -246,6 +246,7 @@ class Decider:
             key="keep",
             asked=DecisionAsked(candidates=len(memories), line_chars=chars, question_chars=question_chars),
             timeout_s=self._settings.gate_timeout_s,
+            timeout_setting="GATE_TIMEOUT_S",
             max_tokens=_TOKENS_BASE + per_candidate * len(memories),
         )
 
@@ -263,6 +264,7 @@ class Decider:
             key="top",
             asked=DecisionAsked(candidates=len(memories), line_chars=chars, question_chars=question_chars),
             timeout_s=self._settings.rerank_timeout_s,
+            timeout_setting="RERANK_TIMEOUT_S",
             max_tokens=answer_tokens,
         )
 
@@ -292,11 +294,16 @@ class Decider:
         key: str,
         asked: DecisionAsked,
         timeout_s: float,
+        timeout_setting: str,
         max_tokens: int,
     ) -> _Reply:
         try:
             completion = await self._chat.complete(
-                messages, timeout_s=timeout_s, max_tokens=max_tokens, response_format=response_format
+                messages,
+                timeout_s=timeout_s,
+                timeout_setting=timeout_setting,
+                max_tokens=max_tokens,
+                response_format=response_format,
             )
         except UpstreamError as error:
             if isinstance(error, ContextExceeded) and self._on_exceeded is not None:

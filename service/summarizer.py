@@ -150,7 +150,10 @@ class Summarizer:
 
     async def _ask(self, messages: list[Message]) -> Completion:
         return await self._chat.complete(
-            messages, timeout_s=self._settings.summary_timeout_s, max_tokens=_SUMMARY_TOKENS_MAX
+            messages,
+            timeout_s=self._settings.summary_timeout_s,
+            timeout_setting="SUMMARY_TIMEOUT_S",
+            max_tokens=_SUMMARY_TOKENS_MAX,
         )
 
 

@@ -24,6 +24,7 @@ from domain.memory import Memory
 from domain.neighbors import Neighbor, neighbors_of
 from domain.prompt import LAYOUT, FittedWindow, build_prompt, fit_window, fixed_tokens, messages_hash
 from domain.prompts import Prompts
+from domain.reasoning import visible
 from domain.retrieval import Candidate, exclude_window
 from domain.temporal.time_range import time_range
 from projections.search.memory_search import MemorySearch
@@ -129,6 +130,7 @@ class TurnService:
                     answer.add(delta)
                     yield delta
             turn.mark("answer", began)
+            self._check_said_something(answer)
         except Exception as error:
             await self._recorder.failed(turn, answer, failure_of(error))
             raise
@@ -139,6 +141,10 @@ class TurnService:
                 await self._recorder.interrupted(turn, answer, DISCONNECTED if gone else STOPPED)
             raise
         yield await self._recorder.finished(turn, answer, answer.finish_reason or "")
+
+    def _check_said_something(self, answer: AnswerSoFar) -> None:
+        if not visible(answer.text):
+            raise self._chat.said_nothing(answer.finish_reason or "", reasoned=answer.reasoned)
 
     @property
     def decision_troubles(self) -> dict[str, str]:

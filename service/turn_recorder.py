@@ -119,11 +119,13 @@ class AnswerSoFar:
     usage: Usage | None = None
     model: str | None = None
     fingerprint: str | None = None
+    reasoned: bool = False
 
     def add(self, delta: Delta) -> None:
         self.text += delta.text
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.usage = delta.usage or self.usage
+        self.reasoned = self.reasoned or bool(delta.reasoning)
         self.model = self.model or delta.model
         self.fingerprint = self.fingerprint or delta.fingerprint
 
@@ -236,7 +238,11 @@ class TurnRecorder:
                 call=_answered(turn, answer),
             )
         )
-        await self._append(turn, lambda _head: failed)
+        try:
+            await self._append(turn, lambda _head: failed)
+        except LedgerError as error:
+            # Why there is no answer is what the client must be told, and not this.
+            log.error("turn %s: that it failed could not be recorded: %s", turn.correlation_id, error)  # noqa: TRY400
 
     async def interrupted(self, turn: TurnLog, answer: AnswerSoFar, reason: str) -> None:
         """Record what was said until somebody stopped it: ``reason`` is :data:`DISCONNECTED` or :data:`STOPPED`."""

@@ -53,6 +53,14 @@ class EndpointNames:
             return self._too_long(reason, maximum_in(reason))
         return self._error(f"reported an error instead of an answer{self._told(reason)}", 502, "upstream_failed")
 
+    def said_nothing(self, finish_reason: str, *, reasoned: bool) -> UpstreamError:
+        """Return the error for an answer that came to its end without a word."""
+        if finish_reason == "length":
+            on_what = "on its reasoning" if reasoned else "before it said a word"
+            message = f"spent all its tokens {on_what}: ask for a longer answer (max_tokens)"
+            return self._error(message, 400, "upstream_empty")  # asked again, it would do the same
+        return self._error(f"gave an empty answer (finish_reason {finish_reason!r})", 502, "upstream_empty")
+
     def unreadable(self) -> UpstreamError:
         """Return the error for an answer of an unknown shape."""
         return UpstreamError(

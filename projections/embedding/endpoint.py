@@ -221,7 +221,9 @@ class EmbeddingClient:
             return EmbeddingMisfit(f"the embedding endpoint refuses the key ({status}): check OPENAI_API_KEY")
         if status == 404:
             return EmbeddingMisfit(
-                f"the embedding endpoint does not know EMB_MODEL = {self.model!r} (404)", reason=told
+                f"the embedding endpoint does not know EMB_MODEL = {self.model!r}, or {self.endpoint.named} is wrong "
+                "(404)",
+                reason=told,
             )
         if status == 429:
             return EmbeddingUnavailable(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import sys
@@ -104,6 +105,9 @@ class RequestIds:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            # The server stops and waits no longer; it would log this with its traceback, and says so itself without.
+            return
         except Exception as error:  # noqa: BLE001 - the outermost loop of a request
             log_error(error, request_id)
             if not begun:

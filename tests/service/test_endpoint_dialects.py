@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from domain.events import GateDecided, RerankDecided, SummaryFailed, SummaryRecorded, TurnFailed, TurnRecorded
+from service import container
 from tests.service.running import Running, running, someone, until
-from tests.upstream import Fault, ScriptedUpstream
+from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream, gate_keeps_all
+from tests.upstream.script import Kind
 
 QUESTION = "What is the name of my dog?"
 STREAM = "text/event-stream"
@@ -418,3 +420,33 @@ def test_a_server_that_cannot_be_made_happy_says_its_maximum(service: Running, u
     assert before > 1800
     assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
     assert "at most 1800 tokens" in answer.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"), [("gate", "GATE_TIMEOUT_S"), ("rerank", "RERANK_TIMEOUT_S"), ("answer", "LLM_TIMEOUT_S")]
+)
+def test_who_waits_too_long_is_told_which_setting_to_raise(tmp_path: Path, user: str, kind: Kind, setting: str) -> None:
+    short = {"gate_timeout_s": 0.3, "rerank_timeout_s": 0.3, "llm_timeout_s": 0.3}
+    with ScriptedUpstream() as upstream, running(upstream, tmp_path, **short) as service:
+        upstream.responders["gate"] = gate_keeps_all
+        service.tell_all([f"My dog number {n} is called Bruno." for n in range(4)], user)
+        upstream.fail(kind, Fault(hang_s=UNTIL_RELEASED))
+        answer = service.client.ask(QUESTION, user, "friday", retrieve_k=1)
+        if kind == "answer":
+            told = answer.error["message"]
+        else:
+            gate, rerank = service.ledger.one(GateDecided, answer), service.ledger.one(RerankDecided, answer)
+            told = (gate if kind == "gate" else rerank).note or ""
+        assert f"was silent for 0.3 s: try again, or raise {setting}" in told
+
+
+def test_an_ollama_that_loads_its_model_later_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container, "_LIMITS_RETRY_S", 0.05)
+    paths: dict[str, Any] = {"/api/show": {"model_info": {"qwen.context_length": 131_072}}, "/api/ps": {"models": []}}
+    with ScriptedUpstream(max_model_len=None, answers_at=paths) as upstream, running(upstream, tmp_path) as service:
+        context = service.services.turns.context
+        until("it is asked", lambda: context.learned is not None)
+        assert (context.tokens, context.source) == (4096, "Ollama's default")
+        paths["/api/ps"] = {"models": [{"name": f"{upstream.chat_model}:latest", "context_length": 32_768}]}
+        until("it is asked again", lambda: context.tokens == 32_768)
+        assert context.source == "/api/ps"

@@ -189,6 +189,7 @@ def test_an_answer_cut_off_by_the_stop_says_that_the_service_stopped(
         ends += [(failed.user, failed.code) for failed in ledger.all(TurnFailed, USER)]
         assert ends == [(DOG, "service_stopped")]
         assert "Bruno" not in service.log()
+        assert "Traceback" not in service.log()
 
 
 @pytest.mark.parametrize("kind", ["embed", "answer"])
@@ -210,6 +211,7 @@ def test_a_stop_during_the_comments_says_that_the_service_stopped(
         [failed] = ledger.all(TurnFailed, USER, "other")
         assert (failed.user, failed.code) == (DOG, "service_stopped")
         assert "Bruno" not in service.log()
+        assert "Traceback" not in service.log()
 
 
 def ask_and_be_cut_off(client: Client, body: dict[str, object]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from domain.events import GateDecided, RerankDecided, RetrievalRecorded, SummaryRecorded, TurnRecorded
+from domain.events import GateDecided, RerankDecided, RetrievalRecorded, SummaryRecorded, TurnFailed, TurnRecorded
 from domain.prompts import CHAT_SYSTEM
 from domain.sqlite import open_engine
 from tests.service.running import Client, Running, chat_body, events_of, someone, until
@@ -306,15 +306,29 @@ class TestRecording:
             assert answer.body["usage"] == turn.usage.model_dump()
 
     @pytest.mark.parametrize("stream", [False, True])
-    def test_an_empty_answer_is_an_answer(self, service: Running, user: str, stream: bool) -> None:
-        service.upstream.say("answer", "")
-        answer = service.client.tell(DOG, user, stream=stream)
-        assert answer.text == ""
-        assert service.ledger.one(TurnRecorded, answer).assistant == ""
-        service.upstream.say("answer", "Bruno.")
-        assert service.client.tell("And now?", user).text == "Bruno."
-        # Templates refuse an empty assistant message, so the window says that there was none.
-        assert service.messages()[2] == ("assistant", "(no text)")
+    @pytest.mark.parametrize(
+        ("fault", "status", "said"),
+        [
+            (Fault(content=""), 502, "an empty answer"),
+            (Fault(content="  \n"), 502, "an empty answer"),
+            (Fault(content="", finish_reason="length"), 400, "before it said a word: ask for a longer answer"),
+            (Fault(content="", reasoning="Hm.", finish_reason="length"), 400, "on its reasoning: ask for a longer"),
+            (Fault(content="", finish_reason="content_filter"), 502, "finish_reason 'content_filter'"),
+        ],
+        ids=["empty", "blank", "no room", "all reasoning", "filtered"],
+    )
+    def test_an_empty_answer_is_none_and_no_memory(
+        self, service: Running, user: str, stream: bool, fault: Fault, status: int, said: str
+    ) -> None:
+        service.upstream.fail("answer", fault)
+        answer = service.client.ask(DOG, user, stream=stream)
+        assert answer.status == (200 if stream else status)
+        assert answer.error["code"] == "upstream_empty"
+        assert said in answer.error["message"]
+        [failed] = service.ledger.all(TurnFailed, user)
+        assert (failed.user, failed.status, failed.usage is not None) == (DOG, status, True)
+        assert not service.ledger.all(TurnRecorded, user)
+        assert service.client.tell("And now?", user).text
 
     @pytest.mark.parametrize("stream", [False, True])
     @pytest.mark.parametrize(
