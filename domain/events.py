@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from domain.chain import canonical
-from domain.errors import UnknownEvent
+from domain.errors import UnknownEvent, Unrecordable, shown
 from domain.identity import StreamId
 
 JsonObject = dict[str, Any]
@@ -399,6 +400,37 @@ class Erased(Payload):
 
 BLANK = "{}"
 """The payload's text after an erasure, which also empties the salt."""
+_FREE_FORM = TypeAdapter(JsonObject)
+
+
+def check_text(name: str, value: object) -> None:
+    """Raise :class:`Unrecordable`, which names a column, for a value that it cannot hold as it is."""
+    try:
+        if isinstance(value, str):
+            value.encode()
+            return
+    except UnicodeEncodeError:
+        pass
+    raise Unrecordable(f"{name} = {shown(value)} cannot be recorded: nothing was")
+
+
+def recorded_text(payload: Payload | JsonObject) -> str:
+    """Return the text in which a payload, or a part of one, is stored.
+
+    Raises :class:`Unrecordable` for what has none that every reader gives back: numbers that are not finite, halves of
+    surrogate pairs, more levels than a reader takes. So it is read here as :mod:`domain.verification` will read it.
+    """
+    try:
+        if isinstance(payload, Payload):
+            text = canonical(payload.model_dump(mode="json"))
+        else:
+            text = canonical(_FREE_FORM.dump_python(payload, mode="json"))
+        from_json(text.encode())
+    except (ValueError, RecursionError) as error:
+        # The message of an encoding error quotes the text.
+        why = "text with half of a surrogate pair" if isinstance(error, UnicodeError) else str(error)
+        raise Unrecordable(f"an event cannot be recorded ({why}): nothing was") from None
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,7 +438,7 @@ class NewEvent:
     """An event to be appended. The ledger completes its envelope.
 
     ``payload_json`` is the payload as it will be stored. It is serialised with the event, so that a payload that cannot
-    be recorded fails here, before an answer is shown.
+    be recorded fails here, before an answer is shown. Raises :class:`Unrecordable`.
     """
 
     event_id: str
@@ -416,8 +448,11 @@ class NewEvent:
     payload_json: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name in ("event_id", "correlation_id", "causation_id"):
+            if (value := getattr(self, name)) is not None or name == "event_id":
+                check_text(name, value)
         # A frozen dataclass sets a derived field this way.
-        object.__setattr__(self, "payload_json", canonical(self.payload.model_dump(mode="json")))
+        object.__setattr__(self, "payload_json", recorded_text(self.payload))
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,7 +488,10 @@ def decode_payload(event_type: str, schema_version: int, payload: JsonObject) ->
         upcast = UPCASTERS.get((event_type, schema_version))
         if upcast is None:
             raise UnknownEvent(f"{event_type} of schema version {schema_version} has no upcaster")
-        payload = upcast(payload)
+        try:
+            payload = upcast(payload)
+        except (LookupError, TypeError):
+            raise UnknownEvent(f"{event_type} does not have the shape of schema version {schema_version}") from None
         schema_version += 1
     if schema_version > model.schema_version:
         raise UnknownEvent(

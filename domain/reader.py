@@ -19,6 +19,10 @@ from domain.errors import LedgerReadFailed
 from domain.identity import StreamId
 from domain.statements import STATEMENTS
 
+_INTEGERS = ("position", "version", "schema_version")
+_INTEGER_MAX = 2**63 - 1
+_OPTIONAL = ("correlation_id", "causation_id")
+
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
@@ -40,6 +44,22 @@ class StoredEvent:
     payload_hash: str
     prev_hash: str
     hash: str
+
+
+def odd_column(row: StoredEvent) -> str | None:
+    """Return the first column with a value that the table does not give back as it is, None for none.
+
+    A blob, a number for a text or a text for a number, whose hash would not be that of what is stored.
+    """
+    for name in StoredEvent.__dataclass_fields__:
+        value = getattr(row, name)
+        if name in _INTEGERS:
+            fits = type(value) is int and abs(value) <= _INTEGER_MAX  # not a bool, which is an int too
+        else:
+            fits = isinstance(value, str) or (value is None and name in _OPTIONAL)
+        if not fits:
+            return name
+    return None
 
 
 class Reader:
