@@ -32,7 +32,8 @@ PromptPart = Literal["window", "replay", "summary", "neighbour"]
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # By default a number that is not finite would be recorded as null, which its field then does not take back.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class Usage(_Value):
@@ -400,7 +401,7 @@ class Erased(Payload):
 
 BLANK = "{}"
 """The payload's text after an erasure, which also empties the salt."""
-_FREE_FORM = TypeAdapter(JsonObject)
+_FREE_FORM = TypeAdapter(JsonObject, config=ConfigDict(ser_json_inf_nan="constants"))
 
 
 def check_text(name: str, value: object) -> None:

@@ -21,6 +21,7 @@ from service.chat_answers import (
     Delta,
     Reported,
     Unreadable,
+    is_count,
     joined,
     read_chunk,
     read_completion,
@@ -214,7 +215,7 @@ class ChatClient:
         except (HttpFailure, ValueError, RecursionError):
             return None
         count = answer.get("count") if isinstance(answer, dict) else None
-        return count if isinstance(count, int) else None
+        return count if is_count(count) else None
 
 
 async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes] | Completion:
