@@ -14,6 +14,7 @@
     │   ├── MemoryErased          what an append builds on has been erased meanwhile
     │   ├── Unrecordable          an event that no reader would give back as it was given
     │   └── UnknownEvent          this code does not know an event's type or schema version
+    │       └── EventDamaged      the payload of an event does not have the shape of its type
     ├── EmbeddingError            the embedding endpoint gave no usable vectors
     │   ├── EmbeddingUnavailable  unreachable, too slow, rate-limited or failing: may work later
     │   ├── EmbeddingRejected     it refused these texts; the same call will fail again
@@ -110,6 +111,10 @@ class Unrecordable(LedgerError):
 
 class UnknownEvent(LedgerError):
     """This code does not know an event's type or schema version: upgrade the code."""
+
+
+class EventDamaged(UnknownEvent):
+    """The payload of an event does not have the shape of its type: it was changed, or other code wrote it."""
 
 
 class EmbeddingError(OpmError):

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from domain.chain import canonical
-from domain.errors import UnknownEvent, Unrecordable, shown
+from domain.errors import EventDamaged, UnknownEvent, Unrecordable, shown
 from domain.identity import StreamId
 
 JsonObject = dict[str, Any]
@@ -399,6 +399,14 @@ class Erased(Payload):
     event_type: str
 
 
+class Damaged(Payload):
+    """Read in the place of a payload that is no longer what was written, see :mod:`domain.rows`. Never appended."""
+
+    type: ClassVar[str] = "Damaged"
+
+    event_type: str
+
+
 BLANK = "{}"
 """The payload's text after an erasure, which also empties the salt."""
 _FREE_FORM = TypeAdapter(JsonObject, config=ConfigDict(ser_json_inf_nan="constants"))
@@ -479,7 +487,10 @@ class Event:
 
 
 def decode_payload(event_type: str, schema_version: int, payload: JsonObject) -> Payload:
-    """Return the payload in its newest shape; raise :class:`UnknownEvent` for one that this code does not know."""
+    """Return the payload in its newest shape.
+
+    Raises :class:`UnknownEvent` for one that this code does not know, :class:`EventDamaged` for one of another shape.
+    """
     model = CATALOGUE.get(event_type)
     if model is None:
         raise UnknownEvent(
@@ -492,7 +503,7 @@ def decode_payload(event_type: str, schema_version: int, payload: JsonObject) ->
         try:
             payload = upcast(payload)
         except (LookupError, TypeError):
-            raise UnknownEvent(f"{event_type} does not have the shape of schema version {schema_version}") from None
+            raise EventDamaged(f"{event_type} does not have the shape of schema version {schema_version}") from None
         schema_version += 1
     if schema_version > model.schema_version:
         raise UnknownEvent(
@@ -502,7 +513,7 @@ def decode_payload(event_type: str, schema_version: int, payload: JsonObject) ->
     try:
         return model.model_validate(payload)
     except ValidationError as error:
-        raise UnknownEvent(
+        raise EventDamaged(
             f"{event_type} of schema version {schema_version} does not have the shape of its model "
             f"({error.error_count()} fields differ): the ledger was written by other code"
         ) from error

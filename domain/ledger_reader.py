@@ -14,11 +14,12 @@ from typing import Any
 from sqlalchemy import Row
 
 from domain.chain import GENESIS
-from domain.events import EmbeddingModelActivated, Event, PromptsActivated, TurnRecorded
+from domain.errors import LedgerReadFailed
+from domain.events import Damaged, EmbeddingModelActivated, Event, PromptsActivated, TurnRecorded
 from domain.identity import SYSTEM_STREAM, StreamId
 from domain.memory import FacetText, Memory
 from domain.reader import Reader, StoredEvent, json_list, stored_of
-from domain.rows import event_of, facet_changes, memory_of
+from domain.rows import event_of, facet_changes, memories_of
 from domain.statements import FACET_TYPES, LATEST
 
 _USERS_PER_READ = 1000
@@ -158,7 +159,7 @@ class LedgerReader(Reader):
         if not positions:
             return {}
         rows = self._gathered("memories", user_id=user_id, positions=json_list(positions), as_of=as_of)
-        return {memory.position: memory for memory in map(memory_of, rows)}
+        return {memory.position: memory for memory in memories_of(rows)}
 
     def neighbors(self, user_id: str, positions: Sequence[int], reach: int, *, as_of: int = LATEST) -> list[Memory]:
         """Return the turns at most ``reach`` before or after this user's turns at ``positions``, oldest first.
@@ -254,7 +255,7 @@ class LedgerReader(Reader):
 
 def _oldest_first(rows: Iterable[Sequence[Any]]) -> list[Memory]:
     # Sorted here, since SQLite would copy every text for it.
-    return sorted(map(memory_of, rows), key=attrgetter("position"))
+    return sorted(memories_of(rows), key=attrgetter("position"))
 
 
 def _by_distance(turns_before: list[int], turns_after: list[int]) -> tuple[tuple[int, ...], ...]:
@@ -266,4 +267,9 @@ def _by_distance(turns_before: list[int], turns_after: list[int]) -> tuple[tuple
 
 def _activation(rows: Sequence[Row[Any]]) -> EmbeddingModelActivated | None:
     payload = event_of(rows[0]).payload if rows else None
+    if isinstance(payload, Damaged):
+        # Without it, memory would be embedded anew with whatever model is configured.
+        raise LedgerReadFailed(
+            f"event {rows[0].position}, which activated the embedding model, is damaged: `opm verify`"
+        )
     return payload if isinstance(payload, EmbeddingModelActivated) else None

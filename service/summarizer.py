@@ -63,9 +63,11 @@ class Summarizer:
             return True
         turns = await in_background(self._ledger.reader.turns_without_summary, self._position, free)
         for turn in turns:
+            self._position = turn.position
+            if not isinstance(turn.payload, TurnRecorded):
+                continue  # damaged, so there is nothing to summarise
             what = f"recording the summary of turn {turn.correlation_id}"
             self._writing.start(turn.event_id, what, partial(self._summarise, turn))
-            self._position = turn.position
         return bool(turns)
 
     @property

@@ -35,7 +35,8 @@ FROM (
       AND turn.conversation_id = :conversation_id
       AND turn.type = 'TurnRecorded'
       AND +turn.position <= :as_of
-      AND (:before_turn IS NULL OR json_extract(turn.payload, '$.turn_id') < :before_turn)
+      AND (:before_turn IS NULL
+           OR CASE WHEN json_valid(turn.payload) THEN json_extract(turn.payload, '$.turn_id') END < :before_turn)
       AND NOT EXISTS (
         SELECT 1 FROM events
         WHERE causation_id = turn.event_id AND type = 'MemoryForgotten' AND user_id = turn.user_id AND position <= :as_of

@@ -44,11 +44,15 @@ class Tail:
 def line_of(stored: StoredEvent) -> str:
     """Return ``{"event": every column but payload, "ts": ..., **payload}`` as one line of JSON, without a newline.
 
-    ``ts`` is the payload's own if it has one, else the time of recording.
+    ``ts`` is the payload's own if it has one, else the time of recording. A payload that is damaged stands as it is
+    under ``damaged``, and the line gives back no event.
     """
     envelope = {name: getattr(stored, name) for name in _ENVELOPE}
-    payload = json.loads(stored.payload)
-    assert "event" not in payload, f"{stored.type} has a field 'event', which a mirror line keeps for the envelope"
+    try:
+        payload = json.loads(stored.payload)
+        payload = payload if isinstance(payload, dict) and "event" not in payload else {"damaged": stored.payload}
+    except (ValueError, RecursionError):
+        payload = {"damaged": stored.payload}
     return _ENCODER.encode({"event": envelope, "ts": stored.recorded_at, **payload})
 
 
