@@ -121,11 +121,8 @@ class Summarizer:
         # Of texts too long for the model, the beginning says most.
         room = self._context_tokens() - _SUMMARY_TOKENS_MAX - _TEMPLATE_TOKENS - estimate_tokens(self._prompt.text)
         zone = turn.prompt.timezone if turn.prompt is not None else self._settings.timezone
-        exchange = (
-            f"Date: {in_zone(turn.ts, recorded_zone(zone)).date()}\n"
-            f"Person: {beginning(turn.user, room // 2)}\n"
-            f"Assistant: {beginning(turn.assistant, room // 2)}"
-        )
+        asked, answered = await in_background(_beginnings, turn, room // 2)
+        exchange = f"Date: {in_zone(turn.ts, recorded_zone(zone)).date()}\nPerson: {asked}\nAssistant: {answered}"
         completion = await self._chat.complete(
             [{"role": "system", "content": self._prompt.text}, {"role": "user", "content": exchange}],
             timeout_s=self._settings.summary_timeout_s,
@@ -143,3 +140,8 @@ class Summarizer:
             usage=completion.usage,
             attempts=attempts,
         )
+
+
+def _beginnings(turn: TurnRecorded, tokens_max: int) -> tuple[str, str]:
+    """Return as much of a question and of its answer; of long ones this takes long."""
+    return beginning(turn.user, tokens_max), beginning(turn.assistant, tokens_max)

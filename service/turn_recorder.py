@@ -175,13 +175,15 @@ class TurnRecorder:
         """Record the question and its answer; return what stands in the ledger."""
         turn.mark("total")
         built = prompt.built
+        # Not in the writer's thread, where everybody's appends would wait for it.
+        said = visible(answer.text)
 
         def recorded(head: StreamHead) -> TurnRecorded:
             return TurnRecorded(
                 turn_id=head.turn_id + 1,
                 ts=turn.ts,
                 user=turn.request.question,
-                assistant=visible(answer.text),
+                assistant=said,
                 model=self._model,
                 parameters=turn.request.parameters,
                 finish_reason=finish_reason,
