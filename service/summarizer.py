@@ -28,6 +28,8 @@ from service.settings import ServiceSettings
 log = logging.getLogger(__name__)
 
 _SUMMARY_TOKENS_MAX = 256
+_LONG_CHARS = 50_000
+"""Longer exchanges are counted in a thread."""
 _BACKOFF_FIRST_S = 1.0
 _BACKOFF_MAX_S = 60.0
 _TEMPLATE_TOKENS = 64
@@ -121,7 +123,8 @@ class Summarizer:
         # Of texts too long for the model, the beginning says most.
         room = self._context_tokens() - _SUMMARY_TOKENS_MAX - _TEMPLATE_TOKENS - estimate_tokens(self._prompt.text)
         zone = turn.prompt.timezone if turn.prompt is not None else self._settings.timezone
-        asked, answered = await in_background(_beginnings, turn, room // 2)
+        long = len(turn.user) + len(turn.assistant) > _LONG_CHARS
+        asked, answered = await in_background(_beginnings, turn, room // 2) if long else _beginnings(turn, room // 2)
         exchange = f"Date: {in_zone(turn.ts, recorded_zone(zone)).date()}\nPerson: {asked}\nAssistant: {answered}"
         completion = await self._chat.complete(
             [{"role": "system", "content": self._prompt.text}, {"role": "user", "content": exchange}],

@@ -185,3 +185,44 @@ def test_any_decision_is_read_or_none(decision: Any, key: str, count: int, insid
     assert answer is None or all(1 <= number <= count for number in answer.numbers)
     scores = read_scores(raw, count)
     assert scores is None or all(1 <= number <= count and abs(score) < float("inf") for number, score in scores)
+
+
+def test_an_answer_ends_where_no_model_goes_on(service: Running, user: str) -> None:
+    piece = json.dumps({"choices": [{"index": 0, "delta": {"content": "word " * 2000}}]})
+    raw = f"data: {piece}\n\n".encode() * 150
+    service.upstream.fail("answer", Fault(raw=raw, raw_type="text/event-stream"))
+    answer = service.client.tell("Where?", user, stream=True, candidate_n=0)
+    assert answer.finish_reason == "length"
+    recorded = ended(service, user, "c")
+    assert isinstance(recorded, TurnRecorded)
+    assert len(recorded.assistant) == len(answer.text.strip())
+    assert 1_000_000 <= len(recorded.assistant) < 1_200_000
+
+
+@pytest.mark.parametrize(
+    ("raw", "raw_type"),
+    [
+        (b"data: " + b"x" * (9 << 20), "text/event-stream"),
+        (b"data: x\n" * (2 << 20), "text/event-stream"),
+        (b" " * (9 << 20), "text/event-stream"),
+        (b'{"choices": [{"message": {"content": "' + b"x" * (9 << 20) + b'"}}]}', "application/json"),
+    ],
+    ids=["a line", "an event", "blanks", "a whole answer"],
+)
+def test_an_answer_that_does_not_end_is_refused(service: Running, user: str, raw: bytes, raw_type: str) -> None:
+    service.upstream.fail("answer", Fault(raw=raw, raw_type=raw_type))
+    answer = service.client.ask("Where?", user, candidate_n=0)
+    assert (answer.status, answer.error["code"]) == (502, "upstream_unreadable")
+    assert isinstance(ended(service, user, "c"), TurnFailed)
+
+
+@pytest.mark.parametrize("size", [200_000, 5 << 20])
+@pytest.mark.parametrize("kind", ["gate", "rerank"])
+def test_a_decision_that_is_far_too_long_falls_back(
+    service: Running, user_with_facts: str, kind: Kind, size: int
+) -> None:
+    content = json.dumps({"keep": [1], "top": [1], "more": "x" * size})
+    service.upstream.fail(kind, Fault(content=content))
+    knobs: dict[str, object] = {"retrieve_k": 2, "candidate_n": 8, "use_gate": kind == "gate"}
+    answer = service.client.tell("Which cat did Bruno meet?", user_with_facts, f"long-{kind}-{size}", **knobs)
+    assert answer.memory("memory_status")[kind]["outcome"] == "fallback"
