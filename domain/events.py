@@ -71,7 +71,7 @@ class PromptShares(_Value):
 
 
 class Shortened(_Value):
-    """A turn of the window of which only so many characters of the question and of the answer were shown."""
+    """A memory of which only so many characters of the question and of the answer were shown."""
 
     memory_id: str
     chars: int

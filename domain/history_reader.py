@@ -92,7 +92,9 @@ class HistoryReader(Reader):
         if not ids:
             return {}
         positions = [row.position for row in self._rows("positions_of", user_id=user_id, event_ids=json_list(ids))]
-        rows = self._gathered("memories", user_id=user_id, positions=json_list(positions), as_of=LATEST)
+        rows = self._gathered(
+            "memories", user_id=user_id, positions=json_list(positions), as_of=LATEST, chars_max=LATEST
+        )
         return {memory.memory_id: memory for memory in memories_of(rows)}
 
 

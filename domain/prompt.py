@@ -212,8 +212,18 @@ def build_prompt(
         neighbors=beside,
         left_out=tuple(item for item in room.left_out if item.memory_id not in shown_beside),
         shares=PromptShares(fixed=fixed, window=window_tokens, memory=memory_tokens),
-        shortened=(window.shortened,) if window.shortened is not None else (),
+        shortened=_shown_shortened(window.shortened, (*turns, *whole, *needed, *(item.memory for item in beside))),
     )
+
+
+def _shown_shortened(newest: Shortened | None, shown: Sequence[Memory]) -> tuple[Shortened, ...]:
+    """Return what is shown shortened: the newest turn where it had to be, and what was read so."""
+    found = {
+        memory.memory_id: Shortened(memory_id=memory.memory_id, chars=memory.cut_chars)
+        for memory in shown
+        if memory.cut_chars is not None
+    }
+    return tuple({**found, **({newest.memory_id: newest} if newest is not None else {})}.values())
 
 
 def _whole_or_line(

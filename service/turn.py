@@ -21,6 +21,7 @@ from domain.errors import ContextExceeded, EmbeddingError, IndexUnavailable
 from domain.events import GateDecided, PromptReport, RerankDecided, RetrievalRecorded
 from domain.identity import DEFAULT_USER
 from domain.ledger import Ledger
+from domain.ledger_reader import turn_chars_max
 from domain.memory import Memory
 from domain.neighbors import Neighbor, neighbors_of
 from domain.prompt import LAYOUT, FittedWindow, build_prompt, fit_window, fixed_tokens, messages_hash
@@ -165,9 +166,10 @@ class TurnService:
 
     async def _window(self, turn: TurnLog) -> FittedWindow:
         """Read the newest turns of this conversation, and tell which of them are shown for certain."""
-        read = self._ledger.reader.recent_turns
+        limit = turn.knobs.recent_turns
+        read = partial(self._ledger.reader.recent_turns, chars_max=turn_chars_max(limit))
         with turn.timed("window"):
-            window = await self._memory.in_search_thread(read, turn.request.stream, turn.knobs.recent_turns)
+            window = await self._memory.in_search_thread(read, turn.request.stream, limit)
         turn.builds_on = window[0].memory_id if window else None
         return await self._fitted(turn, window)
 
@@ -276,9 +278,8 @@ class TurnService:
         replayed = [candidate.memory for candidate in replay]
         positions = [memory.position for memory in replayed]
         with turn.timed("neighbours"):
-            around = await self._memory.in_search_thread(
-                self._ledger.reader.neighbors, turn.request.stream.user_id, positions, reach
-            )
+            read = partial(self._ledger.reader.neighbors, chars_max=turn_chars_max(2 * reach * len(positions)))
+            around = await self._memory.in_search_thread(read, turn.request.stream.user_id, positions, reach)
             return neighbors_of(replayed, around, window, reach)
 
     async def _said(
