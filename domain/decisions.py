@@ -33,6 +33,8 @@ _NUMBER_TOKENS = 6
 _REASON_CHARS_MAX = 200
 
 _NUMBER = re.compile(r"\d{1,6}")
+_BRACES_MAX = 100
+"""At so many braces an object is looked for: each may open a thousand levels, read before they are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,9 @@ def _object_with(text: str, key: str) -> JsonObject | None:
     """Return the first JSON object in ``text`` that has a list under ``key``."""
     decoder = json.JSONDecoder()
     at = text.find("{")
-    while at != -1:
+    for _ in range(_BRACES_MAX):
+        if at == -1:
+            break
         value: object = None
         # Prose has braces too: skip those that do not open valid JSON.
         with contextlib.suppress(ValueError, RecursionError):

@@ -12,7 +12,9 @@
     │   ├── LedgerOverloaded      the queue in front of the writer is full
     │   ├── VersionConflict       the conversation has moved on since the caller read it
     │   ├── MemoryErased          what an append builds on has been erased meanwhile
+    │   ├── Unrecordable          an event that no reader would give back as it was given
     │   └── UnknownEvent          this code does not know an event's type or schema version
+    │       └── EventDamaged      the payload of an event does not have the shape of its type
     ├── EmbeddingError            the embedding endpoint gave no usable vectors
     │   ├── EmbeddingUnavailable  unreachable, too slow, rate-limited or failing: may work later
     │   ├── EmbeddingRejected     it refused these texts; the same call will fail again
@@ -39,7 +41,12 @@ _SHOWN_CHARS = 80
 
 def shown(value: object) -> str:
     """Quote a value for an error message, cut to fit one line."""
-    text = repr(value)
+    if isinstance(value, str | bytes):
+        value = value[:_SHOWN_CHARS]
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 1]}…"
 
 
@@ -103,8 +110,16 @@ class MemoryErased(LedgerError):
     """A memory that an append builds on has been erased meanwhile. Nothing was recorded."""
 
 
+class Unrecordable(LedgerError):
+    """An event that no reader of the ledger would give back as it was given. Nothing was recorded."""
+
+
 class UnknownEvent(LedgerError):
     """This code does not know an event's type or schema version: upgrade the code."""
+
+
+class EventDamaged(UnknownEvent):
+    """The payload of an event does not have the shape of its type: it was changed, or other code wrote it."""
 
 
 class EmbeddingError(OpmError):

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from domain.chain import canonical
-from domain.errors import UnknownEvent
+from domain.errors import EventDamaged, UnknownEvent, Unrecordable, shown
 from domain.identity import StreamId
 from domain.model_call import ModelCall
 from domain.origin import Origin
@@ -33,7 +34,8 @@ PromptPart = Literal["window", "replay", "summary", "neighbour"]
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # By default a number that is not finite would be recorded as null, which its field then does not take back.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class Usage(_Value):
@@ -71,7 +73,7 @@ class PromptShares(_Value):
 
 
 class Shortened(_Value):
-    """A turn of the window of which only so many characters of the question and of the answer were shown."""
+    """A memory of which only so many characters of the question and of the answer were shown."""
 
     memory_id: str
     chars: int
@@ -457,8 +459,49 @@ class Erased(Payload):
 
 ORIGIN = "origin"
 """The key beside a payload's own fields under which an event's origin is stored, and blanked with them."""
+
+
+class Damaged(Payload):
+    """Read in the place of a payload that is no longer what was written, see :mod:`domain.rows`. Never appended."""
+
+    type: ClassVar[str] = "Damaged"
+
+    event_type: str
+
+
 BLANK = "{}"
 """The payload's text after an erasure, which also empties the salt."""
+_FREE_FORM = TypeAdapter(JsonObject, config=ConfigDict(ser_json_inf_nan="constants"))
+
+
+def check_text(name: str, value: object) -> None:
+    """Raise :class:`Unrecordable`, which names a column, for a value that it cannot hold as it is."""
+    try:
+        if isinstance(value, str):
+            value.encode()
+            return
+    except UnicodeEncodeError:
+        pass
+    raise Unrecordable(f"{name} = {shown(value)} cannot be recorded: nothing was")
+
+
+def recorded_text(payload: Payload | JsonObject) -> str:
+    """Return the text in which a payload, or a part of one, is stored.
+
+    Raises :class:`Unrecordable` for what has none that every reader gives back: numbers that are not finite, halves of
+    surrogate pairs, more levels than a reader takes. So it is read here as :mod:`domain.verification` will read it.
+    """
+    try:
+        if isinstance(payload, Payload):
+            text = canonical(payload.model_dump(mode="json"))
+        else:
+            text = canonical(_FREE_FORM.dump_python(payload, mode="json"))
+        from_json(text.encode())
+    except (ValueError, RecursionError) as error:
+        # The message of an encoding error quotes the text.
+        why = "text with half of a surrogate pair" if isinstance(error, UnicodeError) else str(error)
+        raise Unrecordable(f"an event cannot be recorded ({why}): nothing was") from None
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,7 +509,7 @@ class NewEvent:
     """An event to be appended. The ledger completes its envelope.
 
     ``payload_json`` is the payload as it will be stored. It is serialised with the event, so that a payload that cannot
-    be recorded fails here, before an answer is shown.
+    be recorded fails here, before an answer is shown. Raises :class:`Unrecordable`.
     """
 
     event_id: str
@@ -477,11 +520,15 @@ class NewEvent:
     payload_json: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        stored = self.payload.model_dump(mode="json")
+        for name in ("event_id", "correlation_id", "causation_id"):
+            if (value := getattr(self, name)) is not None or name == "event_id":
+                check_text(name, value)
+        stored: Payload | JsonObject = self.payload
         if self.origin is not None:
-            stored[ORIGIN] = self.origin.model_dump(mode="json", exclude_none=True)
+            origin = self.origin.model_dump(mode="json", exclude_none=True)
+            stored = {**self.payload.model_dump(mode="json"), ORIGIN: origin}
         # A frozen dataclass sets a derived field this way.
-        object.__setattr__(self, "payload_json", canonical(stored))
+        object.__setattr__(self, "payload_json", recorded_text(stored))
 
 
 @dataclass(frozen=True, slots=True)
@@ -509,7 +556,7 @@ class Event:
 
 def decode_origin(payload: JsonObject) -> Origin | None:
     """Return the origin stored with a payload; raise :class:`UnknownEvent` where it has another shape."""
-    if ORIGIN not in payload:
+    if not isinstance(payload, dict) or ORIGIN not in payload:
         return None
     try:
         return Origin.model_validate(payload[ORIGIN])
@@ -518,11 +565,11 @@ def decode_origin(payload: JsonObject) -> Origin | None:
 
 
 def decode_payload(event_type: str, schema_version: int, payload: JsonObject) -> Payload:
-    """Return the payload in its newest shape; raise :class:`UnknownEvent` for one that this code does not know.
+    """Return the payload in its newest shape. An origin stored beside it is passed over, see :func:`decode_origin`.
 
-    An origin stored beside it is passed over: :func:`decode_origin` reads it.
+    Raises :class:`UnknownEvent` for one that this code does not know, :class:`EventDamaged` for one of another shape.
     """
-    if ORIGIN in payload:
+    if isinstance(payload, dict) and ORIGIN in payload:
         payload = {name: value for name, value in payload.items() if name != ORIGIN}
     model = CATALOGUE.get(event_type)
     if model is None:
@@ -533,7 +580,10 @@ def decode_payload(event_type: str, schema_version: int, payload: JsonObject) ->
         upcast = UPCASTERS.get((event_type, schema_version))
         if upcast is None:
             raise UnknownEvent(f"{event_type} of schema version {schema_version} has no upcaster")
-        payload = upcast(payload)
+        try:
+            payload = upcast(payload)
+        except (LookupError, TypeError):
+            raise EventDamaged(f"{event_type} does not have the shape of schema version {schema_version}") from None
         schema_version += 1
     if schema_version > model.schema_version:
         raise UnknownEvent(
@@ -543,7 +593,7 @@ def decode_payload(event_type: str, schema_version: int, payload: JsonObject) ->
     try:
         return model.model_validate(payload)
     except ValidationError as error:
-        raise UnknownEvent(
+        raise EventDamaged(
             f"{event_type} of schema version {schema_version} does not have the shape of its model "
             f"({error.error_count()} fields differ): the ledger was written by other code"
         ) from error

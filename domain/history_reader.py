@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,17 +9,17 @@ from typing import cast
 
 from domain.events import (
     CandidateFound,
+    Damaged,
     GateDecided,
     Payload,
     RerankDecided,
     RetrievalRecorded,
     TurnRecorded,
-    decode_payload,
 )
 from domain.memory import Memory, Scores
 from domain.neighbors import Neighbor, placed
 from domain.reader import Reader, json_list
-from domain.rows import memory_of
+from domain.rows import memories_of, payload_and_origin
 from domain.statements import LATEST
 
 _PARTS = (TurnRecorded.type, RetrievalRecorded.type, GateDecided.type, RerankDecided.type)
@@ -59,19 +58,27 @@ class HistoryReader(Reader):
     def conversations(self, user_id: str, limit: int) -> list[ConversationSummary]:
         """Return this user's conversations that have a remembered turn, the one used last first."""
         return [
-            ConversationSummary(row.conversation_id, row.turns, datetime.fromisoformat(row.last_ts), row.title)
+            ConversationSummary(
+                row.conversation_id,
+                row.turns,
+                # Of a damaged turn only the columns are left.
+                datetime.fromisoformat(row.last_ts or row.last_recorded_at),
+                row.title or "",
+            )
             for row in self._rows("conversations", user_id=user_id, count=limit)
         ]
 
     def answered_with(self, user_id: str, turn_positions: Sequence[int]) -> dict[int, AnswerMemory]:
         """Return by position which memories this user's turns were answered with.
 
-        Missing are imported turns, which were not answered here, and memories that were forgotten since.
+        Missing are imported turns, which were not answered here, answers of which an event is damaged, and memories
+        that were forgotten since.
         """
         parts: dict[int, dict[str, Payload]] = {}
         for row in self._rows("answers_at", user_id=user_id, positions=json_list(turn_positions)):
-            payload = decode_payload(row.type, row.schema_version, json.loads(row.payload))
-            parts.setdefault(row.position, {})[row.type] = payload
+            payload, _ = payload_and_origin(row.part_position, row.type, row.schema_version, row.payload)
+            if not isinstance(payload, Damaged):
+                parts.setdefault(row.position, {})[row.type] = payload
         whole = {position: found for position, found in parts.items() if len(found) == len(_PARTS)}
         memories = self._memories_of(user_id, whole.values())
         return {position: _answer_memory(found, memories) for position, found in whole.items()}
@@ -85,8 +92,10 @@ class HistoryReader(Reader):
         if not ids:
             return {}
         positions = [row.position for row in self._rows("positions_of", user_id=user_id, event_ids=json_list(ids))]
-        rows = self._gathered("memories", user_id=user_id, positions=json_list(positions), as_of=LATEST)
-        return {memory.memory_id: memory for memory in map(memory_of, rows)}
+        rows = self._gathered(
+            "memories", user_id=user_id, positions=json_list(positions), as_of=LATEST, chars_max=LATEST
+        )
+        return {memory.memory_id: memory for memory in memories_of(rows)}
 
 
 def scores_of(candidate: CandidateFound) -> Scores:

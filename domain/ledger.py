@@ -33,13 +33,15 @@ from domain.errors import (
     LedgerSchemaError,
     LedgerWriteFailed,
     MemoryErased,
+    Unrecordable,
     VersionConflict,
 )
-from domain.events import Event, NewEvent, TurnRecorded
+from domain.events import Event, NewEvent, TurnRecorded, check_text
 from domain.history_reader import HistoryReader
 from domain.identity import StreamId
 from domain.ledger_reader import LedgerReader
 from domain.person_reader import PersonReader
+from domain.reader import StoredEvent, odd_column
 from domain.sqlite import WriterLock, begin, checkpoint, open_engine, wal_bytes
 from domain.statements import STATEMENTS
 
@@ -130,8 +132,11 @@ class Ledger:
         :class:`VersionConflict` when ``expected_version`` is given and is not the head's, with :class:`MemoryErased`
         when ``builds_on`` is given and is no longer an event of this user, with what ``decide`` raised, or with
         :class:`LedgerWriteFailed`; in each case nothing was recorded. Raises :class:`LedgerOverloaded` at once when too
-        many appends wait.
+        many appends wait, and :class:`Unrecordable` for ids that are no text.
         """
+        # In the writer's thread such an id would fail the whole batch.
+        check_text("user_id", stream.user_id)
+        check_text("conversation_id", stream.conversation_id)
         done: Future[tuple[Event, ...]] = Future()
         self._enqueue(_Append(stream, decide, expected_version, builds_on, done))
         return done
@@ -353,6 +358,9 @@ def _chained(
             origin=new.origin,
         )
         row = _row(event, recorded_text, new.payload_json, prev_hash)
+        if (odd := odd_column(StoredEvent(**row))) is not None:
+            # SQLite would store another value than the one that was hashed, and the chain would be broken for ever.
+            raise Unrecordable(f"the event's {odd} is not what its column holds: nothing was recorded")
         prev_hash = row["hash"]
         events.append(event)
         rows.append(row)

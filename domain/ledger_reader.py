@@ -6,21 +6,28 @@ What people ask of their own memory is in :mod:`domain.person_reader`, what they
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Row
 
 from domain.chain import GENESIS
-from domain.events import EmbeddingModelActivated, Event, PromptsActivated, SettingsActivated, TurnRecorded
+from domain.errors import LedgerReadFailed
+from domain.events import Damaged, EmbeddingModelActivated, Event, PromptsActivated, SettingsActivated, TurnRecorded
 from domain.identity import SYSTEM_STREAM, StreamId
 from domain.memory import FacetText, Memory
 from domain.reader import Reader, StoredEvent, json_list, stored_of
-from domain.rows import event_of, facet_changes, memory_of
+from domain.rows import event_of, facet_changes, memories_of
 from domain.statements import FACET_TYPES, LATEST
 
+WHOLE = LATEST
+"""``chars_max`` for whole texts."""
+_CHARS_TOGETHER = 8_000_000
+_CHARS_LEAST, _CHARS_MOST = 20_000, 400_000
+_POSITION, _PAYLOAD = 0, 4
+"""Places in the rows of the statements that read many turns. SQLite would copy every text to sort these."""
 _USERS_PER_READ = 1000
 _BESIDE_REACH = 2
 """How many turns before and after a turn :meth:`LedgerReader.positions_beside` looks at."""
@@ -132,11 +139,18 @@ class LedgerReader(Reader):
             last = users[-1]
 
     def recent_turns(
-        self, stream: StreamId, limit: int, before_turn: int | None = None, *, as_of: int = LATEST
+        self,
+        stream: StreamId,
+        limit: int,
+        before_turn: int | None = None,
+        *,
+        as_of: int = LATEST,
+        chars_max: int = WHOLE,
     ) -> list[Memory]:
         """Return the newest ``limit`` turns of a conversation, oldest first, without the forgotten ones.
 
         ``before_turn`` leaves out that turn and later ones, ``as_of`` asks what the answer was at that position.
+        ``chars_max`` shortens longer questions and answers, see :func:`turn_chars_max`.
         """
         if limit == 0:
             return []
@@ -147,20 +161,27 @@ class LedgerReader(Reader):
             count=limit,
             before_turn=before_turn,
             as_of=as_of,
+            chars_max=chars_max,
         )
-        return _oldest_first(rows)
+        return sorted(self._memories_of(rows, chars_max), key=attrgetter("position"))
 
-    def memories(self, user_id: str, positions: Sequence[int], *, as_of: int = LATEST) -> dict[int, Memory]:
+    def memories(
+        self, user_id: str, positions: Sequence[int], *, as_of: int = LATEST, chars_max: int = WHOLE
+    ) -> dict[int, Memory]:
         """Return this user's memories by the positions of their turns, as they stood ``as_of`` a ledger position.
 
-        What is not this user's turn, or was forgotten, is missing.
+        What is not this user's turn, or was forgotten, is missing. ``chars_max`` is that of :meth:`recent_turns`.
         """
         if not positions:
             return {}
-        rows = self._gathered("memories", user_id=user_id, positions=json_list(positions), as_of=as_of)
-        return {memory.position: memory for memory in map(memory_of, rows)}
+        rows = self._gathered(
+            "memories", user_id=user_id, positions=json_list(positions), as_of=as_of, chars_max=chars_max
+        )
+        return {memory.position: memory for memory in self._memories_of(rows, chars_max)}
 
-    def neighbors(self, user_id: str, positions: Sequence[int], reach: int, *, as_of: int = LATEST) -> list[Memory]:
+    def neighbors(
+        self, user_id: str, positions: Sequence[int], reach: int, *, as_of: int = LATEST, chars_max: int = WHOLE
+    ) -> list[Memory]:
         """Return the turns at most ``reach`` before or after this user's turns at ``positions``, oldest first.
 
         Each in its own conversation. The turns asked about may be among them; forgotten ones are not, and no further
@@ -168,8 +189,29 @@ class LedgerReader(Reader):
         """
         if not positions or reach == 0:
             return []
-        rows = self._gathered("neighbors", user_id=user_id, positions=json_list(positions), reach=reach, as_of=as_of)
-        return _oldest_first(rows)
+        rows = self._gathered(
+            "neighbors",
+            user_id=user_id,
+            positions=json_list(positions),
+            reach=reach,
+            as_of=as_of,
+            chars_max=chars_max,
+        )
+        return sorted(self._memories_of(rows, chars_max), key=attrgetter("position"))
+
+    def _memories_of(self, rows: Sequence[list[Any]], chars_max: int) -> list[Memory]:
+        """Return the memories in rows, reading those too long for ``chars_max`` with shortened texts."""
+        long = [row[_POSITION] for row in rows if row[_PAYLOAD] is None]
+        if not long:
+            return memories_of(rows)
+        found = self._gathered("long_turns", positions=json_list(long), chars_max=chars_max)
+        payloads = {position: payload for position, payload, _ in found}
+        cut = {position for position, _, is_cut in found if is_cut}
+        for row in rows:
+            if row[_PAYLOAD] is None:
+                row[_PAYLOAD] = payloads.get(row[_POSITION], "")  # one that is damaged has none
+        memories = memories_of(rows)
+        return [replace(memory, cut_chars=chars_max) if memory.position in cut else memory for memory in memories]
 
     def belongs(self, user_id: str, position: int) -> bool:
         """Tell whether the event at a position is this user's. After an erasure it no longer is."""
@@ -258,9 +300,13 @@ class LedgerReader(Reader):
         return payload if isinstance(payload, SettingsActivated) else None
 
 
-def _oldest_first(rows: Iterable[Sequence[Any]]) -> list[Memory]:
-    # Sorted here, since SQLite would copy every text for it.
-    return sorted(map(memory_of, rows), key=attrgetter("position"))
+def turn_chars_max(count: int) -> int:
+    """Return how many characters of a question or an answer are read where ``count`` turns are read at once.
+
+    However long memories are, a turn then reads a bounded number of bytes. What does not fit a prompt is shown as one
+    line anyway; what fits, and is longer than this, is shown shortened, and the prompt's report says so.
+    """
+    return max(_CHARS_LEAST, min(_CHARS_MOST, _CHARS_TOGETHER // max(count, 1)))
 
 
 def _by_distance(turns_before: list[int], turns_after: list[int]) -> tuple[tuple[int, ...], ...]:
@@ -272,4 +318,9 @@ def _by_distance(turns_before: list[int], turns_after: list[int]) -> tuple[tuple
 
 def _activation(rows: Sequence[Row[Any]]) -> EmbeddingModelActivated | None:
     payload = event_of(rows[0]).payload if rows else None
+    if isinstance(payload, Damaged):
+        # Without it, memory would be embedded anew with whatever model is configured.
+        raise LedgerReadFailed(
+            f"event {rows[0].position}, which activated the embedding model, is damaged: `opm verify`"
+        )
     return payload if isinstance(payload, EmbeddingModelActivated) else None

@@ -19,7 +19,8 @@ class Memory:
 
     ``memory_id`` is the event id of the turn, ``position`` its place in the ledger, ``turn_id`` its number in the
     conversation. ``summary`` is None until one is recorded, ``summary_position`` the position of the event that holds
-    it; ``edited`` is True if a person wrote it. ``finish_reason`` says how the answer ended.
+    it; ``edited`` is True if a person wrote it. ``finish_reason`` says how the answer ended. ``cut_chars`` says to how
+    many characters question and answer were shortened when they were read, None where they are whole.
     """
 
     memory_id: str
@@ -33,6 +34,7 @@ class Memory:
     finish_reason: str = "stop"
     summary_position: int | None = None
     edited: bool = False
+    cut_chars: int | None = None
 
     @cached_property
     def date(self) -> str:

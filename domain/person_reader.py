@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from domain.identity import StreamId
 from domain.memory import Memory
 from domain.reader import Reader, StoredEvent, json_list, stored_of
-from domain.rows import memory_of
+from domain.rows import memories_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,11 @@ class PersonReader(Reader):
     def memory(self, user_id: str, memory_id: str) -> Memory | None:
         """Return this user's memory by its id, None where there is none or it was forgotten."""
         rows = self._rows("memory", user_id=user_id, memory_id=memory_id)
-        return memory_of(rows[0]) if rows else None
+        return next(iter(memories_of(rows)), None)
 
     def memories_before(self, user_id: str, position: int, limit: int) -> list[Memory]:
         """Return at most ``limit`` memories of this user before a position, newest first."""
-        rows = self._rows("memories_before", user_id=user_id, position=position, count=limit)
-        return [memory_of(row) for row in rows]
+        return memories_of(self._rows("memories_before", user_id=user_id, position=position, count=limit))
 
     def place_of(self, user_id: str, memory_id: str) -> TurnPlace | None:
         """Return where this user's turn stands, forgotten or not; None where there is no such turn."""

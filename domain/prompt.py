@@ -50,6 +50,7 @@ _SUMMARIES_HEADING = "What you remember:"
 _HEADING = f"\n\n{_SUMMARIES_HEADING}\n"
 _WINDOW_SHARE = 1 / 2
 _NEWEST_SHARE = 3 / 4
+_FAR_TOO_LONG = 4
 _SHORTENED_CHARS_MIN = 64
 """Of each side of an exchange: less would not be understood."""
 _LINE_CHARS_MAX = 400
@@ -211,8 +212,18 @@ def build_prompt(
         neighbors=beside,
         left_out=tuple(item for item in room.left_out if item.memory_id not in shown_beside),
         shares=PromptShares(fixed=fixed, window=window_tokens, memory=memory_tokens),
-        shortened=(window.shortened,) if window.shortened is not None else (),
+        shortened=_shown_shortened(window.shortened, (*turns, *whole, *needed, *(item.memory for item in beside))),
     )
+
+
+def _shown_shortened(newest: Shortened | None, shown: Sequence[Memory]) -> tuple[Shortened, ...]:
+    """Return what is shown shortened: the newest turn where it had to be, and what was read so."""
+    found = {
+        memory.memory_id: Shortened(memory_id=memory.memory_id, chars=memory.cut_chars)
+        for memory in shown
+        if memory.cut_chars is not None
+    }
+    return tuple({**found, **({newest.memory_id: newest} if newest is not None else {})}.values())
 
 
 def _whole_or_line(
@@ -245,8 +256,10 @@ def _shortened(
     """Return a turn that takes at most ``tokens_max``, and how many characters of it that are; None for all of it."""
     chars = max(len(turn.user), len(turn.assistant))
     short = turn
-    while _exchange_cost(short, asked_at, count) > tokens_max and chars > _SHORTENED_CHARS_MIN:
-        chars = max(chars * 3 // 4, _SHORTENED_CHARS_MIN)
+    while (cost := _exchange_cost(short, asked_at, count)) > tokens_max and chars > _SHORTENED_CHARS_MIN:
+        # Of a text that is far too long not much can stay: counting it again and again would take long.
+        fitting = chars * max(tokens_max, 0) // cost if cost > _FAR_TOO_LONG * max(tokens_max, 1) else chars
+        chars = max(min(chars * 3 // 4, 2 * fitting), _SHORTENED_CHARS_MIN)
         short = as_shortened(turn, chars)
     return short, Shortened(memory_id=turn.memory_id, chars=chars) if short is not turn else None
 

@@ -108,12 +108,16 @@ def reconstructed_prompt(
         zone = zone_named(report.timezone)
     except ValueError:
         return ReconstructedPrompt([], "not_possible", f"this machine does not know its time zone, {report.timezone!r}")
+    shortened = {item.memory_id: item.chars for item in report.shortened}
+
+    def shown(memory: Memory) -> Memory:
+        chars = shortened.get(memory.memory_id)
+        return as_shortened(memory, chars) if chars is not None else memory
+
     window, replay, neighbors, summarised = (
-        [memories[memory_id] for memory_id in ids]
+        [shown(memories[memory_id]) for memory_id in ids]
         for ids in (turn.window, turn.replayed, turn.neighbours, turn.summarised)
     )
-    shortened = {item.memory_id: item.chars for item in report.shortened}
-    window = [as_shortened(turn, shortened[turn.memory_id]) if turn.memory_id in shortened else turn for turn in window]
     messages = laid_out(
         layout=report.layout,
         system=system,

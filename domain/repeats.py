@@ -24,6 +24,8 @@ Repeat = Literal["older_same_question", "older_near_duplicate"]
 
 _SHARED_MIN = 0.5
 """The share of an older exchange's words that a newer one must hold to make it superfluous."""
+_COMPARED_CHARS = 20_000
+"""Of so much of a text the words are compared: those of millions of characters would take hundreds of megabytes."""
 _RUN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]+|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _QUESTION_MARK = re.compile("[?？؟]")
@@ -85,12 +87,14 @@ def _asks(text: str) -> bool:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+    """Return the words of a text, and of a very long one what it goes on with, as it is."""
+    words = tuple(re.findall(r"\w+", unicodedata.normalize("NFKC", text[:_COMPARED_CHARS]).casefold()))
+    return words if len(text) <= _COMPARED_CHARS else (*words, text[_COMPARED_CHARS:])
 
 
 def _terms(text: str) -> frozenset[str]:
-    """Return the words of a text; of scripts without spaces, pairs of characters."""
+    """Return the words of a text's beginning; of scripts without spaces, pairs of characters."""
     terms: set[str] = set()
-    for run in _RUN.findall(unicodedata.normalize("NFKC", text).casefold()):
+    for run in _RUN.findall(unicodedata.normalize("NFKC", text[:_COMPARED_CHARS]).casefold()):
         terms |= {one + other for one, other in pairwise(run)} if _UNSPACED.match(run) and len(run) > 1 else {run}
     return frozenset(terms)

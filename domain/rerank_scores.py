@@ -65,6 +65,10 @@ def _read(item: Any) -> tuple[int | None, float | None]:
     index, score = item.get("index"), next((item[name] for name in _SCORES if name in item), None)
     if isinstance(index, bool) or not isinstance(index, int):
         return None, None
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+    if isinstance(score, bool) or not isinstance(score, int | float):
         return index, None
-    return index, float(score)
+    try:
+        score = float(score)
+    except OverflowError:  # an integer of hundreds of digits
+        return index, None
+    return index, score if math.isfinite(score) else None

@@ -1,16 +1,24 @@
-"""How a row of the events table becomes an event, a memory, or a text by which a memory is found."""
+"""How a row of the events table becomes an event, a memory, or a text by which a memory is found.
+
+A disk may damage what is stored. Such a row costs that one event, which is named in the log, and never what stands
+beside it: a list goes on without it, and a follower past it. ``opm verify`` finds it by its hash.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, TypeVar, get_args
 
 import msgspec
 from sqlalchemy import Row
 
+from domain.errors import EventDamaged
 from domain.events import (
+    Damaged,
     Erased,
     Event,
     Facet,
@@ -23,17 +31,22 @@ from domain.events import (
     decode_payload,
 )
 from domain.memory import FacetText, Memory, exchange_text
+from domain.origin import Origin
 from domain.temporal.zones import in_zone, recorded_zone
 
+log = logging.getLogger(__name__)
+
 Part = TypeVar("Part")
+_DAMAGED = (ValueError, RecursionError, EventDamaged, msgspec.MsgspecError)
+"""What a payload raises that is not JSON or has another shape."""
+_NAMED_MAX = 1000
 
 
 def event_of(row: Row[Any]) -> Event:
-    """Return the event in a whole row of the table. Of a blanked one only the envelope is left."""
+    """Return the event in a whole row of the table. Of a blanked or damaged one only the envelope is left."""
     payload: Payload
     if row.salt:
-        stored = json.loads(row.payload)
-        payload, origin = decode_payload(row.type, row.schema_version, stored), decode_origin(stored)
+        payload, origin = payload_and_origin(row.position, row.type, row.schema_version, row.payload)
     else:
         payload, origin = Erased(event_type=row.type), None
     return Event(
@@ -48,6 +61,27 @@ def event_of(row: Row[Any]) -> Event:
         payload=payload,
         origin=origin,
     )
+
+
+def payload_and_origin(
+    position: int, event_type: str, schema_version: int, payload: str
+) -> tuple[Payload, Origin | None]:
+    """Return a stored payload in its newest shape and who asked for it; :class:`Damaged` where it has no shape.
+
+    Raises :class:`UnknownEvent` for a type or schema version that this code does not know.
+    """
+    try:
+        stored = json.loads(payload)
+        return decode_payload(event_type, schema_version, stored), decode_origin(stored)
+    except _DAMAGED:
+        _name_damaged(position, event_type)
+        return Damaged(event_type=event_type), None
+
+
+@lru_cache(maxsize=_NAMED_MAX)
+def _name_damaged(position: int, event_type: str) -> None:
+    """Name a damaged event in the log, once."""
+    log.error("event %d (%s) is damaged and left out: run `opm verify`", position, event_type)
 
 
 class _TurnPart(msgspec.Struct, gc=False):
@@ -85,12 +119,24 @@ _TURN_PART, _SUMMARY_PART = msgspec.json.Decoder(_TurnPart), msgspec.json.Decode
 _TEXT_PART = msgspec.json.Decoder(_TextPart)
 
 
-def memory_of(row: Sequence[Any]) -> Memory:
-    """Return the memory in a row of ``recent_turns``, ``memories`` or another statement with the same columns."""
+def memories_of(rows: Iterable[Sequence[Any]]) -> list[Memory]:
+    """Return the memories in rows of ``recent_turns``, ``memories`` or another statement with the same columns.
+
+    A damaged one is left out. Of one whose summary is damaged the exchange is left.
+    """
+    return [memory for row in rows if (memory := _memory_of(row)) is not None]
+
+
+def _memory_of(row: Sequence[Any]) -> Memory | None:
     # Unpacked by place: where many turns are read, a row is an array of JSON and has no names.
     position, event_id, conversation_id, schema_version, payload, *summary = row
     summary_version, summary_payload, summary_type, summary_position = summary
-    turn = _part_of(TurnRecorded, schema_version, payload, _TURN_PART)
+    turn = _part_of(position, TurnRecorded, schema_version, payload, _TURN_PART)
+    if turn is None:
+        return None
+    summarised = None
+    if summary_payload is not None:
+        summarised = _summary(summary_position, summary_type, summary_version, summary_payload)
     return Memory(
         memory_id=event_id,
         position=position,
@@ -99,27 +145,34 @@ def memory_of(row: Sequence[Any]) -> Memory:
         ts=turn.ts,
         user=turn.user,
         assistant=turn.assistant,
-        summary=None if summary_payload is None else _summary(summary_type, summary_version, summary_payload),
+        summary=summarised,
         finish_reason=turn.finish_reason,
         summary_position=summary_position,
         edited=summary_type == MemoryEdited.type,
     )
 
 
-def _summary(event_type: str, schema_version: int, payload: str) -> str:
+def _summary(position: int, event_type: str, schema_version: int, payload: str) -> str | None:
     model = MemoryEdited if event_type == MemoryEdited.type else SummaryRecorded
-    return _part_of(model, schema_version, payload, _SUMMARY_PART).summary
+    part = _part_of(position, model, schema_version, payload, _SUMMARY_PART)
+    return part.summary if part is not None else None
 
 
-def _part_of(model: type[Payload], schema_version: int, payload: str, part: msgspec.json.Decoder[Part]) -> Part:
-    """Return some fields of a payload in its newest shape.
+def _part_of(
+    position: int, model: type[Payload], schema_version: int, payload: str, part: msgspec.json.Decoder[Part]
+) -> Part | None:
+    """Return some fields of the payload at a position in its newest shape, None where it is damaged.
 
     A turn reads some sixty memories, and this code wrote them: so their JSON is neither validated by the model nor
     decoded beyond these fields. Only an older shape goes through the model, which lifts it.
     """
-    if schema_version != model.schema_version:
-        payload = decode_payload(model.type, schema_version, json.loads(payload)).model_dump_json()
-    return part.decode(payload)
+    try:
+        if schema_version != model.schema_version:
+            payload = decode_payload(model.type, schema_version, json.loads(payload)).model_dump_json()
+        return part.decode(payload)
+    except _DAMAGED:
+        _name_damaged(position, model.type)
+        return None
 
 
 def facet_changes(row: Row[Any]) -> list[FacetText]:
@@ -133,7 +186,9 @@ def facet_changes(row: Row[Any]) -> list[FacetText]:
     if row.type == TurnRecorded.type:
         if row.forgotten:
             return [change(row.position, "exchange", None)]
-        turn = _part_of(TurnRecorded, row.schema_version, row.payload, _TEXT_PART)
+        turn = _part_of(row.position, TurnRecorded, row.schema_version, row.payload, _TEXT_PART)
+        if turn is None:
+            return []
         said_at = in_zone(turn.ts, recorded_zone(turn.prompt.timezone)) if turn.prompt is not None else turn.ts
         return [change(row.position, "exchange", exchange_text(turn.user, turn.assistant), said_at)]
     if row.turn_position is None or row.superseded:
@@ -142,4 +197,5 @@ def facet_changes(row: Row[Any]) -> list[FacetText]:
         return [change(row.turn_position, facet, None) for facet in get_args(Facet)]
     if row.forgotten:
         return [change(row.turn_position, "summary", None)]
-    return [change(row.turn_position, "summary", _summary(row.type, row.schema_version, row.payload))]
+    summary = _summary(row.position, row.type, row.schema_version, row.payload)
+    return [change(row.turn_position, "summary", summary)] if summary is not None else []

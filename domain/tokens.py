@@ -9,8 +9,11 @@ docs/decisions/0010-estimate-tokens.md says what the costs were fitted to.
 
 import math
 import re
+import threading
 from collections import OrderedDict
 from functools import lru_cache
+
+from domain.parts import parts
 
 ESTIMATES_KEPT_MAX = 50_000
 PIECES_CACHED_MAX = 50_000
@@ -44,28 +47,32 @@ _CHARACTER_COSTS = (
 
 def estimate_tokens(text: str) -> int:
     """Return an upper estimate of the tokens of ``text`` alone, without what a chat template adds."""
-    return math.ceil(sum(map(_cost, _PIECE.findall(text))))
+    return math.ceil(sum(sum(map(_cost, _PIECE.findall(part))) for part in parts(text, anywhere=True)))
 
 
 class KeptEstimates:
     """A bounded cache of estimates: the same memories return turn after turn.
 
-    It keeps hashes and numbers, never a text, and drops the least recently used first.
+    It keeps hashes and numbers, never a text, and drops the least recently used first. Safe to call from any thread.
     """
 
     def __init__(self) -> None:
         self._tokens: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __call__(self, text: str) -> int:
         """Return :func:`estimate_tokens` of a text."""
         key = (len(text), hash(text))
-        tokens = self._tokens.get(key)
-        if tokens is None:
-            tokens = self._tokens[key] = estimate_tokens(text)
+        with self._lock:
+            tokens = self._tokens.get(key)
+            if tokens is not None:
+                self._tokens.move_to_end(key)
+                return tokens
+        tokens = estimate_tokens(text)
+        with self._lock:
+            self._tokens[key] = tokens
             if len(self._tokens) > ESTIMATES_KEPT_MAX:
                 self._tokens.popitem(last=False)
-        else:
-            self._tokens.move_to_end(key)
         return tokens
 
 

@@ -7,6 +7,7 @@ cut off, or a ledger rewritten with new hashes: for that, a head noted earlier (
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -15,16 +16,14 @@ from pydantic_core import from_json
 
 from domain import chain
 from domain.errors import InvalidInput, LedgerReadFailed, UnknownEvent
-from domain.events import BLANK, UserErased, decode_origin, decode_payload
+from domain.events import BLANK, JsonObject, UserErased, decode_origin, decode_payload
 from domain.identity import ERASED_PREFIX, SYSTEM_ID
 from domain.ledger_reader import LedgerReader
-from domain.reader import StoredEvent
+from domain.reader import StoredEvent, odd_column
 
 _PAGE_EVENTS = 500
 _BELOW_ALL = -(2**63)
 """Smaller than any position a row can have, so that a row forged below the first is checked too."""
-_INTEGERS = ("position", "version", "schema_version")
-_OPTIONAL = ("correlation_id", "causation_id")
 
 Part = Literal["ledger", "schema", "file", "mirror", "index"]
 
@@ -202,13 +201,23 @@ def _what_it_says(row: StoredEvent) -> Iterator[str]:
         yield "its payload was changed"
         return
     try:
-        stored = from_json(row.payload)
+        stored = _parsed(row.payload)
         decode_payload(row.type, row.schema_version, stored)
         decode_origin(stored)
     except UnknownEvent as error:
         yield str(error)
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, RecursionError):
         yield f"its payload does not have the shape of {row.type}, schema version {row.schema_version}"
+
+
+def _parsed(payload: str) -> JsonObject:
+    parsed: JsonObject
+    try:
+        parsed = from_json(payload)
+    except ValueError:
+        # Earlier versions recorded more levels than the quick parser reads.
+        parsed = json.loads(payload)
+    return parsed
 
 
 def _wrong_version(found: int, expected: int) -> str:
@@ -230,13 +239,3 @@ def hash_of(row: StoredEvent) -> str:
         identity_hash=row.identity_hash,
         payload_hash=row.payload_hash,
     )
-
-
-def odd_column(row: StoredEvent) -> str | None:
-    """Return the first column with a value of a wrong kind (a blob, a number for a text), None for none."""
-    for name in StoredEvent.__dataclass_fields__:
-        value = getattr(row, name)
-        wanted = int if name in _INTEGERS else str
-        if not isinstance(value, wanted) and not (value is None and name in _OPTIONAL):
-            return name
-    return None

@@ -10,7 +10,7 @@ Whatever goes wrong is one of these::
     ├── TimedOut        the endpoint was silent for too long
     ├── BrokenOff       the connection ended in the middle of an answer
     ├── Refused         an answer with another status than 2xx
-    └── Unreadable      what came is no HTTP, or cannot be decoded
+    └── Unreadable      what came is no HTTP, cannot be decoded, or is far too long
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ _CONNECTIONS_MAX = 1000
 _KEEP_ALIVE_S = 4.0
 """Shorter than the five seconds of uvicorn, and so of vLLM, which would close a connection just as it is used again."""
 _REFUSAL_BYTES_MAX = 64 * 1024
+_BODY_BYTES_MAX = 64 * 1024 * 1024
+_EVENT_BYTES_MAX = 8 * 1024 * 1024
+"""An endpoint that never ends its answer, or an event of it, must not take all memory."""
 _LAST_BYTES_S = 0.1
 
 
@@ -54,7 +57,7 @@ class BrokenOff(HttpFailure):
 
 
 class Unreadable(HttpFailure):
-    """What came is no HTTP, or cannot be decoded."""
+    """What came is no HTTP, cannot be decoded, or is far too long."""
 
 
 class Refused(HttpFailure):
@@ -93,9 +96,9 @@ class HttpClient:
         """Return the body of a GET. ``path`` begins with a slash, or is a whole address."""
         return await self._body("GET", path, None, timeout_s)
 
-    async def post(self, path: str, body: JsonObject, *, timeout_s: float) -> bytes:
-        """Return the body of the answer to a POST; ``timeout_s`` bounds the whole call."""
-        return await self._body("POST", path, body, timeout_s)
+    async def post(self, path: str, body: JsonObject, *, timeout_s: float, bytes_max: int = _BODY_BYTES_MAX) -> bytes:
+        """Return the body of the answer to a POST; ``timeout_s`` bounds the whole call, ``bytes_max`` its answer."""
+        return await self._body("POST", path, body, timeout_s, bytes_max)
 
     @asynccontextmanager
     async def stream(self, path: str, body: JsonObject, *, silence_s: float) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -116,11 +119,13 @@ class HttpClient:
                 await response.read()
         response.release()
 
-    async def _body(self, method: str, path: str, body: JsonObject | None, timeout_s: float) -> bytes:
+    async def _body(
+        self, method: str, path: str, body: JsonObject | None, timeout_s: float, bytes_max: int = _BODY_BYTES_MAX
+    ) -> bytes:
         limits = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(self._connect_timeout_s, timeout_s))
         response = await self._begin(method, path, body, limits)
         async with response:
-            return b"".join([piece async for piece in _pieces(response)])
+            return await whole(_pieces(response), bytes_max)
 
     async def _begin(
         self, method: str, path: str, body: JsonObject | None, limits: aiohttp.ClientTimeout
@@ -177,11 +182,23 @@ class HttpClient:
         return f"the proxy of {self._proxy.variable}{refused}" if self._proxy is not None else ""
 
 
+async def whole(pieces: AsyncIterator[bytes], bytes_max: int) -> bytes:
+    """Return what comes in pieces; raise :class:`Unreadable` for more than ``bytes_max``."""
+    found: list[bytes] = []
+    left = bytes_max
+    async for piece in pieces:
+        found.append(piece)
+        left -= len(piece)
+        if left < 0:
+            raise Unreadable
+    return b"".join(found)
+
+
 async def events(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
     """Yield the data of server-sent events: those that came together in one list, in their order.
 
     Comments and other fields than ``data`` say nothing here. An event whose empty line the end of the stream cuts off
-    counts. Raises :class:`Unreadable` for what is no UTF-8.
+    counts. Raises :class:`Unreadable` for what is no UTF-8, and for an event that does not end.
     Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
     """
     rest = b""
@@ -196,6 +213,8 @@ async def events(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
             _take_line(line, data, found)
         if found:
             yield found
+        if len(rest) + sum(map(len, data)) > _EVENT_BYTES_MAX:
+            raise Unreadable
     found = []
     for line in (rest, b""):
         _take_line(line, data, found)

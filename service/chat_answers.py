@@ -1,6 +1,7 @@
 """Read what a chat endpoint answers, whole or in pieces, in all the shapes that endpoints give it. Pure.
 
-What says nothing is None. What cannot be read raises :class:`Unreadable`, and an error inside an answer of status 200
+Everything is made recordable here: what an endpoint answers must never keep a turn out of the ledger. What says nothing
+is None. What cannot be read raises :class:`Unreadable`, and an error inside an answer of status 200
 raises :class:`Reported`.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from domain.events import Usage
 from domain.model_call import ModelCall
@@ -18,6 +19,9 @@ from projections.refusal_reason import reason_of
 
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _NAME_CHARS_MAX = 200
+_TOKENS_MAX = 2**53
+"""No endpoint has counted more; a larger number is no count, and views could not add it up."""
+_FINISH_REASON_CHARS_MAX = 100
 _READABLE = (ValueError, RecursionError, LookupError, TypeError, AttributeError)
 
 
@@ -124,6 +128,11 @@ def joined(deltas: Sequence[Delta]) -> Delta:
     )
 
 
+def is_count(value: Any) -> TypeGuard[int]:
+    """Tell whether a value can be a number of tokens."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _TOKENS_MAX
+
+
 def _raise_reported(answer: Any) -> None:
     if not isinstance(answer, dict):
         raise Unreadable
@@ -171,7 +180,7 @@ def _finish_reason(choice: Any) -> str | None:
     if not isinstance(reason, str | None):
         raise Unreadable
     # An empty one, as some endpoints send with every chunk, is none.
-    return storable(reason) if reason else None
+    return storable(reason[:_FINISH_REASON_CHARS_MAX]) if reason else None
 
 
 def _named(answer: Any, name: str) -> str | None:
@@ -183,6 +192,6 @@ def _usage(value: Any) -> Usage | None:
     if not isinstance(value, dict):
         return None
     prompt, completion = value.get("prompt_tokens"), value.get("completion_tokens")
-    if not isinstance(prompt, int) or not isinstance(completion, int):
+    if not is_count(prompt) or not is_count(completion):
         return None
     return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)

@@ -16,13 +16,14 @@ from domain.errors import ContextExceeded, UpstreamError
 from domain.events import JsonObject
 from domain.model_call import ModelCall
 from domain.prompt import messages_hash
-from projections.http_client import HttpClient, HttpFailure, Refused, events
+from projections.http_client import HttpClient, HttpFailure, Refused, events, whole
 from projections.refusal_reason import reason_in
 from service.chat_answers import (
     Completion,
     Delta,
     Reported,
     Unreadable,
+    is_count,
     joined,
     read_chunk,
     read_completion,
@@ -37,6 +38,12 @@ T = TypeVar("T")
 
 _PROBE_TIMEOUT_S = 5.0
 _DONE = b"[DONE]"
+_ANSWER_CHARS_MAX = 1_000_000
+"""Text and reasoning together: more than any model writes. There the answer ends, as at the model's own limit."""
+_SHORT_ANSWER_BYTES_MAX = 4 * 1024 * 1024
+_SHORT_ANSWER_CHARS_MAX = 100_000
+"""Of a decision or summary: many times what was asked for, which only a broken endpoint sends."""
+_BEGINNING_BYTES_MAX = 8 * 1024 * 1024
 _TRIES_MAX = 8
 _REFUSALS = {400, 404, 422, 500, 501}
 _NAMELESS_REFUSALS = {400, 422}
@@ -102,7 +109,13 @@ class ChatClient:
             body["response_format"] = response_format
 
         async def ask(sent: JsonObject) -> Completion:
-            return read_completion(await self._http.post("/chat/completions", sent, timeout_s=timeout_s))
+            body = await self._http.post(
+                "/chat/completions", sent, timeout_s=timeout_s, bytes_max=_SHORT_ANSWER_BYTES_MAX
+            )
+            completion = read_completion(body)
+            if len(completion.text) > _SHORT_ANSWER_CHARS_MAX:
+                raise Unreadable
+            return completion
 
         names = replace(self._names, timeout_setting=timeout_setting)
         completion, call = await self._negotiated(body, ask, timeout_s, names)
@@ -192,13 +205,18 @@ class ChatClient:
             yield Delta(answer.text, answer.reasoning, reason, answer.usage, answer.model, answer.fingerprint)
             return
         ended, finished, said = False, False, False
+        chars = 0
         async for together in events(answer):
             deltas, failure = self._read(together)
             if deltas:
                 delta = joined(deltas)
                 finished = finished or delta.finish_reason is not None
                 said = said or bool(delta.text)
+                chars += len(delta.text) + len(delta.reasoning)
                 yield delta
+                if chars > _ANSWER_CHARS_MAX:
+                    yield Delta(finish_reason="length")
+                    return
             if failure is not None:
                 raise failure
             if ended := _DONE in together:
@@ -246,7 +264,7 @@ class ChatClient:
         except (HttpFailure, ValueError, RecursionError):
             return None
         count = answer.get("count") if isinstance(answer, dict) else None
-        return count if isinstance(count, int) else None
+        return count if is_count(count) else None
 
 
 def answered(call: ModelCall, model: str | None, fingerprint: str | None) -> ModelCall:
@@ -262,11 +280,13 @@ async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes] | Complet
     first = b""
     async for piece in pieces:
         first += piece
+        if len(first) > _BEGINNING_BYTES_MAX:
+            raise Unreadable
         begins = first.lstrip(_BOM_AND_SPACE)[:1]
         if begins and (begins == b"{" or _EVENT_END.search(first)):
             break
     if first.lstrip(_BOM_AND_SPACE).startswith(b"{"):
-        return read_completion(first.lstrip(_BOM_AND_SPACE) + b"".join([piece async for piece in pieces]))
+        return read_completion(first.lstrip(_BOM_AND_SPACE) + await whole(pieces, _BEGINNING_BYTES_MAX))
 
     async def only_first() -> AsyncIterator[bytes]:
         yield first

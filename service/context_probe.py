@@ -71,6 +71,10 @@ async def context_length(http: HttpClient, base_url: str, model: str, timeout_s:
     return None
 
 
+_DIGITS_MAX = 12
+"""No model takes a number of tokens that has more."""
+
+
 def models_in(body: bytes) -> list[dict[str, Any]]:
     """Return the entries of a list of models; none where it cannot be read."""
     try:
@@ -123,9 +127,9 @@ def _served(entry: Mapping[str, Any]) -> ContextLength | None:
 
 
 def _positive(value: Any) -> int | None:
-    if isinstance(value, str) and value.isascii() and value.isdigit():
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _DIGITS_MAX:
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**_DIGITS_MAX else None
 
 
 async def _json(http: HttpClient, url: str, timeout_s: float, body: dict[str, Any] | None = None) -> Any:

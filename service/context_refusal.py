@@ -57,7 +57,7 @@ def code_in(body: bytes) -> str | None:
 def _n_ctx(body: bytes) -> int | None:
     """Return llama.cpp's ``n_ctx``."""
     length = _error(body).get("n_ctx")
-    return length if isinstance(length, int) and length > 0 else None
+    return length if isinstance(length, int) and not isinstance(length, bool) and length > 0 else None
 
 
 def _error(body: bytes) -> dict[str, Any]:

@@ -29,6 +29,8 @@ from service.settings import ServiceSettings
 log = logging.getLogger(__name__)
 
 _SUMMARY_TOKENS_MAX = 256
+_LONG_CHARS = 50_000
+"""Longer exchanges are counted in a thread."""
 _BACKOFF_FIRST_S = 1.0
 _BACKOFF_MAX_S = 60.0
 _TEMPLATE_TOKENS = 64
@@ -64,9 +66,11 @@ class Summarizer:
             return True
         turns = await in_background(self._ledger.reader.turns_without_summary, self._position, free)
         for turn in turns:
+            self._position = turn.position
+            if not isinstance(turn.payload, TurnRecorded):
+                continue  # damaged, so there is nothing to summarise
             what = f"recording the summary of turn {turn.correlation_id}"
             self._writing.start(turn.event_id, what, partial(self._summarise, turn))
-            self._position = turn.position
         return bool(turns)
 
     @property
@@ -99,7 +103,7 @@ class Summarizer:
             ):
                 with attempt:
                     attempts += 1
-                    asked, messages = self._request(turn)
+                    asked, messages = await self._request(turn)
                     completion = await self._ask(messages)
                     spent = _together(spent, completion.usage)
                     summary = _summary_in(completion)
@@ -134,16 +138,18 @@ class Summarizer:
         except MemoryErased:
             log.info("no summary for turn %s: it has been erased", event.correlation_id)
 
-    def _request(self, turn: TurnRecorded) -> tuple[SummaryAsked, list[Message]]:
+    async def _request(self, turn: TurnRecorded) -> tuple[SummaryAsked, list[Message]]:
         """Return how much of a turn is shown to the model, and the messages.
 
         The exchange alone: what was recalled for it is a memory already and must not be stored again. Of texts too long
         for the model, the beginning says most.
         """
         room = self._context_tokens() - _SUMMARY_TOKENS_MAX - _TEMPLATE_TOKENS - estimate_tokens(self._prompt.text)
+        long = len(turn.user) + len(turn.assistant) > _LONG_CHARS
+        question, answer = await in_background(_beginnings, turn, room // 2) if long else _beginnings(turn, room // 2)
         asked = SummaryAsked(
-            question_chars=len(beginning(turn.user, room // 2)),
-            answer_chars=len(beginning(turn.assistant, room // 2)),
+            question_chars=len(question),
+            answer_chars=len(answer),
             timezone=turn.prompt.timezone if turn.prompt is not None else self._settings.timezone,
         )
         return asked, summary_messages(self._prompt.text, turn, asked)
@@ -175,3 +181,8 @@ def _together(one: Usage | None, other: Usage | None) -> Usage | None:
         completion_tokens=one.completion_tokens + other.completion_tokens,
         total_tokens=one.total_tokens + other.total_tokens,
     )
+
+
+def _beginnings(turn: TurnRecorded, tokens_max: int) -> tuple[str, str]:
+    """Return as much of a question and of its answer; of long ones this takes long."""
+    return beginning(turn.user, tokens_max), beginning(turn.assistant, tokens_max)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import TypeVar
 
 import anyio
 
@@ -20,6 +21,7 @@ from domain.errors import ContextExceeded, EmbeddingError, IndexUnavailable, Ups
 from domain.events import GateDecided, PromptReport, RerankDecided, RetrievalRecorded
 from domain.identity import DEFAULT_USER
 from domain.ledger import Ledger
+from domain.ledger_reader import turn_chars_max
 from domain.memory import Memory
 from domain.neighbors import Neighbor, neighbors_of
 from domain.prompt import LAYOUT, FittedWindow, build_prompt, fit_window, fixed_tokens, messages_hash
@@ -35,7 +37,7 @@ from service.decider import Decider, Gated, Reranked
 from service.knobs import Knobs
 from service.reranker import Reranker
 from service.settings import ServiceSettings
-from service.token_counter import TokenCounter
+from service.token_counter import Counting, TokenCounter
 from service.turn_recorder import (
     DISCONNECTED,
     STOPPED,
@@ -50,6 +52,10 @@ from service.turn_recorder import (
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+_LONG_CHARS = 50_000
+"""Work on texts that are longer together is done in a thread: on the event loop, everybody would wait for it."""
 _SURELY_TOO_LONG = 2.0
 """An estimate of tokens may be too high, but not by that factor."""
 
@@ -164,14 +170,18 @@ class TurnService:
 
     async def _window(self, turn: TurnLog) -> FittedWindow:
         """Read the newest turns of this conversation, and tell which of them are shown for certain."""
-        read = self._ledger.reader.recent_turns
+        limit = turn.knobs.recent_turns
+        read = partial(self._ledger.reader.recent_turns, chars_max=turn_chars_max(limit))
         with turn.timed("window"):
-            window = await self._memory.in_search_thread(read, turn.request.stream, turn.knobs.recent_turns)
+            window = await self._memory.in_search_thread(read, turn.request.stream, limit)
         turn.builds_on = window[0].memory_id if window else None
-        return self._fitted(turn, window)
+        return await self._fitted(turn, window)
 
-    def _fitted(self, turn: TurnLog, window: list[Memory]) -> FittedWindow:
+    async def _fitted(self, turn: TurnLog, window: list[Memory]) -> FittedWindow:
         """Tell what is shown of the window. Raises :class:`ContextExceeded` where the question is surely too long."""
+        return await _with_texts(_chars(turn, window), lambda: self._fit(turn, window))
+
+    def _fit(self, turn: TurnLog, window: list[Memory]) -> FittedWindow:
         request, count = turn.request, self.tokens.counting()
         fixed = fixed_tokens(self._prompts.chat.text, request.client_system, request.question, turn.asked_at, count)
         if self.context.known and fixed > _SURELY_TOO_LONG * self.context.tokens:
@@ -213,7 +223,10 @@ class TurnService:
             )
         except (EmbeddingError, IndexUnavailable) as error:
             return Retrieved([], asked(outcome="degraded", degraded_code=error.kind, degraded_reason=error.told))
-        candidates, excluded = exclude_window(found.candidates, window, knobs.candidate_n)
+        memories = [candidate.memory for candidate in found.candidates]
+        candidates, excluded = await _with_texts(
+            _chars(turn, [*window, *memories]), lambda: _compared(found.candidates, window, knobs.candidate_n)
+        )
         proposed = sorted([*candidates, *excluded], key=lambda candidate: candidate.rank)
         event = asked(
             outcome="ok" if found.trouble is None else "degraded",
@@ -269,9 +282,8 @@ class TurnService:
         replayed = [candidate.memory for candidate in replay]
         positions = [memory.position for memory in replayed]
         with turn.timed("neighbours"):
-            around = await self._memory.in_search_thread(
-                self._ledger.reader.neighbors, turn.request.stream.user_id, positions, reach
-            )
+            read = partial(self._ledger.reader.neighbors, chars_max=turn_chars_max(2 * reach * len(positions)))
+            around = await self._memory.in_search_thread(read, turn.request.stream.user_id, positions, reach)
             return neighbors_of(replayed, around, window, reach)
 
     async def _said(
@@ -282,7 +294,7 @@ class TurnService:
         Where the endpoint says that the prompt is too long, it is asked once more with a shorter one.
         """
         for last_try in (False, True):
-            prompt = turn.prompt = self._prompt(turn, window, reranked, neighbors)
+            prompt = turn.prompt = await self._prompt(turn, window, reranked, neighbors)
             try:
                 async with self._chat.stream(prompt.built.messages, turn.request.parameters) as answering:
                     turn.called(answering.call)
@@ -296,14 +308,31 @@ class TurnService:
                 self.context.refused(error.limit_tokens)
                 if last_try or not prompt.built.can_be_shorter:
                     raise
-            window = self._fitted(turn, [*window.older, *window.shown])
+            window = await self._fitted(turn, [*window.older, *window.shown])
 
-    def _prompt(
+    async def _prompt(
         self, turn: TurnLog, window: FittedWindow, reranked: Reranked, neighbors: list[Neighbor]
     ) -> ShownPrompt:
         """Put the prompt together from what fits the budget, and say what did not."""
         budget = self._budget(turn.request)
         counting = self.tokens.counting()
+        memories = [candidate.memory for candidate in (*reranked.replay, *reranked.summarised)]
+        memories += [*window.shown, *window.older, *(neighbor.memory for neighbor in neighbors)]
+        shown = await _with_texts(
+            _chars(turn, memories), lambda: self._put_together(turn, window, reranked, neighbors, budget, counting)
+        )
+        self.tokens.learn(counting, budget)
+        return shown
+
+    def _put_together(
+        self,
+        turn: TurnLog,
+        window: FittedWindow,
+        reranked: Reranked,
+        neighbors: list[Neighbor],
+        budget: int,
+        counting: Counting,
+    ) -> ShownPrompt:
         built = build_prompt(
             system=self._prompts.chat.text,
             client_system=turn.request.client_system,
@@ -316,7 +345,6 @@ class TurnService:
             budget_tokens=budget,
             count=counting,
         )
-        self.tokens.learn(counting, budget)
         report = PromptReport(
             layout=LAYOUT,
             timezone=str(turn.asked_at.tzinfo),
@@ -361,3 +389,22 @@ class TurnService:
             prompt=prompt.report,
             notice=retrieved.notice,
         )
+
+
+async def _with_texts(chars: int, work: Callable[[], T]) -> T:
+    """Do work on texts of so many characters, where that delays nobody else."""
+    return await asyncio.to_thread(work) if chars > _LONG_CHARS else work()
+
+
+def _chars(turn: TurnLog, memories: Iterable[Memory]) -> int:
+    """Return how long the texts of a turn are together."""
+    own = len(turn.request.question) + len(turn.request.client_system)
+    return own + sum(len(memory.user) + len(memory.assistant) for memory in memories)
+
+
+def _compared(found: list[Candidate], window: list[Memory], limit: int) -> tuple[list[Candidate], list[Candidate]]:
+    """Exclude what the window shows, and put each candidate on one line, as the decisions will read it."""
+    candidates, excluded = exclude_window(found, window, limit)
+    for candidate in candidates:
+        _ = candidate.memory.line
+    return candidates, excluded

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -114,15 +114,19 @@ class ShownPrompt:
 class AnswerSoFar:
     """What the chat model has said until now."""
 
-    text: str = ""
+    pieces: list[str] = field(default_factory=list)
     finish_reason: str | None = None
     usage: Usage | None = None
     model: str | None = None
     fingerprint: str | None = None
     reasoned: bool = False
 
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
     def add(self, delta: Delta) -> None:
-        self.text += delta.text
+        self.pieces.append(delta.text)
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.usage = delta.usage or self.usage
         self.reasoned = self.reasoned or bool(delta.reasoning)
@@ -197,13 +201,15 @@ class TurnRecorder:
         assert turn.prompt is not None, "an answer has a prompt"
 
         shown, call = _shown(turn.request, turn.prompt), _answered(turn, answer)
+        # Not in the writer's thread, where everybody's appends would wait for it.
+        said = visible(answer.text)
 
         def recorded(head: StreamHead) -> TurnRecorded:
             return TurnRecorded(
                 turn_id=head.turn_id + 1,
                 ts=turn.ts,
                 user=turn.request.question,
-                assistant=visible(answer.text),
+                assistant=said,
                 model=self._model,
                 parameters=turn.request.parameters,
                 finish_reason=finish_reason,

@@ -1,12 +1,14 @@
 -- What a person is shown again of their conversations.
+-- Here and elsewhere json_valid keeps one damaged payload from failing the whole statement.
 
 -- name: conversations
 -- A user's conversations, the one used last first. One of which every turn was forgotten is not among them.
 -- Title and time are read for the conversations of the page alone, hence the subquery.
 SELECT page.conversation_id,
        page.turns,
-       json_extract(last_turn.payload, '$.ts') AS last_ts,
-       json_extract(first_turn.payload, '$.user') AS title
+       CASE WHEN json_valid(last_turn.payload) THEN json_extract(last_turn.payload, '$.ts') END AS last_ts,
+       last_turn.recorded_at AS last_recorded_at,
+       CASE WHEN json_valid(first_turn.payload) THEN json_extract(first_turn.payload, '$.user') END AS title
 FROM (
     SELECT turn.conversation_id,
            max(turn.position) AS last_position,
@@ -30,7 +32,7 @@ ORDER BY page.last_position DESC;
 -- name: answers_at
 -- The turn, retrieval, gate and rerank of each answer whose turn stands at one of :positions (a JSON array).
 -- Found by position and by correlation id; the + keeps the planner from the index on users.
-SELECT turn.position, part.type, part.schema_version, part.payload
+SELECT turn.position, part.position AS part_position, part.type, part.schema_version, part.payload
 FROM events AS turn
 JOIN events AS part ON part.correlation_id = turn.correlation_id AND +part.user_id = turn.user_id
 WHERE turn.position IN (SELECT value FROM json_each(:positions))

@@ -8,11 +8,12 @@ ORDER BY position DESC
 LIMIT 1;
 
 -- name: stream_head
--- The last version of a conversation and the number of its last turn, NULL where there is none.
+-- The last version of a conversation and the number of its last turn that can be read, NULL where there is none.
 SELECT (SELECT max(version) FROM events
         WHERE user_id = :user_id AND conversation_id = :conversation_id) AS version,
        (SELECT json_extract(payload, '$.turn_id') FROM events
         WHERE user_id = :user_id AND conversation_id = :conversation_id AND type = 'TurnRecorded'
+          AND json_valid(payload)
         ORDER BY version DESC LIMIT 1) AS turn_id;
 
 -- name: is_event_of

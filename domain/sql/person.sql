@@ -58,7 +58,7 @@ LIMIT :count;
 -- Where a user's turn stands, forgotten or not: its conversation, and that one's last version.
 SELECT turn.position,
        turn.conversation_id,
-       json_extract(turn.payload, '$.turn_id') AS turn_id,
+       CASE WHEN json_valid(turn.payload) THEN json_extract(turn.payload, '$.turn_id') ELSE 0 END AS turn_id,
        (SELECT max(version) FROM events
         WHERE user_id = turn.user_id AND conversation_id = turn.conversation_id) AS head_version
 FROM events AS turn
@@ -126,7 +126,7 @@ FROM events AS turn
 WHERE turn.user_id = :user_id
   AND turn.conversation_id = :conversation_id
   AND turn.type = 'TurnRecorded'
-  AND json_extract(turn.payload, '$.imported_from') = :source;
+  AND CASE WHEN json_valid(turn.payload) THEN json_extract(turn.payload, '$.imported_from') END = :source;
 
 -- name: erasures_begun
 -- The erasures that are not finished, in order: their events still name their users.

@@ -4,6 +4,9 @@
 -- :as_of is a position of the ledger. The answer is the one that was true when the event there was the last one; give
 -- 4611686018427387904 (2 to the 62) for today's.
 --
+-- :chars_max bounds what is read of a turn: the payload of one that has more characters is NULL, and long_turns gives
+-- it with shortened texts. Give 4611686018427387904 for whole texts.
+--
 -- Where many turns are read, all come in one row, as a JSON array of arrays: the driver lets go of Python's interpreter
 -- at every row, and the threads of a busy service then wait for each other sixty times
 -- (docs/decisions/0013-few-threads-and-few-rows.md).
@@ -19,7 +22,7 @@ FROM (
            turn.event_id,
            turn.conversation_id,
            turn.schema_version,
-           turn.payload,
+           CASE WHEN length(turn.payload) <= :chars_max THEN turn.payload END AS payload,
            summary.schema_version AS summary_version,
            summary.payload AS summary,
            summary.type AS summary_type,
@@ -35,7 +38,8 @@ FROM (
       AND turn.conversation_id = :conversation_id
       AND turn.type = 'TurnRecorded'
       AND +turn.position <= :as_of
-      AND (:before_turn IS NULL OR json_extract(turn.payload, '$.turn_id') < :before_turn)
+      AND (:before_turn IS NULL
+           OR CASE WHEN json_valid(turn.payload) THEN json_extract(turn.payload, '$.turn_id') END < :before_turn)
       AND NOT EXISTS (
         SELECT 1 FROM events
         WHERE causation_id = turn.event_id AND type = 'MemoryForgotten' AND user_id = turn.user_id AND position <= :as_of
@@ -50,7 +54,8 @@ FROM (
 -- All events about these turns are grouped first, by keys alone: for sixty turns that is quicker than asking of each
 -- which summary is the newest, and of a memory that was edited a hundred times one text is read.
 SELECT json_group_array(json_array(
-           turn.position, turn.event_id, turn.conversation_id, turn.schema_version, turn.payload,
+           turn.position, turn.event_id, turn.conversation_id, turn.schema_version,
+           CASE WHEN length(turn.payload) <= :chars_max THEN turn.payload END,
            summary.schema_version, summary.payload, summary.type, summary.position))
 FROM (
     SELECT found.position,
@@ -79,7 +84,8 @@ LEFT JOIN events AS summary ON summary.position = remembered.summary_position;
 -- conversation, as "memories" gives them. The turns asked about may be among them.
 -- "asked" is not filtered by user, or SQLite walks all events of that user; whose turns come back is asked of "found".
 SELECT json_group_array(json_array(
-           turn.position, turn.event_id, turn.conversation_id, turn.schema_version, turn.payload,
+           turn.position, turn.event_id, turn.conversation_id, turn.schema_version,
+           CASE WHEN length(turn.payload) <= :chars_max THEN turn.payload END,
            summary.schema_version, summary.payload, summary.type, summary.position))
 FROM (
     SELECT found.position,
@@ -117,6 +123,25 @@ FROM (
 ) AS remembered
 JOIN events AS turn ON turn.position = remembered.position
 LEFT JOIN events AS summary ON summary.position = remembered.summary_position;
+
+-- name: long_turns
+-- The payloads of the turns at :positions (a JSON array), with question and answer each shortened to :chars_max
+-- characters as domain/excerpt.py does it, and whether one of them was. The '' makes a text of it again.
+SELECT json_group_array(json_array(
+           position,
+           '' || json_set(payload,
+               '$.user', CASE WHEN length(user) <= :chars_max THEN user
+                   ELSE substr(user, 1, :chars_max * 2 / 3) || ' […] ' ||
+                        substr(user, length(user) - (:chars_max - :chars_max * 2 / 3) + 1) END,
+               '$.assistant', CASE WHEN length(assistant) <= :chars_max THEN assistant
+                   ELSE substr(assistant, 1, :chars_max * 2 / 3) || ' […] ' ||
+                        substr(assistant, length(assistant) - (:chars_max - :chars_max * 2 / 3) + 1) END),
+           max(length(user), length(assistant)) > :chars_max))
+FROM (
+    SELECT position, payload, json_extract(payload, '$.user') AS user, json_extract(payload, '$.assistant') AS assistant
+    FROM events
+    WHERE position IN (SELECT value FROM json_each(:positions)) AND json_valid(payload)
+);
 
 -- name: positions_beside
 -- For each turn at :positions (a JSON array), the positions of up to :reach turns before and after it in its

@@ -22,7 +22,7 @@ from typing import Any
 
 import faiss
 import xxhash
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from domain.errors import IndexCorrupt
 from domain.identity import file_name
@@ -48,9 +48,9 @@ class Manifest(BaseModel):
     passage_prefix: str
     storage: Storage
     vectors: int
-    position: int
+    position: int = Field(ge=0, le=2**62)
     anchor: str
-    file: str
+    file: str = Field(pattern=r"^\d+\.faiss$")
     bytes: int
     checksum: str
 
@@ -144,6 +144,9 @@ class IndexFiles:
             checksum=_checksum(temporary),
         )
         with _locked(folder):
+            for name in (manifest.file, _MANIFEST):
+                if (folder / name).is_dir():  # which no rename replaces
+                    shutil.rmtree(folder / name)
             replace_durably(temporary, folder / manifest.file)
             write_durably(folder / _MANIFEST, manifest.model_dump_json(indent=2).encode())
             for stale in folder.iterdir():

@@ -24,8 +24,8 @@ def rows_of(content: bytes) -> list[Row]:
     """Return the vectors of an answer, in the order of their texts.
 
     OpenAI's list under ``data``, Ollama's ``embeddings``, and llama.cpp's bare list; numbers or base64, whichever was
-    asked for; ``index`` in any order, or missing; a vector nested one deep. Raises ``ValueError``, ``TypeError`` or
-    ``LookupError`` for anything else, and :class:`Reported` for an error.
+    asked for; ``index`` in any order, or missing; a vector nested one deep. Raises ``ValueError``, ``TypeError``,
+    ``LookupError`` or ``OverflowError`` for anything else, and :class:`Reported` for an error.
     """
     answer = from_json(content)
     if isinstance(answer, dict):

@@ -3,19 +3,26 @@
 One SQLite file for all users and generations. The key of a text is its SHA-256, so the cache holds no text. Its content
 can be computed again, so its commits need not wait for the disk. A row without a vector marks a text that the model
 refuses.
+
+A disk may change what is stored. Each vector has a checksum, and one that does not match counts as unknown: it is
+embedded again. A file that SQLite finds broken is put aside, and a new one is begun under the same numbers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import threading
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sqlalchemy import (
     Column,
+    Connection,
     Engine,
     Integer,
     LargeBinary,
@@ -55,13 +62,21 @@ _VECTORS = Table(
     Column("space_id", Integer, primary_key=True),
     Column("text_hash", LargeBinary, primary_key=True),
     Column("vector", LargeBinary),
+    # Earlier versions kept none: what they wrote has only its length of 1 to be checked by.
+    Column("checksum", Integer),
     sqlite_with_rowid=False,
 )
 _LOOKUP_MAX = 500
+_SELECT = "SELECT text_hash, vector, checksum FROM vectors"
 _PAGE_BYTES = 16_384
 """Vectors of 1024 half-precision numbers spill over a default page, which doubles the file."""
 _PAGES_PER_RELEASE = 256
 _CHECKPOINT_BYTES = 8 * 1024 * 1024
+_LENGTH_ERROR_MAX = 1e-3
+"""By so much at most the length of a vector of half-precision numbers differs from 1."""
+_PRIMARY_CODE = 0xFF
+_BROKEN = frozenset({11, 26})
+"""SQLite's codes for a damaged file and for one that is no database."""
 
 
 def _opened(path: Path) -> Engine:
@@ -71,21 +86,37 @@ def _opened(path: Path) -> Engine:
         try:
             with engine.begin() as connection:
                 _METADATA.create_all(connection)
+                columns = connection.exec_driver_sql("SELECT name FROM pragma_table_info('vectors')").scalars().all()
+                if _VECTORS.c.checksum.name not in columns:
+                    connection.exec_driver_sql("ALTER TABLE vectors ADD COLUMN checksum INTEGER")
         except DatabaseError as error:
             engine.dispose()
             if attempt or isinstance(error, OperationalError):
                 raise IndexUnavailable(f"{path.name} cannot be opened ({error.orig})") from None
-            log.warning("%s is broken (%s): it is put aside, and vectors are embedded again", path.name, error.orig)
-            for part in ("", "-wal", "-shm"):
-                broken = path.with_name(path.name + part)
-                if broken.exists():
-                    broken.replace(path.with_name(f"{path.name}.broken{part}"))
+            _put_aside(path, error)
         else:
             return engine
     raise AssertionError("unreachable: the second attempt returns or raises")
 
 
+def _put_aside(path: Path, error: DatabaseError) -> None:
+    log.warning("%s is broken (%s): it is put aside, and vectors are embedded again", path.name, error.orig)
+    for part in ("", "-wal", "-shm"):
+        broken = path.with_name(path.name + part)
+        if broken.exists():
+            broken.replace(path.with_name(f"{path.name}.broken{part}"))
+
+
+def _inode(path: Path) -> int:
+    return path.stat().st_ino if path.exists() else 0
+
+
 Cached = np.ndarray[tuple[int], np.dtype[np.float32]] | None
+
+
+def _space_row(space: EmbeddingSpace, **more: int) -> dict[str, Any]:
+    row = {"model": space.model, "dimensions": space.dimensions, "passage_prefix": space.passage_prefix}
+    return {**row, "position": 0, **more}
 
 
 def text_hash(text: str) -> bytes:
@@ -103,6 +134,9 @@ class VectorCache:
         self._writer = _opened(path)
         self._readers = open_engine(path, writer=False)
         self._path = path
+        self._inode = _inode(path)
+        self._renewing = threading.Lock()
+        self._damage_told = False
         self._bytes_since_checkpoint = 0
         self._dimensions_of: dict[int, int] = {}
         self._ids: dict[EmbeddingSpace, int] = {}
@@ -110,6 +144,41 @@ class VectorCache:
     def close(self) -> None:
         self._readers.dispose()
         self._writer.dispose()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        try:
+            with self._readers.connect() as connection:
+                yield connection
+        except DatabaseError as error:
+            self._renew_if_broken(error)
+            raise
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        try:
+            with self._writer.begin() as connection:
+                yield connection
+        except DatabaseError as error:
+            self._renew_if_broken(error)
+            raise
+
+    def _renew_if_broken(self, error: DatabaseError) -> None:
+        """Begin a new file where SQLite finds this one broken: the next call then works, and this one fails."""
+        if getattr(error.orig, "sqlite_errorcode", 0) & _PRIMARY_CODE not in _BROKEN:
+            return
+        with self._renewing:
+            if _inode(self._path) == self._inode:  # not put aside already, here or by another process
+                _put_aside(self._path, error)
+            writer, readers = self._writer, self._readers
+            self._writer, self._readers = _opened(self._path), open_engine(self._path, writer=False)
+            self._inode = _inode(self._path)
+            writer.dispose()
+            readers.dispose()
+            with self._writer.begin() as connection:
+                for space, number in self._ids.items():
+                    # Whoever works in a space knows it by its number.
+                    connection.execute(upsert(_SPACES).values(_space_row(space, id=number)).on_conflict_do_nothing())
 
     def space_id(self, space: EmbeddingSpace) -> int:
         """Return the number under which vectors of ``space`` are kept."""
@@ -124,21 +193,12 @@ class VectorCache:
             _SPACES.c.dimensions == space.dimensions,
             _SPACES.c.passage_prefix == space.passage_prefix,
         )
-        with self._readers.connect() as connection:
+        with self._reading() as connection:
             known = connection.execute(query).scalar_one_or_none()
         if known is not None:
             return int(known)
-        with self._writer.begin() as connection:
-            connection.execute(
-                upsert(_SPACES)
-                .values(
-                    model=space.model,
-                    dimensions=space.dimensions,
-                    passage_prefix=space.passage_prefix,
-                    position=0,
-                )
-                .on_conflict_do_nothing()
-            )
+        with self._writing() as connection:
+            connection.execute(upsert(_SPACES).values(_space_row(space)).on_conflict_do_nothing())
             return int(connection.execute(query).scalar_one())
 
     def get(self, space_id: int, hashes: Sequence[bytes]) -> dict[bytes, Cached]:
@@ -147,21 +207,44 @@ class VectorCache:
 
     def blobs(self, space_id: int, hashes: Sequence[bytes]) -> dict[bytes, bytes | None]:
         """Return what :meth:`get` does, the vectors as they are stored: fp16 or fp32, little-endian."""
-        return {row.text_hash: row.vector for row in self._rows("SELECT text_hash, vector", space_id, hashes)}
+        blobs: dict[bytes, bytes | None] = {}
+        for row in self._rows(space_id, hashes):
+            if self._is_whole(space_id, row):
+                blobs[row.text_hash] = row.vector
+            elif not self._damage_told:
+                self._damage_told = True
+                log.warning("%s has vectors that were changed: they are embedded again", self._path.name)
+        return blobs
 
     def known(self, space_id: int, hashes: Sequence[bytes]) -> set[bytes]:
         """Return which texts are known, those that the model refuses included."""
-        return {row.text_hash for row in self._rows("SELECT text_hash", space_id, hashes)}
+        return set(self.blobs(space_id, hashes))
 
-    def _rows(self, select_: str, space_id: int, hashes: Sequence[bytes]) -> Iterator[Row[Any]]:
+    def damaged(self) -> int:
+        """Read the whole cache and change nothing; return how many vectors are not as they were written."""
+        with self._readers.connect() as connection:
+            rows = connection.execute(select(_VECTORS)).yield_per(_LOOKUP_MAX)
+            return sum(not self._is_whole(row.space_id, row) for row in rows)
+
+    def _is_whole(self, space_id: int, row: Row[Any]) -> bool:
+        if row.vector is None or row.checksum is not None:
+            return row.vector is None or zlib.crc32(row.vector) == row.checksum
+        if len(row.vector) not in {2 * self._dimensions(space_id), 4 * self._dimensions(space_id)}:
+            return False
+        vector = self._decode(space_id, row.vector)
+        assert vector is not None
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is not 1 either
+            return abs(float(np.linalg.norm(vector)) - 1) <= _LENGTH_ERROR_MAX
+
+    def _rows(self, space_id: int, hashes: Sequence[bytes]) -> Iterator[Row[Any]]:
         # Plain SQL: expanding the list each time would take as long as finding the texts. In the order of the key,
         # the next row is often on the page just read.
         wanted = sorted(set(hashes))
-        with self._readers.connect() as connection:
+        with self._reading() as connection:
             for start in range(0, len(wanted), _LOOKUP_MAX):
                 part = wanted[start : start + _LOOKUP_MAX]
                 marks = ",".join("?" * len(part))
-                query = f"{select_} FROM vectors WHERE space_id = ? AND text_hash IN ({marks})"
+                query = f"{_SELECT} WHERE space_id = ? AND text_hash IN ({marks})"
                 yield from connection.exec_driver_sql(query, (space_id, *part)).all()
 
     def put(self, space_id: int, vectors: Mapping[bytes, Cached], *, position: int | None = None) -> None:
@@ -170,11 +253,13 @@ class VectorCache:
             {
                 "space_id": space_id,
                 "text_hash": key,
-                "vector": None if vector is None else vector.astype(self._stored).tobytes(),
+                "vector": blob,
+                "checksum": None if blob is None else zlib.crc32(blob),
             }
             for key, vector in vectors.items()
+            for blob in (None if vector is None else vector.astype(self._stored).tobytes(),)
         ]
-        with self._writer.begin() as connection:
+        with self._writing() as connection:
             if rows:
                 connection.execute(insert(_VECTORS).prefix_with("OR REPLACE"), rows)
             if position is not None:
@@ -187,7 +272,7 @@ class VectorCache:
 
     def hashes(self) -> set[bytes]:
         """Return the hashes of all texts that are known in any space."""
-        with self._readers.connect() as connection:
+        with self._reading() as connection:
             return set(connection.execute(select(_VECTORS.c.text_hash).distinct()).scalars())
 
     def remove(self, hashes: Collection[bytes]) -> int:
@@ -195,7 +280,7 @@ class VectorCache:
         removed = 0
         wanted = sorted(hashes)
         for start in range(0, len(wanted), _LOOKUP_MAX):
-            with self._writer.begin() as connection:
+            with self._writing() as connection:
                 part = delete(_VECTORS).where(_VECTORS.c.text_hash.in_(wanted[start : start + _LOOKUP_MAX]))
                 removed += connection.execute(part).rowcount
         return removed
@@ -207,7 +292,7 @@ class VectorCache:
 
     def position(self, space_id: int) -> int:
         """Return the ledger position up to which every text has been embedded."""
-        with self._readers.connect() as connection:
+        with self._reading() as connection:
             found = connection.execute(select(_SPACES.c.position).where(_SPACES.c.id == space_id)).scalar_one_or_none()
         if found is None:  # whoever asks has just been told this number
             raise IndexUnavailable(
@@ -217,7 +302,7 @@ class VectorCache:
 
     def forget_positions(self) -> None:
         """Let every space read the ledger from its beginning again: it is another ledger. Vectors stay."""
-        with self._writer.begin() as connection:
+        with self._writing() as connection:
             connection.execute(_SPACES.update().values(position=0))
 
     def _decode(self, space_id: int, blob: bytes | None) -> Cached:
@@ -228,14 +313,14 @@ class VectorCache:
 
     def _dimensions(self, space_id: int) -> int:
         if space_id not in self._dimensions_of:
-            with self._readers.connect() as connection:
+            with self._reading() as connection:
                 rows = connection.execute(select(_SPACES.c.id, _SPACES.c.dimensions)).all()
             self._dimensions_of = {row.id: row.dimensions for row in rows}
         return self._dimensions_of[space_id]
 
     def spaces(self) -> list[tuple[int, EmbeddingSpace]]:
         """Return every space that vectors were ever kept of, with its number, the oldest first."""
-        with self._readers.connect() as connection:
+        with self._reading() as connection:
             rows = connection.execute(select(_SPACES).order_by(_SPACES.c.id)).all()
         return [(row.id, EmbeddingSpace(row.model, row.dimensions, row.passage_prefix)) for row in rows]
 
@@ -247,19 +332,19 @@ class VectorCache:
             .order_by(_VECTORS.c.text_hash)
             .limit(limit)
         )
-        with self._readers.connect() as connection:
+        with self._reading() as connection:
             return [(row[0], row[1]) for row in connection.execute(query).all()]
 
     def size(self, space_id: int) -> tuple[int, int]:
         """Return how many vectors of a space are kept, and their bytes."""
         query = select(func.count(_VECTORS.c.vector), func.coalesce(func.sum(func.length(_VECTORS.c.vector)), 0))
-        with self._readers.connect() as connection:
+        with self._reading() as connection:
             row = connection.execute(query.where(_VECTORS.c.space_id == space_id)).one()
         return int(row[0]), int(row[1])
 
     def forget(self, space_id: int, hashes: Sequence[bytes]) -> None:
         """Delete the vectors of some texts. They are embedded again where one of them comes back."""
-        with self._writer.begin() as connection:
+        with self._writing() as connection:
             for start in range(0, len(hashes), _LOOKUP_MAX):
                 part = list(hashes[start : start + _LOOKUP_MAX])
                 connection.execute(
@@ -271,7 +356,7 @@ class VectorCache:
 
         Its number stays, since a running service may know it.
         """
-        with self._writer.begin() as connection:
+        with self._writing() as connection:
             connection.execute(_SPACES.update().where(_SPACES.c.id == space_id).values(position=0))
 
     def release(self) -> None:

@@ -191,7 +191,7 @@ class EmbeddingClient:
         except Reported as reported:
             kind = EmbeddingRejected if _TOO_LONG.search(str(reported)) else EmbeddingUnavailable
             raise kind("the embedding endpoint reported an error", reason=self._told(str(reported))) from None
-        except (ValueError, TypeError, LookupError) as error:
+        except (ValueError, TypeError, LookupError, OverflowError) as error:
             # What an answer raises that is no embeddings list, depending on how it is malformed.
             raise _unreadable(error) from None
         self._base64_worked = self._base64

@@ -20,6 +20,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple
 
+from domain.parts import parts
 from domain.temporal.english_dates import MONTH_WRITTEN_OUT
 
 VERSION = 3
@@ -94,7 +95,7 @@ class Term(NamedTuple):
 
 def indexed(text: str) -> str:
     """Return a text ready for SQLite's tokenizer."""
-    return _RUN.sub(lambda run: f" {' '.join(_words_of(run.group()))} ", _plain(text))
+    return "".join(_RUN.sub(lambda run: f" {' '.join(_words_of(run.group()))} ", _plain(part)) for part in parts(text))
 
 
 def dated(moment: datetime) -> str:

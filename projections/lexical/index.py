@@ -9,6 +9,7 @@ and drops the common ones that no longer fit; those would have changed the ranki
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -160,9 +161,10 @@ class LexicalIndex:
             # The limit cuts only a single word that is everywhere: then the newest texts stand for all.
             given = (" OR ".join(rarest), _POSTINGS_MAX, count)
             position, found = self._connection.execute(_SEARCH, given).fetchone()
-        return LexicalResult(
-            [LexicalHit(turn, score, FACETS[facet]) for turn, facet, score in from_json(found)], position
-        )
+            hits = [LexicalHit(turn, score, FACETS[facet]) for turn, facet, score in from_json(found)]
+            if not isinstance(position, int) or not all(_is_hit(hit) for hit in hits):
+                raise IndexCorrupt("the lexical index is broken (it finds what it cannot hold)")
+        return LexicalResult(hits, position)
 
     def _rarest(self, terms: Sequence[analysis.Term]) -> list[str]:
         """Return, in FTS5's syntax, the rarest terms that together match few enough texts; at least one if any does."""
@@ -202,7 +204,10 @@ class LexicalIndex:
             return self._checkpoint(), dict(self._connection.execute("SELECT rowid, text FROM entries"))
 
     def _checkpoint(self) -> Checkpoint:
-        return Checkpoint(*self._connection.execute("SELECT position, anchor FROM checkpoint").fetchone())
+        read = Checkpoint(*self._connection.execute("SELECT position, anchor FROM checkpoint").fetchone())
+        if not isinstance(read.position, int) or not isinstance(read.anchor, str):
+            raise IndexCorrupt("the lexical index is broken (its checkpoint)")
+        return read
 
     def settle(self) -> None:
         """Copy the write-ahead log into the file. Call it in the background: it waits for the disk."""
@@ -222,6 +227,10 @@ def entry_text(change: FacetText) -> str | None:
     return f"{text}\n{analysis.dated(change.said_at)}" if change.said_at is not None else text
 
 
+def _is_hit(hit: LexicalHit) -> bool:
+    return isinstance(hit.turn_position, int) and isinstance(hit.score, float | int) and math.isfinite(hit.score)
+
+
 def _connect(database: str) -> Any:
     return DRIVER.connect(database, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, uri=True)
 
@@ -232,6 +241,15 @@ def _as_index_errors() -> Iterator[None]:
     try:
         yield
     except DRIVER.DatabaseError as error:
-        if error.sqlite_errorcode & _PRIMARY_CODE in _NOT_THE_FILE:
+        # The driver's own errors, such as that of a text that is not UTF-8, have no code and quote the text.
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None:
+            raise IndexCorrupt(f"the lexical index is broken ({type(error).__name__})") from None
+        if code & _PRIMARY_CODE in _NOT_THE_FILE:
             raise IndexUnavailable(f"the lexical index cannot be used now ({error})") from None
         raise IndexCorrupt(f"the lexical index is broken ({error})") from None
+    except MemoryError:
+        raise IndexUnavailable("the lexical index cannot be used now (no memory is left)") from None
+    except (TypeError, ValueError, LookupError) as error:
+        # A row is missing, or holds a value of another type than was written.
+        raise IndexCorrupt(f"the lexical index is broken ({type(error).__name__})") from None

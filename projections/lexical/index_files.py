@@ -7,6 +7,7 @@ file that somebody deletes is built again by the next search.
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -118,7 +119,7 @@ class LexicalFiles:
             self._drop(user_id)
             for part in ("", "-wal", "-shm"):
                 path = self.path(user_id)
-                path.with_name(path.name + part).unlink(missing_ok=True)
+                _remove(path.with_name(path.name + part))
 
     def close(self) -> None:
         """Close every file."""
@@ -178,6 +179,8 @@ class LexicalFiles:
 
     def _load(self, user_id: str) -> _Open:
         path = self.path(user_id)
+        if path.is_dir():
+            raise IndexCorrupt("it is a folder")
         index = LexicalIndex.on_disk(path)
         read = index.checkpoint()
         if read.position and not self._reader.is_anchor(user_id, read.position, read.anchor):
@@ -197,6 +200,13 @@ class LexicalFiles:
             held.dropped = True
             if not held.users:
                 held.index.close()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def inode_of(path: Path) -> int:

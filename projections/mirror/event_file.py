@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from domain import chain
 from domain.errors import OpmError, shown
-from domain.reader import StoredEvent
+from domain.reader import StoredEvent, odd_column
 from domain.verification import is_blanked
 from projections.durable import fsync_path
 
@@ -27,7 +27,11 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 class MirrorLineCorrupt(OpmError):
-    """A line of the mirror does not give back the event from which it was written."""
+    """A line of the mirror does not give back the event from which it was written; ``why`` says so in a few words."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(f"{why}: delete the file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +45,15 @@ class Tail:
 def line_of(stored: StoredEvent) -> str:
     """Return ``{"event": every column but payload, "ts": ..., **payload}`` as one line of JSON, without a newline.
 
-    ``ts`` is the payload's own if it has one, else the time of recording.
+    ``ts`` is the payload's own if it has one, else the time of recording. A payload that is damaged stands as it is
+    under ``damaged``, and the line gives back no event.
     """
     envelope = {name: getattr(stored, name) for name in _ENVELOPE}
-    payload = json.loads(stored.payload)
-    assert "event" not in payload, f"{stored.type} has a field 'event', which a mirror line keeps for the envelope"
+    try:
+        payload = json.loads(stored.payload)
+        payload = payload if isinstance(payload, dict) and "event" not in payload else {"damaged": stored.payload}
+    except (ValueError, RecursionError):
+        payload = {"damaged": stored.payload}
     return _ENCODER.encode({"event": envelope, "ts": stored.recorded_at, **payload})
 
 
@@ -58,17 +66,19 @@ def event_of(line: str) -> StoredEvent:
         payload = json.loads(line)
         envelope = payload.pop("event")
         stored = StoredEvent(**envelope, payload=chain.canonical(payload))
+        if (odd := odd_column(stored)) is not None:
+            raise MirrorLineCorrupt(f"the event's {odd} is {shown(getattr(stored, odd))}, which no event has there")
         if "ts" in payload and stored.payload_hash == chain.payload_hash(stored.salt, stored.payload):
             return stored
         # A payload without ``ts`` was given the time of recording; its hash tells.
         added_ts = payload.pop("ts")
         stored = StoredEvent(**envelope, payload=chain.canonical(payload))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise MirrorLineCorrupt(f"not a line of the mirror ({len(line)} characters): delete the file") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise MirrorLineCorrupt(f"not a line of the mirror ({len(line)} characters)") from None
     # A blanked event has lost its salt too: all that can be checked is that only its envelope is left.
     intact = is_blanked(stored) or stored.payload_hash == chain.payload_hash(stored.salt, stored.payload)
     if not intact or added_ts != stored.recorded_at:
-        raise MirrorLineCorrupt(f"event {shown(envelope.get('event_id'))} was changed in the mirror: delete the file")
+        raise MirrorLineCorrupt(f"event {shown(envelope.get('event_id'))} was changed in the mirror")
     return stored
 
 
@@ -77,7 +87,7 @@ def begins_at_the_beginning(path: Path) -> bool:
     with path.open("rb") as file:
         try:
             return bool(json.loads(file.readline())["event"]["version"] == 1)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return False
 
 
@@ -110,7 +120,7 @@ def read_tail(path: Path) -> Tail | None:
     try:
         envelope = json.loads(line)["event"]
         return Tail(version=int(envelope["version"]), hash=str(envelope["hash"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise MirrorLineCorrupt(f"{shown(path.name)} ends in a line that the mirror did not write") from None
 
 

@@ -18,7 +18,7 @@ from domain.errors import OpmError
 from domain.identity import StreamId
 from domain.reader import StoredEvent
 from domain.sqlite import DRIVER
-from domain.verification import ChainCheck, Finding, LedgerHead, hash_of, odd_column, verified_since
+from domain.verification import ChainCheck, Finding, LedgerHead, hash_of, verified_since
 from migrations.runner import migrate
 from projections.mirror.event_file import MirrorLineCorrupt, event_of
 from projections.mirror.mirror import mirror_files, mirror_path
@@ -110,6 +110,6 @@ def _event(line: bytes) -> StoredEvent | None:
     """Return the event of a line, None if the line is none or one of its hashes does not match what it says."""
     try:
         event = event_of(line.decode())
-    except (MirrorLineCorrupt, UnicodeDecodeError):
+    except (MirrorLineCorrupt, UnicodeError):
         return None
-    return event if odd_column(event) is None and hash_of(event) == event.hash else None
+    return event if hash_of(event) == event.hash else None

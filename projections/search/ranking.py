@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from domain.fusion import Fusion, best_first
-from domain.ledger_reader import LedgerReader
+from domain.ledger_reader import LedgerReader, turn_chars_max
 from domain.repeats import repeats
 from domain.retrieval import Candidate
 from domain.statements import LATEST
@@ -70,10 +70,12 @@ def ranking(
         scores = fusion.boost_neighbors(scores, neighbors)
     ordered = best_first(scores)
     pool = count if wanted is None else _POOL_FOR_TIME * count
-    memories = reader.memories(user_id, ordered[:pool], as_of=as_of)
+    chars_max = turn_chars_max(pool)
+    memories = reader.memories(user_id, ordered[:pool], as_of=as_of, chars_max=chars_max)
     repeated = repeats(query, list(memories.values()), wanted)
     while len(memories) - len(repeated) < count and pool < len(ordered):
-        memories = {**memories, **reader.memories(user_id, ordered[pool : 2 * pool], as_of=as_of)}
+        more = reader.memories(user_id, ordered[pool : 2 * pool], as_of=as_of, chars_max=chars_max)
+        memories = {**memories, **more}
         repeated = repeats(query, list(memories.values()), wanted)
         pool *= 2
     best = [position for position in ordered[:pool] if position in memories]

@@ -23,6 +23,7 @@ from projections.embedding.cache import VectorCache
 from projections.verification.lexical import verified_lexical
 from projections.verification.mirror import MirrorState, verified_mirror
 from projections.verification.snapshots import verified_snapshots
+from projections.verification.vectors import verified_vectors
 
 FINDINGS_MAX = 100
 """For each part. After the first one little can be trusted anyway."""
@@ -55,6 +56,7 @@ def verify_storage(settings: StorageSettings, since: LedgerHead | None = None, *
         found = verified_mirror(reader, settings.storage_dir, mirror, running=running)
         findings += islice(found, FINDINGS_MAX)
         with _cache_of(settings) as cache:
+            findings += verified_vectors(cache)
             findings += islice(verified_snapshots(reader, settings.users_dir, cache), FINDINGS_MAX)
         findings += islice(verified_lexical(reader, settings.users_dir), FINDINGS_MAX)
     except LedgerReadFailed as error:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from domain.errors import InvalidInput
-from domain.events import JsonObject
+from domain.errors import InvalidInput, Unrecordable
+from domain.events import JsonObject, recorded_text
 from domain.identity import DEFAULT_CONVERSATION, StreamId, check_id
 from domain.origin import Origin
 from service.knobs import Knobs, Whole
@@ -111,7 +110,7 @@ class ChatCompletionRequest(BaseModel):
         values = {field: getattr(self, field, None) for field in _PASSED_ON}
         parameters: JsonObject = {field: value for field, value in values.items() if value is not None}
         for field, value in parameters.items():
-            _check_json(field, value)
+            _check_recordable(field, value)
         return TurnRequest(
             stream=StreamId(user_id, self._conversation(lambda name: kept(StreamId(user_id, name)))),
             question=self._question(),
@@ -148,12 +147,13 @@ class ChatCompletionRequest(BaseModel):
         return "\n\n".join(text for text in texts if text.strip())
 
 
-def _check_json(field: str, value: object) -> None:
-    """Refuse what Python's JSON parser accepts and no JSON in UTF-8 can hold: NaN, and halves of surrogate pairs."""
+def _check_recordable(field: str, value: object) -> None:
+    """Refuse what could not be recorded with the answer, by the encoder that will record it."""
     try:
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except ValueError:
-        raise InvalidInput(field, value, "send finite numbers and valid Unicode") from None
+        recorded_text({"parameters": {field: value}})
+    except Unrecordable:
+        fix = "send finite numbers and valid Unicode, nested less deeply"
+        raise InvalidInput(field, value, fix) from None
 
 
 def _text(message: ChatMessage, field: str) -> str:

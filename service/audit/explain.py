@@ -13,6 +13,7 @@ from domain.audit_reader import AuditReader, Change, turn_of
 from domain.errors import InvalidInput
 from domain.events import (
     CandidateFound,
+    Damaged,
     Erased,
     Event,
     GateDecided,
@@ -154,8 +155,8 @@ class AnswerTrace:
 
 
 def type_of(event: Event) -> str:
-    """Return an event's type, even if its payload was blanked."""
-    return event.payload.event_type if isinstance(event.payload, Erased) else event.payload.type
+    """Return an event's type, even if its payload was blanked or damaged."""
+    return event.payload.event_type if isinstance(event.payload, Erased | Damaged) else event.payload.type
 
 
 def find_answer(reader: AuditReader, given: str) -> list[Event]:

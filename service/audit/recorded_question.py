@@ -68,7 +68,9 @@ def recorded_questions(
     """Yield a user's questions in (``after``, ``until``]; for one that cannot be replayed, yield the reason."""
     for event in reader.retrievals(user_id, after, until, limit):
         retrieval = event.payload
-        assert isinstance(retrieval, RetrievalRecorded)
+        if not isinstance(retrieval, RetrievalRecorded):
+            yield "damaged"
+            continue
         decided = reader.events_of_answer(event.correlation_id) if event.correlation_id is not None else []
         found = {type(item.payload): item.payload for item in decided}
         turn, gate, rerank = found.get(TurnRecorded), found.get(GateDecided), found.get(RerankDecided)

@@ -140,7 +140,7 @@ def import_(
         with opened_ledger(settings) as ledger:
             recorded, parsed = _recorded(ledger, user_named(ledger.persons, user), source)
     _tell(known, recorded, parsed, dry_run=dry_run, new_ledger=absent, as_json=as_json)
-    if isinstance(parsed, ParsedImport) and parsed.unread:
+    if parsed.unread:
         raise typer.Exit(FAILED)
 
 
@@ -193,7 +193,7 @@ def _begun(conversation: Conversation) -> datetime:
 def _tell(
     kind: Format, recorded: Recorded, source: ParsedImport | Export, *, dry_run: bool, new_ledger: bool, as_json: bool
 ) -> None:
-    unread, notes = (source.unread, source.notes) if isinstance(source, ParsedImport) else ([], [])
+    unread, notes = source.unread, source.notes if isinstance(source, ParsedImport) else []
     skipped = +source.skipped
     would = "would be " if dry_run else ""
     if as_json:
@@ -214,7 +214,8 @@ def _tell(
         for note in notes:
             out.print(f"note: {note}", markup=False)
     if unread:
-        complain(f"{len(unread)} of the conversations could not be read, see above; the rest {would or 'was '}imported")
+        what = "lines" if isinstance(source, Export) else "conversations"
+        complain(f"{len(unread)} of the {what} could not be read, see above; the rest {would or 'was '}imported")
 
 
 def _event_lines(reader: PersonReader, user_id: str) -> Iterator[str]:

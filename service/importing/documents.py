@@ -6,8 +6,11 @@ other things. Where such names are, only they are read; else every JSON file is.
 
 from __future__ import annotations
 
+import lzma
 import re
+import struct
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -19,6 +22,19 @@ from service.importing.unsupported import what_it_is
 
 _CONVERSATIONS = re.compile(r"conversations(-\d+)?\.json", re.IGNORECASE)
 _TITLE_CHARS = 60
+_UNPACKED_BYTES_MAX = 1 << 30
+"""What a ZIP may hold in all. A small one can claim to hold a million times its size."""
+_BAD_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    NotImplementedError,  # an unknown compression
+    RuntimeError,  # a password
+)
 
 ParseConversation = Callable[[str, dict[str, Any], Counter[str]], Conversation | None]
 """Makes a conversation of an item at a place, counting what it leaves out; None if nobody asked anything in it."""
@@ -27,14 +43,14 @@ ParseConversation = Callable[[str, dict[str, Any], Counter[str]], Conversation |
 def documents(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield name and value of each JSON document at a path, in the order of the names.
 
-    In the place of a document that cannot be read stands an :class:`InvalidInput` that says why. It is raised for a
-    file or ZIP that cannot be opened, and where there are no documents.
+    In the place of a document that cannot be read stands an :class:`InvalidInput` that says why. One is raised where
+    there are no documents.
     """
     found = False
     for name, content in _contents(path):
         found = True
         try:
-            yield name, _document(name, content)
+            yield name, _document(name, content) if isinstance(content, bytes) else content
         except InvalidInput as error:
             yield name, error
     if not found:
@@ -128,32 +144,57 @@ def _joined(one: Conversation, other: Conversation) -> Conversation:
     return Conversation(one.conversation_id, [*one.exchanges, *added])
 
 
-def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
+def _contents(path: Path) -> Iterator[tuple[str, bytes | InvalidInput]]:
     if path.is_dir():
         for file in _files(path):
             yield from _contents(file)
     elif zipfile.is_zipfile(path):
         yield from _zipped(path)
     else:
-        yield path.name, read_bytes(path)
+        try:
+            yield path.name, read_bytes(path)
+        except InvalidInput as error:
+            yield path.name, error
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(_conversation_files(folder) or list(folder.glob("*.zip")) or list(folder.glob("*.json")))
+    return sorted(_conversation_files(folder) or _own(folder.glob("*.zip")) or _own(folder.glob("*.json")))
+
+
+def _own(found: Iterable[Path]) -> list[Path]:
+    """Return the files among what was found: a link may lead to a device, which never ends."""
+    return [path for path in found if path.is_file()]
 
 
 def _conversation_files(folder: Path) -> list[Path]:
-    return [file for file in folder.rglob("*.json") if _CONVERSATIONS.fullmatch(file.name)]
+    return [file for file in _own(folder.rglob("*.json")) if _CONVERSATIONS.fullmatch(file.name)]
 
 
-def _zipped(path: Path) -> Iterator[tuple[str, bytes]]:
+def _zipped(path: Path) -> Iterator[tuple[str, bytes | InvalidInput]]:
+    room = _UNPACKED_BYTES_MAX
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = [name for name in sorted(archive.namelist()) if name.lower().endswith(".json")]
-            members = [name for name in members if not PurePosixPath(name).name.startswith("._")]  # made by macOS
-            conversations = [name for name in members if _CONVERSATIONS.fullmatch(PurePosixPath(name).name)]
-            for name in conversations or members:
-                yield f"{path.name}/{name}", archive.read(name)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError) as error:
-        # RuntimeError stands for a member with a password, NotImplementedError for an unknown compression.
-        raise InvalidInput("PATH", path.name, f"give a ZIP that can be read ({error})") from None
+        archive = zipfile.ZipFile(path)
+    except _BAD_ZIP as error:
+        yield path.name, _damaged(path.name, error)
+        return
+    with archive:
+        members = [name for name in sorted(archive.namelist()) if name.lower().endswith(".json")]
+        members = [name for name in members if not PurePosixPath(name).name.startswith("._")]  # made by macOS
+        conversations = [name for name in members if _CONVERSATIONS.fullmatch(PurePosixPath(name).name)]
+        for name in conversations or members:
+            place = f"{path.name}/{name}"
+            try:
+                with archive.open(name) as member:
+                    content = member.read(room + 1)
+            except _BAD_ZIP as error:
+                yield place, _damaged(place, error)
+                continue
+            if len(content) > room:
+                yield place, InvalidInput("PATH", place, f"give a ZIP that holds at most {_UNPACKED_BYTES_MAX} bytes")
+                return
+            room -= len(content)
+            yield place, content
+
+
+def _damaged(place: str, error: Exception) -> InvalidInput:
+    return InvalidInput("PATH", place, f"give a ZIP that can be read ({error})")

@@ -17,10 +17,12 @@ from typing import Any
 from domain.errors import InvalidInput
 from domain.identity import check_id
 
-_FIRST_YEAR, _LAST_YEAR = 1990, 2099
+FIRST_YEAR, LAST_YEAR = 1990, 2099
 """Years in which a chat can have taken place. 0, -1 and the first or last day of a calendar stand for "not known"."""
 _UNITS_PER_SECOND = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 """From this number on, a count since 1970 is in such small units: as seconds it would lie after the year 5000."""
+_DIGITS_MAX = 400
+"""Such a number is infinite as a float."""
 _NUMBER = re.compile(r"-?\d{9,}(\.\d+)?|-?\d{1,7}(\.\d+)?")
 """A number in a text; eight digits are a date without separators."""
 
@@ -153,7 +155,7 @@ def _time(value: Any) -> datetime:
 
 
 def _plausible(ts: datetime) -> datetime | None:
-    return ts if _FIRST_YEAR <= ts.year <= _LAST_YEAR else None
+    return ts if FIRST_YEAR <= ts.year <= LAST_YEAR else None
 
 
 def conversation_id(where: str, value: Any) -> str:
@@ -169,28 +171,48 @@ def json_of(path: Path) -> Any:
 def parsed_json(name: str, content: bytes) -> Any:
     """Return the JSON of a file in UTF-8, -16 or -32; raise :class:`InvalidInput` with the line of an error."""
     try:
-        return json.loads(content)
+        return loaded(content)
     except json.JSONDecodeError as error:
         raise InvalidInput(f"{name}, line {error.lineno}", error.msg, "give a file of JSON") from None
     except UnicodeDecodeError:
         raise InvalidInput("PATH", name, "give a file in UTF-8") from None
-    except ValueError as error:  # such as a number of thousands of digits
-        raise InvalidInput("PATH", name, f"give a file of JSON ({error})") from None
     except RecursionError:
         raise InvalidInput(
             name, "nested too deeply", "give a file of JSON, exported as a list where there is a choice"
         ) from None
 
 
+def loaded(text: str | bytes) -> Any:
+    """Return the value of a JSON text; raise :class:`ValueError` or :class:`RecursionError`.
+
+    A number of more digits than Python converts is infinite: one of them must not cost the whole file.
+    """
+    return json.loads(text, parse_int=_whole)
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _DIGITS_MAX else float(digits)
+
+
 def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the place and the JSON of each line; raise :class:`InvalidInput` for a line that is not JSON."""
+    """Yield the place and the JSON of each line.
+
+    In the place of a line that is not JSON stands an :class:`InvalidInput`. One is raised for a file that cannot be
+    read.
+    """
+    for where, line in text_lines(path):
+        try:
+            value = loaded(line)
+        except (ValueError, RecursionError):
+            value = InvalidInput(where, line, "give one JSON value on each line")
+        yield where, value
+
+
+def text_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the place and the text of each line that is not empty; raises as :func:`text_of`."""
     for number, line in enumerate(text_of(path).split("\n"), start=1):
         if line.strip():
-            where = f"{path.name}, line {number}"
-            try:
-                yield where, json.loads(line)
-            except (ValueError, RecursionError):
-                raise InvalidInput(where, line, "give one JSON value on each line") from None
+            yield f"{path.name}, line {number}", line
 
 
 def text_of(path: Path) -> str:
@@ -213,4 +235,4 @@ def named(value: Any) -> str | None:
     """Return an id that a source gives as a text or a number, None where it gives none."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return value if isinstance(value, str) and value else None
+    return clean(value) if isinstance(value, str) and value else None

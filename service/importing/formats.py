@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from domain.errors import InvalidInput
 from service.importing.documents import documents, holds_documents
-from service.importing.exchanges import read_bytes, text_of
+from service.importing.exchanges import json_lines, read_bytes
 from service.importing.librechat import messages_of
 from service.importing.old_layout import user_folder
 from service.importing.open_webui import history_of
@@ -124,8 +123,12 @@ def _is_event(line: Any) -> bool:
 
 
 def _first_line(path: Path) -> Any:
-    line = next((line for line in text_of(path).split("\n") if line.strip()), "null")
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        raise InvalidInput(f"{path.name}, line 1", line, "give one JSON value on each line") from None
+    """Return the JSON of the first line that can be read; raise :class:`InvalidInput` where none can."""
+    error: InvalidInput | None = None
+    for _, line in json_lines(path):
+        if not isinstance(line, InvalidInput):
+            return line
+        error = error or line
+    if error is not None:
+        raise error
+    return None

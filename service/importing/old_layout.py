@@ -30,7 +30,8 @@ class _Summaries:
 def read_old_layout(path: Path, user_id: str) -> ParsedImport:
     """Parse one user's folder, that user's folder in a storage folder, or one conversation's file.
 
-    Raises :class:`InvalidInput` that names file and line of an error.
+    A file with a line that cannot be read is named in ``unread`` and the others are read; where none can be read, the
+    first :class:`InvalidInput` is raised.
     """
     parsed = ParsedImport("openpersistentmemory")
     if path.is_file():
@@ -38,10 +39,17 @@ def read_old_layout(path: Path, user_id: str) -> ParsedImport:
     else:
         folder = user_folder(path, user_id)
         files = sorted((folder / "conversations").glob("*.jsonl"))
-    summaries = _summaries(folder)
+    summaries = _summaries(folder, parsed.unread)
     owners: Counter[str] = Counter()
+    errors: list[InvalidInput] = []
     for file in files:
-        _read_file(file, user_id, summaries, owners, parsed)
+        try:
+            _read_file(file, user_id, summaries, owners, parsed)
+        except InvalidInput as error:
+            errors.append(error)
+            parsed.unread.append(str(error))
+    if errors and len(errors) == len(files):
+        raise errors[0]
     for owner, lines in owners.items():
         parsed.notes.append(
             f"folder {folder.name}: {lines} lines belong to user {owner!r}, whose id led to the same name; "
@@ -70,10 +78,14 @@ def safe_name(identifier: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", identifier)
 
 
-def _summaries(folder: Path) -> _Summaries:
+def _summaries(folder: Path, unread: list[str]) -> _Summaries:
+    """Return the summaries below a folder; name in ``unread`` what cannot be read of them."""
     found = _Summaries()
     for path in sorted(folder.rglob(_META)):
-        for _, line in json_lines(path):
+        for line in _meta_lines(path):
+            if isinstance(line, InvalidInput):
+                unread.append(str(line))
+                continue
             named = _conversation(line)
             if isinstance(named, str):
                 found.ids.setdefault(safe_name(named), set()).add(named)
@@ -81,6 +93,13 @@ def _summaries(folder: Path) -> _Summaries:
                 if isinstance(text, str) and text.strip() and isinstance(turn_id, int):
                     found.texts[named, turn_id] = clean(text.strip())
     return found
+
+
+def _meta_lines(path: Path) -> list[Any]:
+    try:
+        return [line for _, line in json_lines(path)]
+    except InvalidInput as error:
+        return [error]
 
 
 def _conversation(line: Any) -> Any:
@@ -95,6 +114,8 @@ def _read_file(file: Path, user_id: str, summaries: _Summaries, owners: Counter[
     by_id: dict[str, list[tuple[int | None, Exchange]]] = {}
     unnamed = 0
     for where, line in json_lines(file):
+        if isinstance(line, InvalidInput):
+            raise line
         if not isinstance(line, dict):
             raise InvalidInput(where, type(line).__name__, "give an object with 'user' and 'assistant'")
         owner = line.get("user_id")

@@ -25,32 +25,60 @@ from service.importing.exchanges import (
 
 
 def read_openai(path: Path) -> ParsedImport:
-    """Parse a file of message lists; raise :class:`InvalidInput` that names the place of an error."""
+    """Parse a file of message lists.
+
+    A list that cannot be read is named in ``unread`` and the others are read; where none can be read, the first
+    :class:`InvalidInput` is raised.
+    """
     parsed = ParsedImport("openai")
+    errors: list[InvalidInput] = []
+    read = 0
     for number, (where, item) in enumerate(_items(path), start=1):
-        named: Any = None
-        listed = item
-        if isinstance(item, dict):
-            listed, named = item.get("messages"), item.get("conversation_id") or item.get("id")
-        if not isinstance(listed, list):
-            raise InvalidInput(where, type(item).__name__, "give a list of messages, or an object with 'messages'")
-        messages = [
-            message
-            for at, entry in enumerate(listed, start=1)
-            if (message := _message(f"{where}, message {at}", entry, parsed.skipped)) is not None
-        ]
-        exchanges = paired(messages, parsed.skipped)
-        if exchanges:
-            name = conversation_id(where, named if named is not None else f"{path.stem}-{number}")
-            parsed.conversations.append(Conversation(name, exchanges))
+        skipped: Counter[str] = Counter()
+        try:
+            conversation = _conversation(where, item, f"{path.stem}-{number}", skipped)
+        except InvalidInput as error:
+            errors.append(error)
+            parsed.unread.append(str(error))
+            continue
+        read += 1
+        parsed.skipped += skipped
+        if conversation is not None:
+            parsed.conversations.append(conversation)
         else:
             parsed.skipped["conversations without a question"] += 1
+    if errors and not read:
+        raise errors[0]
     return parsed
+
+
+def _conversation(where: str, item: Any, otherwise: str, skipped: Counter[str]) -> Conversation | None:
+    """Return the conversation of a list of messages, named ``otherwise`` if it has no id; None without a question."""
+    if isinstance(item, InvalidInput):
+        raise item
+    named: Any = None
+    listed = item
+    if isinstance(item, dict):
+        listed, named = item.get("messages"), item.get("conversation_id") or item.get("id")
+    if not isinstance(listed, list):
+        raise InvalidInput(where, type(item).__name__, "give a list of messages, or an object with 'messages'")
+    messages = [
+        message
+        for at, entry in enumerate(listed, start=1)
+        if (message := _message(f"{where}, message {at}", entry, skipped)) is not None
+    ]
+    exchanges = paired(messages, skipped)
+    if not exchanges:
+        return None
+    return Conversation(conversation_id(where, named if named is not None else otherwise), exchanges)
 
 
 def _items(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".jsonl":
-        yield from json_lines(path)
+        lines = list(json_lines(path))
+        if not lines:
+            raise InvalidInput("PATH", path.name, "give a file with messages in it")
+        yield from lines
         return
     whole = json_of(path)
     if isinstance(whole, list) and not (whole and isinstance(whole[0], dict) and "role" in whole[0]):

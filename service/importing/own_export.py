@@ -1,5 +1,8 @@
 """The output of ``opm export``, or a user's folder of the mirror: events, each checked against its hash.
 
+Anybody can write such a line with hashes that fit, so a line is an event only after every field of it has been checked:
+what is taken into a ledger stays there for ever. A conversation with a line that cannot be read is left out whole.
+
 Turns, summaries, edits and forgets keep their ids, so a memory stays the same memory. Decisions (retrieval, gate,
 rerank) are skipped, because they refer to positions in the ledger they come from.
 """
@@ -7,12 +10,15 @@ rerank) are skipped, because they refer to positions in the ledger they come fro
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from domain.errors import InvalidInput, UnknownEvent
+from domain.errors import InvalidInput, UnknownEvent, Unrecordable
 from domain.events import (
     MemoryEdited,
     MemoryForgotten,
@@ -26,56 +32,132 @@ from domain.events import (
 )
 from domain.identity import check_id
 from domain.origin import Origin
+from domain.reader import StoredEvent
 from projections.mirror.event_file import MirrorLineCorrupt, event_of
-from service.importing.exchanges import Conversation, Exchange, ParsedImport, text_of
+from service.importing.exchanges import FIRST_YEAR, LAST_YEAR, Conversation, Exchange, ParsedImport, text_lines
 
 SOURCE = "export"
 TAKEN = (TurnRecorded, TurnFailed, SummaryRecorded, SummaryFailed, MemoryEdited, MemoryForgotten)
 
 
+_ID = re.compile(r"[!-~]{1,200}")
+"""What an event's own id, and those of the events that it refers to, are made of: visible ASCII."""
+_INTEGER_MAX = 2**63 - 1
+
+
 @dataclass
 class Export:
-    """Events by conversation, in ledger order; ``skipped`` counts the others by type."""
+    """Events by conversation, in ledger order.
+
+    ``skipped`` counts the others by type, ``unread`` names the lines that cannot be read.
+    """
 
     conversations: dict[str, list[NewEvent]] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
+    unread: list[str] = field(default_factory=list)
 
     @property
     def event_ids(self) -> list[str]:
         return [event.event_id for events in self.conversations.values() for event in events]
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """An event of the file, as it stood in its ledger; ``event`` is what is taken of it, None for nothing."""
+
+    stored: StoredEvent
+    conversation: str
+    event: NewEvent | None
+
+
 def read_export(path: Path) -> Export:
-    """Parse a file or folder of event lines; raise :class:`InvalidInput` that names file and line of a bad one."""
-    files = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
-    found: list[tuple[int, str, NewEvent]] = []
+    """Parse a file or folder of event lines.
+
+    A line that cannot be read is named in ``unread``, and its conversation left out; where none can be read, its
+    :class:`InvalidInput` is raised. So is one for the events of several users.
+    """
+    files = sorted(file for file in path.rglob("*.jsonl") if file.is_file()) if path.is_dir() else [path]
     export = Export()
-    users: set[str] = set()
+    lines: dict[str, _Line] = {}
+    errors: list[InvalidInput] = []
+    broken: set[str] = set()
     for file in files:
-        for number, line in enumerate(text_of(file).split("\n"), start=1):
-            if not line.strip():
-                continue
-            where = f"{file.name}, line {number}"
+        for where, line in text_lines(file):
             try:
-                stored = event_of(line)
-                payload = decode_payload(stored.type, stored.schema_version, json.loads(stored.payload))
-            except MirrorLineCorrupt:
-                raise InvalidInput(where, line, "give a line of `opm export` as it was written") from None
-            except UnknownEvent as error:
-                raise InvalidInput(where, stored.type, str(error)) from None
-            users.add(stored.user_id)
-            if isinstance(payload, TAKEN):
-                event = NewEvent(stored.event_id, payload, stored.correlation_id, stored.causation_id)
-                found.append(
-                    (stored.position, check_id(f"{where}: conversation id", stored.conversation_id, _kept_there), event)
-                )
-            else:
-                export.skipped[f"{stored.type} events"] += 1
+                taken = _line(where, line, lines)
+                lines[taken.stored.event_id] = taken
+            except InvalidInput as error:
+                errors.append(error)
+                export.unread.append(str(error))
+                broken |= _conversation_of(line)
+    if not lines:
+        raise errors[0] if errors else InvalidInput("PATH", path.name, "give a file with events in it")
+    users = {line.stored.user_id for line in lines.values()}
     if len(users) > 1:
         raise InvalidInput("PATH", str(path), f"give the export of one user, this one is of {len(users)}")
-    for _, conversation, event in sorted(found, key=lambda item: item[0]):
-        export.conversations.setdefault(conversation, []).append(event)
+    for taken in sorted(lines.values(), key=lambda taken: taken.stored.position):
+        if taken.conversation in broken:
+            export.skipped["events of a conversation with a line that could not be read"] += 1
+        elif taken.event is None:
+            export.skipped[f"{taken.stored.type} events"] += 1
+        else:
+            export.conversations.setdefault(taken.conversation, []).append(taken.event)
     return export
+
+
+def _line(where: str, line: str, before: Mapping[str, _Line]) -> _Line:
+    """Return the event of a line; raise :class:`InvalidInput` that names the field which no event of ours has so.
+
+    ``before`` are the events of the lines before it, by their ids.
+    """
+    try:
+        stored = event_of(line)
+        payload = decode_payload(stored.type, stored.schema_version, json.loads(stored.payload))
+    except MirrorLineCorrupt as error:
+        raise InvalidInput(where, line, f"give a line of `opm export` as it was written ({error.why})") from None
+    except UnknownEvent as error:
+        raise InvalidInput(f"{where}: type", stored.type, str(error)) from None
+    if (known := before.get(stored.event_id)) is not None and known.stored != stored:
+        raise InvalidInput(f"{where}: event_id", stored.event_id, "give each event once")
+    if not isinstance(payload, TAKEN):
+        return _Line(stored, stored.conversation_id, None)
+    conversation = check_id(f"{where}: conversation id", stored.conversation_id, _kept_there)
+    for name in ("event_id", "correlation_id", "causation_id"):
+        value = getattr(stored, name)
+        if value is not None and not _ID.fullmatch(value):
+            raise InvalidInput(f"{where}: {name}", value, "give an id as it was written: visible ASCII characters")
+    _check_values(where, payload.model_dump())
+    try:
+        event = NewEvent(stored.event_id, payload, stored.correlation_id, stored.causation_id)
+    except Unrecordable as error:
+        raise InvalidInput(where, line, str(error)) from None
+    return _Line(stored, conversation, event)
+
+
+def _check_values(where: str, fields: dict[str, Any]) -> None:
+    """Refuse times and integers that a reader of the ledger cannot calculate with."""
+    waiting: list[tuple[str, Any]] = list(fields.items())
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.items()
+        elif isinstance(value, list | tuple):
+            waiting += [(name, item) for item in value]
+        elif isinstance(value, int) and abs(value) > _INTEGER_MAX:
+            raise InvalidInput(f"{where}: {name}", value, "give an integer of 64 bits")
+        elif isinstance(value, datetime) and not (value.tzinfo and FIRST_YEAR <= value.year <= LAST_YEAR):
+            raise InvalidInput(
+                f"{where}: {name}", str(value), f"give a time of {FIRST_YEAR} to {LAST_YEAR} with an offset"
+            )
+
+
+def _conversation_of(line: str) -> set[str]:
+    """Return the conversation that a line which cannot be read names, if it does."""
+    try:
+        named = json.loads(line)["event"]["conversation_id"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return set()
+    return {named} if isinstance(named, str) else set()
 
 
 def _kept_there(_spelling: str) -> bool:
@@ -85,7 +167,7 @@ def _kept_there(_spelling: str) -> bool:
 
 def as_exchanges(export: Export) -> ParsedImport:
     """Return an export as plain exchanges, for a ledger in which its ids are taken."""
-    parsed = ParsedImport(SOURCE, skipped=Counter(export.skipped))
+    parsed = ParsedImport(SOURCE, skipped=Counter(export.skipped), unread=list(export.unread))
     for name, events in export.conversations.items():
         forgotten = set(_about(events, MemoryForgotten))
         summaries = {**_about(events, SummaryRecorded), **_about(events, MemoryEdited)}

@@ -10,6 +10,7 @@ READABLE = (
     "and the output of `opm export`"
 )
 _KEYS_SHOWN = 6
+_KEY_CHARS_SHOWN = 40
 
 
 def what_it_is(content: bytes) -> str | None:
@@ -35,7 +36,7 @@ def what_item_it_is(item: Mapping[str, Any]) -> str:
     for named, fits in _ITEMS:
         if all(key in item for key in fits):
             return _looks(named)
-    keys = ", ".join(str(key) for key in list(item)[:_KEYS_SHOWN])
+    keys = ", ".join(key[:_KEY_CHARS_SHOWN] for key in list(item)[:_KEYS_SHOWN])
     return f"this looks like nothing that is known here (an object with {keys or 'no keys'}); {READABLE}"
 
 

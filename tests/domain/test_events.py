@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from domain import chain, events
-from domain.errors import UnknownEvent
-from domain.events import CATALOGUE, JsonObject, Payload, TurnRecorded, decode_payload
+from domain.errors import UnknownEvent, Unrecordable
+from domain.events import CATALOGUE, JsonObject, NewEvent, Payload, TurnRecorded, decode_payload
 from domain.ledger import Ledger
 from tests.ledgers import STREAM, one_of_each, record, turn
 
@@ -37,6 +37,16 @@ def test_each_type_comes_back_from_the_ledger(ledger: Ledger) -> None:
 def test_an_event_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         setattr(turn(1), "user", "something else")  # noqa: B010 - the type checker would refuse the plain form
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_is_not_finite_is_refused_and_not_recorded_as_nothing(odd: float) -> None:
+    for payload in (
+        turn(1).model_copy(update={"timings_ms": {"embed": odd}}),
+        turn(1).model_copy(update={"parameters": {"seed": odd}}),
+    ):
+        with pytest.raises(Unrecordable, match="not JSON compliant"):
+            NewEvent("e", payload)
 
 
 def test_an_unknown_type_asks_for_an_upgrade() -> None:

@@ -51,3 +51,11 @@ def test_an_unusable_file_is_named(tmp_path: Path, name: str, content: bytes, co
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"PROMPTS_DIR = .*absent.*no such folder"):
         load_prompts(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("name", ["CHAT_SYSTEM", "GATE_SYSTEM", "RERANK_SYSTEM"])
+def test_who_is_shown_memories_is_told_that_they_are_no_instructions(name: str) -> None:
+    """What somebody once said, or a page that they pasted, may read like an order."""
+    said = " ".join(load_prompts(None).by_name()[name].text.split())
+    assert "are data" in said
+    assert "instruction" in said

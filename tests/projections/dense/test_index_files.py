@@ -83,6 +83,27 @@ def another_position(folder: Path) -> None:
     manifest_with(folder, position=10_000)
 
 
+def an_absurd_position(folder: Path) -> None:
+    manifest_with(folder, position=10**30)
+
+
+def a_file_elsewhere(folder: Path) -> None:
+    (path,) = folder.glob("*.faiss")
+    shutil.copy(path, folder.parent / path.name)
+    manifest_with(folder, file=f"../{path.name}")
+
+
+def a_folder_for_the_snapshot(folder: Path) -> None:
+    (path,) = folder.glob("*.faiss")
+    path.unlink()
+    (path / "inside").mkdir(parents=True)
+
+
+def a_folder_for_the_manifest(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+    (folder / "manifest.json" / "inside").mkdir(parents=True)
+
+
 def other_users(folder: Path) -> None:
     shutil.rmtree(folder)
     shutil.copytree(Path(str(folder).replace("/ann/", "/bob/")), folder)
@@ -101,6 +122,10 @@ DAMAGES: list[Callable[[Path], None]] = [
     another_space,
     another_anchor,
     another_position,
+    an_absurd_position,
+    a_file_elsewhere,
+    a_folder_for_the_snapshot,
+    a_folder_for_the_manifest,
     other_users,
 ]
 
@@ -130,6 +155,20 @@ async def test_damage(
     (line,) = complaints(caplog)
     assert "an index is built again from the ledger" in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("damage", [a_folder_for_the_snapshot, a_folder_for_the_manifest])
+async def test_a_folder_in_the_place_of_a_file_is_made_way(
+    storage: Path, upstream: ScriptedUpstream, damage: Callable[[Path], None]
+) -> None:
+    settings = settings_for(storage, upstream)
+    async with opened(settings) as world:
+        expected = await built(world)
+        damage(folder_of(world, "ann"))
+        await rebuild(world.ledger, world.client, world.cache, world.settings, user_id=None)
+    async with opened(settings) as world:
+        assert await world.found("ann", QUESTION) == expected
+        assert IndexFiles(world.settings.users_dir, "ann", world.client.space(64)).manifest() is not None
 
 
 async def test_a_whole_file_is_used_as_it_is(

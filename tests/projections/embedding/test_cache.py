@@ -6,12 +6,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 
+from domain.sqlite import DRIVER
 from projections.embedding.cache import VectorCache, text_hash
 from projections.embedding.endpoint import EmbeddingSpace
 from tests.ledgers import ROOT
@@ -134,3 +136,101 @@ def test_two_processes_write_one_cache(tmp_path: Path) -> None:
     keys = [text_hash(f"{name} {number}") for name in ("one", "two") for number in range(60)]
     assert len(cache.get(int(outputs[0]), keys)) == 120
     cache.close()
+
+
+def unit(number: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    row = np.random.default_rng(number).standard_normal(8).astype(np.float32)
+    return row / np.float32(np.linalg.norm(row))
+
+
+def changed(path: Path, expression: str) -> int:
+    """Change stored vectors as a disk would; return how many were."""
+    with closing(DRIVER.connect(path, isolation_level=None)) as connection:
+        return int(connection.execute(f"UPDATE vectors SET {expression}").rowcount)  # noqa: S608 - of this file
+
+
+def flipped(blob: bytes, bit: int) -> bytes:
+    content = bytearray(blob)
+    content[bit // 8] ^= 1 << bit % 8
+    return bytes(content)
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_a_single_changed_bit_makes_a_vector_unknown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, half: bool
+) -> None:
+    path, keys = tmp_path / "vectors.sqlite3", [text_hash(f"text {number}") for number in range(128)]
+    with closing(VectorCache(path, half=half)) as cache:
+        space_id = cache.space_id(SPACE)
+        cache.put(space_id, {key: unit(number) for number, key in enumerate(keys)})
+        cache.put(space_id, {text_hash("refused"): None})
+    with closing(DRIVER.connect(path, isolation_level=None)) as connection:
+        for number, key in enumerate(keys[:-1]):
+            (blob,) = connection.execute("SELECT vector FROM vectors WHERE text_hash = ?", (key,)).fetchone()
+            bit = number * len(blob) * 8 // len(keys)
+            connection.execute("UPDATE vectors SET vector = ? WHERE text_hash = ?", (flipped(blob, bit), key))
+    with closing(VectorCache(path, half=half)) as cache:
+        assert cache.damaged() == len(keys) - 1
+        assert cache.known(space_id, [*keys, text_hash("refused")]) == {keys[-1], text_hash("refused")}
+        assert set(cache.get(space_id, keys)) == {keys[-1]}
+        # Embedded again, it is as it was.
+        cache.put(space_id, {keys[0]: unit(0)})
+        back = cache.get(space_id, keys)[keys[0]]
+        assert back is not None
+        assert float(np.abs(back - unit(0)).max()) < 1e-3
+    assert [record.getMessage() for record in caplog.records] == [
+        "vectors.sqlite3 has vectors that were changed: they are embedded again"
+    ]
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_a_cache_of_before_the_checksums_is_used_and_checked_by_lengths(tmp_path: Path, half: bool) -> None:
+    path, keys = tmp_path / "vectors.sqlite3", [text_hash(f"text {number}") for number in range(64)]
+    with closing(VectorCache(path, half=half)) as cache:
+        space_id = cache.space_id(SPACE)
+        cache.put(space_id, {key: unit(number) for number, key in enumerate(keys)})
+    with closing(DRIVER.connect(path, isolation_level=None)) as connection:
+        connection.execute("ALTER TABLE vectors DROP COLUMN checksum")
+    with closing(VectorCache(path, half=half)) as cache:
+        assert cache.damaged() == 0
+        assert cache.known(space_id, keys) == set(keys)
+    high = "7b" if half else "7f"
+    # The highest bit of an exponent, in the last number: it becomes huge, or next to nothing.
+    assert changed(path, f"vector = CAST(substr(vector, 1, length(vector) - 1) || x'{high}' AS BLOB)") == 64
+    with closing(VectorCache(path, half=half)) as cache:
+        assert cache.damaged() == 64
+        assert cache.known(space_id, keys) == set()
+
+
+@pytest.mark.parametrize("damage", ["zeros", "noise", "cut"])
+def test_a_file_that_breaks_is_put_aside_and_begun_again_under_the_same_numbers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    path, keys = tmp_path / "vectors.sqlite3", [text_hash(f"text {number}") for number in range(3000)]
+    other = EmbeddingSpace("m", 8, "passage: ")
+    with closing(VectorCache(path, half=True)) as cache:
+        assert cache.space_id(other) == 1
+        cache.put(cache.space_id(SPACE), {key: unit(1) for key in keys}, position=9)
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes(
+        {
+            "zeros": whole[:middle] + bytes(len(whole) - middle),
+            "noise": whole[:16384] + b"\xff\x07" * ((len(whole) - 16384) // 2),
+            "cut": whole[:middle],
+        }[damage]
+    )
+    with closing(VectorCache(path, half=True)) as cache:
+        for _ in range(2):  # each of these may be the one that meets the damage
+            with suppress(DatabaseError):
+                cache.known(cache.space_id(SPACE), keys)
+        space_id = cache.space_id(SPACE)
+        assert cache.known(space_id, keys) == set()
+        assert cache.position(space_id) == 0
+        cache.put(space_id, {keys[0]: unit(1)}, position=3)
+        assert cache.known(space_id, keys) == {keys[0]}
+        assert (cache.position(space_id), cache.space_id(SPACE)) == (3, space_id)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "put aside" in line
+    assert "\n" not in line
+    assert (tmp_path / "vectors.sqlite3.broken").exists()

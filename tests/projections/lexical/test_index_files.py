@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -220,3 +221,47 @@ def test_an_index_made_anew_during_the_check_is_left_alone(
     monkeypatch.setattr(LexicalIndex, "check", broken)
     files.check("ann")
     assert files.path("ann").exists()
+
+
+def test_no_damage_to_a_file_fails_a_search_otherwise_than_named(
+    ledger: Ledger, storage_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    questions = ("violin shelf 3", "ferry lisbon nine", "chess thursday")
+    remember(ledger, "ann", many(60))
+    files = LexicalFiles(ledger.reader, storage_dir / "users")
+    expected = [files.search("ann", question, 20) for question in questions]
+    files.catch_up("ann")
+    files.close()
+    path = files.path("ann")
+    with contextlib.closing(LexicalIndex.on_disk(path)) as index:
+        index.settle()
+    whole = path.read_bytes()
+    chance = random.Random(7)  # noqa: S311 - repeatable damage, no secret
+    for number in range(150):
+        damaged = bytearray(whole)
+        if number % 5 == 0:
+            del damaged[chance.randrange(len(damaged)) :]
+        for _ in range(chance.choice((1, 3, 30))):
+            if damaged:
+                # The first page and what begins a page say how the rest is read.
+                place = chance.choice((chance.randrange(len(damaged)), chance.randrange(min(4096, len(damaged)))))
+                damaged[place] ^= 1 << chance.randrange(8)
+        for part in path.parent.glob("lexical.*"):
+            part.unlink()
+        path.write_bytes(damaged)
+        with contextlib.closing(LexicalFiles(ledger.reader, storage_dir / "users")) as again:
+            for question in questions:
+                with contextlib.suppress(IndexUnavailable):
+                    again.search("ann", question, 20)
+            again.check("ann")
+            assert [again.search("ann", question, 20) for question in questions] == expected, number
+    assert all(len(record.getMessage().splitlines()) == 1 for record in caplog.records)
+
+
+def test_a_folder_in_the_place_of_a_file_is_made_way(ledger: Ledger, files: LexicalFiles) -> None:
+    remember(ledger, "ann", FACTS)
+    expected = files.search("ann", "violin", 5)
+    files.discard("ann")
+    (files.path("ann") / "inside").mkdir(parents=True)
+    assert files.search("ann", "violin", 5) == expected
+    assert files.path("ann").is_file()

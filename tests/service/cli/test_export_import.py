@@ -134,13 +134,18 @@ def test_an_export_comes_back_after_an_erasure_under_new_ids(opm: Opm, exported:
         check_chain_with_erasures(all_stored(ledger))
 
 
-def test_a_changed_line_of_an_export_is_refused_whole(opm: Opm, exported: Path, tmp_path: Path) -> None:
+def test_a_changed_line_of_an_export_is_named_and_its_conversation_refused_whole(
+    opm: Opm, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORAGE_DIR", str(tmp_path / "elsewhere"))
     lines = exported.read_text().split("\n")
     changed = tmp_path / "changed.jsonl"
     changed.write_text("\n".join([*lines[:3], lines[3].replace("Question 0", "Quest 0"), *lines[4:]]))
     ran = opm("import", str(changed), "--user", "cy")
-    assert ran.status == 2
-    assert "changed.jsonl, line 4" in ran.err
+    assert ran.status == 1
+    assert "could not be read: changed.jsonl, line 4" in ran.out
+    with opened(tmp_path / "elsewhere" / "ledger.sqlite3") as ledger:
+        assert {row.conversation_id for row in all_stored(ledger)} == {"other"}
 
 
 def test_message_lists_can_be_exported_and_come_back(opm: Opm, ledger_path: Path, tmp_path: Path) -> None:

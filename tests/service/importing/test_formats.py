@@ -46,9 +46,9 @@ class TestOpenAi:
     @pytest.mark.parametrize(
         ("lines", "named"),
         [
-            ([[QUESTION], "{"], "c.jsonl, line 2"),
+            (["{"], "c.jsonl, line 1"),
             ([[QUESTION, {"content": "x"}]], "c.jsonl, line 1, message 2"),
-            ([[QUESTION], {"message": []}], "c.jsonl, line 2"),
+            ([{"message": []}], "c.jsonl, line 1"),
             ([[{"role": "user", "content": 5}]], "content = 5"),
             ([{"messages": [QUESTION], "id": "erased:1"}], "erased:"),
         ],
@@ -57,6 +57,13 @@ class TestOpenAi:
         with pytest.raises(InvalidInput) as raised:
             read_openai(written(tmp_path / "c.jsonl", lines))
         assert named in str(raised.value)
+
+    @pytest.mark.parametrize("bad", ["{", {"message": []}, [QUESTION, {"content": "x"}]])
+    def test_one_bad_line_is_named_and_the_others_are_read(self, tmp_path: Path, bad: Any) -> None:
+        parsed = read_openai(written(tmp_path / "c.jsonl", [[self.QUESTION], bad, [self.QUESTION]]))
+        assert [conversation.conversation_id for conversation in parsed.conversations] == ["c-1", "c-3"]
+        [unread] = parsed.unread
+        assert "c.jsonl, line 2" in unread
 
 
 class TestOldLayout:
@@ -125,6 +132,10 @@ class TestOldLayout:
         written(tmp_path / "conversations" / "c.jsonl", [self.line(1), bad])
         with pytest.raises(InvalidInput, match=r"c\.jsonl, line 2"):
             read_old_layout(tmp_path, "ann")
+        written(tmp_path / "conversations" / "d.jsonl", [self.line(1)])
+        parsed = read_old_layout(tmp_path, "ann")
+        assert [conversation.conversation_id for conversation in parsed.conversations] == ["d"]
+        assert "c.jsonl, line 2" in parsed.unread[0]
 
 
 MESSAGES = st.lists(st.builds(Message, st.sampled_from(("user", "assistant")), st.text(min_size=1, max_size=3)))

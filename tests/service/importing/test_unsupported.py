@@ -79,7 +79,7 @@ def test_files_of_bytes_are_named(tmp_path: Path) -> None:
             format_of(path, "ann")
 
 
-@pytest.mark.parametrize("content", ["[" * 5000, "[" + "1" * 5000 + "]", "[{"])
+@pytest.mark.parametrize("content", ["[" * 5000, "[" + "1" * 5000, "[{"])
 def test_json_that_cannot_be_read_names_its_file(tmp_path: Path, content: str) -> None:
     for name in ("x.json", "x.jsonl"):
         with pytest.raises(InvalidInput, match=r"x\.json"):
