@@ -62,7 +62,7 @@ def event_of(line: str) -> StoredEvent:
         # A payload without ``ts`` was given the time of recording; its hash tells.
         added_ts = payload.pop("ts")
         stored = StoredEvent(**envelope, payload=chain.canonical(payload))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise MirrorLineCorrupt(f"not a line of the mirror ({len(line)} characters): delete the file") from None
     # A blanked event has lost its salt too: all that can be checked is that only its envelope is left.
     intact = is_blanked(stored) or stored.payload_hash == chain.payload_hash(stored.salt, stored.payload)
