@@ -7,7 +7,7 @@ cut off, or a ledger rewritten with new hashes: for that, a head noted earlier (
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,8 +21,7 @@ from domain.reader import StoredEvent
 _PAGE_EVENTS = 500
 _BELOW_ALL = -(2**63)
 """Smaller than any position a row can have, so that a row forged below the first is checked too."""
-ERASURE_UNFINISHED = "the erasure that it began is not finished: the next start of the service goes on with it"
-"""A finding, but no damage."""
+_UNFINISHED = "the erasure that it began is not finished: the next start of the service goes on with it"
 _INTEGERS = ("position", "version", "schema_version")
 _OPTIONAL = ("correlation_id", "causation_id")
 
@@ -38,6 +37,11 @@ class Finding:
     position: int | None = None
     path: str | None = None
     line: int | None = None
+
+
+def damage_among(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings without unfinished erasures, with which a ledger is as it was written all the same."""
+    return [finding for finding in findings if finding.what != _UNFINISHED]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +168,7 @@ class ChainCheck:
             if user_id not in self._erased:
                 yield Finding("ledger", f"it is blanked, and no {UserErased.type} event of its user says why", position)
         for position in self._erasing.values():
-            yield Finding("ledger", ERASURE_UNFINISHED, position)
+            yield Finding("ledger", _UNFINISHED, position)
 
 
 def verified_events(reader: LedgerReader, since: LedgerHead | None = None) -> Iterator[Finding | LedgerHead]:

@@ -112,6 +112,7 @@ def _erase(ledger: Ledger, storage_dir: Path, marker: _Marker) -> ErasedUser:
     mirror = Mirror(ledger.reader, storage_dir)
     files = mirror.replace_user(marker.user_id, pseudonym, marker.event_id)
     vectors = _sweep_vectors(ledger.reader, storage_dir / "vectors.sqlite3")
+    _remove_leftovers(ledger.path, storage_dir)
     erasure.scrub(ledger)
     # A follower that had read before the blanking may have opened an empty index of this user after it.
     if mirror.folder(marker.user_id).exists():
@@ -121,6 +122,16 @@ def _erase(ledger: Ledger, storage_dir: Path, marker: _Marker) -> ErasedUser:
     path.unlink()
     fsync_path(path.parent)
     return ErasedUser(pseudonym, events, files, vectors, since)
+
+
+def _remove_leftovers(ledger_path: Path, storage_dir: Path) -> None:
+    """Remove what a killed restore left, and a vector cache that was put aside as broken.
+
+    Nobody restores now: a restore needs the ledger to itself, and it is open here.
+    """
+    for pattern in (f"{ledger_path.name}.restoring*", "vectors.sqlite3.broken*"):
+        for left in storage_dir.glob(pattern):
+            left.unlink(missing_ok=True)
 
 
 def _begun(reader: PersonReader, storage_dir: Path) -> list[_Marker]:

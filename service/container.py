@@ -17,6 +17,7 @@ from domain.prompts import Prompts, load_prompts
 from domain.record_once import record_once
 from domain.settings import new_ledger_notice
 from migrations.runner import migrate, usable
+from projections.backup.known_backups import remove_partials
 from projections.dense.dense_index import DenseIndex
 from projections.dense.projection import DenseProjection
 from projections.embedding.cache import VectorCache
@@ -67,6 +68,10 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
     with usable(settings.storage_dir):
         lock_file(settings.storage_dir).close()
     ledger = await asyncio.to_thread(Ledger, settings.ledger_path)
+    try:
+        await asyncio.to_thread(remove_partials, settings.storage_dir)
+    except OpmError as error:
+        log.warning("what a killed backup may have left was not looked for: %s", error)
     try:
         if finished := await asyncio.to_thread(finish_erasures, ledger, settings.storage_dir):
             log.warning("finished %d interrupted erasures", finished)

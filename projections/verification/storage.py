@@ -19,7 +19,7 @@ from domain.errors import IndexUnavailable, LedgerReadFailed
 from domain.ledger_reader import Erasures, LedgerReader
 from domain.settings import StorageSettings
 from domain.sqlite import DRIVER, in_use, open_engine, reason_of
-from domain.verification import ERASURE_UNFINISHED, UNREADABLE, Finding, LedgerHead, unread, verified_events
+from domain.verification import UNREADABLE, Finding, LedgerHead, damage_among, unread, verified_events
 from migrations.runner import objects_of_revision, schema_objects, schema_revision
 from projections.embedding.cache import VectorCache
 from projections.verification.lexical import verified_lexical
@@ -62,7 +62,7 @@ def verify_storage(settings: StorageSettings, since: LedgerHead | None = None, *
         )
     finally:
         engine.dispose()
-    damage = [finding for finding in in_ledger if finding.what != ERASURE_UNFINISHED]
+    damage = damage_among(in_ledger)
     return Verified(head, mirror, (*in_ledger, *elsewhere), _advice(damage, mirror) if damage else None)
 
 
