@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import from_json
 
 from domain.chain import canonical
 from domain.errors import UnknownEvent
@@ -441,18 +440,6 @@ class Event:
     @property
     def stream(self) -> StreamId:
         return StreamId(self.user_id, self.conversation_id)
-
-
-def check_payload(event_type: str, schema_version: int, payload_json: str) -> None:
-    """Raise :class:`UnknownEvent` or :class:`ValueError` for a payload's text that :func:`decode_payload` cannot read.
-
-    It does less than that: of the newest shape it makes neither a dict nor a model, which a check of many events feels.
-    """
-    model = CATALOGUE.get(event_type)
-    if model is not None and schema_version == model.schema_version:
-        model.model_validate_json(payload_json)
-    else:
-        decode_payload(event_type, schema_version, from_json(payload_json))
 
 
 def decode_payload(event_type: str, schema_version: int, payload: JsonObject) -> Payload:

@@ -21,7 +21,7 @@ from domain.identity import StreamId
 from domain.ledger_reader import LedgerReader
 from domain.reader import StoredEvent
 from domain.verification import Finding, is_sound
-from projections.mirror.event_file import MirrorLineCorrupt, event_of, line_of
+from projections.mirror.event_file import MirrorLineCorrupt, event_of, is_line_of
 from projections.mirror.mirror import mirror_files, mirror_path
 
 _PAGE_CONVERSATIONS = 200
@@ -172,9 +172,9 @@ def _difference(
     storage_dir: Path, path: Path, line: bytes | None, event: StoredEvent | None
 ) -> tuple[str, bool] | None:
     """Return how a line differs from its event, and whether the line is at fault; None where it does not differ."""
-    if event is not None and line == _line(event):
-        return None
     assert line is not None, "no more events are read than there are lines"
+    if event is not None and _is_line_of(event, line):
+        return None
     if not line.endswith(b"\n"):
         return "the file ends within this line: the next start of the service mends it", True
     if _is_sound_line(storage_dir, path, line):
@@ -195,12 +195,11 @@ def _difference(
     return "the line is not what its event says: delete the file, and the service writes it anew", True
 
 
-def _line(event: StoredEvent) -> bytes | None:
-    """Return the line of an event; None for one whose payload is damaged, of which there is no line."""
+def _is_line_of(event: StoredEvent, line: bytes) -> bool:
     try:
-        return f"{line_of(event)}\n".encode()
-    except (ValueError, TypeError, AssertionError, RecursionError):
-        return None
+        return is_line_of(event, line)
+    except (ValueError, TypeError, AssertionError, AttributeError, RecursionError):
+        return False  # the payload is damaged: there is no line of it
 
 
 def _is_sound_line(storage_dir: Path, path: Path, line: bytes) -> bool:

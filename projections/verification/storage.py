@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
+
+from sqlalchemy import Engine
 
 from domain.errors import IndexUnavailable, LedgerReadFailed
 from domain.ledger_reader import Erasures, LedgerReader
@@ -171,15 +174,21 @@ def verify_ledger_file(
     """
     revision = schema_revision(path)
     findings = list(_schema_findings(path, revision))
-    findings += islice(_file_findings(path, deep=deep), FINDINGS_MAX)
     engine = open_engine(path, writer=False)
+    # SQLite reads the file without Python's interpreter, which hashes events meanwhile.
+    with ThreadPoolExecutor(1, "file-check") as beside:
+        of_file = beside.submit(lambda: list(islice(_file_findings(path, deep=deep), FINDINGS_MAX)))
+        head, in_chain = _chain_of(engine, since)
+        return head, [*findings, *of_file.result(), *in_chain]
+
+
+def _chain_of(engine: Engine, since: LedgerHead | None) -> tuple[LedgerHead, list[Finding]]:
     try:
-        head, in_chain = _undisturbed(LedgerReader(engine), lambda reader: _chain_findings(reader, since))
+        return _undisturbed(LedgerReader(engine), lambda reader: _chain_findings(reader, since))
     except LedgerReadFailed as error:
-        head, in_chain = LedgerHead(0, ""), [Finding("ledger", str(error))]
+        return LedgerHead(0, ""), [Finding("ledger", str(error))]
     finally:
         engine.dispose()
-    return head, findings + in_chain
 
 
 def _chain_findings(reader: LedgerReader, since: LedgerHead | None) -> tuple[LedgerHead, list[Finding]]:
