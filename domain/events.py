@@ -7,6 +7,7 @@ reader sees the newest shape.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -309,6 +310,31 @@ class UserErased(Payload):
     conversations: int
 
 
+class MemoriesErased(Payload):
+    """A part of a person's memory was blanked: one memory, one conversation, or what was older than a limit.
+
+    It is appended to the user's own stream, and the triggers allow the blanking only of the events that it lists:
+    ``positions`` are ranges, first and last included. ``memories`` and ``events`` count turns and all events. The ids
+    of the blanked events stay.
+    """
+
+    type: ClassVar[str] = "MemoriesErased"
+
+    scope: Literal["memory", "conversation", "retention"]
+    memories: int
+    events: int
+    positions: tuple[tuple[int, int], ...]
+    reason: str | None = None
+
+
+class ErasureCompleted(Payload):
+    """What a ``MemoriesErased`` event began is done, in every file; ``erasure`` is that event's id."""
+
+    type: ClassVar[str] = "ErasureCompleted"
+
+    erasure: str
+
+
 class EmbeddingModelActivated(Payload):
     """From here on memory is searched with this embedding model.
 
@@ -352,6 +378,8 @@ CATALOGUE: Mapping[str, type[Payload]] = {
         MemoryEdited,
         MemoryForgotten,
         UserErased,
+        MemoriesErased,
+        ErasureCompleted,
         EmbeddingModelActivated,
         PromptsActivated,
     )
@@ -398,7 +426,19 @@ class Erased(Payload):
 
 
 BLANK = "{}"
-"""The payload's text after an erasure, which also empties the salt."""
+"""The payload's text after the erasure of a person, which also empties the salt."""
+_BLANKED_BY = re.compile(r'\{"erased_by":"([^"\\]+)"\}')
+
+
+def blank_of(erasure_id: str) -> str:
+    """Return the payload's text after the erasure of a part of a memory, which also empties the salt."""
+    return canonical({"erased_by": erasure_id})
+
+
+def blanked_by(payload_json: str) -> str | None:
+    """Return the id of the ``MemoriesErased`` event that a blanked payload names, None for any other payload."""
+    found = _BLANKED_BY.fullmatch(payload_json)
+    return found.group(1) if found is not None else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ def erase_user(ledger: Ledger, storage_dir: Path, user_id: str) -> ErasedUser:
     Raises :class:`InvalidInput` when nothing is kept of this user, and a :class:`LedgerError` when a step is impossible
     now: the same call then continues from there.
     """
-    with _locked(storage_dir):
+    with locked(storage_dir):
         begun = [marker for marker in _begun(ledger.persons, storage_dir) if marker.user_id == user_id]
         if begun:
             marker = begun[0]
@@ -92,7 +92,7 @@ def finish_erasures(ledger: Ledger, storage_dir: Path) -> int:
     """Finish interrupted erasures; return how many there were."""
     if not any((storage_dir / _MARKERS).glob("*")) and not ledger.persons.erasures_begun():
         return 0
-    with _locked(storage_dir):
+    with locked(storage_dir):
         begun = _begun(ledger.persons, storage_dir)
         for marker in begun:
             _erase(ledger, storage_dir, marker)
@@ -111,8 +111,8 @@ def _erase(ledger: Ledger, storage_dir: Path, marker: _Marker) -> ErasedUser:
     # Only now: before the blanking, a follower of the ledger could have written the files again.
     mirror = Mirror(ledger.reader, storage_dir)
     files = mirror.replace_user(marker.user_id, pseudonym, marker.event_id)
-    vectors = _sweep_vectors(ledger.reader, storage_dir / "vectors.sqlite3")
-    _remove_leftovers(ledger.path, storage_dir)
+    vectors = sweep_vectors(ledger.reader, storage_dir / "vectors.sqlite3")
+    remove_leftovers(ledger.path, storage_dir)
     erasure.scrub(ledger)
     # A follower that had read before the blanking may have opened an empty index of this user after it.
     if mirror.folder(marker.user_id).exists():
@@ -124,7 +124,7 @@ def _erase(ledger: Ledger, storage_dir: Path, marker: _Marker) -> ErasedUser:
     return ErasedUser(pseudonym, events, files, vectors, since)
 
 
-def _remove_leftovers(ledger_path: Path, storage_dir: Path) -> None:
+def remove_leftovers(ledger_path: Path, storage_dir: Path) -> None:
     """Remove what a killed restore left, and a vector cache that was put aside as broken.
 
     Nobody restores now: a restore needs the ledger to itself, and it is open here.
@@ -150,7 +150,7 @@ def _begun(reader: PersonReader, storage_dir: Path) -> list[_Marker]:
     return list(markers.values())
 
 
-def _sweep_vectors(reader: LedgerReader, path: Path) -> int:
+def sweep_vectors(reader: LedgerReader, path: Path) -> int:
     """Remove the vectors of texts that are not in the ledger any more; return how many.
 
     A text that another person said too keeps its vector.
@@ -185,7 +185,7 @@ def _text_hashes(reader: LedgerReader) -> set[bytes]:
 
 
 @contextmanager
-def _locked(storage_dir: Path) -> Iterator[None]:
+def locked(storage_dir: Path) -> Iterator[None]:
     """Let one erasure run at a time: two in one file would wait for each other's pages."""
     with (storage_dir / "erasing.lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

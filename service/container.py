@@ -27,10 +27,12 @@ from projections.follower import Follower
 from projections.lexical.index_files import LexicalFiles
 from projections.lexical.projection import LexicalProjection
 from projections.mirror.mirror import Mirror
+from projections.part_erasure import finish_parts
 from projections.search.memory_search import MemorySearch
 from service.background import follow_alone, lock_file
 from service.chat_client import ChatClient
 from service.reranker import Reranker
+from service.retention import keep_for_days
 from service.settings import ServiceSettings
 from service.summarizer import Summarizer
 from service.turn import TurnService
@@ -73,7 +75,9 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
     except OpmError as error:
         log.warning("what a killed backup may have left was not looked for: %s", error)
     try:
-        if finished := await asyncio.to_thread(finish_erasures, ledger, settings.storage_dir):
+        finished = await asyncio.to_thread(finish_erasures, ledger, settings.storage_dir)
+        finished += await asyncio.to_thread(finish_parts, ledger, settings.storage_dir)
+        if finished:
             log.warning("finished %d interrupted erasures", finished)
     except OpmError as error:
         log.warning("an interrupted erasure could not be finished: %s", error)
@@ -97,6 +101,8 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
         tasks = [asyncio.create_task(follow_alone(settings.storage_dir, followers), name="background")]
         tasks.append(asyncio.create_task(_learn_limits(turns, chat), name="limits"))
         tasks.append(asyncio.create_task(_try_embeddings(index), name="embeddings"))
+        if settings.retention_days:
+            tasks.append(asyncio.create_task(keep_for_days(ledger, settings), name="retention"))
         yield Services(
             settings, ledger, embeddings, chat, reranker, index, turns, summarizer, followers, int(time.time())
         )

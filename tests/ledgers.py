@@ -15,9 +15,11 @@ from domain import chain
 from domain.events import (
     CandidateFound,
     EmbeddingModelActivated,
+    ErasureCompleted,
     Event,
     GateDecided,
     LeftOut,
+    MemoriesErased,
     MemoryEdited,
     MemoryForgotten,
     NewEvent,
@@ -182,6 +184,8 @@ def one_of_each() -> Sequence[Payload]:
         MemoryEdited(memory_id="m1", turn_id=1, summary="Going to Porto."),
         MemoryForgotten(memory_id="m1", turn_id=1, reason="asked to"),
         UserErased(events=7, conversations=2),
+        MemoriesErased(scope="memory", memories=1, events=0, positions=(), reason="asked to"),
+        ErasureCompleted(erasure="e1"),
         activated(),
         PromptsActivated(versions={"CHAT_SYSTEM": "1"}, texts={"CHAT_SYSTEM": "Be kind."}),
     )

@@ -130,3 +130,10 @@ ORDER BY conversation_id;
 SELECT event_id, salt
 FROM events
 WHERE type = 'UserErased';
+
+-- name: parts_at
+-- Where the erasure of a part of anybody's memory last began or ended, 0 where there was none.
+SELECT max(
+    (SELECT coalesce(max(position), 0) FROM events WHERE type = 'MemoriesErased'),
+    (SELECT coalesce(max(position), 0) FROM events WHERE type = 'ErasureCompleted')
+) AS position;

@@ -15,6 +15,7 @@ FROM (
     FROM events AS turn
     WHERE turn.user_id = :user_id
       AND turn.type = 'TurnRecorded'
+      AND turn.salt <> ''
       AND NOT EXISTS (
         SELECT 1 FROM events
         WHERE causation_id = turn.event_id AND type = 'MemoryForgotten' AND user_id = turn.user_id
@@ -36,6 +37,7 @@ JOIN events AS part ON part.correlation_id = turn.correlation_id AND +part.user_
 WHERE turn.position IN (SELECT value FROM json_each(:positions))
   AND +turn.user_id = :user_id
   AND +turn.type = 'TurnRecorded'
+  AND part.salt <> ''
   AND +part.type IN ('TurnRecorded', 'RetrievalRecorded', 'GateDecided', 'RerankDecided');
 
 -- name: positions_of

@@ -16,7 +16,7 @@ from domain.console import print_any_text
 from domain.errors import InvalidInput, OpmError
 from service.cli.backtest import backtest
 from service.cli.backup import backup
-from service.cli.erase import erase
+from service.cli.erase import erase, retention
 from service.cli.explain import explain
 from service.cli.export_import import export, import_
 from service.cli.forget import edit, forget
@@ -72,7 +72,8 @@ _COMMANDS = (
     # Change.
     _Command("edit", edit, "Correct the summary of a memory.", 'opm edit MEMORY_ID --summary "Ann lives in Vienna."'),
     _Command("forget", forget, "Forget a memory.", 'opm forget MEMORY_ID --reason "no longer true"'),
-    _Command("erase", erase, "Erase a user. This cannot be undone.", "opm erase -u ann --dry-run"),
+    _Command("erase", erase, "Erase a user, a memory or a conversation.", "opm erase -u ann --dry-run"),
+    _Command("retention", retention, "Erase what is older than RETENTION_DAYS.", "opm retention --dry-run"),
     # Import and export.
     _Command("import", import_, "Import conversations from elsewhere.", "opm import conversations.json -u ann"),
     _Command("export", export, "Write everything stored about a user as JSONL.", "opm export -u ann -o ann.jsonl"),
