@@ -1,5 +1,14 @@
 -- What a person is shown again of their conversations.
 
+-- name: users
+-- The people who have memories, whose last one was recorded last first. It reads the index of the turns' figures alone.
+SELECT user_id, count(*) AS memories, max(recorded_at) AS last_recorded_at
+FROM events
+WHERE type = 'TurnRecorded' AND salt <> ''
+GROUP BY user_id
+ORDER BY last_recorded_at DESC, user_id
+LIMIT :count;
+
 -- name: conversations
 -- A user's conversations, the one used last first. One of which every turn was forgotten is not among them.
 -- Title and time are read for the conversations of the page alone, hence the subquery.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console, RenderableType
 
 from domain.audit_reader import AuditReader
+from domain.history_reader import HistoryReader
 from domain.identity import check_id
 from domain.ledger import Ledger
 from domain.person_reader import PersonReader
@@ -48,6 +50,14 @@ def print_json(document: Any) -> None:
 def complain(message: str) -> None:
     """Print an error on standard error, in one line."""
     err.print(f"opm: {message}", markup=False)
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """Print an error and end; with ``--json`` it is also the one document on standard output."""
+    if "--json" in sys.argv[1:]:
+        print_json({"error": {"message": message, "exit_status": status}})
+    complain(message)
+    sys.exit(status)
 
 
 def finding_line(finding: Finding) -> str:
@@ -94,15 +104,31 @@ def opened_audit(settings: StorageSettings | None = None) -> Iterator[AuditReade
 
 
 @contextmanager
-def opened_persons(settings: StorageSettings) -> Iterator[PersonReader]:
+def opened_persons(settings: StorageSettings | None = None) -> Iterator[PersonReader]:
     """Open the ledger in ``STORAGE_DIR`` read-only, to ask about a person.
 
     Raises :class:`LedgerSchemaError` as :func:`opened_ledger` does.
     """
+    settings = settings or load_settings(StorageSettings)
     schema_revision(settings.ledger_path)
     engine = open_engine(settings.ledger_path, writer=False)
     try:
         yield PersonReader(engine)
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def opened_history() -> Iterator[HistoryReader]:
+    """Open the ledger in ``STORAGE_DIR`` read-only, to list what is kept of whom.
+
+    Raises :class:`LedgerSchemaError` as :func:`opened_ledger` does.
+    """
+    settings = load_settings(StorageSettings)
+    schema_revision(settings.ledger_path)
+    engine = open_engine(settings.ledger_path, writer=False)
+    try:
+        yield HistoryReader(engine)
     finally:
         engine.dispose()
 
