@@ -101,7 +101,8 @@ class TurnRecorded(Payload):
 
     ``client_system`` is the client's own system text, None where it was not recorded (schema 1). ``neighbours`` are the
     turns beside the replayed ones that were shown with them. An imported turn names its source in ``imported_from`` and
-    has no prompt; ``source_ids`` are the source's own ids of its messages.
+    has no prompt; ``source_ids`` are the source's own ids of its messages. ``first_recorded_at`` is when the ledger of
+    another installation recorded it, None for a turn that none did.
     """
 
     type: ClassVar[str] = "TurnRecorded"
@@ -122,6 +123,7 @@ class TurnRecorded(Payload):
     client_system: str | None = None
     imported_from: str | None = None
     source_ids: tuple[str, ...] = ()
+    first_recorded_at: datetime | None = None
     prompt: PromptReport | None
     timings_ms: dict[str, float]
 

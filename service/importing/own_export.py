@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from domain.errors import InvalidInput, UnknownEvent
@@ -25,6 +26,8 @@ from domain.events import (
     decode_payload,
 )
 from domain.identity import check_id
+from domain.reader import StoredEvent
+from domain.verification import is_blanked
 from projections.mirror.event_file import MirrorLineCorrupt, event_of
 from service.importing.exchanges import Conversation, Exchange, ParsedImport, text_of
 
@@ -57,6 +60,9 @@ def read_export(path: Path) -> Export:
             where = f"{file.name}, line {number}"
             try:
                 stored = event_of(line)
+                if is_blanked(stored):
+                    export.skipped["erased events"] += 1
+                    continue
                 payload = decode_payload(stored.type, stored.schema_version, json.loads(stored.payload))
             except MirrorLineCorrupt:
                 raise InvalidInput(where, line, "give a line of `opm export` as it was written") from None
@@ -64,6 +70,7 @@ def read_export(path: Path) -> Export:
                 raise InvalidInput(where, stored.type, str(error)) from None
             users.add(stored.user_id)
             if isinstance(payload, TAKEN):
+                payload = recorded_first(stored, payload)
                 event = NewEvent(stored.event_id, payload, stored.correlation_id, stored.causation_id)
                 found.append(
                     (stored.position, check_id(f"{where}: conversation id", stored.conversation_id, _kept_there), event)
@@ -80,6 +87,13 @@ def read_export(path: Path) -> Export:
 def _kept_there(_spelling: str) -> bool:
     """Tell that the ledger an export comes from held an id in this spelling: it stays reachable by it."""
     return True
+
+
+def recorded_first(stored: StoredEvent, payload: Payload) -> Payload:
+    """Return a turn with the time when a ledger first recorded it, which the time of the import would hide."""
+    if not isinstance(payload, TurnRecorded) or payload.first_recorded_at is not None:
+        return payload
+    return payload.model_copy(update={"first_recorded_at": datetime.fromisoformat(stored.recorded_at)})
 
 
 def as_exchanges(export: Export) -> ParsedImport:
