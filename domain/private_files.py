@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,29 +60,46 @@ def tighten(storage_dir: Path) -> None:
 
 
 @contextmanager
-def given_to_owner(storage_dir: Path) -> Iterator[None]:
-    """Run as root, give what the block makes in ``STORAGE_DIR`` to the owner of that folder, however it ends."""
-    _give(storage_dir)
+def given_to_owner(storage_dir: Path | None) -> Iterator[None]:
+    """Give what the block makes in ``STORAGE_DIR`` to the owner of that folder, however it ends."""
+    if storage_dir is None:
+        yield
+        return
+    give_to_owner(storage_dir)
     try:
         yield
     finally:
-        _give(storage_dir)
+        give_to_owner(storage_dir)
 
 
-def _give(storage_dir: Path) -> None:
+def give_to_owner(storage_dir: Path) -> None:
+    """Run as root, give the files of root in ``STORAGE_DIR`` to the owner of that folder."""
     if os.geteuid() != 0 or not storage_dir.is_dir():
         return
     owner = storage_dir.stat()
     if owner.st_uid == 0:
         return
 
-    def give(path: Path) -> None:
-        found = path.lstat()
-        if found.st_uid == 0:
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    # Through descriptors of folders, so that nobody can lead root elsewhere with a link. Files are not opened: closing
+    # one would release the locks that SQLite holds on it in this process.
+    for entry in _own_entries(storage_dir):
+        if not entry.is_dir() or entry.is_symlink():
+            _give(entry.name, storage_dir, None, owner)
+            continue
+        for _, folders, files, descriptor in os.fwalk(entry, follow_symlinks=False):
+            for name in (*folders, *files):
+                _give(name, None, descriptor, owner)
+        _give(entry.name, storage_dir, None, owner)
 
-    for path in _own_entries(storage_dir):
-        _each(path, give)
+
+def _give(name: str, folder: Path | None, descriptor: int | None, owner: os.stat_result) -> None:
+    path = folder / name if folder is not None else name
+    try:
+        found = os.stat(path, dir_fd=descriptor, follow_symlinks=False)
+        if found.st_uid == 0 and (found.st_nlink == 1 or stat.S_ISDIR(found.st_mode)):
+            os.chown(path, owner.st_uid, owner.st_gid, dir_fd=descriptor, follow_symlinks=False)
+    except FileNotFoundError:
+        pass  # a service removed it meanwhile
 
 
 def _tightened(path: Path) -> int:
@@ -110,17 +127,6 @@ def _closed(path: Path) -> int:
     except OSError:
         return 1
     return 0
-
-
-def _each(path: Path, act: Callable[[Path], None]) -> None:
-    """Act on a path and on all below it; what vanishes meanwhile is left out."""
-    try:
-        act(path)
-        below = [path / name for name in _names(path)] if path.is_dir() and not path.is_symlink() else []
-    except FileNotFoundError:
-        return
-    for each in below:
-        _each(each, act)
 
 
 def _own_entries(storage_dir: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from domain.errors import EmbeddingError, IndexUnavailable, OpmError, UpstreamEr
 from domain.events import PromptsActivated
 from domain.identity import SYSTEM_STREAM
 from domain.ledger import Ledger
+from domain.private_files import private_by_default, tighten
 from domain.prompts import Prompts, load_prompts
 from domain.record_once import record_once
 from domain.settings import new_ledger_notice
@@ -64,10 +65,12 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
 
     Raises :class:`OpmError` with one clear line when the ledger cannot be opened.
     """
+    private_by_default()
     prompts = load_prompts(settings.prompts_dir)
     if await asyncio.to_thread(migrate, settings.ledger_path):
         log.warning("%s", new_ledger_notice(settings))
     with usable(settings.storage_dir):
+        await asyncio.to_thread(tighten, settings.storage_dir)
         lock_file(settings.storage_dir).close()
     ledger = await asyncio.to_thread(Ledger, settings.ledger_path)
     try:

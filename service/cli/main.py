@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -14,6 +15,8 @@ from typer.exceptions import TyperException
 
 from domain.console import print_any_text
 from domain.errors import InvalidInput, OpmError
+from domain.private_files import given_to_owner, private_by_default
+from domain.settings import StorageSettings, load_settings
 from service.cli.backtest import backtest
 from service.cli.backup import backup
 from service.cli.erase import erase, retention
@@ -95,10 +98,12 @@ for _command in _COMMANDS:
 def main() -> None:
     """Run ``opm`` and exit: 0 success, 1 something differs or failed, 2 bad arguments or settings."""
     print_any_text()
+    private_by_default()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         # Not standalone, so that a bad argument raises and is reported in one line like any other error.
-        ended = app(prog_name="opm", standalone_mode=False)
+        with given_to_owner(_storage_dir()):
+            ended = app(prog_name="opm", standalone_mode=False)
     except TyperException as error:
         _fail_for_arguments(error)
     except typer.Abort:
@@ -110,6 +115,14 @@ def main() -> None:
     except KeyboardInterrupt:
         fail("interrupted", FAILED)
     sys.exit(ended)
+
+
+def _storage_dir() -> Path | None:
+    """Return ``STORAGE_DIR``; None where a setting is wrong, which the command itself will say."""
+    try:
+        return load_settings(StorageSettings).storage_dir
+    except OpmError:
+        return None
 
 
 def _fail_for_arguments(error: TyperException) -> NoReturn:

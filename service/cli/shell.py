@@ -17,6 +17,7 @@ from domain.history_reader import HistoryReader
 from domain.identity import check_id
 from domain.ledger import Ledger
 from domain.person_reader import PersonReader
+from domain.private_files import give_to_owner, tighten
 from domain.reader import Reader
 from domain.settings import StorageSettings, load_settings
 from domain.sqlite import open_engine
@@ -81,7 +82,9 @@ def opened_ledger(settings: StorageSettings | None = None) -> Iterator[Ledger]:
     settings = settings or load_settings(StorageSettings)
     schema_revision(settings.ledger_path)
     migrate(settings.ledger_path)
+    tighten(settings.storage_dir)
     ledger = Ledger(settings.ledger_path)
+    give_to_owner(settings.storage_dir)  # and again when the command ends, but a killed one must not lock others out
     try:
         yield ledger
     finally:
