@@ -246,6 +246,11 @@ class LedgerReader(Reader):
         """Return what was activated last for this user or for everybody, None when nothing ever was."""
         return _activation(self._rows("active_embedding_model", user_id=user_id, as_of=as_of))
 
+    def models_activated(self) -> list[EmbeddingModelActivated]:
+        """Return every activation of an embedding model, for anybody, in order."""
+        payloads = (event_of(row).payload for row in self._rows("models_activated"))
+        return [payload for payload in payloads if isinstance(payload, EmbeddingModelActivated)]
+
     def activation_at(self, position: int) -> EmbeddingModelActivated | None:
         """Return what the event at a position activated, None where it is no such event."""
         return _activation(self._rows("event_at", position=position))

@@ -110,6 +110,13 @@ WHERE type = 'PromptsActivated'
 ORDER BY position DESC
 LIMIT 1;
 
+-- name: models_activated
+-- Every activation of an embedding model, for anybody, in order.
+SELECT *
+FROM events
+WHERE type = 'EmbeddingModelActivated' AND salt <> ''
+ORDER BY position;
+
 -- name: users_after
 -- The next users that have memories, in the order of their ids; the erased have none.
 SELECT DISTINCT user_id
