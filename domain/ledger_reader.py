@@ -85,8 +85,8 @@ class LedgerReader(Reader):
         return Erasures(begun=len(rows), unfinished=sum(row.salt != "" for row in rows), parts_at=parts_at)
 
     def erasure_ids(self) -> set[str]:
-        """Return the ids of the events by which people were erased."""
-        return {row.event_id for row in self._rows("erasures")}
+        """Return the ids of the events by which people, or parts of their memory, were erased."""
+        return {row.event_id for row in self._rows("erasure_ids")}
 
     def hash_at(self, position: int) -> str:
         """Return the hash of the event at ``position``; the genesis hash where the ledger has no event."""

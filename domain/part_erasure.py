@@ -13,7 +13,7 @@ with it, are named and not touched.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
@@ -44,7 +44,7 @@ from domain.statements import STATEMENTS
 Scope = Literal["memory", "conversation", "retention"]
 
 _BATCH_EVENTS = 500
-_LISTED_EVENTS = 5_000
+_LISTED_EVENTS = 1_000
 """How many events one ``MemoriesErased`` event answers for: the trigger reads its list for each of them."""
 _READ = tuple(
     kind.type
@@ -94,10 +94,16 @@ def part_of_conversation(reader: PersonReader, stream: StreamId) -> Part:
 
 def part_before(reader: PersonReader, user_id: str, moment: datetime) -> Part:
     """Return what is older than ``moment``, which may be nothing."""
-    positions = reader.positions_before(user_id, moment)
-    if not positions:
+    chosen = set(reader.positions_before(user_id, moment))
+    if not chosen:
         return Part("retention", ())
-    return _with_quotes(reader, user_id, "retention", positions)
+    # Whoever quotes it is not looked for: what people repeat is younger, and is erased in its turn.
+    turns = {
+        event.event_id for event in reader.events_of_user(user_id, (TurnRecorded.type,)) if event.position in chosen
+    }
+    part = Part("retention", (), frozenset(turns))
+    positions = sorted(chosen.union(late_positions(reader, user_id, part)))
+    return replace(part, positions=positions, conversations=frozenset(reader.conversations_at(user_id, positions)))
 
 
 def late_positions(reader: PersonReader, user_id: str, part: Part) -> list[int]:

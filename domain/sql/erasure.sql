@@ -72,7 +72,8 @@ ORDER BY position;
 SELECT position
 FROM events
 WHERE user_id = :user_id AND conversation_id <> '' AND salt <> ''
-  AND (recorded_at < :moment OR julianday(payload ->> '$.ts') < julianday(:moment))
+  AND (recorded_at < :moment
+       OR (type IN ('TurnRecorded', 'TurnFailed') AND julianday(payload ->> '$.ts') < julianday(:moment)))
 UNION
 SELECT about.position
 FROM events AS turn

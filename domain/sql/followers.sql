@@ -138,6 +138,12 @@ SELECT event_id, salt
 FROM events
 WHERE type = 'UserErased';
 
+-- name: erasure_ids
+-- The ids of the events by which people, or parts of their memory, were erased.
+SELECT event_id
+FROM events
+WHERE type IN ('UserErased', 'MemoriesErased');
+
 -- name: parts_at
 -- Where the erasure of a part of anybody's memory last began or ended, 0 where there was none.
 SELECT max(

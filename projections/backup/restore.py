@@ -48,7 +48,7 @@ class RestoreRefused(OpmError):
 class Restored:
     """The head of the restored ledger, and the folder into which the former storage moved, if there was any.
 
-    ``erasures_undone`` counts the people who were erased from the former ledger and are in this one again.
+    ``erasures_undone`` counts the erasures, of people or of parts of a memory, of which this ledger knows nothing.
     """
 
     head: LedgerHead

@@ -238,19 +238,21 @@ async def test_backup_and_mirror_give_back_what_was_left(storage: Path, ledger: 
     mirror = Mirror(ledger.reader, storage)
     while await mirror.advance():
         pass
+    settings = StorageSettings(storage_dir=storage)
+    back_up(settings, tmp_path / "early.sqlite3")
     erase_memory(ledger, storage, turns[1].event_id)
     while await mirror.advance():
         pass
     rows = all_stored(ledger)
     ledger.close()
-    settings = StorageSettings(storage_dir=storage)
     back_up(settings, tmp_path / "copy.sqlite3")
     restore_from_mirror(settings)
     with opened(settings.ledger_path) as again:
         assert all_stored(again) == rows
-    restore_backup(settings, tmp_path / "copy.sqlite3")
+    assert restore_backup(settings, tmp_path / "copy.sqlite3").erasures_undone == 0
     with opened(settings.ledger_path) as again:
         assert all_stored(again) == rows
+    assert restore_backup(settings, tmp_path / "early.sqlite3").erasures_undone == 1
 
 
 def test_what_is_older_is_erased_with_all_that_belongs_to_it(storage: Path) -> None:
