@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from domain.clock import Clock
 from domain.errors import InvalidInput, LedgerWriteFailed, MemoryErased, UnknownMemory
@@ -30,9 +34,9 @@ from projections.erasure import erase_user
 from projections.lexical.index_files import LexicalFiles
 from projections.mirror.mirror import Mirror
 from projections.part_erasure import ErasedPart, erase_older, erase_part, finish_parts
-from projections.verification.storage import verify_storage
+from projections.verification.storage import verify_ledger_file, verify_storage
 from tests.byte_search import traces
-from tests.ledgers import all_stored, opened, record, record_turn, summary_of, turn
+from tests.ledgers import all_stored, new_ledger_file, opened, record, record_turn, summary_of, turn
 from tests.processes import ROOT
 from tests.projections.world import World, remember, settings_for
 from tests.projections.world import opened as opened_world
@@ -63,9 +67,9 @@ async def followed(world: World, user: str, words: LexicalFiles) -> None:
         pass
 
 
-def decided_about(ledger: Ledger, memory_id: str) -> Event:
+def decided_about(ledger: Ledger, memory_id: str, quoted: str = "Zanzibarquest") -> Event:
     """Record a question elsewhere, at which the gate quoted the memory."""
-    verdicts = ({"n": 1, "memory_id": memory_id, "keep": False, "reason": "only Zanzibarquest is named"},)
+    verdicts = ({"n": 1, "memory_id": memory_id, "keep": False, "reason": f"only {quoted} is named"},)
     gate = GateDecided.model_validate(
         {
             "strategy": "llm",
@@ -76,7 +80,7 @@ def decided_about(ledger: Ledger, memory_id: str) -> Event:
             "keep_max": 30,
             "score_rule": None,
             "verdicts": verdicts,
-            "raw_answer": '{"keep": [], "reasons": [{"n": 1, "why": "only Zanzibarquest is named"}]}',
+            "raw_answer": json.dumps({"keep": [], "reasons": [{"n": 1, "why": f"only {quoted} is named"}]}),
             "usage": None,
             "latency_ms": 1.0,
         }
@@ -253,6 +257,55 @@ async def test_backup_and_mirror_give_back_what_was_left(storage: Path, ledger: 
     with opened(settings.ledger_path) as again:
         assert all_stored(again) == rows
     assert restore_backup(settings, tmp_path / "early.sqlite3").erasures_undone == 1
+
+
+@hypothesis_settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(("turn", "summary", "gate", "memory", "conversation", "user")), st.integers(0, 5)),
+        min_size=4,
+        max_size=14,
+    )
+)
+def test_whatever_is_erased_in_whatever_order_the_chain_is_valid(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
+) -> None:
+    """Turns, edits and erasures in any order: verify finds nothing, and nothing of what was erased is left."""
+    folder = tmp_path_factory.mktemp("parts")
+    with opened(new_ledger_file(folder)) as ledger:
+        alive: dict[str, StreamId] = {}
+        gone: list[str] = []
+        texts: dict[str, str] = {}
+        for number, (what, choice) in enumerate([("turn", 0), *steps]):
+            stream = StreamId("ann" if choice % 2 else "bob", f"c{choice % 3}")
+            memory_id = list(alive)[choice % len(alive)] if alive else None
+            if what == "turn":
+                text = f"Zanzibar{number}quest"
+                event = record_turn(ledger, stream, text)
+                alive[event.event_id], texts[event.event_id] = stream, text
+            elif what == "summary" and memory_id is not None:
+                said = summary_of(memory_id, 1, f"About {texts[memory_id]}")
+                record(ledger, alive[memory_id], said, causation_id=memory_id)
+            elif what == "gate" and memory_id is not None and alive[memory_id].user_id == "ann":
+                decided_about(ledger, memory_id, texts[memory_id])
+            elif what == "memory" and memory_id is not None:
+                user = alive.pop(memory_id).user_id
+                part = part_of_memories(ledger.persons, user, [memory_id])
+                erase_part(ledger, folder, user, lambda part=part: part)  # type: ignore[misc]
+                gone.append(texts[memory_id])
+            elif what == "conversation" and stream in alive.values():
+                erase_conversation(ledger, folder, stream)
+                gone += [texts[each] for each, where in alive.items() if where == stream]
+                alive = {each: where for each, where in alive.items() if where != stream}
+            elif what == "user" and stream.user_id in {where.user_id for where in alive.values()}:
+                erase_user(ledger, folder, stream.user_id)
+                gone += [texts[each] for each, where in alive.items() if where.user_id == stream.user_id]
+                alive = {each: where for each, where in alive.items() if where.user_id != stream.user_id}
+        assert traces(folder, gone) == []
+        assert {
+            memory.memory_id for user in ("ann", "bob") for memory in ledger.persons.memories_before(user, 2**62, 99)
+        } == set(alive)
+        assert verify_ledger_file(ledger.path)[1] == []
 
 
 def test_what_is_older_is_erased_with_all_that_belongs_to_it(storage: Path) -> None:
