@@ -14,9 +14,11 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from domain.errors import LedgerWriteFailed
-from domain.events import NewEvent, UserErased
-from domain.identity import ERASED_PREFIX, user_stream
+from domain.events import ErasureCompleted, NewEvent, UserErased
+from domain.identity import ERASED_PREFIX, SYSTEM_STREAM, user_stream
 from domain.ledger import Ledger, StreamHead
+from domain.origin import Origin
+from domain.record_once import record_once
 from domain.sqlite import compact
 from domain.statements import STATEMENTS
 
@@ -50,6 +52,18 @@ def blank(ledger: Ledger, user_id: str, event_id: str) -> int:
     while changed := ledger.write(lambda connection: _blank_batch(connection, user_id, pseudonym)).result():
         blanked += changed
     return blanked
+
+
+def complete(ledger: Ledger, event_id: str, origin: Origin | None) -> None:
+    """Append to the system stream that an erasure is done and who asked for it, unless that stands there already.
+
+    The ``UserErased`` event itself has lost its payload by now, and with it its own origin.
+    """
+
+    def missing() -> ErasureCompleted | None:
+        return None if ledger.persons.is_completed(event_id) else ErasureCompleted(erasure=event_id)
+
+    record_once(ledger, SYSTEM_STREAM, missing, causation_id=event_id, origin=origin)
 
 
 def scrub(ledger: Ledger) -> None:

@@ -7,6 +7,7 @@ reader sees the newest shape.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -104,7 +105,8 @@ class TurnRecorded(Payload):
 
     ``client_system`` is the client's own system text, None where it was not recorded (schema 1). ``neighbours`` are the
     turns beside the replayed ones that were shown with them. An imported turn names its source in ``imported_from`` and
-    has no prompt; ``source_ids`` are the source's own ids of its messages.
+    has no prompt; ``source_ids`` are the source's own ids of its messages. ``first_recorded_at`` is when the ledger of
+    another installation recorded it, None for a turn that none did.
     """
 
     type: ClassVar[str] = "TurnRecorded"
@@ -125,6 +127,7 @@ class TurnRecorded(Payload):
     client_system: str | None = None
     imported_from: str | None = None
     source_ids: tuple[str, ...] = ()
+    first_recorded_at: datetime | None = None
     prompt: PromptReport | None
     timings_ms: dict[str, float]
     call: ModelCall | None = None
@@ -360,6 +363,31 @@ class UserErased(Payload):
     conversations: int
 
 
+class MemoriesErased(Payload):
+    """A part of a person's memory was blanked: one memory, one conversation, or what was older than a limit.
+
+    It is appended to the user's own stream, and the triggers allow the blanking only of the events that it lists:
+    ``positions`` are ranges, first and last included. ``memories`` and ``events`` count turns and all events. The ids
+    of the blanked events stay.
+    """
+
+    type: ClassVar[str] = "MemoriesErased"
+
+    scope: Literal["memory", "conversation", "retention"]
+    memories: int
+    events: int
+    positions: tuple[tuple[int, int], ...]
+    reason: str | None = None
+
+
+class ErasureCompleted(Payload):
+    """What a ``MemoriesErased`` event began is done, in every file; ``erasure`` is that event's id."""
+
+    type: ClassVar[str] = "ErasureCompleted"
+
+    erasure: str
+
+
 class EmbeddingModelActivated(Payload):
     """From here on memory is searched with this embedding model.
 
@@ -411,6 +439,8 @@ CATALOGUE: Mapping[str, type[Payload]] = {
         MemoryEdited,
         MemoryForgotten,
         UserErased,
+        MemoriesErased,
+        ErasureCompleted,
         EmbeddingModelActivated,
         PromptsActivated,
         SettingsActivated,
@@ -470,7 +500,8 @@ class Damaged(Payload):
 
 
 BLANK = "{}"
-"""The payload's text after an erasure, which also empties the salt."""
+"""The payload's text after the erasure of a person, which also empties the salt."""
+_BLANKED_BY = re.compile(r'\{"erased_by":"([^"\\]+)"\}')
 _FREE_FORM = TypeAdapter(JsonObject, config=ConfigDict(ser_json_inf_nan="constants"))
 
 
@@ -502,6 +533,17 @@ def recorded_text(payload: Payload | JsonObject) -> str:
         why = "text with half of a surrogate pair" if isinstance(error, UnicodeError) else str(error)
         raise Unrecordable(f"an event cannot be recorded ({why}): nothing was") from None
     return text
+
+
+def blank_of(erasure_id: str) -> str:
+    """Return the payload's text after the erasure of a part of a memory, which also empties the salt."""
+    return canonical({"erased_by": erasure_id})
+
+
+def blanked_by(payload_json: str) -> str | None:
+    """Return the id of the ``MemoriesErased`` event that a blanked payload names, None for any other payload."""
+    found = _BLANKED_BY.fullmatch(payload_json)
+    return found.group(1) if found is not None else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,15 @@ class ConversationSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class UserSummary:
+    """A person as a list shows them: how many memories, forgotten ones included, and when the last was recorded."""
+
+    user_id: str
+    memories: int
+    last_recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerMemory:
     """The memories an answer was given with, how well they fitted its question, each best first, and the decisions.
 
@@ -54,6 +63,13 @@ class AnswerMemory:
 
 class HistoryReader(Reader):
     """What a person is shown of their own past conversations."""
+
+    def users(self, limit: int) -> list[UserSummary]:
+        """Return the people who have memories, whose last was recorded last first."""
+        return [
+            UserSummary(row.user_id, row.memories, datetime.fromisoformat(row.last_recorded_at))
+            for row in self._rows("users", count=limit)
+        ]
 
     def conversations(self, user_id: str, limit: int) -> list[ConversationSummary]:
         """Return this user's conversations that have a remembered turn, the one used last first."""

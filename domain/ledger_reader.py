@@ -45,10 +45,14 @@ class ConversationHead:
 
 @dataclass(frozen=True, slots=True)
 class Erasures:
-    """How many erasures of all users have begun, and how many of those still have events to blank."""
+    """How many users' erasures have begun, and how many of those still have events to blank.
+
+    ``parts_at`` is the position at which the erasure of a part of anybody's memory last began or ended.
+    """
 
     begun: int
     unfinished: int
+    parts_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +88,12 @@ class LedgerReader(Reader):
     def erasures(self) -> Erasures:
         """Return how many erasures have begun, and how many of them are not finished."""
         rows = self._rows("erasures")
-        return Erasures(begun=len(rows), unfinished=sum(row.salt != "" for row in rows))
+        parts_at = self._rows("parts_at")[0].position
+        return Erasures(begun=len(rows), unfinished=sum(row.salt != "" for row in rows), parts_at=parts_at)
 
     def erasure_ids(self) -> set[str]:
-        """Return the ids of the events by which people were erased."""
-        return {row.event_id for row in self._rows("erasures")}
+        """Return the ids of the events by which people, or parts of their memory, were erased."""
+        return {row.event_id for row in self._rows("erasure_ids")}
 
     def hash_at(self, position: int) -> str:
         """Return the hash of the event at ``position``; the genesis hash where the ledger has no event."""
@@ -254,7 +259,7 @@ class LedgerReader(Reader):
     def memory_state(self, user_id: str) -> MemoryState:
         """Return up to where this user's memory has changed, and how many erasures there were."""
         row = self._rows("memory_state", user_id=user_id)[0]
-        return MemoryState(row.facets_at, row.activated_at, Erasures(row.begun, row.unfinished))
+        return MemoryState(row.facets_at, row.activated_at, Erasures(row.begun, row.unfinished, row.parts_at))
 
     def count_facets(self, user_id: str | None, after: int = 0) -> int:
         """Count the events after ``after`` that change by which texts memories are found, of one user or of all."""
@@ -282,6 +287,11 @@ class LedgerReader(Reader):
     def active_embedding_model(self, user_id: str, *, as_of: int = LATEST) -> EmbeddingModelActivated | None:
         """Return what was activated last for this user or for everybody, None when nothing ever was."""
         return _activation(self._rows("active_embedding_model", user_id=user_id, as_of=as_of))
+
+    def models_activated(self) -> list[EmbeddingModelActivated]:
+        """Return every activation of an embedding model, for anybody, in order."""
+        payloads = (event_of(row).payload for row in self._rows("models_activated"))
+        return [payload for payload in payloads if isinstance(payload, EmbeddingModelActivated)]
 
     def activation_at(self, position: int) -> EmbeddingModelActivated | None:
         """Return what the event at a position activated, None where it is no such event."""

@@ -6,13 +6,18 @@ No turn asks any of this.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
+from domain.clock import iso
+from domain.events import Event
 from domain.identity import StreamId
 from domain.memory import Memory
 from domain.reader import Reader, StoredEvent, json_list, stored_of
-from domain.rows import memories_of
+from domain.rows import event_of, memories_of
+
+_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +100,45 @@ class PersonReader(Reader):
     def erasures_begun(self) -> list[tuple[str, str]]:
         """Return user and event id of each ``UserErased`` event whose user's ids still stand in the ledger."""
         return [(row.user_id, row.event_id) for row in self._rows("erasures_begun")]
+
+    def positions_of_memories(self, user_id: str, memory_ids: Collection[str]) -> list[int]:
+        """Return where everything stands that belongs to these turns of a user and is not blanked, in order."""
+        rows = self._rows("positions_of_memories", user_id=user_id, memory_ids=json_list(memory_ids))
+        return [row.position for row in rows]
+
+    def positions_of_conversation(self, stream: StreamId) -> list[int]:
+        """Return where the events of a conversation stand that are not blanked, in order."""
+        keys = {"user_id": stream.user_id, "conversation_id": stream.conversation_id}
+        return [row.position for row in self._rows("positions_of_conversation", **keys)]
+
+    def positions_before(self, user_id: str, moment: datetime) -> list[int]:
+        """Return where everything of a user's conversations stands that is older than ``moment``, in order."""
+        return [row.position for row in self._rows("positions_before", user_id=user_id, moment=iso(moment))]
+
+    def conversations_at(self, user_id: str, positions: Sequence[int]) -> list[str]:
+        """Return the conversations of a user that have an event at one of these positions, in order."""
+        rows = self._rows("conversations_at", user_id=user_id, positions=json_list(positions))
+        return [row.conversation_id for row in rows]
+
+    def events_of_user(self, user_id: str, types: Sequence[str]) -> Iterator[Event]:
+        """Yield a user's events of these types that are not blanked, in order."""
+        after = 0
+        wanted = json_list(types)
+        while rows := self._rows("events_of_user_after", user_id=user_id, types=wanted, position=after, count=_PAGE):
+            yield from (event_of(row) for row in rows if row.salt)
+            after = rows[-1].position
+
+    def all_users(self) -> Iterator[str]:
+        """Yield every user of whom anything is kept, in the order of their ids."""
+        last = ""
+        while rows := self._rows("all_users_after", user_id=last, count=_PAGE):
+            yield from (row.user_id for row in rows)
+            last = rows[-1].user_id
+
+    def is_completed(self, erasure_id: str) -> bool:
+        """Tell whether an erasure is done in every file."""
+        return bool(self._rows("is_completed", event_id=erasure_id))
+
+    def parts_begun(self) -> list[Event]:
+        """Return each ``MemoriesErased`` event that no ``ErasureCompleted`` follows, in order."""
+        return [event_of(row) for row in self._rows("parts_begun")]

@@ -19,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from domain.errors import LedgerReadFailed
 from domain.identity import StreamId
+from domain.sqlite import reason_of
 from domain.statements import STATEMENTS
 
 _NOT_UTF8 = "Could not decode to UTF-8"
@@ -106,7 +107,7 @@ class Reader:
                 with _lenient(connection):
                     return connection.execute(STATEMENTS[name], values).all()
         except DatabaseError as error:
-            raise LedgerReadFailed(f"the ledger cannot be read ({error.orig})") from None
+            raise LedgerReadFailed(f"the ledger cannot be read ({reason_of(error)})") from None
         except PoolTimeout:
             raise LedgerReadFailed("all connections that read the ledger are busy: try again later") from None
 

@@ -153,6 +153,8 @@ class StorageSettings(EnvironmentSettings):
         default={}, description="JSON object from user id to time zone, for people elsewhere than TIMEZONE"
     )
 
+    retention_days: int = Field(default=0, ge=0, le=36_500, description="erase turns older than so many days, 0 = keep")
+
     @field_validator("timezone")
     @classmethod
     def _zone_is_known(cls, name: str) -> str:

@@ -136,6 +136,15 @@ def transaction(connection: Any) -> Iterator[None]:  # the DBAPI has no types of
             connection.execute("ROLLBACK")
 
 
+def reason_of(error: DatabaseError | Exception) -> str:
+    """Return what SQLite, or its driver, said of a failure, without any text of a row.
+
+    Of a text that is not UTF-8 the driver quotes what it could not decode.
+    """
+    said = str(error.orig if isinstance(error, DatabaseError) else error)
+    return said.partition(" with text ")[0]
+
+
 def wal_bytes(path: Path) -> int:
     """Return the size of the write-ahead log beside a database."""
     wal = path.with_name(f"{path.name}-wal")

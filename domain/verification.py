@@ -8,22 +8,34 @@ cut off, or a ledger rewritten with new hashes: for that, a head noted earlier (
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import ValidationError, create_model
 from pydantic_core import from_json
 
 from domain import chain
 from domain.errors import InvalidInput, LedgerReadFailed, UnknownEvent
-from domain.events import BLANK, JsonObject, UserErased, decode_origin, decode_payload
+from domain.events import (
+    BLANK,
+    CATALOGUE,
+    JsonObject,
+    MemoriesErased,
+    UserErased,
+    blanked_by,
+    decode_origin,
+    decode_payload,
+)
 from domain.identity import ERASED_PREFIX, SYSTEM_ID
 from domain.ledger_reader import LedgerReader
+from domain.origin import Origin
 from domain.reader import StoredEvent, odd_column
 
 _PAGE_EVENTS = 500
 _BELOW_ALL = -(2**63)
 """Smaller than any position a row can have, so that a row forged below the first is checked too."""
+_UNFINISHED = "the erasure that it began is not finished: the next start of the service goes on with it"
 
 Part = Literal["ledger", "schema", "file", "mirror", "index"]
 
@@ -37,6 +49,11 @@ class Finding:
     position: int | None = None
     path: str | None = None
     line: int | None = None
+
+
+def damage_among(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings without unfinished erasures, with which a ledger is as it was written all the same."""
+    return [finding for finding in findings if finding.what != _UNFINISHED]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +81,85 @@ def parse_head(text: str, field: str = "--since") -> LedgerHead:
 
 
 def is_blanked(row: StoredEvent) -> bool:
-    """Tell whether a row is as an erasure leaves it: no ids of a person, no salt and no text."""
-    return (
-        row.salt == ""
-        and row.payload == BLANK
-        and row.user_id.startswith(ERASED_PREFIX)
-        and (row.conversation_id.startswith(ERASED_PREFIX) or row.conversation_id == SYSTEM_ID)
+    """Tell whether a row is as an erasure leaves it: no salt and no text, and of an erased person no ids."""
+    return row.salt == "" and (_of_erased_person(row) if row.payload == BLANK else _erased_by(row) is not None)
+
+
+def _of_erased_person(row: StoredEvent) -> bool:
+    return row.user_id.startswith(ERASED_PREFIX) and (
+        row.conversation_id.startswith(ERASED_PREFIX) or row.conversation_id == SYSTEM_ID
     )
+
+
+def _erased_by(row: StoredEvent) -> str | None:
+    """Return the ``MemoriesErased`` event that a blanked row names, of a person who was not erased."""
+    if row.user_id.startswith(ERASED_PREFIX) or row.conversation_id == SYSTEM_ID:
+        return None
+    return blanked_by(row.payload)
+
+
+def is_sound(row: StoredEvent) -> bool:
+    """Tell whether an event agrees with its own hashes; whether it follows the one before is another question."""
+    if odd_column(row) is not None or hash_of(row) != row.hash:
+        return False
+    if is_blanked(row):
+        return True
+    return row.identity_hash == chain.identity_hash(
+        row.salt, row.user_id, row.conversation_id
+    ) and row.payload_hash == chain.payload_hash(row.salt, row.payload)
+
+
+UNREADABLE = (LedgerReadFailed, UnknownEvent, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What reading an event may raise whose columns are not what was written."""
+
+
+def unread(error: BaseException) -> str:
+    """Say that an event could not be read, without a word of what is in it."""
+    if isinstance(error, LedgerReadFailed):
+        return str(error)
+    return f"an event that it was made of cannot be read ({type(error).__name__})"
+
+
+class _Part:
+    """What was blanked in the name of one ``MemoriesErased`` event, to be compared with what that event lists."""
+
+    def __init__(self, user_id: str, position: int) -> None:
+        self.user_id = user_id
+        self._first = position
+        self._blanked: list[list[int]] = []
+        self._begun: StoredEvent | None = None
+        self._strange: int | None = None
+
+    def add(self, row: StoredEvent) -> None:
+        if row.user_id != self.user_id or self._begun is not None:
+            self._strange = row.position
+        if self._blanked and self._blanked[-1][1] == row.position - 1:
+            self._blanked[-1][1] = row.position
+        else:
+            self._blanked.append([row.position, row.position])
+
+    def begun_by(self, row: StoredEvent) -> None:
+        if row.user_id != self.user_id or row.conversation_id != SYSTEM_ID:
+            self._strange = self._first
+        self._begun = row
+
+    def finish(self) -> Iterator[Finding]:
+        if self._begun is None:
+            what = f"it is blanked, and no {MemoriesErased.type} event of its user says why"
+            yield Finding("ledger", what, self._first)
+            return
+        try:
+            listed = [list(part) for part in MemoriesErased.model_validate_json(self._begun.payload).positions]
+        except ValidationError:
+            return  # named where its row was read
+        outside = [
+            first for first, last in self._blanked if not any(low <= first and last <= high for low, high in listed)
+        ]
+        if self._blanked and (self._strange is not None or outside):
+            what = f"it is blanked, and the {MemoriesErased.type} event that it names is not about it"
+            yield Finding("ledger", what, self._strange if self._strange is not None else outside[0])
+        elif self._blanked != listed:
+            yield Finding("ledger", _UNFINISHED, self._begun.position)
 
 
 class ChainCheck:
@@ -86,6 +175,7 @@ class ChainCheck:
         self._blanked: dict[str, int] = {}
         self._erased: set[str] = set()
         self._erasing: dict[str, int] = {}
+        self._parts: dict[str, _Part] = {}
 
     def check(self, row: StoredEvent) -> Iterator[Finding]:
         """Yield what is wrong with the next row, the most telling first."""
@@ -106,7 +196,9 @@ class ChainCheck:
             yield f"event {missing} missing: this is the first one behind the gap"
         elif row.prev_hash != self.head.hash:
             yield "it does not follow the event before it (prev_hash)" if expected > 1 else "prev_hash of a first event"
-        if is_blanked(row):
+        if is_blanked(row) and row.payload != BLANK:
+            self._parts.setdefault(blanked_by(row.payload) or "", _Part(row.user_id, row.position)).add(row)
+        elif is_blanked(row):
             self._blanked.setdefault(row.user_id, row.position)
             if row.type == UserErased.type:
                 self._erased.add(row.user_id)
@@ -116,6 +208,8 @@ class ChainCheck:
                 self._erased.add(f"{ERASED_PREFIX}{row.event_id}")
                 self._erasing[row.user_id] = row.position
             yield from _what_it_says(row)
+            if row.type == MemoriesErased.type:
+                self._parts.setdefault(row.event_id, _Part(row.user_id, row.position)).begun_by(row)
         if row.hash != hash_of(row):
             yield "its hash is not that of its columns: the event was changed"
         stream = (row.user_id, row.conversation_id)
@@ -140,9 +234,11 @@ class ChainCheck:
         for user_id, position in self._blanked.items():
             if user_id not in self._erased:
                 yield Finding("ledger", f"it is blanked, and no {UserErased.type} event of its user says why", position)
+        for part in self._parts.values():
+            if part.user_id not in self._erasing:  # else it is being blanked altogether
+                yield from part.finish()
         for position in self._erasing.values():
-            what = "the erasure that it began is not finished: the next start of the service goes on with it"
-            yield Finding("ledger", what, position)
+            yield Finding("ledger", _UNFINISHED, position)
 
 
 def verified_events(reader: LedgerReader, since: LedgerHead | None = None) -> Iterator[Finding | LedgerHead]:
@@ -200,6 +296,8 @@ def _what_it_says(row: StoredEvent) -> Iterator[str]:
     if row.payload_hash != chain.payload_hash(row.salt, row.payload):
         yield "its payload was changed"
         return
+    if _has_newest_shape(row):
+        return
     try:
         stored = _parsed(row.payload)
         decode_payload(row.type, row.schema_version, stored)
@@ -218,6 +316,28 @@ def _parsed(payload: str) -> JsonObject:
         # Earlier versions recorded more levels than the quick parser reads.
         parsed = json.loads(payload)
     return parsed
+
+
+_STORED = {
+    name: create_model(f"Stored{name}", __base__=model, origin=(Origin | None, None))
+    for name, model in CATALOGUE.items()
+}
+"""The models of payloads as they are stored: with the origin beside their fields."""
+
+
+def _has_newest_shape(row: StoredEvent) -> bool:
+    """Tell whether a payload's text fits its model as it is, which is most of what a large ledger holds.
+
+    It is read once, without a dict in between. What does not fit may be older, or say more than the model knows.
+    """
+    model = _STORED.get(row.type)
+    if model is None or row.schema_version != model.schema_version:
+        return False
+    try:
+        model.model_validate_json(row.payload)
+    except ValidationError:
+        return False
+    return True
 
 
 def _wrong_version(found: int, expected: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection
 
+from domain.private_files import private_by_default
 from domain.schema import METADATA
 from domain.settings import StorageSettings, load_settings
 from domain.sqlite import open_engine
@@ -21,6 +22,7 @@ def _run() -> None:
     if given is not None:
         _migrate(given)
         return
+    private_by_default()
     settings = load_settings(StorageSettings)
     settings.storage_dir.mkdir(parents=True, exist_ok=True)
     engine = open_engine(settings.ledger_path, writer=True)

@@ -21,6 +21,7 @@ from domain.events import MemoryEdited, SummaryRecorded, TurnRecorded
 from domain.ledger import Ledger
 from domain.ledger_reader import LedgerReader
 from domain.memory import exchange_text
+from domain.origin import Origin
 from domain.person_reader import PersonReader
 from domain.statements import FACET_TYPES
 from projections.durable import fsync_path, write_durably
@@ -61,6 +62,7 @@ class _Marker(BaseModel):
 
     user_id: str
     event_id: str
+    origin: Origin | None = None
 
 
 def extent_of(ledger: Ledger, storage_dir: Path, user_id: str) -> Extent:
@@ -70,13 +72,13 @@ def extent_of(ledger: Ledger, storage_dir: Path, user_id: str) -> Extent:
     return Extent(events=events, conversations=conversations, files=len(files))
 
 
-def erase_user(ledger: Ledger, storage_dir: Path, user_id: str) -> ErasedUser:
+def erase_user(ledger: Ledger, storage_dir: Path, user_id: str, origin: Origin | None = None) -> ErasedUser:
     """Erase a user, or finish an interrupted erasure of that user.
 
     Raises :class:`InvalidInput` when nothing is kept of this user, and a :class:`LedgerError` when a step is impossible
     now: the same call then continues from there.
     """
-    with _locked(storage_dir):
+    with locked(storage_dir):
         begun = [marker for marker in _begun(ledger.persons, storage_dir) if marker.user_id == user_id]
         if begun:
             marker = begun[0]
@@ -84,7 +86,7 @@ def erase_user(ledger: Ledger, storage_dir: Path, user_id: str) -> ErasedUser:
             extent = extent_of(ledger, storage_dir, user_id)
             if not extent.events and not extent.files:
                 raise InvalidInput("--user", user_id, "name a user of whom something is kept; nothing of this one is")
-            marker = _Marker(user_id=user_id, event_id=ledger.clock.new_id())
+            marker = _Marker(user_id=user_id, event_id=ledger.clock.new_id(), origin=origin)
         return _erase(ledger, storage_dir, marker)
 
 
@@ -92,7 +94,7 @@ def finish_erasures(ledger: Ledger, storage_dir: Path) -> int:
     """Finish interrupted erasures; return how many there were."""
     if not any((storage_dir / _MARKERS).glob("*")) and not ledger.persons.erasures_begun():
         return 0
-    with _locked(storage_dir):
+    with locked(storage_dir):
         begun = _begun(ledger.persons, storage_dir)
         for marker in begun:
             _erase(ledger, storage_dir, marker)
@@ -111,16 +113,28 @@ def _erase(ledger: Ledger, storage_dir: Path, marker: _Marker) -> ErasedUser:
     # Only now: before the blanking, a follower of the ledger could have written the files again.
     mirror = Mirror(ledger.reader, storage_dir)
     files = mirror.replace_user(marker.user_id, pseudonym, marker.event_id)
-    vectors = _sweep_vectors(ledger.reader, storage_dir / "vectors.sqlite3")
+    vectors = sweep_vectors(ledger.reader, storage_dir / "vectors.sqlite3")
+    remove_leftovers(ledger.path, storage_dir)
     erasure.scrub(ledger)
     # A follower that had read before the blanking may have opened an empty index of this user after it.
     if mirror.folder(marker.user_id).exists():
         mirror.replace_user(marker.user_id, pseudonym, marker.event_id)
     events, _ = ledger.persons.extent_of(pseudonym)
     since, _ = ledger.persons.extent_of(marker.user_id)
+    erasure.complete(ledger, marker.event_id, marker.origin)
     path.unlink()
     fsync_path(path.parent)
     return ErasedUser(pseudonym, events, files, vectors, since)
+
+
+def remove_leftovers(ledger_path: Path, storage_dir: Path) -> None:
+    """Remove what a killed restore left, and a vector cache that was put aside as broken.
+
+    Nobody restores now: a restore needs the ledger to itself, and it is open here.
+    """
+    for pattern in (f"{ledger_path.name}.restoring*", "vectors.sqlite3.broken*"):
+        for left in storage_dir.glob(pattern):
+            left.unlink(missing_ok=True)
 
 
 def _begun(reader: PersonReader, storage_dir: Path) -> list[_Marker]:
@@ -139,7 +153,7 @@ def _begun(reader: PersonReader, storage_dir: Path) -> list[_Marker]:
     return list(markers.values())
 
 
-def _sweep_vectors(reader: LedgerReader, path: Path) -> int:
+def sweep_vectors(reader: LedgerReader, path: Path) -> int:
     """Remove the vectors of texts that are not in the ledger any more; return how many.
 
     A text that another person said too keeps its vector.
@@ -174,7 +188,7 @@ def _text_hashes(reader: LedgerReader) -> set[bytes]:
 
 
 @contextmanager
-def _locked(storage_dir: Path) -> Iterator[None]:
+def locked(storage_dir: Path) -> Iterator[None]:
     """Let one erasure run at a time: two in one file would wait for each other's pages."""
     with (storage_dir / "erasing.lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

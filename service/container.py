@@ -13,10 +13,12 @@ from domain.errors import EmbeddingError, IndexUnavailable, OpmError, UpstreamEr
 from domain.events import PromptsActivated, SettingsActivated
 from domain.identity import SYSTEM_STREAM
 from domain.ledger import Ledger
+from domain.private_files import private_by_default, tighten
 from domain.prompts import Prompts, load_prompts
 from domain.record_once import record_once
 from domain.settings import new_ledger_notice
 from migrations.runner import migrate, usable
+from projections.backup.known_backups import remove_partials
 from projections.dense.dense_index import DenseIndex
 from projections.dense.projection import DenseProjection
 from projections.embedding.cache import VectorCache
@@ -26,11 +28,13 @@ from projections.follower import Follower
 from projections.lexical.index_files import LexicalFiles
 from projections.lexical.projection import LexicalProjection
 from projections.mirror.mirror import Mirror
+from projections.part_erasure import finish_parts
 from projections.search.memory_search import MemorySearch
 from service.access_log import AccessLog
 from service.background import follow_alone, lock_file
 from service.chat_client import ChatClient
 from service.reranker import Reranker
+from service.retention import keep_for_days
 from service.settings import ServiceSettings
 from service.summarizer import Summarizer
 from service.turn import TurnService
@@ -63,14 +67,22 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
 
     Raises :class:`OpmError` with one clear line when the ledger cannot be opened.
     """
+    private_by_default()
     prompts = load_prompts(settings.prompts_dir)
     if await asyncio.to_thread(migrate, settings.ledger_path):
         log.warning("%s", new_ledger_notice(settings))
     with usable(settings.storage_dir):
+        await asyncio.to_thread(tighten, settings.storage_dir)
         lock_file(settings.storage_dir).close()
     ledger = await asyncio.to_thread(Ledger, settings.ledger_path)
     try:
-        if finished := await asyncio.to_thread(finish_erasures, ledger, settings.storage_dir):
+        await asyncio.to_thread(remove_partials, settings.storage_dir)
+    except OpmError as error:
+        log.warning("what a killed backup may have left was not looked for: %s", error)
+    try:
+        finished = await asyncio.to_thread(finish_erasures, ledger, settings.storage_dir)
+        finished += await asyncio.to_thread(finish_parts, ledger, settings.storage_dir)
+        if finished:
             log.warning("finished %d interrupted erasures", finished)
     except OpmError as error:
         log.warning("an interrupted erasure could not be finished: %s", error)
@@ -97,6 +109,8 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
         tasks.append(asyncio.create_task(_try_embeddings(index), name="embeddings"))
         access_log = AccessLog(ledger, settings.access_log, settings.access_log_days)
         tasks.append(asyncio.create_task(access_log.write_forever(), name="access log"))
+        if settings.retention_days:
+            tasks.append(asyncio.create_task(keep_for_days(ledger, settings), name="retention"))
         yield Services(
             settings=settings,
             ledger=ledger,

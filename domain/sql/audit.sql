@@ -26,8 +26,8 @@ WHERE position IN (SELECT value FROM json_each(:positions));
 SELECT *
 FROM events
 WHERE position = max(
-    (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'TurnRecorded'),
-    (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'TurnFailed')
+    (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'TurnRecorded' AND salt <> ''),
+    (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'TurnFailed' AND salt <> '')
 );
 
 -- name: changes_after

@@ -118,6 +118,13 @@ WHERE type = 'SettingsActivated'
 ORDER BY position DESC
 LIMIT 1;
 
+-- name: models_activated
+-- Every activation of an embedding model, for anybody, in order.
+SELECT *
+FROM events
+WHERE type = 'EmbeddingModelActivated' AND salt <> ''
+ORDER BY position;
+
 -- name: users_after
 -- The next users that have memories, in the order of their ids; the erased have none.
 SELECT DISTINCT user_id
@@ -138,3 +145,16 @@ ORDER BY conversation_id;
 SELECT event_id, salt
 FROM events
 WHERE type = 'UserErased';
+
+-- name: erasure_ids
+-- The ids of the events by which people, or parts of their memory, were erased.
+SELECT event_id
+FROM events
+WHERE type IN ('UserErased', 'MemoriesErased');
+
+-- name: parts_at
+-- Where the erasure of a part of anybody's memory last began or ended, 0 where there was none.
+SELECT max(
+    (SELECT coalesce(max(position), 0) FROM events WHERE type = 'MemoriesErased'),
+    (SELECT coalesce(max(position), 0) FROM events WHERE type = 'ErasureCompleted')
+) AS position;

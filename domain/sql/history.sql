@@ -1,6 +1,15 @@
 -- What a person is shown again of their conversations.
 -- Here and elsewhere json_valid keeps one damaged payload from failing the whole statement.
 
+-- name: users
+-- The people who have memories, whose last one was recorded last first. It reads the index of the turns' figures alone.
+SELECT user_id, count(*) AS memories, max(recorded_at) AS last_recorded_at
+FROM events
+WHERE type = 'TurnRecorded' AND salt <> ''
+GROUP BY user_id
+ORDER BY last_recorded_at DESC, user_id
+LIMIT :count;
+
 -- name: conversations
 -- A user's conversations, the one used last first. One of which every turn was forgotten is not among them.
 -- Title and time are read for the conversations of the page alone, hence the subquery.
@@ -17,6 +26,7 @@ FROM (
     FROM events AS turn
     WHERE turn.user_id = :user_id
       AND turn.type = 'TurnRecorded'
+      AND turn.salt <> ''
       AND NOT EXISTS (
         SELECT 1 FROM events
         WHERE causation_id = turn.event_id AND type = 'MemoryForgotten' AND user_id = turn.user_id
@@ -38,6 +48,7 @@ JOIN events AS part ON part.correlation_id = turn.correlation_id AND +part.user_
 WHERE turn.position IN (SELECT value FROM json_each(:positions))
   AND +turn.user_id = :user_id
   AND +turn.type = 'TurnRecorded'
+  AND part.salt <> ''
   AND +part.type IN ('TurnRecorded', 'RetrievalRecorded', 'GateDecided', 'RerankDecided');
 
 -- name: positions_of

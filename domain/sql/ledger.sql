@@ -13,14 +13,14 @@ SELECT (SELECT max(version) FROM events
         WHERE user_id = :user_id AND conversation_id = :conversation_id) AS version,
        (SELECT json_extract(payload, '$.turn_id') FROM events
         WHERE user_id = :user_id AND conversation_id = :conversation_id AND type = 'TurnRecorded'
-          AND json_valid(payload)
+          AND salt <> '' AND json_valid(payload)
         ORDER BY version DESC LIMIT 1) AS turn_id;
 
 -- name: is_event_of
--- Whether an event is a user's. After an erasure it no longer is.
+-- Whether an event is a user's. After an erasure, of the person or of this event, it no longer is.
 SELECT 1
 FROM events
-WHERE event_id = :event_id AND user_id = :user_id;
+WHERE event_id = :event_id AND user_id = :user_id AND salt <> '';
 
 -- name: insert_event
 -- The only INSERT into the table. The triggers refuse a row that does not follow the last one.

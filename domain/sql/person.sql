@@ -21,6 +21,7 @@ LEFT JOIN events AS summary ON summary.position = coalesce(
 WHERE turn.event_id = :memory_id
   AND turn.user_id = :user_id
   AND turn.type = 'TurnRecorded'
+  AND turn.salt <> ''
   AND NOT EXISTS (
     SELECT 1 FROM events
     WHERE causation_id = turn.event_id AND type = 'MemoryForgotten' AND user_id = turn.user_id
@@ -46,6 +47,7 @@ LEFT JOIN events AS summary ON summary.position = coalesce(
 )
 WHERE turn.user_id = :user_id
   AND turn.type = 'TurnRecorded'
+  AND turn.salt <> ''
   AND turn.position < :position
   AND NOT EXISTS (
     SELECT 1 FROM events
@@ -126,6 +128,7 @@ FROM events AS turn
 WHERE turn.user_id = :user_id
   AND turn.conversation_id = :conversation_id
   AND turn.type = 'TurnRecorded'
+  AND turn.salt <> ''
   AND CASE WHEN json_valid(turn.payload) THEN json_extract(turn.payload, '$.imported_from') END = :source;
 
 -- name: erasures_begun

@@ -37,6 +37,7 @@ FROM (
     WHERE turn.user_id = :user_id
       AND turn.conversation_id = :conversation_id
       AND turn.type = 'TurnRecorded'
+      AND turn.salt <> ''
       AND +turn.position <= :as_of
       AND (:before_turn IS NULL
            OR CASE WHEN json_valid(turn.payload) THEN json_extract(turn.payload, '$.turn_id') END < :before_turn)
@@ -71,6 +72,7 @@ FROM (
      AND about.position <= :as_of
     WHERE found.position IN (SELECT value FROM json_each(:positions))
       AND +found.type = 'TurnRecorded'
+      AND found.salt <> ''
       AND +found.user_id = :user_id
       AND +found.position <= :as_of
     GROUP BY found.position
@@ -116,6 +118,7 @@ FROM (
         WHERE asked.position IN (SELECT value FROM json_each(:positions))
     )
       AND +found.type = 'TurnRecorded'
+      AND found.salt <> ''
       AND +found.user_id = :user_id
       AND +found.position <= :as_of
     GROUP BY found.position
@@ -164,7 +167,8 @@ FROM events AS turn
 WHERE turn.position IN (SELECT value FROM json_each(:positions));
 
 -- name: memory_state
--- Up to which event a user's memory and its embedding model have changed, and how many people were erased.
+-- Up to which event a user's memory and its embedding model have changed, how many people were erased, and where the
+-- erasure of a part of anybody's memory last began or ended.
 -- One subquery per type: asked for several types at once, SQLite walks all their events instead of taking the last.
 SELECT max(
            (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'TurnRecorded'),
@@ -177,7 +181,11 @@ SELECT max(
            (SELECT coalesce(max(position), 0) FROM events WHERE user_id = '' AND type = 'EmbeddingModelActivated')
        ) AS activated_at,
        (SELECT count(*) FROM events WHERE type = 'UserErased') AS begun,
-       (SELECT count(*) FROM events WHERE type = 'UserErased' AND salt <> '') AS unfinished;
+       (SELECT count(*) FROM events WHERE type = 'UserErased' AND salt <> '') AS unfinished,
+       max(
+           (SELECT coalesce(max(position), 0) FROM events WHERE type = 'MemoriesErased'),
+           (SELECT coalesce(max(position), 0) FROM events WHERE type = 'ErasureCompleted')
+       ) AS parts_at;
 
 -- name: active_embedding_model
 -- What was activated last for a user or for everybody (the system's own stream, whose ids are empty).

@@ -1,7 +1,10 @@
 """The list of all copies of the ledger, so that an erasure can name those that still hold what was erased.
 
 The list lies beside the ledger and holds no personal data: where a copy went, when, and its head. Nothing removes
-entries, since a disk that is not connected now may still carry its copy.
+entries of whole copies, since a disk that is not connected now may still carry its copy.
+
+A copy is listed before its first byte is written, under the partial name that it has until it is whole. So a backup
+that is killed leaves no copy that nobody knows of: the next backup and every erasure find and remove it.
 """
 
 from __future__ import annotations
@@ -15,9 +18,12 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from domain.errors import OpmError
-from projections.durable import write_durably
+from projections.durable import fsync_path, write_durably
 
 _FILE = "backups.json"
+_LOCK = "backup.lock"
+"""Held as long as a partial copy is being written."""
+_PARTIAL = ".partial"
 
 
 class BackupsUnreadable(OpmError):
@@ -63,6 +69,59 @@ def remember_backup(storage_dir: Path, backup: Backup) -> None:
     with _locked(storage_dir):
         others = [known for known in known_backups(storage_dir) if known.path != backup.path]
         write_durably(storage_dir / _FILE, _BACKUPS.dump_json([*others, backup], indent=2) + b"\n")
+
+
+def partial_of(target: Path) -> Path:
+    """Return the name under which a copy is written until it is whole."""
+    return target.with_name(f".{target.name}{_PARTIAL}")
+
+
+@contextmanager
+def copying(storage_dir: Path, partial: Backup) -> Iterator[None]:
+    """List a partial copy and let the block write it; when it ends, the copy is renamed or gone, and unlisted.
+
+    One backup runs at a time. What an earlier one left when it was killed is removed.
+    """
+    with (storage_dir / _LOCK).open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _remove_partials(storage_dir)
+        remember_backup(storage_dir, partial)
+        try:
+            yield
+        finally:
+            _remove_partials(storage_dir)
+
+
+def remove_partials(storage_dir: Path) -> None:
+    """Remove what killed backups left; one that is being written now stays in the list."""
+    if not any(_is_partial(known) for known in known_backups(storage_dir)):
+        return
+    with (storage_dir / _LOCK).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        _remove_partials(storage_dir)
+
+
+def _remove_partials(storage_dir: Path) -> None:
+    """Delete every partial copy that can be reached. Of one that cannot, on a disk taken away, the entry stays."""
+    gone: set[str] = set()
+    for known in known_backups(storage_dir):
+        path = Path(known.path)
+        if _is_partial(known) and path.parent.is_dir():
+            for part in ("", "-journal", "-wal", "-shm"):
+                path.with_name(path.name + part).unlink(missing_ok=True)
+            fsync_path(path.parent)
+            gone.add(known.path)
+    if gone:
+        with _locked(storage_dir):
+            others = [known for known in known_backups(storage_dir) if known.path not in gone]
+            write_durably(storage_dir / _FILE, _BACKUPS.dump_json(others, indent=2) + b"\n")
+
+
+def _is_partial(known: Backup) -> bool:
+    return known.path.endswith(_PARTIAL) and Path(known.path).name.startswith(".")
 
 
 @contextmanager

@@ -1,26 +1,26 @@
 """Backs up the ledger beside a running service, as of one moment.
 
 SQLite writes a consistent copy while others write, but does not fsync it and does not replace a file atomically. So the
-copy is written under a temporary name in the same folder, fsynced, opened, checked, and only then renamed.
+copy is written under a partial name in the same folder, verified as `opm verify` verifies a ledger, fsynced, and only
+then renamed. A ledger that is not as it was written never takes the place of an earlier, good copy.
 """
 
 from __future__ import annotations
 
-import shutil
+import os
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy.exc import DatabaseError
-
 from domain.clock import Clock
-from domain.errors import InvalidInput, LedgerReadFailed, OpmError
-from domain.ledger_reader import LedgerReader
+from domain.errors import InvalidInput, OpmError
+from domain.private_files import PRIVATE_FILE
 from domain.settings import StorageSettings
-from domain.sqlite import DRIVER, open_engine
-from domain.verification import GENESIS_HEAD, LedgerHead, hash_of
+from domain.sqlite import DRIVER, reason_of
+from domain.verification import GENESIS_HEAD, LedgerHead, damage_among
 from migrations.runner import schema_revision
-from projections.backup.known_backups import Backup, remember_backup
+from projections.backup.known_backups import Backup, copying, partial_of, remember_backup
 from projections.durable import replace_durably
+from projections.verification.storage import verify_ledger_file
 
 
 class BackupFailed(OpmError):
@@ -36,24 +36,24 @@ def back_up(settings: StorageSettings, target: Path, *, force: bool = False, clo
     source = settings.ledger_path
     target = _checked_target(target, settings.storage_dir, force=force)
     schema_revision(source)
-    temporary = target.with_name(f".{target.name}.tmp")
+    partial = partial_of(target)
+    begun = Backup(path=str(partial), made_at=(clock or Clock()).now(), position=0, hash=GENESIS_HEAD.hash)
     try:
-        _copy(source, temporary)
-        head = _verified_head(temporary)
-        backup = Backup(path=str(target), made_at=(clock or Clock()).now(), position=head.position, hash=head.hash)
-        # If killed in between, the list may name a copy too many or an older head, but never a copy too few.
-        replaces = target.exists()
-        if not replaces:
-            remember_backup(settings.storage_dir, backup)
-        replace_durably(temporary, target)
-        if replaces:
-            remember_backup(settings.storage_dir, backup)
+        with copying(settings.storage_dir, begun):
+            _copy(source, partial)
+            head = _verified_head(partial)
+            backup = Backup(path=str(target), made_at=begun.made_at, position=head.position, hash=head.hash)
+            # If killed in between, the list may name a copy too many or an older head, but never a copy too few.
+            replaces = target.exists()
+            if not replaces:
+                remember_backup(settings.storage_dir, backup)
+            replace_durably(partial, target)
+            if replaces:
+                remember_backup(settings.storage_dir, backup)
     except OSError as error:
         raise BackupFailed(f"{target.name} could not be written ({error.strerror}): no backup was made") from None
     except DRIVER.Error as error:
-        raise BackupFailed(f"{target.name} could not be made ({error}): no backup was made") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise BackupFailed(f"{target.name} could not be made ({reason_of(error)}): no backup was made") from None
     return backup
 
 
@@ -73,32 +73,23 @@ def _checked_target(target: Path, storage_dir: Path, *, force: bool) -> Path:
     return target
 
 
-def _copy(source: Path, temporary: Path) -> None:
-    temporary.unlink(missing_ok=True)
-    temporary.touch(mode=0o600)  # SQLite accepts an empty file; no other user may read it while it grows
+def _copy(source: Path, partial: Path) -> None:
+    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE_FILE))  # SQLite accepts an empty file
     with closing(DRIVER.connect(source, isolation_level=None, timeout=10)) as connection:
         connection.execute("PRAGMA wal_autocheckpoint=0")
-        connection.execute("VACUUM INTO ?", (str(temporary),))
-    shutil.copymode(source, temporary)
+        connection.execute("VACUUM INTO ?", (str(partial),))
 
 
 def _verified_head(copy: Path) -> LedgerHead:
-    """Return the head of a copy; raise :class:`BackupFailed` when the copy is not whole."""
-    with closing(DRIVER.connect(copy)) as connection:
-        (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-        if said != "ok":
-            raise BackupFailed(f"the copy is not whole ({said}): check the ledger with `opm verify --deep`")
-        (events,) = connection.execute("SELECT count(*) FROM events").fetchone()
-    engine = open_engine(copy, writer=False)
-    try:
-        reader = LedgerReader(engine)
-        head = LedgerHead(*reader.head())
-        last = reader.stored_after(head.position - 1, 1)
-    except (LedgerReadFailed, DatabaseError) as error:
-        raise BackupFailed(f"the copy cannot be read ({error}): no backup was made") from None
-    finally:
-        engine.dispose()
-    recomputed = hash_of(last[0]) if last else GENESIS_HEAD.hash
-    if events != head.position or recomputed != head.hash:
-        raise BackupFailed(f"the ledger does not end in event {head.position} as it was written: run `opm verify`")
-    return head
+    """Return the head of a copy; raise :class:`BackupFailed` where a restore would refuse it."""
+    head, findings = verify_ledger_file(copy, deep=True)
+    findings = damage_among(findings)
+    if not findings:
+        return head
+    first = findings[0]
+    where = f"event {first.position}: " if first.position is not None else ""
+    more = f", and {len(findings) - 1} findings more" if len(findings) > 1 else ""
+    raise BackupFailed(
+        f"the ledger is not as it was written ({where}{first.what}{more}): no backup was made, and none was replaced. "
+        "Keep the earlier backups, and run `opm verify`, which says what to do"
+    )

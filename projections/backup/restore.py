@@ -14,16 +14,18 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from domain.clock import Clock
 from domain.errors import InvalidInput, LedgerLocked, LedgerReadFailed, LedgerSchemaError, OpmError
 from domain.ledger_reader import LedgerReader
+from domain.private_files import PRIVATE_FILE, PRIVATE_FOLDER
 from domain.settings import StorageSettings
 from domain.sqlite import DRIVER, WriterLock, open_engine
-from domain.verification import GENESIS_HEAD, LedgerHead
+from domain.verification import GENESIS_HEAD, LedgerHead, damage_among
 from migrations.runner import schema_revision
-from projections.backup.known_backups import Backup, remember_backup
+from projections.backup.known_backups import Backup, known_backups, remember_backup
 from projections.durable import fsync_path, replace_durably
 from projections.embedding.cache import VectorCache
 from projections.mirror.ledger_from_mirror import ledger_from_mirror
@@ -35,6 +37,7 @@ _SUFFIXES = ("", "-wal", "-shm", "-journal")
 _PROJECTIONS = ("users", "system")
 """Folders that belong to one ledger only."""
 _VECTOR_CACHE = "vectors.sqlite3"
+_NEW = ".restoring"
 
 
 class RestoreRefused(OpmError):
@@ -45,7 +48,7 @@ class RestoreRefused(OpmError):
 class Restored:
     """The head of the restored ledger, and the folder into which the former storage moved, if there was any.
 
-    ``erasures_undone`` counts the people who were erased from the former ledger and are in this one again.
+    ``erasures_undone`` counts the erasures, of people or of parts of a memory, of which this ledger knows nothing.
     """
 
     head: LedgerHead
@@ -69,6 +72,7 @@ def restore_backup(settings: StorageSettings, backup: Path, clock: Clock | None 
                 shutil.copyfile(beside, new.with_name(new.name + part))
         schema_revision(new, backup.name)
         head, findings = verify_ledger_file(new, deep=True)
+        findings = damage_among(findings)  # an erasure that was at work then is finished by the next start
         if findings:
             first = findings[0]
             where = f"event {first.position}: " if first.position is not None else ""
@@ -76,7 +80,9 @@ def restore_backup(settings: StorageSettings, backup: Path, clock: Clock | None 
             raise RestoreRefused(f"{backup.name} is not a ledger as it was written: {where}{first.what}{more}")
         return head
 
-    return _restore(settings, make, clock or Clock())
+    restored = _restore(settings, make, clock or Clock())
+    _remember_source(settings.storage_dir, backup.resolve(), restored.head)
+    return restored
 
 
 def restore_from_mirror(
@@ -87,6 +93,14 @@ def restore_from_mirror(
     Raises :class:`MirrorIncomplete` when they do not hold a whole one, and :class:`LedgerLocked` as above.
     """
     return _restore(settings, lambda new: ledger_from_mirror(settings.storage_dir, new, since), clock or Clock())
+
+
+def _remember_source(storage_dir: Path, source: Path, head: LedgerHead) -> None:
+    """List the file that a restore read, unless it is: whoever is in the ledger now is in that file too."""
+    known = {Path(backup.path) for backup in known_backups(storage_dir)}
+    if known.isdisjoint({source, *source.parents}):
+        made_at = datetime.fromtimestamp(source.stat().st_mtime, UTC)
+        remember_backup(storage_dir, Backup(path=str(source), made_at=made_at, position=head.position, hash=head.hash))
 
 
 def mirror_restored(settings: StorageSettings) -> None:
@@ -103,7 +117,7 @@ def mirror_restored(settings: StorageSettings) -> None:
 
 def _restore(settings: StorageSettings, make: Callable[[Path], LedgerHead], clock: Clock) -> Restored:
     path = settings.ledger_path
-    new = path.with_name(f"{path.name}.restoring")
+    new = path.with_name(f"{path.name}{_NEW}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _exclusively(path):
@@ -151,11 +165,10 @@ def _put_in_place(settings: StorageSettings, new: Path, clock: Clock) -> Path | 
     present = [path.with_name(path.name + part) for part in _SUFFIXES if path.with_name(path.name + part).exists()]
     projections = [storage_dir / name for name in _PROJECTIONS if (storage_dir / name).exists()]
     aside: Path | None = None
-    if path.exists():
-        shutil.copymode(path, new)
+    new.chmod(PRIVATE_FILE)
     if present or projections:
         aside = storage_dir / f"before-restore-{clock.now():%Y%m%dT%H%M%S.%fZ}"
-        aside.mkdir()
+        aside.mkdir(PRIVATE_FOLDER)
         # It holds what people said, so an erasure must be able to name it.
         head = _head_if_any(path)
         remember_backup(

@@ -1,14 +1,15 @@
 """The open indices of all users: held in memory, loaded from their files, and written to them.
 
-**Erasure.** Each erasure of a user begins a new epoch when it starts and another one when it is done, and the epoch is
-part of the key that an index is held under. So an index of an earlier epoch is never found again, whoever still works
-on it, and the first to open any index in the new epoch lets go of all earlier ones: a mapped file would keep its bytes
-on the disk. Whoever fills an index adds only what was read while its epoch lasted (see
+**Erasure.** Each erasure, of a user or of a part of their memory, begins a new epoch when it starts and another one
+when it is done, and the epoch is part of the key that an index is held under. So an index of an earlier epoch is never
+found again, whoever still works on it, and the first to open any index in the new epoch lets go of all earlier ones: a
+mapped file would keep its bytes on the disk. Whoever fills an index adds only what was read while its epoch lasted (see
 :mod:`projections.dense.catch_up`).
 
 Files outlive epochs, so for them the ledger is asked: a snapshot names the last event it holds, and that event is no
 longer the user's once they are erased. It is looked up when a file is loaded, before one is written (nothing erased is
-written again) and after (an erasure may have removed the folder while the file was being made).
+written again) and after (an erasure may have removed the folder while the file was being made). The erasure of a part
+leaves that event the user's, so after a write the epoch is compared too.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Epoch = tuple[int, int]
 
 def epoch_of(erasures: Erasures) -> Epoch:
     """Return a value that grows whenever an erasure begins or is done."""
-    return erasures.begun, -erasures.unfinished
+    return erasures.begun + erasures.parts_at, -erasures.unfinished
 
 
 class IndexKey(NamedTuple):
@@ -88,7 +89,8 @@ class IndexStore:
             return
         files = self._files(key)
         written = files.load(files.save(snapshot, index.storage, position, self._reader.hash_at(position)))
-        if not self._reader.belongs(key.user_id, position):
+        now = epoch_of(self._reader.memory_state(key.user_id).erasures)
+        if now != key.epoch or not self._reader.belongs(key.user_id, position):
             files.remove()
             return
         index.adopt(written)

@@ -18,6 +18,7 @@ from domain.ledger_reader import LedgerReader
 from domain.memory import FacetText
 from domain.statements import LATEST
 from projections.dense.index_files import IndexFiles
+from projections.dense.index_store import epoch_of
 from projections.dense.snapshot import Storage, empty_snapshot
 from projections.dense.vector_changes import hash_of
 from projections.embedding.cache import VectorCache
@@ -83,6 +84,7 @@ def build_user(
 
     Raises :class:`VectorsMissing`, and :class:`IndexCorrupt` when what was written is not what should have been.
     """
+    epoch = epoch_of(reader.memory_state(user_id).erasures)
     rows, position = rows_of(reader, user_id, upto)
     if not position:
         return 0  # nothing was said before, or the user was erased meanwhile
@@ -100,7 +102,7 @@ def build_user(
         _add(snapshot, space, storage, [key for key, _ in found], [blob for _, blob in found])
     files = IndexFiles(target.users_dir, user_id, space)
     written = files.load(files.save(snapshot, storage, position, reader.hash_at(position)))
-    if not reader.belongs(user_id, position):
+    if epoch_of(reader.memory_state(user_id).erasures) != epoch or not reader.belongs(user_id, position):
         files.remove()  # erased while it was written: the folder may be there again after the erasure removed it
         return 0
     if not np.array_equal(written.snapshot_keys, np.array(keys, np.int64)):

@@ -68,7 +68,7 @@ class ActiveModel:
             return None
         return (
             f"memory is indexed with {shown_space(space)} and searched with that model, but the service is configured "
-            f"for {self.clients.wanted()}: run `{REBUILD_COMMAND}`"
+            f"for {self.clients.wanted()}: {self.clients.of_space(space).advice}"
         )
 
     async def close(self) -> None:

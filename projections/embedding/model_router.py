@@ -76,6 +76,7 @@ class ModelClient:
         watched: bool,
         named: Sequence[EmbeddingClient],
         wanted: str | None,
+        advice: str = f"run `{REBUILD_COMMAND}`",
     ) -> None:
         self.space = space
         self.query_prefix = query_prefix
@@ -85,6 +86,8 @@ class ModelClient:
         self._find_reference = reference
         self._reference: Reference | None = None
         self._wanted = wanted
+        self.advice = advice
+        """What the operator is to do where another model is configured."""
         self.trouble: str | None = None
         """Why the last call failed, None when it did not."""
 
@@ -174,7 +177,7 @@ class ModelClient:
             return troubles[0]
         return EmbeddingModelMismatch(
             f"memory is indexed with {shown_space(self.space)}, which no endpoint gives now ({self.trouble}), and the "
-            f"service is configured for {self._wanted}: run `{REBUILD_COMMAND}`"
+            f"service is configured for {self._wanted}: {self.advice}"
         )
 
 
@@ -251,7 +254,31 @@ class ModelRouter:
             watched=True,
             named=[client for client in clients if client.base_url == named],
             wanted=self.wanted(),
+            advice=self._advice(active),
         )
+
+    def _advice(self, active: EmbeddingModelActivated) -> str:
+        """Say how settings and memory come together again.
+
+        Where the configured model was activated before, somebody has left it: then the settings lag behind, and a
+        rebuild with them would go back.
+        """
+        change = f"set {', '.join(self._settings_for(active))} and restart the service"
+        if any(self.is_configured(space_of(earlier)) for earlier in self._ledger.reader.models_activated()):
+            return f"memory was rebuilt for it since, so {change} (`{REBUILD_COMMAND}` would go back to the old model)"
+        return f"run `{REBUILD_COMMAND}`; or, to stay with the model of the index, {change}"
+
+    def _settings_for(self, active: EmbeddingModelActivated) -> list[str]:
+        """Return the settings that have to change for an activated model to be the configured one."""
+        settings, (query, passage) = self._settings, family_prefixes(active.model)
+        wanted: dict[str, tuple[object, object]] = {
+            "EMB_MODEL": (settings.emb_model, active.model),
+            "EMB_BASE_URL": (recordable_url(settings.emb_base_url), active.base_url),
+            "EMBEDDING_DIMS": (settings.embedding_dims or active.dimensions, active.dimensions),
+            "EMB_QUERY_PREFIX": (_set_or(settings.emb_query_prefix, query), active.query_prefix),
+            "EMB_PASSAGE_PREFIX": (_set_or(settings.emb_passage_prefix, passage), active.passage_prefix),
+        }
+        return [f"{name}={value!r}" for name, (now, value) in wanted.items() if value is not None and value != now]
 
     def _known_vector(self, space: EmbeddingSpace) -> Reference | None:
         """Return a text and its vector: the probe's, or for older ledgers that of one of the first memories."""
@@ -263,6 +290,10 @@ class ModelRouter:
         texts = {text_hash(change.text): change.text for change in changes if change.text}
         known = self._cache.get(space_id, list(texts))
         return next(((texts[key], vector) for key, vector in known.items() if vector is not None), None)
+
+
+def _set_or(value: str | None, default: str) -> str:
+    return default if value is None else value
 
 
 def space_of(active: EmbeddingModelActivated) -> EmbeddingSpace:

@@ -200,8 +200,12 @@ class LexicalIndex:
         Raises :class:`IndexCorrupt` when the file cannot be read as an index or is damaged.
         """
         self.check()
-        with self._lock, _as_index_errors(), transaction(self._connection):
-            return self._checkpoint(), dict(self._connection.execute("SELECT rowid, text FROM entries"))
+        with self._lock, _as_index_errors():
+            self._connection.execute("BEGIN")  # one snapshot for both reads, and nobody who writes has to wait
+            try:
+                return self._checkpoint(), dict(self._connection.execute("SELECT rowid, text FROM entries"))
+            finally:
+                self._connection.execute("ROLLBACK")
 
     def _checkpoint(self) -> Checkpoint:
         read = Checkpoint(*self._connection.execute("SELECT position, anchor FROM checkpoint").fetchone())

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain as joined
 from pathlib import Path
@@ -102,6 +102,12 @@ class Mirror:
             for stream in (*self._reader.streams_of(pseudonym), *self._reader.streams_of(user_id)):
                 self._rewrite(stream)
         return files
+
+    def rewrite(self, streams: Iterable[StreamId]) -> None:
+        """Write the files of some conversations anew, because an erasure changed what the ledger has of them."""
+        with self._locked():
+            for stream in streams:
+                self._rewrite(stream)
 
     def folder(self, user_id: str) -> Path:
         """Return the folder of a user, which also holds the indices."""

@@ -25,6 +25,7 @@ from domain.console import print_any_text
 from domain.errors import EmbeddingUnavailable, InvalidInput, OpmError
 from domain.identity import check_id
 from domain.ledger import Ledger
+from domain.private_files import given_to_owner, private_by_default
 from domain.settings import load_settings, new_ledger_notice
 from migrations.runner import migrate
 from projections.embedding.cache import VectorCache
@@ -46,18 +47,13 @@ DONE, FAILED, BAD_ARGUMENTS = 0, 1, 2
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit status: 0 done, 1 something differs or failed, 2 bad arguments."""
     print_any_text()
+    private_by_default()
     given = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         settings = _settings(given)
-        user_id: str | None = given.user
-        if given.verify:
-            return _verify(settings, user_id, as_json=given.json)
-        if given.prune:
-            return _prune(settings, dry_run=given.dry_run, as_json=given.json)
-        if given.dry_run:
-            return _plan(settings, user_id, as_json=given.json)
-        return _rebuild(settings, user_id, as_json=given.json)
+        with given_to_owner(settings.storage_dir):
+            return _run(settings, given)
     except InvalidInput as error:
         sys.stderr.write(f"rebuild: {error}\n")
         return BAD_ARGUMENTS
@@ -99,6 +95,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
     parser.set_defaults(check=parser.error)
     return parser
+
+
+def _run(settings: ProjectionSettings, given: argparse.Namespace) -> int:
+    user_id: str | None = given.user
+    if given.verify:
+        return _verify(settings, user_id, as_json=given.json)
+    if given.prune:
+        return _prune(settings, dry_run=given.dry_run, as_json=given.json)
+    if given.dry_run:
+        return _plan(settings, user_id, as_json=given.json)
+    return _rebuild(settings, user_id, as_json=given.json)
 
 
 def _settings(given: argparse.Namespace) -> ProjectionSettings:

@@ -6,16 +6,17 @@ at the next search. A user without an index gets one then, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from domain.errors import IndexCorrupt, IndexUnavailable
 from domain.identity import file_name
 from domain.ledger_reader import LedgerReader
-from domain.verification import Finding
+from domain.statements import LATEST
+from domain.verification import UNREADABLE, Finding, unread
 from projections.keys import facet_of, key_of
-from projections.lexical.index import LexicalIndex, entry_text
+from projections.lexical.index import Checkpoint, LexicalIndex, entry_text
 from projections.lexical.index_files import LEXICAL_NAME, inode_of
 
 _PAGE_USERS = 500
@@ -25,28 +26,24 @@ _EVENTS_PER_READ = 512
 def verified_lexical(reader: LedgerReader, users_dir: Path) -> Iterator[Finding]:
     """Yield what is wrong with the lexical indices of all users, at most one finding per user."""
     known: set[str] = set()
+    # Listed first: whatever an index holds by now, the ledger has when it is asked.
+    present = sorted(users_dir.glob(f"*/{LEXICAL_NAME}"))
     last = ""
     while users := reader.users_after(last, _PAGE_USERS):
         for user_id in users:
             known.add(file_name(user_id))
-            what = lexical_fault(reader, users_dir, user_id)
+            try:
+                what = lexical_fault(reader, users_dir, user_id)
+            except UNREADABLE as error:
+                what = f"{unread(error)}: it was not checked"
             if what is not None:
                 path = users_dir / file_name(user_id) / LEXICAL_NAME
                 yield Finding("index", what, path=str(path.relative_to(users_dir.parent)))
         last = users[-1]
-    for path in sorted(users_dir.glob(f"*/{LEXICAL_NAME}")):
+    for path in present:
         if path.parent.name not in known and not _is_empty(path):
             what = "no user of the ledger has this index: delete it"
             yield Finding("index", what, path=str(path.relative_to(users_dir.parent)))
-
-
-def _is_empty(path: Path) -> bool:
-    """Tell whether there is nothing in an index: a person's first turn makes it, and may come to no commit."""
-    try:
-        with closing(LexicalIndex.on_disk(path, create=False)) as index:
-            return not index.content()[1]
-    except (IndexUnavailable, IndexCorrupt):
-        return False
 
 
 def lexical_fault(reader: LedgerReader, users_dir: Path, user_id: str) -> str | None:
@@ -60,6 +57,17 @@ def lexical_fault(reader: LedgerReader, users_dir: Path, user_id: str) -> str | 
     return what if inode_of(path) == inode else None
 
 
+def _is_empty(path: Path) -> bool:
+    """Tell whether an index holds nothing: a search makes it, also for somebody who has no memory yet."""
+    try:
+        with closing(LexicalIndex.on_disk(path, create=False)) as index:
+            return index.content() == (Checkpoint(0, ""), {})
+    except IndexUnavailable:
+        return True  # gone, or it cannot be opened now
+    except IndexCorrupt:
+        return False
+
+
 def _fault(reader: LedgerReader, user_id: str, path: Path) -> str | None:
     try:
         with closing(LexicalIndex.on_disk(path, create=False)) as index:
@@ -70,29 +78,38 @@ def _fault(reader: LedgerReader, user_id: str, path: Path) -> str | None:
         return f"{error}: delete it, and it is made again"
     if read.position and not reader.is_anchor(user_id, read.position, read.anchor):
         return f"it stands for position {read.position} of another ledger or user: delete it, and it is made again"
-    return _difference(_expected(reader, user_id, read.position), found)
+    then = _expected(reader, user_id, read.position, as_of=read.position)
+    what = _difference([then], found)
+    if what is None:
+        return None
+    # An index that reads on in parts may know already that a text was corrected or withdrawn by a later event.
+    return _difference([then, _expected(reader, user_id, read.position, as_of=LATEST)], found)
 
 
-def _expected(reader: LedgerReader, user_id: str, position: int) -> dict[int, str]:
-    """Return the texts to be indexed by key, as of ``position``."""
+def _expected(reader: LedgerReader, user_id: str, position: int, *, as_of: int) -> dict[int, str]:
+    """Return the texts to be indexed by key, by the events up to ``position`` and what was known ``as_of`` later."""
     expected: dict[int, str] = {}
     after = 0
     while True:
-        changes, read_to = reader.facet_texts(user_id, after, _EVENTS_PER_READ, as_of=position)
+        changes, read_to = reader.facet_texts(user_id, after, _EVENTS_PER_READ, as_of=as_of)
         for change in changes:
+            if change.position > position:
+                return expected
             key, text = key_of(change.turn_position, change.facet), entry_text(change)
             if text is None:
                 expected.pop(key, None)
             else:
                 expected[key] = text
-        if read_to == after:
+        if read_to == after or read_to >= position:
             return expected
         after = read_to
 
 
-def _difference(expected: dict[int, str], found: dict[int, str]) -> str | None:
-    missing, surplus = expected.keys() - found.keys(), found.keys() - expected.keys()
-    changed = {key for key in expected.keys() & found.keys() if expected[key] != found[key]}
+def _difference(expected: Sequence[dict[int, str]], found: dict[int, str]) -> str | None:
+    """Return how the texts found differ from every way in which they may be expected."""
+    wanted, known = set.intersection(*map(set, expected)), set.union(*map(set, expected))
+    missing, surplus = wanted - found.keys(), found.keys() - known
+    changed = {key for key in known & found.keys() if all(texts.get(key) != found[key] for texts in expected)}
     counts = [
         f"{len(keys)} texts {what} (the first is of event {facet_of(min(keys))[0]})"
         for keys, what in ((missing, "are missing"), (surplus, "are surplus"), (changed, "are not the ledger's"))

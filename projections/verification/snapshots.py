@@ -11,7 +11,7 @@ from pathlib import Path
 from domain.errors import IndexCorrupt
 from domain.identity import file_name
 from domain.ledger_reader import LedgerReader
-from domain.verification import Finding
+from domain.verification import UNREADABLE, Finding, unread
 from projections.dense.index_files import IndexFiles, Manifest
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingSpace
@@ -26,16 +26,22 @@ def verified_snapshots(reader: LedgerReader, users_dir: Path, cache: VectorCache
     ``cache`` knows the vectors and which texts a model refused; without it fewer faults can be found.
     """
     known: set[str] = set()
+    # Listed first: whatever an index holds by now, the ledger has when it is asked.
+    present = sorted(users_dir.glob("*/index"))
     last = ""
     while users := reader.users_after(last, _PAGE_USERS):
         for user_id in users:
             known.add(file_name(user_id))
             for manifest_path in sorted((users_dir / file_name(user_id) / "index").glob("*/manifest.json")):
-                for what in _faults(reader, users_dir, cache, user_id, manifest_path):
+                try:
+                    faults = list(_faults(reader, users_dir, cache, user_id, manifest_path))
+                except UNREADABLE as error:
+                    faults = [f"{unread(error)}: it was not checked"]
+                for what in faults:
                     yield Finding("index", what, path=str(manifest_path.parent.relative_to(users_dir.parent)))
         last = users[-1]
-    for folder in sorted(users_dir.glob("*/index")):
-        if folder.parent.name not in known:
+    for folder in present:
+        if folder.parent.name not in known and folder.exists():
             what = "no user of the ledger has this index: delete it"
             yield Finding("index", what, path=str(folder.relative_to(users_dir.parent)))
 

@@ -1,23 +1,28 @@
 """Compares everything in ``STORAGE_DIR`` with the ledger, and the ledger with its own hashes, for ``opm verify``.
 
-It only reads and may run beside a service, whose work is told apart from damage: events not mirrored yet are behind,
-not different, and when an erasure comes in between, the ledger is read again.
+It only reads and may run beside a service, whose work is told apart from damage: every part is checked up to the head
+that the ledger had at first, events not mirrored yet are behind, not different, and when an erasure comes in between,
+it is read again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
-from domain.errors import LedgerReadFailed
-from domain.ledger_reader import LedgerReader
+from sqlalchemy import Engine
+
+from domain.errors import IndexUnavailable, LedgerReadFailed
+from domain.ledger_reader import Erasures, LedgerReader
 from domain.settings import StorageSettings
-from domain.sqlite import DRIVER, in_use, open_engine
-from domain.verification import Finding, LedgerHead, verified_events
+from domain.sqlite import DRIVER, in_use, open_engine, reason_of
+from domain.verification import UNREADABLE, Finding, LedgerHead, damage_among, unread, verified_events
 from migrations.runner import objects_of_revision, schema_objects, schema_revision
 from projections.embedding.cache import VectorCache
 from projections.verification.lexical import verified_lexical
@@ -31,14 +36,20 @@ _ATTEMPTS = 3
 _ERASURE_S = 0.5
 """How long to wait for an erasure in progress before the ledger is read again."""
 
+Checked = TypeVar("Checked")
+
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The head that was reached, the state of the mirror, and everything that differs."""
+    """The head that was reached, the state of the mirror, everything that differs, and what to do about it.
+
+    ``advice`` is None where nothing is wrong with the ledger.
+    """
 
     head: LedgerHead
-    mirror: MirrorState = field(default_factory=MirrorState)
+    mirror: MirrorState
     findings: tuple[Finding, ...] = ()
+    advice: str | None = None
 
 
 def verify_storage(settings: StorageSettings, since: LedgerHead | None = None, *, deep: bool = False) -> Verified:
@@ -47,33 +58,101 @@ def verify_storage(settings: StorageSettings, since: LedgerHead | None = None, *
     Raises :class:`LedgerSchemaError` when there is no ledger, or one from a newer version.
     """
     path = settings.ledger_path
-    head, findings = verify_ledger_file(path, since, deep=deep)
+    head, in_ledger = verify_ledger_file(path, since, deep=deep)
     engine = open_engine(path, writer=False)
-    mirror = MirrorState()
     try:
-        reader = LedgerReader(engine)
-        running = in_use(path)
-        found = verified_mirror(reader, settings.storage_dir, mirror, running=running)
-        findings += islice(found, FINDINGS_MAX)
-        with _cache_of(settings) as cache:
+        mirror, elsewhere = _undisturbed(
+            LedgerReader(engine), lambda reader: _of_projections(reader, settings, head.position)
+        )
+    finally:
+        engine.dispose()
+    damage = damage_among(in_ledger)
+    return Verified(head, mirror, (*in_ledger, *elsewhere), _advice(damage, mirror) if damage else None)
+
+
+def _of_projections(reader: LedgerReader, settings: StorageSettings, head: int) -> tuple[MirrorState, list[Finding]]:
+    mirror = MirrorState()
+    findings: list[Finding] = []
+
+    def running() -> bool:
+        return in_use(settings.ledger_path)
+
+    try:
+        findings += islice(
+            verified_mirror(reader, settings.storage_dir, mirror, head=head, running=running), FINDINGS_MAX
+        )
+        with _cache_of(settings, findings) as cache:
             findings += verified_vectors(cache)
             findings += islice(verified_snapshots(reader, settings.users_dir, cache), FINDINGS_MAX)
         findings += islice(verified_lexical(reader, settings.users_dir), FINDINGS_MAX)
-    except LedgerReadFailed as error:
-        findings.append(Finding("ledger", f"{error}: mirror and indices were not checked against it"))
-    finally:
-        engine.dispose()
-    return Verified(head, mirror, tuple(findings))
+    except UNREADABLE as error:
+        findings.append(Finding("ledger", f"{unread(error)}: mirror and indices were not all checked against it"))
+    return mirror, findings
+
+
+def _undisturbed(
+    reader: LedgerReader, check: Callable[[LedgerReader], tuple[Checked, list[Finding]]]
+) -> tuple[Checked, list[Finding]]:
+    """Check again while an erasure moves events out of their conversations: that is not damage."""
+    for attempt in range(_ATTEMPTS):
+        before = _erasures(reader)
+        checked, findings = check(reader)
+        after = _erasures(reader)
+        undisturbed = before == after and not (after is not None and after.unfinished)
+        if not findings or undisturbed or attempt == _ATTEMPTS - 1:
+            break
+        time.sleep(_ERASURE_S)
+    return checked, findings
+
+
+def _erasures(reader: LedgerReader) -> Erasures | None:
+    """Return how many erasures there were, None where the ledger cannot tell."""
+    try:
+        return reader.erasures()
+    except LedgerReadFailed:
+        return None
+
+
+def _advice(in_ledger: list[Finding], mirror: MirrorState) -> str:
+    """Say how to get back what was written, without a step that could destroy the last good copy."""
+    first = "stop the service and copy STORAGE_DIR as it is"
+    if {finding.part for finding in in_ledger} == {"schema"}:
+        return f"the events are as they were written, but not what guards them: {first}, then find out who changed it"
+    if mirror.damaged or not mirror.lines:
+        return (
+            f"the ledger and the mirror are both not as they were written: {first}. Then `opm restore PATH` puts a "
+            "backup in its place, and `opm verify FILE` tells beforehand whether that is sound"
+        )
+    return (
+        f"the ledger was changed, and the mirror is as it was written: {first}, and delete nothing in users/ and "
+        "system/. Then `opm restore --from-mirror` makes the ledger again of these files; it checks them first, and "
+        "changes nothing unless they hold a whole one"
+    )
 
 
 @contextmanager
-def _cache_of(settings: StorageSettings) -> Iterator[VectorCache | None]:
-    """Open the vector cache if there is one."""
+def _cache_of(settings: StorageSettings, findings: list[Finding]) -> Iterator[VectorCache | None]:
+    """Open the vector cache if there is one; one that is damaged is a finding, and is not used."""
     path = settings.storage_dir / "vectors.sqlite3"
-    if not path.exists():
+    said = _said_of(path, "quick_check") if path.exists() else []
+    findings += [
+        Finding(
+            "index",
+            f"SQLite says: {each}: stop the service and delete it; its texts are embedded again",
+            path=path.name,
+        )
+        for each in said[:1]
+    ]
+    if said or not path.exists():
         yield None
         return
-    with closing(VectorCache(path, half=True)) as cache:
+    try:
+        cache = VectorCache(path, half=True)
+    except IndexUnavailable as error:
+        findings.append(Finding("index", f"{error}: the indices were checked without it", path=path.name))
+        yield None
+        return
+    with closing(cache):
         yield cache
 
 
@@ -97,23 +176,21 @@ def verify_ledger_file(
     """
     revision = schema_revision(path)
     findings = list(_schema_findings(path, revision))
-    findings += islice(_file_findings(path, deep=deep), FINDINGS_MAX)
     engine = open_engine(path, writer=False)
+    # SQLite reads the file without Python's interpreter, which hashes events meanwhile.
+    with ThreadPoolExecutor(1, "file-check") as beside:
+        of_file = beside.submit(lambda: list(islice(_file_findings(path, deep=deep), FINDINGS_MAX)))
+        head, in_chain = _chain_of(engine, since)
+        return head, [*findings, *of_file.result(), *in_chain]
+
+
+def _chain_of(engine: Engine, since: LedgerHead | None) -> tuple[LedgerHead, list[Finding]]:
     try:
-        reader = LedgerReader(engine)
-        for attempt in range(_ATTEMPTS):
-            before = reader.erasures()
-            head, in_chain = _chain_findings(reader, since)
-            after = reader.erasures()
-            # An erasure moves events out of their conversations while they are read: that is not damage.
-            if not in_chain or (before == after and not after.unfinished) or attempt == _ATTEMPTS - 1:
-                break
-            time.sleep(_ERASURE_S)
+        return _undisturbed(LedgerReader(engine), lambda reader: _chain_findings(reader, since))
     except LedgerReadFailed as error:
-        head, in_chain = LedgerHead(0, ""), [Finding("ledger", str(error))]
+        return LedgerHead(0, ""), [Finding("ledger", str(error))]
     finally:
         engine.dispose()
-    return head, findings + in_chain
 
 
 def _chain_findings(reader: LedgerReader, since: LedgerHead | None) -> tuple[LedgerHead, list[Finding]]:
@@ -140,10 +217,14 @@ def _schema_findings(path: Path, revision: str) -> Iterator[Finding]:
 
 
 def _file_findings(path: Path, *, deep: bool) -> Iterator[Finding]:
-    with closing(DRIVER.connect(path, timeout=10)) as connection:
-        try:
-            for (said,) in connection.execute(f"PRAGMA {'integrity_check' if deep else 'quick_check'}"):
-                if said != "ok":
-                    yield Finding("file", f"SQLite says: {said}")
-        except DRIVER.DatabaseError as error:
-            yield Finding("file", f"SQLite says: {error}")
+    for said in _said_of(path, "integrity_check" if deep else "quick_check"):
+        yield Finding("file", f"SQLite says: {said}")
+
+
+def _said_of(path: Path, check: str) -> list[str]:
+    """Return what SQLite's own check finds wrong with a file, which it only reads."""
+    try:
+        with closing(DRIVER.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=10, uri=True)) as connection:
+            return [said for (said,) in connection.execute(f"PRAGMA {check}") if said != "ok"]
+    except DRIVER.DatabaseError as error:
+        return [reason_of(error)]

@@ -17,6 +17,7 @@ from typing import Annotated, TextIO
 
 import typer
 
+from domain.clock import iso
 from domain.errors import InvalidInput
 from domain.identity import check_id
 from domain.ledger import Ledger
@@ -59,6 +60,8 @@ from service.importing.record import (
 )
 
 _PAGE = 500
+_LEFT_OUT = ("summaries", "forgotten memories", "failed turns", "decisions")
+"""What a list of messages cannot say."""
 _END = datetime.max.replace(tzinfo=UTC)
 _READERS: Mapping[Format, Callable[[Path], ParsedImport]] = {
     Format.OPENAI: read_openai,
@@ -88,6 +91,8 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write everything stored about a user as JSONL: every event of the ledger, one on each line."""
+    if as_json and output is None:
+        raise InvalidInput("--json", "without --output", "name a file: the lines themselves are JSON already")
     if output is not None and output.exists():
         raise InvalidInput("--output", str(output), "name a file that does not exist yet")
     with opened_ledger() as ledger:
@@ -98,9 +103,12 @@ def export(
         lines = _event_lines(ledger.persons, user_id) if events else _message_lists(ledger.reader, user_id)
         count = _write_file(output, lines) if output is not None else _write_lines(sys.stdout, lines)
     if as_json and output is not None:
-        print_json({"path": str(output), "format": kind, "lines": count})
-    else:
-        err.print(f"{count} lines", markup=False)
+        left_out = {} if events else {"left_out": _LEFT_OUT}
+        print_json({"path": str(output), "format": kind, "lines": count, **left_out})
+        return
+    err.print(f"{count} lines", markup=False)
+    if not events:
+        err.print(f"left out: {', '.join(_LEFT_OUT)}: --format events has all", markup=False)
 
 
 def import_(
@@ -221,7 +229,8 @@ def _tell(
 def _event_lines(reader: PersonReader, user_id: str) -> Iterator[str]:
     position = 0
     while rows := reader.stored_of_user(user_id, position, _PAGE):
-        yield from map(line_of, rows)
+        # Of an erased event nothing is left that could be taken along.
+        yield from (line_of(row) for row in rows if row.salt)
         position = rows[-1].position
 
 
@@ -229,9 +238,10 @@ def _message_lists(reader: LedgerReader, user_id: str) -> Iterator[str]:
     for stream in reader.streams_of(user_id):
         messages = []
         for memory in reader.recent_turns(stream, -1):
-            messages.append({"role": "user", "content": memory.user})
+            ts = iso(memory.ts)
+            messages.append({"role": "user", "content": memory.user, "ts": ts})
             if memory.assistant:
-                messages.append({"role": "assistant", "content": memory.assistant})
+                messages.append({"role": "assistant", "content": memory.assistant, "ts": ts})
         if messages:
             yield json.dumps({"conversation_id": stream.conversation_id, "messages": messages}, ensure_ascii=False)
 

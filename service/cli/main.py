@@ -7,29 +7,34 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
 from domain.console import print_any_text
 from domain.errors import InvalidInput, OpmError
+from domain.private_files import given_to_owner, private_by_default
+from domain.settings import StorageSettings, load_settings
 from service.cli.backtest import backtest
 from service.cli.backup import backup
-from service.cli.erase import erase
+from service.cli.erase import erase, retention
 from service.cli.explain import explain
 from service.cli.export_import import export, import_
 from service.cli.forget import edit, forget
+from service.cli.lists import conversations, memories, users
 from service.cli.recall import recall
 from service.cli.restore import restore
-from service.cli.shell import BAD_ARGUMENTS, FAILED, complain
+from service.cli.shell import BAD_ARGUMENTS, FAILED, fail
+from service.cli.status import status
 from service.cli.verify import verify
 
 app = typer.Typer(
     name="opm",
     help="Query, check, keep and change the memory of OpenPersistentMemory. STORAGE_DIR says where it is.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -69,10 +74,15 @@ _COMMANDS = (
         "Replay past questions with other settings.",
         "opm backtest -u ann --since 2026-01-01 --gate off",
     ),
+    _Command("status", status, "Show what is kept, where, and the last backup.", "opm status --json"),
+    _Command("users", users, "List who has memories.", "opm users -n 10"),
+    _Command("conversations", conversations, "List a user's conversations.", "opm conversations -u ann"),
+    _Command("memories", memories, "List a user's memories and their ids.", 'opm memories -u ann -q "cat"'),
     # Change.
     _Command("edit", edit, "Correct the summary of a memory.", 'opm edit MEMORY_ID --summary "Ann lives in Vienna."'),
     _Command("forget", forget, "Forget a memory.", 'opm forget MEMORY_ID --reason "no longer true"'),
-    _Command("erase", erase, "Erase a user. This cannot be undone.", "opm erase -u ann --dry-run"),
+    _Command("erase", erase, "Erase a user, a memory or a conversation.", "opm erase -u ann --dry-run"),
+    _Command("retention", retention, "Erase what is older than RETENTION_DAYS.", "opm retention --dry-run"),
     # Import and export.
     _Command("import", import_, "Import conversations from elsewhere.", "opm import conversations.json -u ann"),
     _Command("export", export, "Write everything stored about a user as JSONL.", "opm export -u ann -o ann.jsonl"),
@@ -88,34 +98,39 @@ for _command in _COMMANDS:
 def main() -> None:
     """Run ``opm`` and exit: 0 success, 1 something differs or failed, 2 bad arguments or settings."""
     print_any_text()
+    private_by_default()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         # Not standalone, so that a bad argument raises and is reported in one line like any other error.
-        status = app(prog_name="opm", standalone_mode=False)
+        with given_to_owner(_storage_dir()):
+            ended = app(prog_name="opm", standalone_mode=False)
     except TyperException as error:
-        _complain_of_arguments(error)
-        sys.exit(BAD_ARGUMENTS)
+        _fail_for_arguments(error)
     except typer.Abort:
-        complain("stopped")
-        sys.exit(FAILED)
+        fail("stopped", FAILED)
     except InvalidInput as error:
-        complain(str(error))
-        sys.exit(BAD_ARGUMENTS)
+        fail(str(error), BAD_ARGUMENTS)
     except OpmError as error:
-        complain(str(error))
-        sys.exit(FAILED)
+        fail(str(error), FAILED)
     except KeyboardInterrupt:
-        complain("interrupted")
-        sys.exit(FAILED)
-    sys.exit(status)
+        fail("interrupted", FAILED)
+    sys.exit(ended)
 
 
-def _complain_of_arguments(error: TyperException) -> None:
+def _storage_dir() -> Path | None:
+    """Return ``STORAGE_DIR``; None where a setting is wrong, which the command itself will say."""
+    try:
+        return load_settings(StorageSettings).storage_dir
+    except OpmError:
+        return None
+
+
+def _fail_for_arguments(error: TyperException) -> NoReturn:
     """Report bad arguments in one line; without any arguments, print the help."""
     context = getattr(error, "ctx", None)
     if not sys.argv[1:]:
         typer.echo(str(context.get_help() if context is not None else error), err=True)
-        return
+        sys.exit(BAD_ARGUMENTS)
     said = " ".join(error.format_message().split())
     where = context.command_path if context is not None else "opm"
-    complain(f"{said.rstrip('.')} (see `{where} --help`)")
+    fail(f"{said.rstrip('.')} (see `{where} --help`)", BAD_ARGUMENTS)

@@ -68,7 +68,7 @@ def restore(
         err.print(f"there was no ledger before at {settings.ledger_path.absolute()}", markup=False)
     if restored.erasures_undone:
         out.print(
-            f"erasures undone: {restored.erasures_undone}. Who was erased after this copy was made is in it again: "
-            "erase them once more",
+            f"erasures undone: {restored.erasures_undone}. Who or what was erased after this copy was made is in it "
+            "again: erase it once more",
             markup=False,
         )

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console, RenderableType
 
 from domain.audit_reader import AuditReader
+from domain.history_reader import HistoryReader
 from domain.identity import check_id
 from domain.ledger import Ledger
 from domain.person_reader import PersonReader
+from domain.private_files import give_to_owner, tighten
 from domain.reader import Reader
 from domain.settings import StorageSettings, load_settings
 from domain.sqlite import open_engine
@@ -50,6 +53,14 @@ def complain(message: str) -> None:
     err.print(f"opm: {message}", markup=False)
 
 
+def fail(message: str, status: int) -> NoReturn:
+    """Print an error and end; with ``--json`` it is also the one document on standard output."""
+    if "--json" in sys.argv[1:]:
+        print_json({"error": {"message": message, "exit_status": status}})
+    complain(message)
+    sys.exit(status)
+
+
 def finding_line(finding: Finding) -> str:
     """Return one finding of a verification as a line."""
     where: list[str] = [finding.part]
@@ -71,7 +82,9 @@ def opened_ledger(settings: StorageSettings | None = None) -> Iterator[Ledger]:
     settings = settings or load_settings(StorageSettings)
     schema_revision(settings.ledger_path)
     migrate(settings.ledger_path)
+    tighten(settings.storage_dir)
     ledger = Ledger(settings.ledger_path)
+    give_to_owner(settings.storage_dir)  # and again when the command ends, but a killed one must not lock others out
     try:
         yield ledger
     finally:
@@ -94,15 +107,31 @@ def opened_audit(settings: StorageSettings | None = None) -> Iterator[AuditReade
 
 
 @contextmanager
-def opened_persons(settings: StorageSettings) -> Iterator[PersonReader]:
+def opened_persons(settings: StorageSettings | None = None) -> Iterator[PersonReader]:
     """Open the ledger in ``STORAGE_DIR`` read-only, to ask about a person.
 
     Raises :class:`LedgerSchemaError` as :func:`opened_ledger` does.
     """
+    settings = settings or load_settings(StorageSettings)
     schema_revision(settings.ledger_path)
     engine = open_engine(settings.ledger_path, writer=False)
     try:
         yield PersonReader(engine)
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def opened_history() -> Iterator[HistoryReader]:
+    """Open the ledger in ``STORAGE_DIR`` read-only, to list what is kept of whom.
+
+    Raises :class:`LedgerSchemaError` as :func:`opened_ledger` does.
+    """
+    settings = load_settings(StorageSettings)
+    schema_revision(settings.ledger_path)
+    engine = open_engine(settings.ledger_path, writer=False)
+    try:
+        yield HistoryReader(engine)
     finally:
         engine.dispose()
 

@@ -1,20 +1,26 @@
-"""``opm verify``: check that the storage still holds what was written."""
+"""``opm verify``: check that the storage, or one copy of a ledger, still holds what was written."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from domain.errors import InvalidInput
+from domain.errors import InvalidInput, LedgerSchemaError
 from domain.settings import StorageSettings, load_settings
-from domain.verification import parse_head
-from projections.verification.storage import head_of, verify_storage
+from domain.verification import Finding, LedgerHead, parse_head
+from projections.mirror.mirror import mirror_files
+from projections.verification.mirror import MirrorState
+from projections.verification.storage import head_of, verify_ledger_file, verify_storage
 from service.cli.shell import FAILED, AsJson, finding_line, out, print_json
 
 
 def verify(
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="A backup or another ledger file (default: STORAGE_DIR).")
+    ] = None,
     *,
     head: Annotated[bool, typer.Option("--head", help="Only print POSITION:HASH of the last event.")] = False,
     since: Annotated[
@@ -24,38 +30,62 @@ def verify(
     deep: Annotated[bool, typer.Option("--deep", help="Also let SQLite compare every index with its rows.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Check hash chain, versions, triggers, mirror and indices; report every difference.
+    """Check hash chain, versions, triggers, mirror and indices; report every difference. The service may be running.
 
-    Only a head kept elsewhere reveals a cut-off tail or a history rewritten from some event on: keep the output of
-    --head, and pass it to --since.
+    With FILE, check that ledger alone. Only a head kept elsewhere reveals a cut-off tail or a history rewritten from
+    some event on: keep the output of --head, and pass it to --since.
     """
+    if path is not None and not path.is_file():
+        raise InvalidInput("FILE", str(path), "there is no such file: name a backup, or leave it out for STORAGE_DIR")
+    if head and (since is not None or deep):
+        raise InvalidInput("--head", "with --since or --deep", "ask for one thing at a time")
+    wanted = parse_head(since) if since is not None else None
     settings = load_settings(StorageSettings)
-    if head:
-        if since is not None or deep:
-            raise InvalidInput("--head", "with --since or --deep", "ask for one thing at a time")
-        found = head_of(settings.ledger_path)
-        if json:
-            print_json({"head": str(found), "position": found.position, "hash": found.hash})
+    try:
+        if head:
+            _print_head(head_of(path or settings.ledger_path), json)
+            return
+        if path is not None:
+            reached, findings = verify_ledger_file(path, wanted, deep=deep)
+            _print(reached, findings, None, None, json)
         else:
-            out.print(str(found), markup=False)
-        return
-    verified = verify_storage(settings, parse_head(since) if since is not None else None, deep=deep)
-    if json:
-        print_json(
-            {
-                "well": not verified.findings,
-                "head": str(verified.head),
-                "mirror": asdict(verified.mirror),
-                "findings": [asdict(finding) for finding in verified.findings],
-            }
-        )
-    else:
-        for finding in verified.findings:
-            out.print(finding_line(finding), markup=False)
-        mirror = verified.mirror
-        out.print(f"ledger: {verified.head.position} events, head {verified.head}", markup=False)
-        behind = f", {mirror.behind} events not mirrored yet" if mirror.behind else ""
-        out.print(f"mirror: {mirror.lines} lines in {mirror.files} files{behind}", markup=False)
-        out.print("all is well" if not verified.findings else f"{len(verified.findings)} findings, see above")
-    if verified.findings:
+            verified = verify_storage(settings, wanted, deep=deep)
+            reached, findings = verified.head, list(verified.findings)
+            _print(reached, findings, verified.mirror, verified.advice, json)
+    except LedgerSchemaError as error:
+        if path is not None or next(mirror_files(settings.storage_dir), None) is None:
+            raise
+        raise LedgerSchemaError(
+            f"{error}. If it was damaged: copy STORAGE_DIR, then run `opm restore --from-mirror`, which makes a ledger "
+            "of the JSONL files and checks them first"
+        ) from None
+    if findings:
         raise typer.Exit(FAILED)
+
+
+def _print_head(head: LedgerHead, as_json: bool) -> None:
+    if as_json:
+        print_json({"head": str(head), "position": head.position, "hash": head.hash})
+    else:
+        out.print(str(head), markup=False)
+
+
+def _print(
+    head: LedgerHead, findings: list[Finding], mirror: MirrorState | None, advice: str | None, as_json: bool
+) -> None:
+    if as_json:
+        found: dict[str, object] = {"well": not findings, "head": str(head)}
+        if mirror is not None:
+            found["mirror"] = asdict(mirror)
+        print_json({**found, "findings": [asdict(finding) for finding in findings], "advice": advice})
+        return
+    for finding in findings:
+        out.print(finding_line(finding), markup=False)
+    out.print(f"ledger: {head.position} events, head {head}", markup=False)
+    if mirror is not None:
+        behind = f", {mirror.behind} events not mirrored yet" if mirror.behind else ""
+        upto = min(mirror.position, head.position)
+        out.print(f"mirror: {mirror.lines} lines in {mirror.files} files, up to event {upto}{behind}", markup=False)
+    out.print("all is well" if not findings else f"{len(findings)} findings, see above")
+    if advice is not None:
+        out.print(f"what to do: {advice}", markup=False)

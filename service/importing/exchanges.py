@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from domain.errors import InvalidInput
+from domain.errors import InvalidInput, shown
 from domain.identity import check_id
 
 FIRST_YEAR, LAST_YEAR = 1990, 2099
@@ -229,6 +229,13 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidInput("PATH", path.name, f"give a file that can be read ({error.strerror})") from None
+
+
+def count_ignored(skipped: Counter[str], item: Mapping[Any, Any], read: Collection[str]) -> None:
+    """Count the fields of an item that are not read, so that nobody believes they came along."""
+    for key in item.keys() - set(read):
+        if item[key] not in (None, "", [], {}):
+            skipped[f"{shown(key)} fields"] += 1
 
 
 def named(value: Any) -> str | None:

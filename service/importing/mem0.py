@@ -15,10 +15,12 @@ from typing import Any
 from domain.chain import digest
 from domain.errors import InvalidInput
 from service.importing.documents import documents, only_one_person
-from service.importing.exchanges import Conversation, Exchange, ParsedImport, clean, named, when
+from service.importing.exchanges import Conversation, Exchange, ParsedImport, clean, count_ignored, named, when
 
 CONVERSATION = "mem0"
 """The conversation that all of them go to."""
+_READ = ("id", "memory", "user_id", "created_at", "updated_at", "hash")
+"""The fields of a memory that are read, and its hash, which only repeats the text."""
 _END = datetime.max.replace(tzinfo=UTC)
 
 
@@ -35,6 +37,7 @@ def read_mem0(path: Path) -> ParsedImport:
         try:
             people.add(named(item.get("user_id")) if isinstance(item, dict) else None)
             exchanges.append(_memory(where, item))
+            count_ignored(parsed.skipped, item, _READ)
         except InvalidInput as error:
             errors.append(error)
             parsed.unread.append(str(error))

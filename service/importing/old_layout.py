@@ -13,10 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from domain.errors import InvalidInput
-from service.importing.exchanges import Conversation, Exchange, ParsedImport, clean, conversation_id, json_lines, moment
+from service.importing.exchanges import (
+    Conversation,
+    Exchange,
+    ParsedImport,
+    clean,
+    conversation_id,
+    count_ignored,
+    json_lines,
+    moment,
+)
 
 _META = "meta.jsonl"
 _FOLDERS_SHOWN = 8
+_READ = ("user", "assistant", "turn_id", "ts", "summary", "user_id", "conversation_id", "conv_id")
 
 
 @dataclass
@@ -125,6 +135,7 @@ def _read_file(file: Path, user_id: str, summaries: _Summaries, owners: Counter[
         own = _conversation(line)
         unnamed += own is None
         by_id.setdefault(conversation_id(where, own or default), []).append(_exchange(where, line))
+        count_ignored(parsed.skipped, line, _READ)
     if len(named | set(by_id)) > 1:
         ids = ", ".join(repr(name) for name in sorted(named | (set(by_id) - {default})))
         kept = f"; {unnamed} lines that do not say which stay under {default!r}" if unnamed else ""

@@ -17,6 +17,7 @@ from service.importing.exchanges import (
     ParsedImport,
     clean,
     conversation_id,
+    count_ignored,
     json_lines,
     json_of,
     moment,
@@ -95,6 +96,7 @@ def _message(where: str, entry: Any, skipped: Counter[str]) -> Message | None:
     if role not in {"user", "assistant"}:
         skipped[f"{role} messages"] += 1
         return None
+    count_ignored(skipped, entry, ("role", "content", "ts"))
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
     if not isinstance(parts, list):
         raise InvalidInput(f"{where}: content", content, "give a text or a list of parts")

@@ -33,6 +33,7 @@ from domain.events import (
 from domain.identity import check_id
 from domain.origin import Origin
 from domain.reader import StoredEvent
+from domain.verification import is_blanked
 from projections.mirror.event_file import MirrorLineCorrupt, event_of
 from service.importing.exchanges import FIRST_YEAR, LAST_YEAR, Conversation, Exchange, ParsedImport, text_lines
 
@@ -92,14 +93,14 @@ def read_export(path: Path) -> Export:
                 broken |= _conversation_of(line)
     if not lines:
         raise errors[0] if errors else InvalidInput("PATH", path.name, "give a file with events in it")
-    users = {line.stored.user_id for line in lines.values()}
+    users = {line.stored.user_id for line in lines.values() if not is_blanked(line.stored)}
     if len(users) > 1:
         raise InvalidInput("PATH", str(path), f"give the export of one user, this one is of {len(users)}")
     for taken in sorted(lines.values(), key=lambda taken: taken.stored.position):
         if taken.conversation in broken:
             export.skipped["events of a conversation with a line that could not be read"] += 1
         elif taken.event is None:
-            export.skipped[f"{taken.stored.type} events"] += 1
+            export.skipped["erased events" if is_blanked(taken.stored) else f"{taken.stored.type} events"] += 1
         else:
             export.conversations.setdefault(taken.conversation, []).append(taken.event)
     return export
@@ -112,6 +113,8 @@ def _line(where: str, line: str, before: Mapping[str, _Line]) -> _Line:
     """
     try:
         stored = event_of(line)
+        if is_blanked(stored):
+            return _Line(stored, stored.conversation_id, None)
         payload = decode_payload(stored.type, stored.schema_version, json.loads(stored.payload))
     except MirrorLineCorrupt as error:
         raise InvalidInput(where, line, f"give a line of `opm export` as it was written ({error.why})") from None
@@ -127,6 +130,7 @@ def _line(where: str, line: str, before: Mapping[str, _Line]) -> _Line:
         if value is not None and not _ID.fullmatch(value):
             raise InvalidInput(f"{where}: {name}", value, "give an id as it was written: visible ASCII characters")
     _check_values(where, payload.model_dump())
+    payload = recorded_first(stored, payload)
     try:
         event = NewEvent(stored.event_id, payload, stored.correlation_id, stored.causation_id)
     except Unrecordable as error:
@@ -163,6 +167,13 @@ def _conversation_of(line: str) -> set[str]:
 def _kept_there(_spelling: str) -> bool:
     """Tell that the ledger an export comes from held an id in this spelling: it stays reachable by it."""
     return True
+
+
+def recorded_first(stored: StoredEvent, payload: Payload) -> Payload:
+    """Return a turn with the time when a ledger first recorded it, which the time of the import would hide."""
+    if not isinstance(payload, TurnRecorded) or payload.first_recorded_at is not None:
+        return payload
+    return payload.model_copy(update={"first_recorded_at": datetime.fromisoformat(stored.recorded_at)})
 
 
 def as_exchanges(export: Export) -> ParsedImport:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from domain.errors import InvalidInput, LedgerSchemaError
 from domain.ledger import Ledger
 from domain.settings import StorageSettings
 from domain.sqlite import DRIVER
-from projections.backup.known_backups import known_backups
+from projections.backup.known_backups import Backup, copying, known_backups, partial_of, remove_partials
 from projections.backup.ledger_copy import BackupFailed, back_up
 from tests.ledgers import ROOT, STREAM, all_stored, check_chain, one_of_each, opened, record, record_turn
 
@@ -49,12 +50,15 @@ def test_an_empty_ledger_has_a_backup_too(ledger: Ledger, settings: StorageSetti
     assert back_up(settings, shelf / "copy.sqlite3").position == 0
 
 
-def test_others_cannot_read_it_where_they_cannot_read_the_ledger(
-    ledger: Ledger, settings: StorageSettings, shelf: Path
-) -> None:
-    ledger.path.chmod(0o640)
-    back_up(settings, shelf / "copy.sqlite3")
-    assert (shelf / "copy.sqlite3").stat().st_mode & 0o777 == 0o640
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+def test_nobody_else_can_read_it(ledger: Ledger, settings: StorageSettings, shelf: Path, umask: int) -> None:
+    ledger.path.chmod(0o644)
+    before = os.umask(umask)
+    try:
+        back_up(settings, shelf / "copy.sqlite3")
+    finally:
+        os.umask(before)
+    assert (shelf / "copy.sqlite3").stat().st_mode & 0o777 == 0o600
 
 
 def test_while_a_writer_hammers_every_copy_is_a_beginning_of_the_ledger(
@@ -125,6 +129,74 @@ class TestFailures:
             connection.execute("UPDATE events SET recorded_at = '' WHERE position = (SELECT max(position) FROM events)")
         with pytest.raises(BackupFailed, match="run `opm verify`"):
             back_up(settings, shelf / "copy.sqlite3")
+        assert list(shelf.iterdir()) == []
+        assert known_backups(settings.storage_dir) == []
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            "UPDATE events SET payload = replace(payload, 'Lisbon', 'Porto') WHERE position = 2",
+            "UPDATE events SET user_id = 'eve' WHERE position = 3",
+        ],
+    )
+    def test_a_good_backup_is_not_replaced_by_a_broken_ledger(
+        self, ledger: Ledger, settings: StorageSettings, shelf: Path, damage: str
+    ) -> None:
+        for _ in range(5):
+            record_turn(ledger, STREAM)
+        back_up(settings, shelf / "copy.sqlite3")
+        good, known = (shelf / "copy.sqlite3").read_bytes(), known_backups(settings.storage_dir)
+        with closing(DRIVER.connect(ledger.path, isolation_level=None)) as connection:
+            (sql,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'events_no_update'").fetchone()
+            connection.execute("DROP TRIGGER events_no_update")
+            connection.execute(damage)
+            connection.execute(sql)
+        with pytest.raises(BackupFailed, match=r"not as it was written \(event \d: .*none was replaced") as failed:
+            back_up(settings, shelf / "copy.sqlite3", force=True)
+        assert "Porto" not in str(failed.value)
+        assert (shelf / "copy.sqlite3").read_bytes() == good
+        assert known_backups(settings.storage_dir) == known
+        assert list(shelf.iterdir()) == [shelf / "copy.sqlite3"]
+
+    def test_a_killed_backup_is_known_and_removed_by_the_next(
+        self, ledger: Ledger, settings: StorageSettings, shelf: Path
+    ) -> None:
+        """Killed at many moments: whatever copy is there afterwards, the list names it until it is removed."""
+        for _ in range(300):
+            record_turn(ledger, STREAM)
+        target = shelf / "copy.sqlite3"
+        program = (
+            "import sys; from pathlib import Path; from domain.settings import StorageSettings; "
+            "from projections.backup.ledger_copy import back_up; print('go', flush=True); "
+            "back_up(StorageSettings(storage_dir=Path(sys.argv[1])), Path(sys.argv[2]), force=True)"
+        )
+        seen = set()
+        for delay_ms in (1, 3, 6, 10, 15, 25, 40):
+            command = [sys.executable, "-c", program, str(settings.storage_dir), str(target)]
+            with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+                assert process.stdout is not None
+                process.stdout.readline()
+                threading.Event().wait(delay_ms / 1000)
+                process.kill()
+            there = {str(path) for path in shelf.iterdir() if not path.name.endswith("-journal")}
+            assert there <= {known.path for known in known_backups(settings.storage_dir)}
+            seen |= there
+            remove_partials(settings.storage_dir)
+            assert set(shelf.iterdir()) <= {target}
+            assert {known.path for known in known_backups(settings.storage_dir)} <= {str(target)}
+        assert str(partial_of(target)) in seen, "it was killed while it copied at least once"
+        back_up(settings, target, force=True)
+        assert list(shelf.iterdir()) == [target]
+
+    def test_one_that_is_being_written_is_left_alone(
+        self, ledger: Ledger, settings: StorageSettings, shelf: Path
+    ) -> None:
+        begun = Backup(path=str(partial_of(shelf / "x")), made_at=ledger.clock.now(), position=0, hash="")
+        with copying(settings.storage_dir, begun):
+            Path(begun.path).write_bytes(b"half")
+            remove_partials(settings.storage_dir)
+            assert Path(begun.path).exists()
+            assert known_backups(settings.storage_dir) == [begun]
         assert list(shelf.iterdir()) == []
         assert known_backups(settings.storage_dir) == []
 

@@ -137,7 +137,15 @@ class TestFromABackup:
         restored = restore_backup(elsewhere, tmp_path / "copy.sqlite3")
         assert restored.put_aside is None
         assert rows_of(elsewhere.ledger_path) == rows_of(kept.ledger_path)
-        assert sorted(path.name for path in elsewhere.storage_dir.iterdir()) == ["ledger.lock", "ledger.sqlite3"]
+        assert sorted(path.name for path in elsewhere.storage_dir.iterdir()) == [
+            "backups.json",
+            "backups.lock",
+            "ledger.lock",
+            "ledger.sqlite3",
+        ]
+        # Whoever is erased here is in the file that was read, too.
+        [source] = known_backups(elsewhere.storage_dir)
+        assert (source.path, source.hash) == (str(tmp_path / "copy.sqlite3"), restored.head.hash)
 
     @pytest.mark.parametrize("damage", [b"", b"nothing that SQLite knows" * 1000])
     def test_over_a_ledger_that_is_broken(self, kept: StorageSettings, tmp_path: Path, damage: bytes) -> None:

@@ -67,6 +67,34 @@ async def test_it_may_go_and_come_back(storage: Path, upstream: ScriptedUpstream
         assert (await world.found("ann", QUESTION))[0] == expected[0]
 
 
+async def test_after_a_swap_every_setting_that_differs_is_named(
+    storage: Path, upstream: ScriptedUpstream, other: ScriptedUpstream
+) -> None:
+    await history(storage, upstream)
+    async with opened(settings_for(storage, upstream)) as world:
+        swapped = EmbeddingModelActivated(
+            model=OTHER_MODEL,
+            dimensions=64,
+            passage_prefix="passage: ",
+            query_prefix="query: ",
+            base_url=recordable_url(other.base_url),
+            memories=8,
+            vectors=16,
+            ledger_position=16,
+        )
+        record(world.ledger, SYSTEM_STREAM, swapped)
+        said = world.index.notice_of(await world.index.space_of("ann")) or ""
+        for setting in (
+            f"EMB_MODEL='{OTHER_MODEL}'",
+            f"EMB_BASE_URL='{other.base_url}'",
+            "EMB_QUERY_PREFIX='query: '",
+            "EMB_PASSAGE_PREFIX='passage: '",
+        ):
+            assert setting in said
+        assert "EMBEDDING_DIMS" not in said
+        assert "would go back to the old model" in said
+
+
 async def test_the_configured_endpoint_may_serve_the_old_model_too(storage: Path, upstream: ScriptedUpstream) -> None:
     expected = await history(storage, upstream)
     upstream.stop()

@@ -59,3 +59,29 @@ def test_a_running_service_serves_again_after_the_rebuild(tmp_path: Path, upstre
         assert again["memory_status"]["notice"] is None
         assert "Lisbon" in str(again["retrieved"])
         assert service.pid == pid
+
+
+def test_a_service_that_still_has_the_old_model_is_told_which_setting_to_change(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    """The swap was made beside it: the same advice as before the swap would send people back."""
+    env = {
+        "STORAGE_DIR": str(tmp_path / "storage"),
+        "LLM_BASE_URL": upstream.base_url,
+        "LLM_MODEL": CHAT_MODEL,
+        "EMB_BASE_URL": upstream.base_url,
+        "EMB_MODEL": MODEL,
+    }
+    with service_process(env) as service, httpx2.Client(base_url=service.base_url, timeout=30) as client:
+        ask(client, "The ferry to Lisbon leaves at nine.", "one")
+        command = [sys.executable, "-m", "projections.rebuild"]
+        subprocess.run(command, cwd=ROOT, env=env | {"EMB_MODEL": OTHER_MODEL}, capture_output=True, check=True)
+        after = ask(client, "When does the ferry leave?", "two")
+        assert "Lisbon" in str(after["retrieved"])
+        notice = after["memory_status"]["notice"]
+        assert f"set EMB_MODEL='{OTHER_MODEL}' and restart the service" in notice
+        assert "run `python -m projections.rebuild`" not in notice
+        service.restart()
+        assert f"EMB_MODEL='{OTHER_MODEL}'" in ask(client, "And now?", "three")["memory_status"]["notice"]
+        service.restart({"EMB_MODEL": OTHER_MODEL})
+        assert ask(client, "And after that?", "four")["memory_status"]["notice"] is None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from domain.identity import StreamId
-from projections.backup.known_backups import Backup, remember_backup
+from projections.backup.known_backups import Backup, partial_of, remember_backup
 from projections.mirror.mirror import Mirror
 from tests.ledgers import all_stored, check_chain, opened, record_turn
 from tests.service.cli.conftest import Opm
@@ -36,7 +36,7 @@ async def mirrored(mirror: Mirror) -> None:
 
 def test_a_dry_run_counts_and_changes_nothing(opm: Opm, storage: Path) -> None:
     ran = opm("erase", "--user", "ann", "--dry-run", "--json")
-    assert json.loads(ran.out) == {"events": 1, "conversations": 1, "files": 0, "backups": []}
+    assert json.loads(ran.out) == {"events": 1, "conversations": 1, "files": 0, "backups": [], "backups_missing": []}
     assert "1 events in 1 conversations" in opm("erase", "--user", "ann", "--dry-run").out
     with opened(storage / "ledger.sqlite3") as ledger:
         check_chain(all_stored(ledger))
@@ -55,13 +55,21 @@ def test_it_goes_on_when_the_id_is_typed(opm: Opm, storage: Path, monkeypatch: p
     assert (count(storage, "ann"), count(storage, "bob")) == (0, 1)
 
 
-def test_earlier_backups_are_named(opm: Opm, storage: Path) -> None:
-    made = Backup(path="/mnt/usb/ledger.sqlite3", made_at=datetime(2026, 1, 1, tzinfo=UTC), position=1, hash="sha256:1")
-    remember_backup(storage, made)
+def test_earlier_backups_are_named_and_partial_ones_removed(opm: Opm, storage: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.sqlite3"
+    partial = partial_of(tmp_path / "other.sqlite3")
+    for path in (Path("/mnt/usb/ledger.sqlite3"), copy, partial):
+        made = Backup(path=str(path), made_at=datetime(2026, 1, 1, tzinfo=UTC), position=1, hash="sha256:1")
+        remember_backup(storage, made)
+    copy.touch()
+    partial.write_text("what a killed backup left")
     with opened(storage / "ledger.sqlite3") as ledger:
         asyncio.run(mirrored(Mirror(ledger.reader, storage)))
     ran = opm("erase", "--user", "ann", "--yes")
-    assert "still holds the user: /mnt/usb/ledger.sqlite3" in ran.out
+    assert "a backup was at /mnt/usb/ledger.sqlite3: if it lies elsewhere now" in ran.out
+    assert f"still holds the user: {copy} (" in ran.out
+    assert "other.sqlite3" not in ran.out
+    assert not partial.exists()
     assert opm("verify").status == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,65 @@ def test_message_lists_can_be_exported_and_come_back(opm: Opm, ledger_path: Path
     assert [m["content"] for m in conversation["messages"]][::2] == [f"Question {n}, 问题 \u2028?" for n in (0, 1, 3)]
     assert json.loads(opm("import", str(path), "--user", "cy", "--json").out)["turns"] == 3
     with opened(ledger_path) as ledger:
-        assert [m[3] for m in memories(ledger, "cy")] == [m[3] for m in memories(ledger, STREAM.user_id)]
+        mine, theirs = memories(ledger, "cy"), memories(ledger, STREAM.user_id)
+        assert [(m[2], m[3]) for m in mine] == [(m[2], m[3]) for m in theirs], "with their times"
+
+
+def test_a_list_of_messages_says_what_it_leaves_out(opm: Opm, ledger_path: Path, tmp_path: Path) -> None:
+    arguments = ("export", "--user", STREAM.user_id, "--format", "openai", "-o")
+    assert "left out: summaries" in opm(*arguments, str(tmp_path / "a.jsonl")).err
+    assert "summaries" in json.loads(opm(*arguments, str(tmp_path / "b.jsonl"), "--json").out)["left_out"]
+    ran = opm("export", "--user", STREAM.user_id, "--json")
+    assert (ran.status, "name a file" in json.loads(ran.out)["error"]["message"]) == (2, True)
+
+
+def test_when_a_turn_was_recorded_first_survives_every_journey(
+    opm: Opm, exported: Path, ledger_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(ledger_path) as ledger:
+        first = {row.event_id: row.recorded_at for row in all_stored(ledger) if row.type == TurnRecorded.type}
+    for place in ("second", "third"):
+        monkeypatch.setenv("STORAGE_DIR", str(tmp_path / place))
+        assert opm("import", str(exported), "--user", "ann").status == 0
+        exported = tmp_path / f"{place}.jsonl"
+        assert opm("export", "--user", "ann", "-o", str(exported)).status == 0
+        with opened(tmp_path / place / "ledger.sqlite3") as ledger:
+            turns = [e for e in ledger.reader.events_after(0, 100) if isinstance(e.payload, TurnRecorded)]
+        assert len(turns) == 4
+        for event in turns:
+            assert isinstance(event.payload, TurnRecorded)
+            assert event.payload.first_recorded_at == datetime.fromisoformat(first[event.event_id])
+
+
+def test_fields_that_are_not_read_are_named(opm: Opm, storage: Path, tmp_path: Path) -> None:
+    files = {
+        "lists.json": [
+            {"role": "user", "content": "Hello?", "ts": 1_700_000_000, "name": "Ann", "weight": 1, "refusal": None},
+            {"role": "assistant", "content": "Yes."},
+        ],
+        "mem0.json": {"results": [{"id": "1", "memory": "Likes tea.", "hash": "x", "categories": ["drinks"]}]},
+    }
+    left_out = {"lists.json": {"'name' fields": 1, "'weight' fields": 1}, "mem0.json": {"'categories' fields": 1}}
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+        assert json.loads(opm("import", str(tmp_path / name), "-u", "ann", "--json").out)["skipped"] == left_out[name]
+    assert "left out: 1 'name' fields" in opm("import", str(tmp_path / "lists.json"), "-u", "bob").out
+    old = tmp_path / "old" / "conversations" / "trip.jsonl"
+    old.parent.mkdir(parents=True)
+    old.write_text(json.dumps({**LINES[0], "mood": "merry"}))
+    assert json.loads(opm("import", str(tmp_path / "old"), "-u", "cy", "--json").out)["skipped"] == {"'mood' fields": 1}
+
+
+def test_what_was_erased_is_not_taken_along(
+    opm: Opm, ledger_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(ledger_path) as ledger:
+        erased = ledger.persons.memories_before(STREAM.user_id, 2**62, 100)[0].memory_id
+    assert opm("erase", "-u", STREAM.user_id, "--memory", erased, "--yes").status == 0
+    assert opm("export", "-u", STREAM.user_id, "-o", str(tmp_path / "rest.jsonl")).status == 0
+    monkeypatch.setenv("STORAGE_DIR", str(tmp_path / "elsewhere"))
+    said = json.loads(opm("import", str(tmp_path / "rest.jsonl"), "-u", "ann", "--json").out)
+    assert (said["turns"], said["summaries"]) == (3, 3)
 
 
 def test_importing_twice_changes_nothing_and_a_longer_one_adds_the_rest(

@@ -106,9 +106,13 @@ class TestVerify:
         if content is not None:
             (storage / "ledger.sqlite3").write_bytes(content)
         ran = opm(*command)
-        assert (ran.status, ran.out) == (FAILED, "")
-        assert len(ran.err.splitlines()) == 1
+        assert (ran.status, len(ran.err.splitlines())) == (FAILED, 1)
         assert said in ran.err
+        if "--json" in command:
+            error = json.loads(ran.out)["error"]
+            assert (said in error["message"], error["exit_status"]) == (True, FAILED)
+        else:
+            assert ran.out == ""
 
 
 class TestBackupAndRestore:
