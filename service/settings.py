@@ -139,6 +139,10 @@ class ServiceSettings(ProjectionSettings):
     )
     access_log_days: int = Field(default=90, ge=1, description="days after which an entry of the access log goes")
     request_bytes_max: int = Field(default=4_000_000, ge=1024, description="largest request body accepted")
+    request_timeout_s: float = Field(
+        default=30.0, gt=0, description="how long a client may take over a request's headers, and again over its body"
+    )
+    connections_max: int = Field(default=1000, ge=1, description="clients connected to a process at the same time")
 
     def deciding(self) -> JsonObject:
         """Return the settings that decide how questions are answered, as they may be recorded: without keys and people.

@@ -164,9 +164,8 @@ def _start_models(settings: LaunchSettings, supervisor: Supervisor) -> dict[str,
 
 
 def _api_command(port: int, workers: int) -> list[str]:
-    command = [sys.executable, "-m", "uvicorn", "service.app:app", "--host", HOST, "--port", str(port)]
-    command += ["--workers", str(workers)]
-    return [*command, "--timeout-graceful-shutdown", str(API_STREAMS_END_SECONDS)]
+    command = [sys.executable, "-m", "service", "--host", HOST, "--port", str(port), "--workers", str(workers)]
+    return [*command, "--answers-end-s", str(API_STREAMS_END_SECONDS)]
 
 
 def _page_command(port: int) -> list[str]:
