@@ -255,15 +255,20 @@ SLIPS = st.sampled_from(["", " ", "@", "/", ":", "#", "?", "[", "]", "://", "\u2
 SCHEMES = st.sampled_from(["http://", "https://", "ftp://", "http:/", "http//", "//", "", "http://http://", "HTTP://"])
 
 
+def complaint_about(address: str) -> str:
+    given = {name.lower(): value for name, value in USUAL.items()} | {"llm_base_url": address}
+    try:
+        load_settings(ServiceSettings, **given)
+    except SettingsError as error:
+        return str(error)
+    return ""
+
+
 @given(scheme=SCHEMES, slips=st.tuples(*[SLIPS] * 5), port=st.sampled_from(["", ":80", ":x", ":0", ":99999", ":"]))
 def test_no_slip_in_an_address_shows_its_password(scheme: str, slips: tuple[str, ...], port: str) -> None:
     before, inside, after, host, end = slips
     written = f"{scheme}{before}me:canary{inside}canary{after}@{host}some.example{port}/v1{end}"
-    given = {name.lower(): value for name, value in USUAL.items()} | {"llm_base_url": written}
-    try:
-        load_settings(ServiceSettings, **given)
-    except SettingsError as error:
-        assert "canary" not in str(error)
+    assert "canary" not in complaint_about(written)
 
 
 @pytest.mark.parametrize(
