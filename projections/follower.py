@@ -46,12 +46,13 @@ class Projection(Protocol):
 class Follower:
     """Keeps one projection at the head of the ledger while :meth:`run` runs.
 
-    ``failures`` counts what ``advance`` raised since the start, ``failing`` says whether the last call did.
+    ``failures`` counts what ``advance`` raised since the start, ``failing`` says whether the last call did, and
+    ``trouble`` what that was.
     """
 
     def __init__(self, ledger: Ledger, projection: Projection, *, poll_s: float = 1.0) -> None:
         self.failures = 0
-        self.failing = False
+        self.trouble: str | None = None
         self._ledger = ledger
         self._projection = projection
         self._poll_s = poll_s
@@ -59,6 +60,10 @@ class Follower:
         self._asked = asyncio.Event()
         self._head_seen = -1
         self._waiting: list[asyncio.Future[None]] = []
+
+    @property
+    def failing(self) -> bool:
+        return self.trouble is not None
 
     async def run(self) -> None:
         """Follow until cancelled. One call at a time, on the event loop that awaits it."""
@@ -110,14 +115,12 @@ class Follower:
                 answer = await step()
             except Exception as error:  # noqa: BLE001 - the outermost loop of a background task: logged and counted
                 self.failures += 1
-                self.failing = True
-                log.warning(
-                    "projection %s: %s; next try in %.1f s", self._projection.name, safe_message(error), retry_s
-                )
+                self.trouble = safe_message(error)
+                log.warning("projection %s: %s; next try in %.1f s", self._projection.name, self.trouble, retry_s)
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, _RETRY_MAX_S)
             else:
-                self.failing = False
+                self.trouble = None
                 return answer
 
     async def _woken(self) -> bool:

@@ -125,6 +125,9 @@ class ServiceSettings(ProjectionSettings):
     summary_timeout_s: float = Field(default=120.0, gt=0, description="how long one try at a summary may take")
     summary_attempts: int = Field(default=5, ge=1, description="tries at a summary until the next start")
     summary_concurrency: int = Field(default=2, ge=1, le=64, description="summaries written at the same time")
+    summary_concurrency_max: int = Field(
+        default=8, ge=1, le=64, description="summaries written at the same time where many turns wait for theirs"
+    )
 
     api_keys: dict[ApiKey, str] = Field(
         default={}, description='JSON object from API key to user id, "*" for any user; empty: no key is asked for'

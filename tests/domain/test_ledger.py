@@ -24,7 +24,6 @@ from tests.domain.ledger_contract import LedgerContract, new_turn, writer_held
 from tests.domain.sqlite_store import SqliteStore
 from tests.ledgers import STREAM, all_stored, check_chain, opened, record_turn, turn
 
-
 WITHOUT_WAITING_S = 5.0
 """Far more than an append takes, and half of what a checkpoint would wait for a reader."""
 
