@@ -32,13 +32,15 @@ from frontend.thread_view import draw_empty, draw_problem, draw_thread
 from frontend.ui_text import Words, best_language
 
 STYLE = Path(__file__).with_name("page.css")
+# Streamlit would load an icon by name from another host.
+ICON = Path(__file__).with_name("icon.svg")
 
 
 def main() -> None:
     """Draw the page."""
     st.session_state.setdefault("language", best_language([st.query_params.get("lang"), st.context.locale]))
     words = Words(st.session_state["language"])
-    st.set_page_config(page_title=words("page_title"), page_icon=":material/neurology:", layout="centered")
+    st.set_page_config(page_title=words("page_title"), page_icon=ICON, layout="centered")
     st.html(STYLE)
     page = _page(words)
     clock = LocalClock(st.context.timezone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -121,6 +122,26 @@ def test_it_listens_on_loopback_from_whichever_folder(
         assert _handshake(url, "localhost") == 101
         # A name that its owner has let point to this machine.
         assert _handshake(url, "rebound.example") == 403
+
+
+@pytest.mark.browser
+def test_the_page_itself_needs_no_other_host(backend: ScriptedBackend, tmp_path: Path) -> None:
+    with (
+        running_page(backend.url, tmp_path / "streamlit.log") as url,
+        chromium(required_chromium()) as browser,
+    ):
+        page = browser.new_page()
+        asked: set[str] = set()
+        complaints: list[str] = []
+        page.on("request", lambda request: asked.add(request.url.partition("?")[0]))
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        chat = ChatBrowser(page, f"{url}/?user=ada")
+        chat.ask("It is $5, or $x^2$.")
+        chat.wait_for_answer(0)
+        expect(page.locator("link[rel~=icon]")).to_have_attribute("href", re.compile(r"^data:image/svg"))
+        own = urlsplit(url).netloc
+        assert {urlsplit(address).netloc for address in asked if not address.startswith(("data:", "blob:"))} == {own}
+        assert complaints == []
 
 
 @pytest.mark.browser
