@@ -34,7 +34,7 @@ async def follow_alone(storage_dir: Path, followers: Mapping[str, Follower]) -> 
             trouble = safe_message(error)
             log.warning("the background work cannot go on: %s; next try in %g s", trouble, _LOOK_AGAIN_S)
             for follower in followers.values():
-                follower.trouble = trouble
+                follower.raised = trouble
             await asyncio.sleep(_LOOK_AGAIN_S)
 
 
