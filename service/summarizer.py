@@ -90,8 +90,7 @@ class Summarizer:
         turns = await in_background(self._ledger.reader.turns_without_summary, self._position, free - len(lacking))
         for one in (*lacking, *map(_Lacking, turns)):
             what = f"recording the summary of turn {one.turn.correlation_id}"
-            if self._writing.start(one.turn.event_id, what, partial(self._summarise, one)):
-                self._again.pop(one.turn.event_id, None)
+            self._writing.start(one.turn.event_id, what, partial(self._summarise, one))
         self._position = turns[-1].position if turns else self._position
         if not lacking and not turns and self._again:
             await asyncio.sleep(_LOOK_AGAIN_S)
@@ -100,7 +99,7 @@ class Summarizer:
     @property
     def writing(self) -> int:
         """How many summaries are being written, or are to be tried again."""
-        return len(self._writing) + len(self._again)
+        return len(self._writing) + sum(key not in self._writing for key in self._again)
 
     @property
     def failures(self) -> int:
@@ -109,8 +108,13 @@ class Summarizer:
 
     @property
     def failing(self) -> bool:
-        """Whether a summary could not be recorded and is to be tried again."""
-        return bool(self._again) or self._writing.failing
+        """Whether the ledger did not take a summary that is there."""
+        return any(one.outcome is not None for one in self._again.values())
+
+    @property
+    def degraded(self) -> bool:
+        """Whether some turns could not be summarised for a reason that nobody foresaw; they are tried again."""
+        return bool(self._again)
 
     def waiting(self) -> int:
         """Count the turns that wait for a summary, those being written included. Reads the ledger."""
@@ -127,7 +131,7 @@ class Summarizer:
 
     def _due(self) -> list[_Lacking]:
         now_s = asyncio.get_running_loop().time()
-        return [one for one in self._again.values() if one.due_s <= now_s]
+        return [one for key, one in self._again.items() if one.due_s <= now_s and key not in self._writing]
 
     async def close(self) -> None:
         """Cancel the summaries being written; the next start tries them again."""
@@ -137,11 +141,11 @@ class Summarizer:
         """Write a summary and record it; where that fails, note it to be tried again."""
         turn, outcome = lacking.turn, lacking.outcome
         try:
-            if lacking.failures and not await in_background(self._still_lacks, turn):
-                return
-            if outcome is None:
-                outcome = await self._outcome(turn)
-            await self._record(turn, outcome)
+            if not lacking.failures or await in_background(self._still_lacks, turn):
+                if outcome is None:
+                    outcome = await self._outcome(turn)
+                await self._record(turn, outcome)
+            self._again.pop(turn.event_id, None)
         except Exception:
             pause_s = min(_AGAIN_FIRST_S * 2.0 ** min(lacking.failures, 10), _BACKOFF_MAX_S)
             due_s = asyncio.get_running_loop().time() + pause_s
