@@ -96,9 +96,14 @@ def test_a_body_that_trickles_ends_with_408(upstream: ScriptedUpstream, tmp_path
     assert "did not come within 0.5 s" in error["message"]
 
 
-def test_headers_that_trickle_end_with_408(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("app", "options"), [(BY_ITSELF, ()), (BY_UVICORN, ("--http", "service.api.slow_requests:BoundedHttp"))]
+)
+def test_headers_that_trickle_end_with_408(
+    upstream: ScriptedUpstream, tmp_path: Path, app: str | None, options: tuple[str, ...]
+) -> None:
     env = env_of(upstream, tmp_path) | {"REQUEST_TIMEOUT_S": "0.5"}
-    with service_process(env, app=BY_ITSELF) as service, ExitStack() as stack:
+    with service_process(env, app=app, options=options) as service, ExitStack() as stack:
         first, second = connected(service, stack), connected(service, stack)
         first.sendall(HALF_HEADERS)
         # A second request on a connection has no more time than the first.
