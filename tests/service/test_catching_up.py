@@ -128,6 +128,27 @@ def test_the_mirror_catches_up(
         assert len(mirror.read_text().splitlines()) == len(service.ledger.stream("ann"))
 
 
+def test_the_vectors_catch_up(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    def pages_at_most(service: Running, count: int) -> None:
+        with service.services.index._cache._writer.connect() as connection:
+            raw: Any = connection.connection.driver_connection
+            raw.execute(f"PRAGMA max_page_count={count}").fetchall()
+
+    with running(upstream, tmp_path) as service:
+        service.client.tell(DOG, "ann")
+        service.settle()
+        pages_at_most(service, 1)
+        # So many that the file would have to grow.
+        told = [f"Fact {number} is not known yet." for number in range(40)]
+        service.tell_all(told, "ann")
+        until("it shows", lambda: check_of(service, "vectors")["status"] == "failing")
+        pages_at_most(service, 1_000_000)
+        service.settle()
+        assert check_of(service, "vectors")["status"] == "ok"
+        answer = service.client.tell("Fact 39 is what?", "ann", "other", retrieval="dense")
+        assert told[39] in answer.replayed
+
+
 def test_the_background_survives_a_failure_of_its_own_lock(
     upstream: ScriptedUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
