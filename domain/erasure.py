@@ -19,7 +19,7 @@ from domain.identity import ERASED_PREFIX, SYSTEM_STREAM, user_stream
 from domain.ledger import Ledger, StreamHead
 from domain.origin import Origin
 from domain.record_once import record_once
-from domain.sqlite import compact
+from domain.sqlite import compact, truncate_wal, until_emptied
 from domain.statements import STATEMENTS
 
 _BATCH_EVENTS = 500
@@ -72,7 +72,9 @@ def scrub(ledger: Ledger) -> None:
     The file is written anew, since a page that SQLite has split or merged may hold old bytes in its unused part.
     Raises :class:`LedgerWriteFailed` when that cannot be done now.
     """
-    if not ledger.write(compact, transaction=False).result():
+    emptied = ledger.write(compact, transaction=False).result()
+    # Appends go on between these attempts; what is written anew now holds nothing that was blanked.
+    if not emptied and not until_emptied(lambda: ledger.write(truncate_wal, transaction=False).result()):
         raise LedgerWriteFailed(
             "old pages are still in the ledger's WAL, because something is reading it: end long-running readers, then "
             "run the same command again"

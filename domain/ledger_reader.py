@@ -280,6 +280,11 @@ class LedgerReader(Reader):
         """Return at most ``limit`` turns after ``after`` that have no summary yet, in order."""
         return [event_of(row) for row in self._rows("turns_without_summary", position=after, count=limit)]
 
+    def count_turns_without_summary(self, after: int, most: int = 1_000_000) -> int:
+        """Return how many turns after ``after`` have no summary yet, counted to at most ``most``."""
+        rows = self._rows("count_turns_without_summary", position=after, count=most)
+        return int(rows[0].lacking)
+
     def events_of_answer(self, correlation_id: str) -> list[Event]:
         """Return the events of one chat completion, in order."""
         return [event_of(row) for row in self._rows("events_of_answer", correlation_id=correlation_id)]

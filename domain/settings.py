@@ -25,8 +25,10 @@ from domain.temporal.zones import zone_named
 ENV_FILE = ".env"
 
 _SECRET_WORDS = frozenset({"KEY", "KEYS", "TOKEN", "SECRET", "PASSWORD"})
-_CREDENTIALS = re.compile(r"(?:(?<=://)|^(?!\w+://)).*@|\?.*", re.DOTALL)
-"""What stands before the ``@`` of an address, or in its query."""
+_CREDENTIALS = re.compile(r"(?:(?<=://)|^(?!\w+://)).*[@\uff20\ufe6b]|\?.*", re.DOTALL)
+"""What stands before the ``@`` of an address, as any keyboard writes it, or in its query."""
+_AFTER_ADDRESS = re.compile(r"#.*|(?<=[\w.-]):(?!//|\d*(?:[/\u2026]|$))[^/]*", re.DOTALL)
+"""What stands behind a ``#``, or where a port should and is none: a password may have come there."""
 _QUOTES = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019", "\u201e": "\u201c"}
 _STRAIGHT = str.maketrans("\u201c\u201d\u201e\u2018\u2019", '"""\'\'')
 _CURLY = frozenset("\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f")
@@ -41,6 +43,11 @@ def as_meant(value: str) -> str:
     while _quoted(text):
         text = _trimmed(text[1:-1])
     return text
+
+
+def without_secrets(address: str) -> str:
+    """Return an address, however malformed, as it may be shown: without all that may be a password or a key."""
+    return _AFTER_ADDRESS.sub("\u2026", _CREDENTIALS.sub("\u2026", address))
 
 
 def _trimmed(text: str) -> str:
@@ -239,7 +246,7 @@ def _complaint(kind: type[BaseSettings], item: dict[str, object]) -> str:
         return f"{name} is not set{hint}: set it in the environment or in {ENV_FILE}"
     value = item.get("input")
     if isinstance(value, str):
-        value = _CREDENTIALS.sub("\u2026", value)
+        value = without_secrets(value) if name.endswith("_URL") else _CREDENTIALS.sub("\u2026", value)
     # What should be JSON and is not may hold a key anywhere.
     hidden = bool(_SECRET_WORDS & set(name.split("_"))) or (isinstance(value, str) and value.startswith("{"))
     said = str(item["msg"]).removeprefix("Value error, ")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -24,8 +24,9 @@ from domain.errors import LedgerLocked
 SAFE_WAL_VERSION = (3, 51, 3)
 _BUSY_TIMEOUT_MS = 60_000
 """How long a commit waits for another process's: an erasure writes the whole file anew, some 10 s for each GB."""
-_CHECKPOINT_TIMEOUT_MS = 10_000
-"""How long emptying the WAL waits for readers; appends wait for it meanwhile."""
+_READERS_PATIENCE_S = 10.0
+"""How long an erasure tries to empty the WAL while readers are in the way."""
+_READERS_PAUSE_S = 0.1
 _READERS_MAX = 16
 _MAPPED_BYTES = 64 * 1024 * 1024
 """Read by each connection without copying. It counts as the process's memory, though the system can take it back."""
@@ -154,7 +155,7 @@ def wal_bytes(path: Path) -> int:
 def checkpoint(connection: Connection, *, truncate: bool = False) -> bool:
     """Copy the WAL into the database file; False when a reader prevented all of it from being copied, or emptied.
 
-    Only a file's writer may call this.
+    It waits for nobody, since every append waits for it. Only a file's writer may call this.
     """
     if truncate:
         return truncate_wal(connection)
@@ -163,17 +164,26 @@ def checkpoint(connection: Connection, *, truncate: bool = False) -> bool:
 
 
 def truncate_wal(connection: Connection) -> bool:
-    """Copy the WAL into the file and empty it; False when readers kept it in use too long.
+    """Copy the WAL into the file and empty it; False when readers or another writer have it in use right now.
 
-    Outside of any transaction, and only a file's writer may call this.
+    Outside of any transaction, and only a file's writer may call this. It waits for nobody: SQLite would wait with the
+    lock in hand that every writer needs.
     """
     (waiting_ms,) = _run_alone(connection, "PRAGMA busy_timeout")
-    _run_alone(connection, f"PRAGMA busy_timeout={min(waiting_ms, _CHECKPOINT_TIMEOUT_MS)}")
+    _run_alone(connection, "PRAGMA busy_timeout=0")
     try:
         busy, frames, _copied = _run_alone(connection, "PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         _run_alone(connection, f"PRAGMA busy_timeout={waiting_ms}")
     return not busy and not frames
+
+
+def until_emptied(attempt: Callable[[], bool]) -> bool:
+    """Repeat ``attempt`` to empty a WAL; False when readers were in the way all the time. Not for a writer's thread."""
+    deadline = time.monotonic() + _READERS_PATIENCE_S
+    while not (emptied := attempt()) and time.monotonic() < deadline:
+        time.sleep(_READERS_PAUSE_S)
+    return emptied
 
 
 def compact(connection: Connection) -> bool:

@@ -1,8 +1,8 @@
 """Make texts of people and models safe for Streamlit's Markdown.
 
-Streamlit's Markdown reads `$...$` as mathematics, so "from $5 to $10" loses its dollar signs. It also loads images from
-anywhere, so a model under prompt injection could leak a memory in an image's address. Outside code, dollar signs of
-amounts are escaped and an image becomes a link, which somebody has to click.
+Streamlit's Markdown reads `$...$` as mathematics, so "from $5 to $10" loses its dollar signs: outside code, those of
+amounts are escaped. An image becomes a link, which somebody has to click: the browser would not load it (the policy in
+`app.py` says so, for every image), and show nothing but a torn picture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$:~])")
 
 
 def model_markdown(text: str) -> str:
-    """A model's Markdown with readable amounts and without images that load by themselves."""
+    """A model's Markdown with readable amounts, and links where it has images."""
     parts: list[str] = []
     end = 0
     for code in _CODE.finditer(text):

@@ -56,10 +56,11 @@ class BackgroundTasks:
         task.add_done_callback(lambda _task: self._tasks.pop(key))
         return True
 
-    async def wait_for_one(self) -> None:
-        """Return when the next task ends; at once where there is none."""
+    async def wait_for_one(self, timeout_s: float | None = None) -> None:
+        """Return when the next task ends, or after ``timeout_s``; at once where there is none."""
         if self._tasks:
-            await asyncio.wait(list(self._tasks.values()), return_when=asyncio.FIRST_COMPLETED)
+            tasks = list(self._tasks.values())
+            await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
 
     async def finish(self) -> None:
         """Start nothing any more, and wait for what has been started."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _RETRY_FIRST_S = 0.5
 _RETRY_MAX_S = 30.0
+_STEP_S_MAX = 300.0
+"""A step that takes longer is stuck: on a lock, or a disk that does not answer."""
 _SETTLE_S = 0.05
 """So long a follower lets commits gather before it takes them in, in one round."""
 
@@ -46,12 +49,13 @@ class Projection(Protocol):
 class Follower:
     """Keeps one projection at the head of the ledger while :meth:`run` runs.
 
-    ``failures`` counts what ``advance`` raised since the start, ``failing`` says whether the last call did.
+    ``failures`` counts what ``advance`` raised since the start, and ``raised`` is what the last call raised.
     """
 
     def __init__(self, ledger: Ledger, projection: Projection, *, poll_s: float = 1.0) -> None:
         self.failures = 0
-        self.failing = False
+        self.raised: str | None = None
+        self._step_since_s: float | None = None
         self._ledger = ledger
         self._projection = projection
         self._poll_s = poll_s
@@ -59,6 +63,17 @@ class Follower:
         self._asked = asyncio.Event()
         self._head_seen = -1
         self._waiting: list[asyncio.Future[None]] = []
+
+    @property
+    def failing(self) -> bool:
+        return self.trouble is not None
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps the projection from following: what its last step raised, or that a step does not end."""
+        if self._step_since_s is not None and (took_s := time.monotonic() - self._step_since_s) > _STEP_S_MAX:
+            return f"a step has been going on for {took_s:.0f} s"
+        return self.raised
 
     async def run(self) -> None:
         """Follow until cancelled. One call at a time, on the event loop that awaits it."""
@@ -78,7 +93,7 @@ class Follower:
                 self._wake.clear()
                 self._asked.clear()
                 waiting, self._waiting = self._waiting, []
-                while await self._retried(self._projection.advance):
+                while await self._retried(self._step):
                     pass
                 for future in waiting:
                     if not future.done():
@@ -102,6 +117,13 @@ class Follower:
         self._wake.set()
         await future
 
+    async def _step(self) -> bool:
+        self._step_since_s = time.monotonic()
+        try:
+            return await self._projection.advance()
+        finally:
+            self._step_since_s = None
+
     async def _retried(self, step: Callable[[], Awaitable[bool]]) -> bool:
         """Return what ``step`` returns, trying again after failures, ever more rarely."""
         retry_s = _RETRY_FIRST_S
@@ -110,14 +132,12 @@ class Follower:
                 answer = await step()
             except Exception as error:  # noqa: BLE001 - the outermost loop of a background task: logged and counted
                 self.failures += 1
-                self.failing = True
-                log.warning(
-                    "projection %s: %s; next try in %.1f s", self._projection.name, safe_message(error), retry_s
-                )
+                self.raised = safe_message(error)
+                log.warning("projection %s: %s; next try in %.1f s", self._projection.name, self.raised, retry_s)
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, _RETRY_MAX_S)
             else:
-                self.failing = False
+                self.raised = None
                 return answer
 
     async def _woken(self) -> bool:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import codecs
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -38,6 +39,8 @@ _BODY_BYTES_MAX = 64 * 1024 * 1024
 _EVENT_BYTES_MAX = 8 * 1024 * 1024
 """An endpoint that never ends its answer, or an event of it, must not take all memory."""
 _LAST_BYTES_S = 0.1
+_SECONDS = re.compile(r"[0-9]{1,6}")
+"""Of a header that may as well hold a date, or anything: a number of seconds that somebody could wait for."""
 
 
 class HttpFailure(Exception):
@@ -70,7 +73,7 @@ class Refused(HttpFailure):
         super().__init__(f"status {status}")
         self.status = status
         self.body = body
-        self.retry_after_s = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
+        self.retry_after_s = float(retry_after) if _SECONDS.fullmatch(retry_after) else None
 
 
 class HttpClient:

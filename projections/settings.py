@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from domain.settings import ApiKey, StorageSettings, as_meant
+from domain.settings import ApiKey, StorageSettings, as_meant, without_secrets
 
 _OPERATIONS = ("/chat/completions", "/completions", "/embeddings", "/responses")
 """What people copy along with a base URL."""
@@ -21,14 +21,16 @@ def http_url(value: str) -> str:
     url = as_meant(value)
     scheme, _, rest = url.partition("://")
     if scheme.lower() not in {"http", "https"} or not rest:
-        example = f", such as http://{url}" if _HOST_LIKE.fullmatch(url) else ""
+        # What may hold a password is not repeated.
+        repeats = _HOST_LIKE.fullmatch(url) and without_secrets(url) == url
+        example = f", such as http://{url}" if repeats else ""
         raise ValueError(f"give an http:// or https:// address, usually ending in /v1{example}")
     if "://" in rest or not all(char.isprintable() and not char.isspace() for char in rest):
         raise ValueError("there is a blank or a second address in it: give one address")
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise ValueError(f"it cannot be read as an address ({error})") from None
+    except ValueError:  # its text quotes the address, and a password with it
+        raise ValueError("it cannot be read as an address: look for a bracket or a sign that is out of place") from None
     host = parts.netloc.rpartition("@")[2]
     if not host.startswith("[") and host.count(":") > 1:
         raise ValueError("put the IPv6 address into brackets, as in http://[::1]:8000/v1")

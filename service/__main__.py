@@ -10,6 +10,7 @@ import uvicorn
 from domain.errors import OpmError
 from domain.prompts import load_prompts
 from domain.settings import load_settings
+from service.api.slow_requests import BoundedHttp
 from service.ports import port_trouble
 from service.settings import ServiceSettings
 
@@ -17,6 +18,8 @@ DEFAULT_PORT = 9000
 _PORT_MAX = 65_535
 _ANSWERS_END_S = 10
 """How long running answers may go on once the service is told to stop."""
+_HTTP = f"{BoundedHttp.__module__}:{BoundedHttp.__name__}"
+"""By its name, since each worker imports it for itself."""
 
 
 def main() -> None:
@@ -25,6 +28,12 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="port to listen on (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes that answer (default: %(default)s)")
+    parser.add_argument(
+        "--answers-end-s",
+        type=int,
+        default=_ANSWERS_END_S,
+        help="how long running answers may go on once it is told to stop (default: %(default)s)",
+    )
     given = parser.parse_args()
     try:
         # uvicorn would start a worker again and again that ends because of its settings.
@@ -38,7 +47,9 @@ def main() -> None:
         host=given.host,
         port=given.port,
         workers=given.workers,
-        timeout_graceful_shutdown=_ANSWERS_END_S,
+        http=_HTTP,
+        access_log=False,  # as in `service.app`, which logs requests itself
+        timeout_graceful_shutdown=given.answers_end_s,
     )
 
 

@@ -15,10 +15,11 @@ from fastapi import FastAPI
 from domain.errors import OpmError
 from domain.prompts import load_prompts
 from domain.settings import load_settings
-from service.api import chat, errors, health, history, memories
-from service.api.access import HostGuard
+from service.api import chat, docs, errors, health, history, memories
+from service.api.access import CrossSiteGuard, HostGuard
 from service.api.access_notes import AccessNotes
 from service.api.responses import ERRORS, ChatCompletionChunk
+from service.api.slow_requests import LIMITS, BodyDeadline, RequestLimits, allowed_connections
 from service.container import open_services
 from service.settings import ServiceSettings
 
@@ -43,26 +44,35 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     """Return the application, which opens the services when it starts and closes them when it stops."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        connections = allowed_connections(settings.connections_max)
         async with open_services(settings) as services:
             app.state.services = services
-            yield
+            yield {LIMITS: RequestLimits(settings.request_timeout_s, connections)}
 
-    app = _App(title="OpenPersistentMemory", version=version("openpersistentmemory"), lifespan=lifespan)
+    app = _App(
+        title="OpenPersistentMemory",
+        version=version("openpersistentmemory"),
+        lifespan=lifespan,
+        openapi_url=None,  # FastAPI's own would answer without a key: `docs` does it
+    )
     errors.install(app)
     app.add_middleware(errors.BodyLimit, bytes_max=settings.request_bytes_max)
+    app.add_middleware(BodyDeadline, seconds=settings.request_timeout_s)
+    app.add_middleware(CrossSiteGuard)
     if not settings.api_keys:
         app.add_middleware(HostGuard, allowed=settings.allowed_hosts)
     app.add_middleware(errors.RequestIds)
     app.add_middleware(AccessNotes)
     app.add_middleware(errors.StartupErrors)
-    for module in (chat, history, memories, health):
+    for module in (chat, history, memories, health, docs):
         app.include_router(module.router, responses=ERRORS)
     return app
 
 
 def _app_from_environment() -> FastAPI:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _keep_addresses_out_of_the_log()
     # Their INFO lines name addresses, and on some failures quote what was sent.
     for noisy in ("httpx2", "httpcore2", "openai", "alembic", "faiss"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -75,6 +85,14 @@ def _app_from_environment() -> FastAPI:
     gc.freeze()
     gc.set_threshold(_ALLOCATIONS_PER_COLLECTION)
     return app
+
+
+def _keep_addresses_out_of_the_log() -> None:
+    """Silence uvicorn where it writes whole addresses: their queries name users. `RequestIds` logs each request."""
+    access = logging.getLogger("uvicorn.access")
+    access.handlers, access.propagate = [], False
+    # A refused WebSocket is not an access to it.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: '"WebSocket ' not in str(record.msg))
 
 
 def __getattr__(name: str) -> FastAPI:

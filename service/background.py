@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from projections.follower import Follower
+from projections.follower import Follower, safe_message
 from projections.threads import background_idle
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,22 @@ _LOOK_AGAIN_S = 1.0
 
 
 async def follow_alone(storage_dir: Path, followers: Mapping[str, Follower]) -> None:
-    """Wait until no other service runs the followers of this storage, then run ``followers`` until cancelled."""
+    """Wait until no other service runs the followers of this storage, then run ``followers`` until cancelled.
+
+    Nothing but that ends it: what fails here is tried again, and shows as the followers' trouble meanwhile.
+    """
+    while True:
+        try:
+            await _follow_once(storage_dir, followers)
+        except Exception as error:  # noqa: BLE001 - the outermost loop of the background: logged and shown
+            trouble = safe_message(error)
+            log.warning("the background work cannot go on: %s; next try in %g s", trouble, _LOOK_AGAIN_S)
+            for follower in followers.values():
+                follower.raised = trouble
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+
+async def _follow_once(storage_dir: Path, followers: Mapping[str, Follower]) -> None:
     with lock_file(storage_dir) as file:
         if not _taken(file):
             log.warning(

@@ -23,6 +23,7 @@ from projections.dense.dense_index import DenseIndex
 from projections.dense.projection import DenseProjection
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient
+from projections.embedding.known_addresses import remember_address
 from projections.erasure import finish_erasures
 from projections.follower import Follower
 from projections.lexical.index_files import LexicalFiles
@@ -86,6 +87,7 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
             log.warning("finished %d interrupted erasures", finished)
     except OpmError as error:
         log.warning("an interrupted erasure could not be finished: %s", error)
+    await asyncio.to_thread(remember_address, settings)
     cache = await asyncio.to_thread(VectorCache, settings.vector_cache_path, half=settings.index_storage == "fp16")
     embeddings, chat = EmbeddingClient(settings), ChatClient(settings)
     index = DenseIndex(ledger, embeddings, cache, settings)

@@ -125,6 +125,9 @@ class ServiceSettings(ProjectionSettings):
     summary_timeout_s: float = Field(default=120.0, gt=0, description="how long one try at a summary may take")
     summary_attempts: int = Field(default=5, ge=1, description="tries at a summary until the next start")
     summary_concurrency: int = Field(default=2, ge=1, le=64, description="summaries written at the same time")
+    summary_concurrency_max: int = Field(
+        default=8, ge=1, le=64, description="summaries written at the same time where many turns wait for theirs"
+    )
 
     api_keys: dict[ApiKey, str] = Field(
         default={}, description='JSON object from API key to user id, "*" for any user; empty: no key is asked for'
@@ -139,6 +142,10 @@ class ServiceSettings(ProjectionSettings):
     )
     access_log_days: int = Field(default=90, ge=1, description="days after which an entry of the access log goes")
     request_bytes_max: int = Field(default=4_000_000, ge=1024, description="largest request body accepted")
+    request_timeout_s: float = Field(
+        default=30.0, gt=0, description="how long a client may take over a request's headers, and again over its body"
+    )
+    connections_max: int = Field(default=1000, ge=1, description="clients connected to a process at the same time")
 
     def deciding(self) -> JsonObject:
         """Return the settings that decide how questions are answered, as they may be recorded: without keys and people.

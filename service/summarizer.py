@@ -1,7 +1,11 @@
 """Writes a summary for each turn that lacks one, in the background.
 
-It keeps no list of its own: a turn without a ``SummaryRecorded`` event lacks a summary, and each start tries all such
-turns again. A turn whose attempts are used up gets a ``SummaryFailed`` event and waits for the next start.
+A turn without a ``SummaryRecorded`` event lacks a summary, and each start tries all such turns again. A turn whose
+attempts are used up gets a ``SummaryFailed`` event and waits for the next start. What cannot be recorded, or fails in a
+way that nobody foresaw, is tried again for as long as it takes, ever more rarely; a summary that is there already is
+kept for that, and the model not asked again.
+
+More turns are summarised at a time the more of them wait, so that summaries do not fall behind under load.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
@@ -33,7 +38,25 @@ _LONG_CHARS = 50_000
 """Longer exchanges are counted in a thread."""
 _BACKOFF_FIRST_S = 1.0
 _BACKOFF_MAX_S = 60.0
+_AGAIN_FIRST_S = 1.0
 _TEMPLATE_TOKENS = 64
+_WAITING_PER_SLOT = 16
+"""One more turn is summarised at a time for so many that wait."""
+_LOOK_AGAIN_S = 0.25
+"""How often what no commit tells is looked at: whether a summary is to be tried again, and whether many wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lacking:
+    """A turn that lacks a summary: what is to be recorded of it, once that is known, and how often that has failed.
+
+    ``due_s`` is when it is tried again, on the event loop's clock.
+    """
+
+    turn: Event
+    outcome: Payload | None = None
+    failures: int = 0
+    due_s: float = 0.0
 
 
 class Summarizer:
@@ -56,42 +79,102 @@ class Summarizer:
         self._context_tokens = context_tokens
         self._position = 0
         self._writing = BackgroundTasks()
+        self._again: dict[str, _Lacking] = {}
 
     async def advance(self) -> bool:
         """Start on the next turns without a summary, while there are free slots; return True if there may be more."""
-        free = self._settings.summary_concurrency - len(self._writing)
-        if free == 0:
-            # A call that hangs keeps only its own slot: go on as soon as any other is free.
-            await self._writing.wait_for_one()
+        free = await in_background(self._slots) - len(self._writing)
+        if free <= 0:
+            # A call that hangs keeps only its own slot: go on as soon as any other is free, or there are more.
+            await self._writing.wait_for_one(_LOOK_AGAIN_S)
             return True
-        turns = await in_background(self._ledger.reader.turns_without_summary, self._position, free)
-        for turn in turns:
-            self._position = turn.position
-            if not isinstance(turn.payload, TurnRecorded):
-                continue  # damaged, so there is nothing to summarise
-            what = f"recording the summary of turn {turn.correlation_id}"
-            self._writing.start(turn.event_id, what, partial(self._summarise, turn))
-        return bool(turns)
+        lacking = self._due()[:free]
+        turns = await in_background(self._ledger.reader.turns_without_summary, self._position, free - len(lacking))
+        # Of a damaged turn there is nothing to summarise.
+        readable = [turn for turn in turns if isinstance(turn.payload, TurnRecorded)]
+        for one in (*lacking, *map(_Lacking, readable)):
+            what = f"recording the summary of turn {one.turn.correlation_id}"
+            self._writing.start(one.turn.event_id, what, partial(self._summarise, one))
+        self._position = turns[-1].position if turns else self._position
+        if not lacking and not turns and self._again:
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        return bool(lacking or turns or self._again)
 
     @property
     def writing(self) -> int:
-        """How many summaries are being written."""
-        return len(self._writing)
+        """How many summaries are being written, or are to be tried again."""
+        return len(self._writing) + sum(key not in self._writing for key in self._again)
 
     @property
     def failures(self) -> int:
-        """How many summaries could not be recorded."""
+        """How often a summary could not be recorded."""
         return self._writing.failures
+
+    @property
+    def failing(self) -> bool:
+        """Whether the ledger did not take a summary that is there."""
+        return any(one.outcome is not None for one in self._again.values())
+
+    @property
+    def degraded(self) -> bool:
+        """Whether some turns could not be summarised for a reason that nobody foresaw; they are tried again."""
+        return bool(self._again)
+
+    def waiting(self) -> int:
+        """Count the turns that wait for a summary, those being written included. Reads the ledger."""
+        return self._ledger.reader.count_turns_without_summary(self._position) + self.writing
+
+    def _slots(self) -> int:
+        """Return how many summaries may be written at a time now."""
+        least, most = self._settings.summary_concurrency, self._settings.summary_concurrency_max
+        if least >= most:
+            return least
+        enough = (most - least) * _WAITING_PER_SLOT
+        waiting = self._ledger.reader.count_turns_without_summary(self._position, enough)
+        return least + waiting // _WAITING_PER_SLOT
+
+    def _due(self) -> list[_Lacking]:
+        now_s = asyncio.get_running_loop().time()
+        return [one for key, one in self._again.items() if one.due_s <= now_s and key not in self._writing]
 
     async def close(self) -> None:
         """Cancel the summaries being written; the next start tries them again."""
         await self._writing.close()
 
-    async def _summarise(self, event: Event) -> None:
+    async def _summarise(self, lacking: _Lacking) -> None:
+        """Write a summary and record it; where that fails, note it to be tried again."""
+        turn, outcome = lacking.turn, lacking.outcome
+        try:
+            if not lacking.failures or await in_background(self._still_lacks, turn):
+                if outcome is None:
+                    outcome = await self._outcome(turn)
+                await self._record(turn, outcome)
+            self._again.pop(turn.event_id, None)
+        except Exception:
+            pause_s = min(_AGAIN_FIRST_S * 2.0 ** min(lacking.failures, 10), _BACKOFF_MAX_S)
+            due_s = asyncio.get_running_loop().time() + pause_s
+            self._again[turn.event_id] = _Lacking(turn, outcome, lacking.failures + 1, due_s)
+            raise  # logged and counted there
+
+    def _still_lacks(self, turn: Event) -> bool:
+        """Tell whether a turn still lacks a summary: meanwhile a person may have written one, or erased the turn."""
+        return [lacks.event_id for lacks in self._ledger.reader.turns_without_summary(turn.position - 1, 1)] == [
+            turn.event_id
+        ]
+
+    async def _record(self, turn: Event, outcome: Payload) -> None:
+        new = NewEvent(self._ledger.clock.new_id(), outcome, turn.correlation_id, turn.event_id)
+        try:
+            append = self._ledger.append(turn.stream, lambda _head: [new], builds_on=turn.event_id)
+            await asyncio.wrap_future(append)
+        except MemoryErased:
+            log.info("no summary for turn %s: it has been erased", turn.correlation_id)
+
+    async def _outcome(self, event: Event) -> Payload:
+        """Ask for a summary, again where that fails; return it, or that there is none."""
         turn = event.payload
         assert isinstance(turn, TurnRecorded)
         attempts = 0
-        outcome: Payload
         asked: SummaryAsked | None = None
         spent: Usage | None = None
         try:
@@ -107,7 +190,7 @@ class Summarizer:
                     completion = await self._ask(messages)
                     spent = _together(spent, completion.usage)
                     summary = _summary_in(completion)
-            outcome = SummaryRecorded(
+            return SummaryRecorded(
                 memory_id=event.event_id,
                 turn_id=turn.turn_id,
                 summary=summary,
@@ -120,7 +203,7 @@ class Summarizer:
             )
         except UpstreamError as error:
             log.warning("no summary for turn %s after %d attempts: %s", event.correlation_id, attempts, error.code)
-            outcome = SummaryFailed(
+            return SummaryFailed(
                 memory_id=event.event_id,
                 turn_id=turn.turn_id,
                 model=self._chat.model,
@@ -131,12 +214,6 @@ class Summarizer:
                 asked=asked,
                 call=error.call,
             )
-        new = NewEvent(self._ledger.clock.new_id(), outcome, event.correlation_id, event.event_id)
-        try:
-            append = self._ledger.append(event.stream, lambda _head: [new], builds_on=event.event_id)
-            await asyncio.wrap_future(append)
-        except MemoryErased:
-            log.info("no summary for turn %s: it has been erased", event.correlation_id)
 
     async def _request(self, turn: TurnRecorded) -> tuple[SummaryAsked, list[Message]]:
         """Return how much of a turn is shown to the model, and the messages.

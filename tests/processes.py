@@ -30,15 +30,21 @@ class DidNotStartError(RuntimeError):
 
 
 class Service:
-    """A uvicorn process on loopback; it keeps its port, its environment and its log across restarts."""
+    """The service on loopback; it keeps its port, its environment and its log across restarts.
+
+    ``app`` is what uvicorn runs; None runs ``python -m service``.
+    """
 
     def __init__(
-        self, app: str, env: Mapping[str, str], port: int, cwd: Path, log: Path, options: Sequence[str] = ()
+        self, app: str | None, env: Mapping[str, str], port: int, cwd: Path, log: Path, options: Sequence[str] = ()
     ) -> None:
         self.port = port
         self.base_url = f"http://127.0.0.1:{port}"
-        self._command = [sys.executable, "-m", "uvicorn", app, "--app-dir", str(ROOT), "--port", str(port), *options]
+        program = ["uvicorn", app, "--app-dir", str(ROOT)] if app is not None else ["service"]
+        self._command = [sys.executable, "-m", *program, "--port", str(port), *options]
         self._env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | dict(env)
+        if app is None:
+            self._env["PYTHONPATH"] = str(ROOT)
         self._cwd = cwd
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -114,14 +120,14 @@ def service_process(
     env: Mapping[str, str],
     port: int | None = None,
     *,
-    app: str = "service.app:app",
+    app: str | None = "service.app:app",
     cwd: Path | None = None,
     options: Sequence[str] = (),
 ) -> Iterator[Service]:
     """Runs the service and kills what is left of it at the end.
 
     The environment is `PATH`, `HOME` and `env` alone, and the working directory an empty one (or `cwd`): no
-    `.env` of the developer is read. `options` are uvicorn's own. Raises `DidNotStartError`.
+    `.env` of the developer is read. `options` are the program's own. Raises `DidNotStartError`.
     """
     with tempfile.TemporaryDirectory(prefix="service-") as scratch:
         empty = Path(scratch) / "cwd"

@@ -102,6 +102,25 @@ WHERE type = 'TurnRecorded'
 ORDER BY position
 LIMIT :count;
 
+-- name: count_turns_without_summary
+-- How many turns after a position nobody has summarised, edited or forgotten yet, counted to at most so many.
+SELECT count(*) AS lacking
+FROM (
+  SELECT 1
+  FROM events AS turn
+  WHERE type = 'TurnRecorded'
+    AND position > :position
+    AND salt <> ''
+    AND NOT EXISTS (
+      SELECT 1 FROM events AS about
+      WHERE about.causation_id = turn.event_id
+        AND about.type IN ('SummaryRecorded', 'MemoryEdited', 'MemoryForgotten')
+        AND about.user_id = turn.user_id
+    )
+  ORDER BY position
+  LIMIT :count
+);
+
 -- name: active_prompts
 -- The prompts activated last.
 SELECT *

@@ -40,7 +40,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from domain.errors import IndexUnavailable
-from domain.sqlite import checkpoint, open_engine, truncate_wal
+from domain.sqlite import checkpoint, open_engine, truncate_wal, until_emptied
 from projections.embedding.endpoint import EmbeddingSpace
 
 log = logging.getLogger(__name__)
@@ -288,7 +288,7 @@ class VectorCache:
     def scrub(self) -> bool:
         """Leave nothing of what was removed in the file and its WAL; False when readers kept that from happening."""
         with self._writer.connect() as connection:
-            return truncate_wal(connection)
+            return until_emptied(lambda: truncate_wal(connection))
 
     def position(self, space_id: int) -> int:
         """Return the ledger position up to which every text has been embedded."""

@@ -11,7 +11,8 @@ each request for another model than the configured one carries a text whose vect
 same direction. The configured model is checked once, when the service starts, and with each request from then on if it
 was not the one that memory was indexed with.
 
-An address comes from the ledger, where an operator's rebuild has put it; OPENAI_API_KEY is the key that it is sent.
+An address from the ledger is used, and sent OPENAI_API_KEY, only where an operator of this storage has configured it
+once (:mod:`projections.embedding.known_addresses`): a ledger may have been restored from anywhere.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from domain.errors import (
     EmbeddingModelMismatch,
     EmbeddingRejected,
     EmbeddingUnavailable,
+    shown,
 )
 from domain.events import EmbeddingModelActivated
 from domain.ledger import Ledger
@@ -42,6 +44,7 @@ from projections.embedding.endpoint import (
     embed_beginning,
     shown_space,
 )
+from projections.embedding.known_addresses import is_known_address
 from projections.http_client import recordable_url
 from projections.settings import ProjectionSettings, family_prefixes
 
@@ -63,7 +66,7 @@ class ModelClient:
 
     ``watched`` endpoints get a known text with each request, and must answer it with its known vector. Where no vector
     is left to compare with, only the ``named`` ones are trusted. ``wanted`` names the configured model where that is
-    another.
+    another. ``distrusted`` says of an endpoint that is not asked why it is not.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class ModelClient:
         named: Sequence[EmbeddingClient],
         wanted: str | None,
         advice: str = f"run `{REBUILD_COMMAND}`",
+        distrusted: str | None = None,
     ) -> None:
         self.space = space
         self.query_prefix = query_prefix
@@ -88,6 +92,7 @@ class ModelClient:
         self._wanted = wanted
         self.advice = advice
         """What the operator is to do where another model is configured."""
+        self._distrusted = distrusted
         self.trouble: str | None = None
         """Why the last call failed, None when it did not."""
 
@@ -172,7 +177,8 @@ class ModelClient:
             )
 
     def _failed(self, troubles: Sequence[EmbeddingError]) -> EmbeddingError | EmbeddingModelMismatch:
-        self.trouble = "; ".join(dict.fromkeys(map(str, troubles)))
+        said = [self._distrusted] if self._distrusted is not None else []
+        self.trouble = "; ".join(dict.fromkeys([*said, *map(str, troubles)]))
         if self._wanted is None:
             return troubles[0]
         return EmbeddingModelMismatch(
@@ -191,7 +197,7 @@ class ModelRouter:
         self._configured = configured
         self._cache = cache
         self._settings = settings
-        self._of: dict[tuple[EmbeddingSpace, str | None, str | None], ModelClient] = {}
+        self._of: dict[tuple[EmbeddingSpace, str | None, str | None, bool], ModelClient] = {}
         self._newest: dict[EmbeddingSpace, ModelClient] = {}
         self._opened: list[EmbeddingClient] = []
 
@@ -213,10 +219,11 @@ class ModelRouter:
     def of(self, active: EmbeddingModelActivated) -> ModelClient:
         """Return the client of an activated model; the same one for the same activation."""
         space = space_of(active)
-        key = (space, active.base_url, active.query_prefix)
+        known = active.base_url is None or is_known_address(self._settings, active.base_url)
+        key = (space, active.base_url, active.query_prefix, known)
         client = self._of.get(key)
         if client is None:
-            client = self._of.setdefault(key, self._made(active, space))
+            client = self._of.setdefault(key, self._made(active, space, known=known))
         self._newest[space] = client
         return client
 
@@ -224,7 +231,7 @@ class ModelRouter:
         """Return the client of the activation of this space that was met last."""
         return self._newest[space]
 
-    def _made(self, active: EmbeddingModelActivated, space: EmbeddingSpace) -> ModelClient:
+    def _made(self, active: EmbeddingModelActivated, space: EmbeddingSpace, *, known: bool) -> ModelClient:
         if self.is_configured(space):
             own = [self._configured]
             return ModelClient(
@@ -237,6 +244,11 @@ class ModelRouter:
         configured = self._settings.emb_base_url
         # The address in the ledger is without credentials; the same one in the settings may have some.
         named = configured if recordable_url(configured) == active.base_url else active.base_url
+        distrusted = None
+        if not known:
+            distrusted = not_configured(active)
+            log.warning("%s", distrusted)
+            named = None
         clients = []
         for address in dict.fromkeys((named, configured)):
             if address is not None:
@@ -255,6 +267,7 @@ class ModelRouter:
             named=[client for client in clients if client.base_url == named],
             wanted=self.wanted(),
             advice=self._advice(active),
+            distrusted=distrusted,
         )
 
     def _advice(self, active: EmbeddingModelActivated) -> str:
@@ -299,6 +312,14 @@ def _set_or(value: str | None, default: str) -> str:
 def space_of(active: EmbeddingModelActivated) -> EmbeddingSpace:
     """Return the space that an event activated."""
     return EmbeddingSpace(active.model, active.dimensions, active.passage_prefix)
+
+
+def not_configured(active: EmbeddingModelActivated) -> str:
+    """Say that the endpoint of an activation is not asked, since nobody has configured it here."""
+    return (
+        f"the ledger names {shown(active.base_url)} as the endpoint of {shown(active.model)}, which was never "
+        "configured here and so gets neither key nor texts: if it is yours, set EMB_BASE_URL and EMB_MODEL to it"
+    )
 
 
 def untagged(model: str) -> str:

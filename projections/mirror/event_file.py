@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import BinaryIO
@@ -143,14 +144,21 @@ def read_tail(path: Path) -> Tail | None:
 
 
 def append(path: Path, events: Iterable[StoredEvent]) -> None:
-    """Append events, creating the file if need be; they are on the disk when this returns."""
-    created = not path.exists()
-    if created:
-        make_folder(path.parent)
-    with path.open("ab") as file:
-        _write(file, events)
-    if created:
-        fsync_path(path.parent)
+    """Append events, creating the file if need be; they are on the disk when this returns.
+
+    Where that fails, the file is as it was: lines that can be read but never reached the disk would pass for done.
+    """
+    before = path.stat().st_size if path.exists() else 0
+    make_folder(path.parent)
+    try:
+        with path.open("ab") as file:
+            _write(file, events)
+        if not before:
+            fsync_path(path.parent)
+    except OSError:
+        with suppress(OSError):
+            os.truncate(path, before)
+        raise
 
 
 def replace(path: Path, events: Iterable[StoredEvent]) -> None:

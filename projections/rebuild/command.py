@@ -26,11 +26,11 @@ from domain.errors import EmbeddingUnavailable, InvalidInput, OpmError
 from domain.identity import check_id
 from domain.ledger import Ledger
 from domain.private_files import given_to_owner, private_by_default
-from domain.settings import load_settings, new_ledger_notice
+from domain.settings import load_settings, new_ledger_notice, without_secrets
 from migrations.runner import migrate
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient
-from projections.http_client import recordable_url
+from projections.embedding.known_addresses import remember_address
 from projections.rebuild.generation import Rebuilt, only_one, rebuild
 from projections.rebuild.plan import Plan, plan
 from projections.rebuild.prune import Pruned, prune
@@ -123,7 +123,7 @@ def _settings(given: argparse.Namespace) -> ProjectionSettings:
         try:
             overrides["emb_base_url"] = http_url(given.base_url)
         except ValueError as error:
-            raise InvalidInput("--base-url", recordable_url(given.base_url), str(error)) from None
+            raise InvalidInput("--base-url", without_secrets(given.base_url), str(error)) from None
     return load_settings(ProjectionSettings, **overrides)
 
 
@@ -132,6 +132,7 @@ def _rebuild(settings: ProjectionSettings, user_id: str | None, *, as_json: bool
     with only_one(settings):
         if migrate(settings.ledger_path):
             log.warning("%s", new_ledger_notice(settings))
+        remember_address(settings)
         with _opened(settings) as (ledger, cache):
             user_id = _user_of(ledger, user_id)
             done = asyncio.run(_with_client(ledger, cache, settings, user_id))

@@ -83,6 +83,36 @@ def user_of(owner: str, named: str | None, kept: Callable[[str], bool] = nothing
     return owner
 
 
+class CrossSiteGuard:
+    """Middleware: no GET that another website makes a browser send is worked for.
+
+    The site cannot read the answer, but a call of a model costs all the same: an image's address is enough to start
+    one. Browsers say where a request comes from; other programs do not, and are not asked. ``/health`` and
+    ``/health/ready``, which call nobody, are open to all.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and _works(scope["path"]):
+            headers = dict(scope["headers"])
+            origin = headers.get(b"origin", b"").decode("latin-1").lower()
+            own = _PORT.sub("", headers.get(b"host", b"").decode("latin-1").lower())
+            elsewhere = bool(origin) and _PORT.sub("", origin.partition("://")[2]) != own
+            if elsewhere or headers.get(b"sec-fetch-site") == b"cross-site":
+                raise AccessDenied(
+                    "another website asks through a browser: open the address itself, or ask without a browser",
+                    status=403,
+                    code="cross_site_request",
+                )
+        await self._app(scope, receive, send)
+
+
+def _works(path: str) -> bool:
+    return path.startswith(("/v1/", "/health/")) and path != "/health/ready"
+
+
 class HostGuard:
     """Middleware: without API keys, only requests to the service's own host names are answered.
 

@@ -37,7 +37,7 @@ def body_of(error: Exception) -> tuple[int, ErrorAnswer, dict[str, str]]:
         return 400, error_body(str(error), kind="invalid_request_error", param=error.field, code="invalid_value"), {}
     if isinstance(error, UpstreamError):
         kind = {400: "invalid_request_error", 429: "rate_limit_error"}.get(error.status, "upstream_error")
-        headers = {"retry-after": f"{error.retry_after_s:g}"} if error.retry_after_s is not None else {}
+        headers = {"retry-after": f"{error.retry_after_s:.0f}"} if error.retry_after_s is not None else {}
         return error.status, error_body(str(error), kind=kind, code=error.code), headers
     if isinstance(error, AccessDenied):
         kind = "authentication_error" if error.status == 401 else "permission_error"
@@ -81,7 +81,8 @@ def _frames(error: BaseException) -> str:
 class RequestIds:
     """Middleware: each request has an id, from the client or made here, and each answer carries it.
 
-    Unexpected errors end here: the log gets the places of the traceback, the client gets the id.
+    The log gets a line for each answer, with the route instead of the address: a query names the user, and a mistyped
+    path may be anything. Unexpected errors end here: the log gets the places of the traceback, the client gets the id.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -100,6 +101,8 @@ class RequestIds:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
+                route = getattr(scope.get("route"), "path", "(no such route)")
+                log.info("request %s: %s %s %d", request_id, scope["method"], route, message["status"])
                 message["headers"] = [*message["headers"], (REQUEST_ID.encode(), request_id.encode())]
             await send(message)
 

@@ -94,12 +94,35 @@ async def ready(services: ServicesDep, response: Response) -> Readiness:
     }
     for name, follower in services.followers.items():
         checks[name] = {"status": "failing" if follower.failing else "ok", "failures": follower.failures}
+        if follower.trouble is not None:
+            checks[name]["message"] = follower.trouble
+    checks["summaries"] |= await _summaries(services)
     if not all(check["status"] == "ok" for check in checks.values()):
         response.status_code = _UNAVAILABLE
-    # Only a turn shows whether these work again, and turns go on without them: it must get turns to answer.
+    # Turns go on in spite of the rest, and must get here: one that cannot be summarised is a memory all the same, and
+    # only a turn shows whether gate and rerank work again.
+    if services.summarizer.degraded and checks["summaries"]["status"] == "ok":
+        checks["summaries"] |= {"status": "degraded", "message": "a summary failed, and is tried again: see the log"}
     checks |= {stage: {"status": "degraded", "message": why} for stage, why in services.turns.decision_troubles.items()}
     ok = all(check["status"] == "ok" for check in checks.values())
     return {"status": "ok" if ok else "degraded", "checks": checks}
+
+
+async def _summaries(services: Services) -> Check:
+    """Say how many turns wait for a summary, and whether some of these could not be recorded."""
+    summarizer = services.summarizer
+    failures = services.followers["summaries"].failures + summarizer.failures
+    check: Check = {"status": "ok", "failures": failures}
+    if services.followers["summaries"].failing:
+        check["status"] = "failing"
+    elif summarizer.failing:
+        check |= {"status": "failing", "message": "a summary could not be recorded, and is tried again: see the log"}
+    try:
+        # Not in the background's own thread: what holds that up must not hold up who looks.
+        check["waiting"] = await asyncio.to_thread(summarizer.waiting)
+    except LedgerError:
+        check["status"] = "failing"
+    return check
 
 
 async def _ledger(services: Services) -> Check:

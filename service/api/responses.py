@@ -315,6 +315,7 @@ class Check(TypedDict):
     model: NotRequired[str]
     dimensions: NotRequired[int]
     failures: NotRequired[int]
+    waiting: NotRequired[int]
 
 
 class Readiness(TypedDict):

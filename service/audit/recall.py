@@ -21,6 +21,8 @@ from domain.temporal.time_range import TimeRange, time_range
 from domain.temporal.zones import in_zone
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace
+from projections.embedding.known_addresses import is_known_address
+from projections.embedding.model_router import not_configured
 from projections.search.as_of import SearchAsOf
 from projections.search.dense_as_of import DenseAsOf
 from projections.settings import ProjectionSettings
@@ -155,6 +157,9 @@ async def _search_vectors_and_words(
     configured = (settings.emb_model, settings.passage_prefix)
     with open_cache(settings) as cache:
         if active is not None and (active.model, active.passage_prefix) != configured:
+            if active.base_url is not None and not is_known_address(settings, active.base_url):
+                notes.append(f"{not_configured(active)}; {settings.emb_model} is asked instead")
+                return await search(settings)
             try:
                 found = await search(_settings_of(active, settings))
             except EmbeddingError as error:

@@ -46,6 +46,7 @@ CHAT_PROFILE = {
     "USE_RERANK_DEFAULT": "false",
     "NEIGHBOR_TURNS_DEFAULT": "0",
     "SUMMARY_CONCURRENCY": "1",
+    "SUMMARY_CONCURRENCY_MAX": "1",
     "PROMPTS_DIR": str(PROMPTS),
 }
 EMBEDDINGS_PROFILE = {"EMB_TIMEOUT_S": "30"}
@@ -164,9 +165,8 @@ def _start_models(settings: LaunchSettings, supervisor: Supervisor) -> dict[str,
 
 
 def _api_command(port: int, workers: int) -> list[str]:
-    command = [sys.executable, "-m", "uvicorn", "service.app:app", "--host", HOST, "--port", str(port)]
-    command += ["--workers", str(workers)]
-    return [*command, "--timeout-graceful-shutdown", str(API_STREAMS_END_SECONDS)]
+    command = [sys.executable, "-m", "service", "--host", HOST, "--port", str(port), "--workers", str(workers)]
+    return [*command, "--answers-end-s", str(API_STREAMS_END_SECONDS)]
 
 
 def _page_command(port: int) -> list[str]:

@@ -24,6 +24,9 @@ from tests.domain.ledger_contract import LedgerContract, new_turn, writer_held
 from tests.domain.sqlite_store import SqliteStore
 from tests.ledgers import STREAM, all_stored, check_chain, opened, record_turn, turn
 
+WITHOUT_WAITING_S = 5.0
+"""Far more than an append takes, and half of what a checkpoint would wait for a reader."""
+
 
 class TestSqliteLedger(SqliteStore, LedgerContract):
     def test_another_connection_sees_it_when_the_future_resolves(self, ledger: Ledger) -> None:
@@ -238,6 +241,33 @@ class TestFailures:
             # The file of the WAL is as large as ever: its size says nothing about what is still to be copied.
             assert wal_sizes[1] >= wal_sizes[0] > 250_000
 
+    def test_a_reader_that_holds_on_to_a_full_wal_makes_no_append_wait(
+        self, ledger_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def long_turn(head: StreamHead) -> NewEvent:
+            return NewEvent(str(uuid4()), turn(head.turn_id + 1, assistant="x" * 50_000))
+
+        # Whatever waits for as long as the connection may, now does so for an hour.
+        monkeypatch.setattr(sqlite, "_BUSY_TIMEOUT_MS", 3_600_000)
+        monkeypatch.setattr(ledger_module, "_CHECKPOINT_BYTES", 50_000)
+        monkeypatch.setattr(ledger_module, "_WARN_WAL_BYTES", 500_000)
+        with opened(ledger_path) as ledger, closing(sqlite.DRIVER.connect(ledger_path)) as reader:
+            reader.isolation_level = None
+            record_turn(ledger, STREAM)
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM events").fetchone()
+            while "a long-running reader kept it" not in caplog.text:
+                ledger.append(STREAM, lambda head: [long_turn(head)]).result(WITHOUT_WAITING_S)
+            reader.execute("COMMIT")
+            full = sqlite.wal_bytes(ledger_path)
+            assert full >= 500_000
+            record_turn(ledger, STREAM, assistant="x" * 50_000)
+            deadline = time.monotonic() + 30
+            while sqlite.wal_bytes(ledger_path) >= full and time.monotonic() < deadline:
+                record_turn(ledger, STREAM, assistant="x" * 50_000)
+            assert sqlite.wal_bytes(ledger_path) < full
+            check_chain(all_stored(ledger))
+
     def test_the_wal_is_copied_under_a_load_that_never_pauses(
         self, ledger_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -273,7 +303,6 @@ class TestFailures:
         monkeypatch.setattr(ledger_module, "_CHECKPOINT_BYTES", 50_000)
         monkeypatch.setattr(ledger_module, "_CHECKPOINT_ANYWAY_BYTES", 50_000)  # at once, whatever waits
         monkeypatch.setattr(ledger_module, "_WARN_WAL_BYTES", 100_000)
-        monkeypatch.setattr(sqlite, "_CHECKPOINT_TIMEOUT_MS", 20)
         with opened(ledger_path) as ledger:
             for _ in range(5):
                 record_turn(ledger, STREAM, assistant="x" * 60_000)

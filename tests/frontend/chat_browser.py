@@ -85,12 +85,12 @@ def chromium(executable_path: str) -> Iterator[Browser]:
 
 @contextmanager
 def running_page(backend_url: str, log: Path) -> Iterator[str]:
-    """Run `streamlit run frontend/app.py` before this service; gives the page's address."""
+    """Run `streamlit run frontend/app.py` before this service, as the README says; gives the page's address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "frontend" / "app.py")]
-    options = ["--server.port", str(port), "--server.address", "127.0.0.1", "--server.headless", "true"]
-    # Not from the repository's folder: the page must find its package and its theme from anywhere.
+    options = ["--server.port", str(port), "--server.headless", "true"]
+    # Not from the repository's folder: the page must find its package and its settings from anywhere.
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, *options],

@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from tests.frontend.scripted_backend import ScriptedBackend, serve
 
-APP = Path(__file__).resolve().parents[2] / "frontend" / "app.py"
+PAGE = Path(__file__).resolve().parents[2] / "frontend" / "page.py"
 # For a run of the script that hangs; a machine under load may be slow, so it is far above what a run takes.
 RUN_TIMEOUT_S = 60
 
@@ -30,7 +30,7 @@ def open_page(backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> Open
     monkeypatch.setenv("BACKEND_URL", backend.url)
 
     def opened(**query: str) -> AppTest:
-        page = AppTest.from_file(str(APP), default_timeout=RUN_TIMEOUT_S)
+        page = AppTest.from_file(str(PAGE), default_timeout=RUN_TIMEOUT_S)
         for name, value in query.items():
             page.query_params[name] = value
         return page.run()

@@ -1,4 +1,4 @@
-"""Text from people and models keeps its meaning in Streamlit's Markdown, and loads nothing by itself."""
+"""Text from people and models keeps its meaning in Streamlit's Markdown. What it may load: `test_page_policy.py`."""
 
 from __future__ import annotations
 

@@ -192,3 +192,21 @@ def test_a_commit_after_the_loop_has_gone_hurts_nobody(ledger: Ledger) -> None:
     record_turn(ledger, STREAM)
     assert record_turn(ledger, STREAM).version == 2
     assert ledger.failures == 0
+
+
+async def test_a_step_that_does_not_end_is_trouble(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = asyncio.Event()
+
+    class Stuck(Seen):
+        async def advance(self) -> bool:
+            await released.wait()
+            return False
+
+    follower = Follower(ledger, Stuck(ledger))
+    monkeypatch.setattr(follower_module, "_STEP_S_MAX", 0.05)
+    async with running(follower):
+        await until(lambda: follower.failing)
+        assert "a step has been going on" in (follower.trouble or "")
+        released.set()
+        await follower.caught_up()
+        assert (follower.failing, follower.trouble, follower.failures) == (False, None, 0)

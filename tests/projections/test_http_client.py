@@ -108,3 +108,54 @@ async def test_a_connection_that_takes_too_long_is_no_silence() -> None:
         finally:
             for one in waiting:
                 one.close()
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        ("0", 0.0),
+        ("Fri, 27 Nov 2026 12:00:00 GMT", None),
+        ("1e9", None),
+        ("-1", None),
+        ("1.5", None),
+        ("9" * 400, None),
+        ("\u0661", None),
+        ("7, evil: 1", None),
+        ("", None),
+    ],
+)
+def test_how_long_to_wait_is_taken_as_seconds_only(header: str, seconds: float | None) -> None:
+    assert Refused(429, b"", header).retry_after_s == seconds
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_no_redirect_is_followed_with_a_prompt(status: int) -> None:
+    asked: list[bytes] = []
+
+    async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        asked.append(head.split()[1])
+        _, told, length = head.partition(b"content-length: ")
+        await reader.readexactly(int(length.split()[0]) if told else 0)
+        port = writer.get_extra_info("sockname")[1]
+        writer.write(
+            b"HTTP/1.1 %d Elsewhere\r\nlocation: http://localhost:%d/elsewhere\r\nconnection: close\r\n\r\n"
+            % (status, port)
+        )
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(redirect, "127.0.0.1", 0) as server:
+        client = HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "key", connect_timeout_s=5)
+        try:
+            for call in (client.post("/chat", {"text": "Bruno"}, timeout_s=5), client.get("/models", timeout_s=5)):
+                with pytest.raises(Refused) as refused:
+                    await call
+                assert refused.value.status == status
+            with pytest.raises(Refused):
+                async with client.stream("/stream", {"text": "Bruno"}, silence_s=5):
+                    pass
+        finally:
+            await client.close()
+    assert asked == [b"/chat", b"/models", b"/stream"]

@@ -14,6 +14,7 @@ from domain.ledger import Ledger, StreamHead
 from projections.dense.dense_index import DenseIndex
 from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient
+from projections.embedding.known_addresses import remember_address
 from projections.settings import ProjectionSettings
 from tests.ledgers import summary_of, turn
 from tests.upstream import ScriptedUpstream
@@ -48,6 +49,7 @@ def settings_for(storage: Path, upstream: ScriptedUpstream, **overrides: object)
 async def opened(settings: ProjectionSettings) -> AsyncIterator[World]:
     """Open a world and close it; nothing runs in its background."""
     ledger = Ledger(settings.ledger_path)
+    remember_address(settings)
     cache = VectorCache(settings.vector_cache_path, half=settings.index_storage == "fp16")
     client = EmbeddingClient(settings)
     index = DenseIndex(ledger, client, cache, settings)

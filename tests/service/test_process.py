@@ -148,6 +148,31 @@ def test_on_sigterm_it_waits_for_a_silent_model_as_long_as_a_turn_would(
         assert "Application shutdown complete" in service.log()
 
 
+@pytest.mark.parametrize("app", [None, "service.app:app"])
+def test_the_log_names_no_person_whom_an_address_names(
+    upstream: ScriptedUpstream, tmp_path: Path, app: str | None
+) -> None:
+    websocket = {
+        "connection": "upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    with service_process(env_of(upstream, tmp_path), app=app) as service:
+        client = Client(service.base_url)
+        assert client.get("/v1/turns", user="ann-canary", conversation_id="canary").status_code == 200
+        assert client.get("/v1/memories/canary", user="ann-canary").status_code == 404
+        assert client.get("/v1/users/ann-canary").status_code == 404
+        with client.http.stream("GET", "/v1/turns?user=ann-canary", headers=websocket) as response:
+            assert response.status_code == 403
+        client.http.close()
+        service.terminate()
+        log = service.log()
+    assert "canary" not in log
+    for line in ("GET /v1/turns 200", "GET /v1/memories/{memory_id} 404", "GET (no such route) 404"):
+        assert line in log
+
+
 def test_replaced_prompts_are_used_and_recorded_with_their_texts(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     prompts, storage = tmp_path / "prompts", tmp_path / "storage"
     prompts.mkdir()

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from domain.errors import SettingsError
 from domain.settings import load_settings
@@ -230,6 +232,12 @@ def test_an_address_is_read_as_it_is_meant(
         ("ftp://user:canary@some.example/v1", "give an http:// or https:// address"),
         ("user:canary@some.example/v1", "give an http:// or https:// address"),
         ("ftp://user:can@ary/canary@some.example/v1", "give an http:// or https:// address"),
+        ("http://user:canary@ho st:x/", "a blank"),
+        ("http://user:canary@ho\u2100st/v1", "cannot be read as an address"),
+        ("http://user:canary\uff20host:99999/v1", "cannot be read as an address"),
+        ("http://user:canary@[::1/v1", "cannot be read as an address"),
+        ("http://user:canary/v1", "no port from 1 to 65535"),
+        ("http://some.example/v1#canary", "leave that out"),
     ],
 )
 @pytest.mark.parametrize("name", ["LLM_BASE_URL", "EMB_BASE_URL", "RERANK_BASE_URL"])
@@ -241,6 +249,26 @@ def test_an_address_that_is_none_is_named_with_the_fix(
     assert said in complained
     assert "canary" not in complained
     assert complained.isprintable()
+
+
+SLIPS = st.sampled_from(["", " ", "@", "/", ":", "#", "?", "[", "]", "://", "\u2100", "\uff20", "\u200b", "%", "x"])
+SCHEMES = st.sampled_from(["http://", "https://", "ftp://", "http:/", "http//", "//", "", "http://http://", "HTTP://"])
+
+
+def complaint_about(address: str) -> str:
+    given = {name.lower(): value for name, value in USUAL.items()} | {"llm_base_url": address}
+    try:
+        load_settings(ServiceSettings, **given)
+    except SettingsError as error:
+        return str(error)
+    return ""
+
+
+@given(scheme=SCHEMES, slips=st.tuples(*[SLIPS] * 5), port=st.sampled_from(["", ":80", ":x", ":0", ":99999", ":"]))
+def test_no_slip_in_an_address_shows_its_password(scheme: str, slips: tuple[str, ...], port: str) -> None:
+    before, inside, after, host, end = slips
+    written = f"{scheme}{before}me:canary{inside}canary{after}@{host}some.example{port}/v1{end}"
+    assert "canary" not in complaint_about(written)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,12 @@ def test_an_unexpected_failure_is_counted_and_logged_without_the_text(
     until("it is said", lambda: f"recording the summary of turn {answer.id} failed" in service.log())
     until("the other one is there", lambda: len(service.ledger.all(SummaryRecorded, user)) == 1)
     assert "RuntimeError" in service.log()
+    ready = service.client.get("/health/ready")
+    assert ready.status_code == 200, "turns go on"
+    assert ready.json()["checks"]["summaries"]["status"] == "degraded"
+    monkeypatch.undo()
+    until("it is made up for", lambda: len(service.ledger.all(SummaryRecorded, user)) == 2)
+    until("all is well", lambda: service.client.get("/health/ready").json()["status"] == "ok")
     assert "Bruno" not in service.log()
 
 

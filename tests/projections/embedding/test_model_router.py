@@ -11,6 +11,7 @@ from domain.errors import EmbeddingMisfit, EmbeddingModelMismatch, EmbeddingUnav
 from domain.events import EmbeddingModelActivated
 from domain.identity import SYSTEM_STREAM
 from projections.dense.projection import DenseProjection
+from projections.embedding.known_addresses import remember_address
 from projections.http_client import recordable_url
 from tests.ledgers import record
 from tests.projections.world import FACTS, MODEL, OTHER_MODEL, World, opened, remember, settings_for
@@ -196,6 +197,58 @@ class TestLedgersOfEarlierVersions:
                 await world.found("ann", QUESTION)
                 texts = upstream.calls_of("embed")[-1].body["input"]
                 assert texts[1:] == [f"query: {QUESTION}", f"passage: {FACTS[0]}\nNoted."]
+
+
+class TestAnAddressThatNobodyConfigured:
+    """It comes with a ledger from somewhere else, and is sent neither the key nor a question nor a memory."""
+
+    def activate(self, world: World, elsewhere: ScriptedUpstream) -> None:
+        payload = EmbeddingModelActivated(
+            model=MODEL,
+            dimensions=64,
+            passage_prefix="",
+            base_url=elsewhere.base_url,
+            memories=0,
+            vectors=0,
+            ledger_position=0,
+        )
+        record(world.ledger, SYSTEM_STREAM, payload)
+
+    async def test_it_is_not_asked_and_a_line_names_the_setting(
+        self, storage: Path, upstream: ScriptedUpstream, other: ScriptedUpstream, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with opened(settings_for(storage, other, emb_model=OTHER_MODEL)) as world:
+            self.activate(world, upstream)
+            remember(world.ledger, "ann", FACTS)
+            with pytest.raises(EmbeddingModelMismatch, match=r"was never configured here.*set EMB_BASE_URL"):
+                await world.found("ann", QUESTION)
+            follower = await follow(world)
+            assert "never configured here" in (follower.mismatch or "")
+        assert upstream.calls == ()
+        assert upstream.base_url in caplog.text
+
+    async def test_it_counts_again_after_a_rebuild_that_was_set_to_it(
+        self, storage: Path, upstream: ScriptedUpstream, other: ScriptedUpstream
+    ) -> None:
+        async with opened(settings_for(storage, other, emb_model=OTHER_MODEL)) as world:
+            self.activate(world, upstream)
+            (ferry,) = remember(world.ledger, "ann", FACTS[:1])
+            with pytest.raises(EmbeddingModelMismatch):
+                await world.found("ann", QUESTION)
+            remember_address(settings_for(storage, upstream))
+            self.activate(world, upstream)
+            assert [position for position, _ in await world.found("ann", QUESTION)] == [ferry]
+
+    async def test_a_damaged_list_trusts_nobody(
+        self, storage: Path, upstream: ScriptedUpstream, other: ScriptedUpstream
+    ) -> None:
+        await history(storage, upstream)
+        (storage / "embedding-endpoints.json").write_text('{"not": "a list"')
+        upstream.forget_calls()
+        async with opened(settings_for(storage, other, emb_model=OTHER_MODEL)) as world:
+            with pytest.raises(EmbeddingModelMismatch, match="never configured here"):
+                await world.found("ann", QUESTION)
+        assert upstream.calls == ()
 
 
 async def test_a_silent_endpoint_does_not_cost_its_time_twice(

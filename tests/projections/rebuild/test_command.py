@@ -80,7 +80,8 @@ class TestBadArguments:
         ("arguments", "says"),
         [
             (["--model", " "], "--model = ' ': name the embedding model"),
-            (["--base-url", "ftp://me:secret@host"], "--base-url = 'ftp://host': give an http:// or https://"),
+            (["--base-url", "ftp://me:secret@host"], "--base-url = 'ftp://…host': give an http:// or https://"),
+            (["--base-url", "http://me:secret@[::1"], "--base-url = 'http://…[::1': it cannot be read as an address"),
             (["--user", "erased:1"], "--user = 'erased:1'"),
             (["--user", "nobody", "--verify"], "--user = 'nobody': name a user who has memories"),
             (["--user", "nobody", "--dry-run"], "--user = 'nobody': name a user who has memories"),

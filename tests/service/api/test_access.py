@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ GUARDED = (
     "/health/embed",
     "/health/rerank",
 )
+DOCS = ("/docs", "/redoc", "/openapi.json")
 
 
 def refused(response: httpx2.Response, status: int) -> dict[str, Any]:
@@ -35,6 +37,52 @@ def refused(response: httpx2.Response, status: int) -> dict[str, Any]:
     assert error["type"] == {401: "authentication_error", 403: "permission_error"}[status]
     assert response.headers["x-request-id"]
     return error
+
+
+class TestOtherWebsites:
+    """A page of somebody else can make a browser ask; that must cost no model call."""
+
+    ASKING = (
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"},
+        {"origin": "https://evil.example"},
+        {"origin": "http://127.0.0.1.evil.example"},
+        {"origin": "null"},
+    )
+
+    @pytest.mark.parametrize("headers", ASKING)
+    def test_no_get_is_worked_for(self, service: Running, headers: dict[str, str]) -> None:
+        service.upstream.forget_calls()
+        for path in (*GUARDED, "/health/nothing", "/v1/memories/m1"):
+            for method in ("GET", "HEAD"):
+                response = service.client.http.request(method, path, headers=headers)
+                assert response.status_code == 403
+                if method == "GET":
+                    assert refused(response, 403)["code"] == "cross_site_request"
+        # A form of another page can send texts, but no JSON.
+        sent = json.dumps(chat_body("Hi.", someone()))
+        response = service.client.http.post(
+            COMPLETIONS, content=sent, headers={**headers, "content-type": "text/plain"}
+        )
+        assert 400 <= response.status_code < 500
+        assert not service.upstream.calls_of("answer")
+        assert not service.upstream.calls_of("embed")
+
+    @pytest.mark.parametrize("headers", ASKING)
+    def test_whether_it_is_alive_is_told_to_all(self, service: Running, headers: dict[str, str]) -> None:
+        assert service.client.http.get("/health", headers=headers).status_code == 200
+        assert service.client.http.get("/health/ready", headers=headers).status_code in (200, 503)
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"sec-fetch-site": "none"},
+            {"sec-fetch-site": "same-origin"},
+            {"sec-fetch-site": "same-site", "origin": "http://127.0.0.1:8501"},
+        ],
+    )
+    def test_the_services_own_host_may(self, service: Running, headers: dict[str, str]) -> None:
+        assert service.client.http.get("/health/llm", headers=headers).status_code == 200
 
 
 class TestHosts:
@@ -126,7 +174,7 @@ class TestKeys:
         http = guarded.client.http
         guarded.settle()
         guarded.upstream.forget_calls()
-        for path in GUARDED:
+        for path in (*GUARDED, *DOCS):
             assert refused(http.get(path, headers=headers), 401)["code"] == "invalid_api_key"
         refused(http.post(COMPLETIONS, json=chat_body("Hi.", "ann"), headers=headers), 401)
         refused(http.get("/v1/memories/m1", headers=headers), 401)
@@ -135,7 +183,7 @@ class TestKeys:
         assert not guarded.upstream.calls, "a stranger makes no upstream work either"
 
     def test_with_a_key_the_rest_is_open_too(self, guarded: Running) -> None:
-        for path in GUARDED:
+        for path in (*GUARDED, *DOCS):
             assert guarded.client.http.get(path, headers=self.bearer(ANN_KEY)).status_code == 200
 
     def test_alive_is_told_to_anybody(self, guarded: Running) -> None:
