@@ -51,7 +51,7 @@ class ChatClient:
     def __init__(self, settings: ServiceSettings) -> None:
         self.model = settings.llm_model
         self._settings = settings
-        self._names = EndpointNames(
+        self.names = EndpointNames(
             endpoint="the chat endpoint",
             model=settings.llm_model,
             url_setting="LLM_BASE_URL",
@@ -94,9 +94,9 @@ class ChatClient:
         try:
             return await self._negotiated(body, ask, timeout_s)
         except HttpFailure as failure:
-            raise self._names.error_of(failure, timeout_s) from None
+            raise self.names.error_of(failure, timeout_s) from None
         except Unreadable:
-            raise self._names.unreadable() from None
+            raise self.names.unreadable() from None
 
     @asynccontextmanager
     async def stream(self, messages: Sequence[Message], parameters: JsonObject) -> AsyncIterator[AsyncIterator[Delta]]:
@@ -123,9 +123,9 @@ class ChatClient:
 
                 yield self._deltas(await self._negotiated(body, ask, silence_s))
         except Unreadable:
-            raise self._names.unreadable() from None
+            raise self.names.unreadable() from None
         except HttpFailure as failure:
-            raise self._names.error_of(failure, silence_s) from None
+            raise self.names.error_of(failure, silence_s) from None
 
     async def _negotiated(self, body: JsonObject, ask: Callable[[JsonObject], Awaitable[T]], timeout_s: float) -> T:
         """Ask in the endpoint's dialect; where it refuses a part of the request, without that part."""
@@ -137,10 +137,10 @@ class ChatClient:
             try:
                 answer = await ask(sent)
             except Refused as refusal:
-                error = self._names.error_of(refusal, timeout_s)
+                error = self.names.error_of(refusal, timeout_s)
                 reason, status = reason_in(refusal.body), refusal.status
             except Reported as reported:
-                error, reason, status = self._names.failed(str(reported)), str(reported), 400
+                error, reason, status = self.names.failed(str(reported)), str(reported), 400
             else:
                 # Only what this call learned: another one may have learned more meanwhile.
                 learned = {name: value for name, value in asdict(dialect).items() if value != getattr(began_with, name)}
@@ -156,7 +156,7 @@ class ChatClient:
             if better is None:
                 raise first from None
             dialect = better
-        raise first or self._names.unreadable()
+        raise first or self.names.unreadable()
 
     async def _deltas(self, answer: AsyncIterator[bytes] | Completion) -> AsyncIterator[Delta]:
         """Yield the answer, what came together as one piece; raise where it ends without a reason to."""
@@ -169,7 +169,7 @@ class ChatClient:
             if deltas:
                 delta = joined(deltas)
                 finished = finished or delta.finish_reason is not None
-                said = said or bool(delta.text)
+                said = said or bool(delta.text or delta.reasoning)
                 yield delta
             if failure is not None:
                 raise failure
@@ -178,7 +178,7 @@ class ChatClient:
         if finished:
             return
         if not said:
-            raise self._names.broke_off() if ended else self._names.unreadable()
+            raise self.names.broke_off() if ended else self.names.unreadable()
         # Some endpoints give no reason; one that did not come to its end either was cut.
         yield Delta(finish_reason="stop" if ended else "length")
 
@@ -191,9 +191,9 @@ class ChatClient:
             try:
                 delta = read_chunk(data)
             except Unreadable:
-                return deltas, self._names.unreadable()
+                return deltas, self.names.unreadable()
             except Reported as reported:
-                return deltas, self._names.failed(str(reported))
+                return deltas, self.names.failed(str(reported))
             if delta is not None:
                 deltas.append(delta)
         return deltas, None
@@ -203,7 +203,7 @@ class ChatClient:
         try:
             return await context_length(self._http, self._settings.llm_base_url, self.model, _PROBE_TIMEOUT_S)
         except HttpFailure as failure:
-            raise self._names.error_of(failure, _PROBE_TIMEOUT_S) from None
+            raise self.names.error_of(failure, _PROBE_TIMEOUT_S) from None
 
     async def count_tokens(self, text: str) -> int | None:
         """Return the endpoint's own count of a text, None where it has no ``/tokenize`` (vLLM's is outside ``/v1``)."""

@@ -131,7 +131,12 @@ class Summarizer:
         )
         summary = visible(completion.text)
         if not summary:
-            raise UpstreamError("the chat endpoint gave an empty summary", status=502, code="upstream_empty")
+            raise self._chat.names.said_nothing(
+                completion.finish_reason,
+                reasoned=bool(completion.reasoning or completion.text.strip()),
+                tokens_max=_SUMMARY_TOKENS_MAX,
+                extra_setting="DECISION_EXTRA_BODY",
+            )
         return SummaryRecorded(
             memory_id=memory_id,
             turn_id=turn.turn_id,

@@ -24,6 +24,7 @@ from domain.memory import Memory
 from domain.neighbors import Neighbor, neighbors_of
 from domain.prompt import LAYOUT, FittedWindow, build_prompt, fit_window, fixed_tokens, messages_hash
 from domain.prompts import Prompts
+from domain.reasoning import visible
 from domain.retrieval import Candidate, exclude_window
 from domain.temporal.time_range import time_range
 from projections.search.memory_search import MemorySearch
@@ -108,9 +109,10 @@ class TurnService:
     async def answer(self, request: TurnRequest) -> AsyncGenerator[Started | Delta | Finished, None]:
         """Answer one request: first :class:`Started`, then the pieces of the answer, last :class:`Finished`.
 
-        Raises :class:`UpstreamError` when the chat model gives no whole answer (a ``TurnFailed`` event then holds the
-        question), and :class:`LedgerError` when the turn could not be recorded. Closing the iterator early, or
-        cancelling the task (with :data:`DISCONNECTED` where the client is gone), records what was generated so far.
+        Raises :class:`UpstreamError` when the chat model gives no whole answer, or an empty one (a ``TurnFailed`` event
+        then holds the question), and :class:`LedgerError` when the turn could not be recorded. Closing the iterator
+        early, or cancelling the task (with :data:`DISCONNECTED` where the client is gone), records what was generated
+        so far.
         """
         turn = TurnLog(request, self.effective(request.knobs, request.stream.user_id), self._ledger)
         answer = AnswerSoFar()
@@ -130,6 +132,7 @@ class TurnService:
                     answer.add(delta)
                     yield delta
             assert prompt is not None, "an answer without any piece is an upstream error"
+            self._check_said(answer, request.max_tokens)
             turn.mark("answer", began)
         except Exception as error:
             await self._recorder.failed(turn, answer, failure_of(error))
@@ -289,6 +292,16 @@ class TurnService:
                 if last_try or not prompt.built.can_be_shorter:
                     raise
             window = self._fitted(turn, [*window.older, *window.shown])
+
+    def _check_said(self, answer: AnswerSoFar, max_tokens: int | None) -> None:
+        """Raise :class:`UpstreamError` for an empty answer, which would be an empty memory."""
+        if not visible(answer.text):
+            raise self._chat.names.said_nothing(
+                answer.finish_reason,
+                reasoned=answer.reasoned or bool(answer.text.strip()),
+                tokens_max=max_tokens,
+                extra_setting="LLM_EXTRA_BODY",
+            )
 
     def _prompt(
         self, turn: TurnLog, window: FittedWindow, reranked: Reranked, neighbors: list[Neighbor]

@@ -111,11 +111,13 @@ class AnswerSoFar:
     """What the chat model has said until now."""
 
     text: str = ""
+    reasoned: bool = False
     finish_reason: str | None = None
     usage: Usage | None = None
 
     def add(self, delta: Delta) -> None:
         self.text += delta.text
+        self.reasoned = self.reasoned or bool(delta.reasoning)
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.usage = delta.usage or self.usage
 

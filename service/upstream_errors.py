@@ -53,6 +53,28 @@ class EndpointNames:
             return self._too_long(reason, maximum_in(reason))
         return self._error(f"reported an error instead of an answer{self._told(reason)}", 502, "upstream_failed")
 
+    def said_nothing(
+        self, finish_reason: str | None, *, reasoned: bool, tokens_max: int | None, extra_setting: str
+    ) -> UpstreamError:
+        """Return the error for an answer without any text.
+
+        ``tokens_max`` is how long it was allowed to be, ``extra_setting`` what adds fields to such requests.
+        """
+        allowed = f"max_tokens = {tokens_max}" if tokens_max is not None else "the endpoint's own max_tokens"
+        match finish_reason:
+            case "length" if reasoned:
+                why = f"all its tokens went to reasoning ({allowed}): raise max_tokens, or turn reasoning off"
+                why += f" with {extra_setting}"
+            case "length":
+                why = f"it was cut before the first word ({allowed}): raise max_tokens"
+            case "content_filter":
+                why = "it was withheld by the content filter: ask in other words"
+            case _ if reasoned:
+                why = f"it ended after its reasoning: ask again, or turn reasoning off with {extra_setting}"
+            case _:
+                why = "it ended before the first word: ask again"
+        return self._error(f"gave an empty answer, {why}", 502, "upstream_empty")
+
     def unreadable(self) -> UpstreamError:
         """Return the error for an answer of an unknown shape."""
         return UpstreamError(

@@ -8,18 +8,50 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import openai
 import pytest
 
-from domain.events import GateDecided, RerankDecided, RetrievalRecorded, SummaryRecorded, TurnRecorded
+from domain.events import (
+    GateDecided,
+    NewEvent,
+    RerankDecided,
+    RetrievalRecorded,
+    SummaryRecorded,
+    TurnFailed,
+    TurnRecorded,
+)
+from domain.identity import StreamId
 from domain.prompts import CHAT_SYSTEM
 from domain.sqlite import open_engine
+from tests.ledgers import turn
 from tests.service.running import Client, Running, chat_body, events_of, someone, until
 from tests.upstream import UNTIL_RELEASED, Fault, gate_keeps_all
 
 DOG = "My dog is called Bruno."
 DOG_QUESTION = "What is the name of my dog?"
+
+
+def whole(content: object, reason: str, **message: object) -> Fault:
+    """Return an answer as one JSON, which a stream may hold too."""
+    choice = {"message": {"role": "assistant", "content": content, **message}, "finish_reason": reason}
+    return Fault(raw=json.dumps({"choices": [choice]}).encode())
+
+
+EMPTY = {
+    "null after reasoning": (
+        whole(None, "length", reasoning_content="Hm."),
+        "all its tokens went to reasoning (max_tokens = 50): raise max_tokens",
+    ),
+    "reasoning in the text": (Fault(content="<think>Hm, the dog", finish_reason="length"), "went to reasoning"),
+    "reasoning in parts": (whole([{"type": "thinking", "thinking": "Hm."}], "length"), "went to reasoning"),
+    "reasoning and stop": (Fault(reasoning="Hm.", content=""), "turn reasoning off with LLM_EXTRA_BODY"),
+    "null, length": (whole(None, "length"), "cut before the first word (max_tokens = 50)"),
+    "empty, stop": (Fault(content=""), "ended before the first word: ask again"),
+    "blank, stop": (Fault(content=" \n"), "ended before the first word: ask again"),
+    "filtered": (whole(None, "content_filter"), "content filter"),
+}
 
 
 @contextmanager
@@ -306,15 +338,34 @@ class TestRecording:
             assert answer.body["usage"] == turn.usage.model_dump()
 
     @pytest.mark.parametrize("stream", [False, True])
-    def test_an_empty_answer_is_an_answer(self, service: Running, user: str, stream: bool) -> None:
-        service.upstream.say("answer", "")
-        answer = service.client.tell(DOG, user, stream=stream)
-        assert answer.text == ""
-        assert service.ledger.one(TurnRecorded, answer).assistant == ""
-        service.upstream.say("answer", "Bruno.")
-        assert service.client.tell("And now?", user).text == "Bruno."
+    @pytest.mark.parametrize("name", EMPTY)
+    def test_an_empty_answer_is_a_failed_turn_and_says_why(
+        self, service: Running, user: str, name: str, stream: bool
+    ) -> None:
+        fault, why = EMPTY[name]
+        service.upstream.fail("answer", fault)
+        answer = service.client.ask(DOG, user, stream=stream, max_tokens=50)
+        assert (answer.status, answer.error["code"]) == (200 if stream else 502, "upstream_empty")
+        assert why in answer.error["message"]
+        assert not answer.ended
+        [failed] = service.ledger.all(TurnFailed, user)
+        assert (failed.user, failed.partial_assistant, failed.error) == (DOG, "", answer.error["message"])
+        service.settle()
+        assert not service.ledger.all(TurnRecorded, user)
+        assert not service.upstream.calls_of("summary")
+        assert service.client.tell("Hello.", user).memory("turn")["turn_id"] == 1
+        assert service.messages()[1:] == [("user", "Hello.")], "nothing of it is a memory"
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_an_empty_turn_of_an_earlier_version_is_still_shown(
+        self, service: Running, user: str, stream: bool
+    ) -> None:
+        old = NewEvent(str(uuid4()), turn(1, DOG, ""), "chatcmpl-old")
+        service.services.ledger.append(StreamId(user, "c"), lambda _head: [old]).result(10)
+        service.settle()
+        assert service.client.tell("And now?", user, stream=stream).memory("turn")["turn_id"] == 2
         # Templates refuse an empty assistant message, so the window says that there was none.
-        assert service.messages()[2] == ("assistant", "(no text)")
+        assert [text for role, text in service.messages() if role == "assistant"] == ["(no text)"]
 
     @pytest.mark.parametrize("stream", [False, True])
     @pytest.mark.parametrize(
