@@ -78,17 +78,23 @@ def test_memory_is_searched_by_words_and_the_event_says_why(
     assert healed.memory("memory_status")["notice"] is None
 
 
-def test_a_question_that_is_too_long_to_embed(service: Running, user: str) -> None:
+def test_a_question_that_is_too_long_costs_a_refused_call_once(service: Running, user: str) -> None:
     service.client.tell(DOG, user, "monday")
     service.settle()
     long = f"Zanzibar! {QUESTION} " + "Well, well. " * 100
     service.upstream.max_input_chars = 400
     try:
         answer = service.client.tell(long, user, "friday")
-        retrieval = service.ledger.one(RetrievalRecorded, answer)
-        assert (retrieval.outcome, retrieval.degraded_code) == ("degraded", "embedding_rejected")
+        assert service.ledger.one(RetrievalRecorded, answer).outcome == "ok"
         assert service.ledger.one(TurnRecorded, answer).user == long
         service.settle()
+        assert [call.status for call in service.upstream.calls_of("embed")].count(400) <= 3
+        learned = service.client.get("/health/embed").json()["learned"]
+        assert learned["input_length"] == "the first 128 tokens of a text, as estimated"
+        service.upstream.forget_calls()
+        service.client.tell(long, user, "thursday")
+        service.settle()
+        assert {call.status for call in service.upstream.calls_of("embed")} == {200}
         # The memory of it is embedded by its beginning, and others are not held up.
         assert long in service.client.tell("Zanzibar?", user, "sunday").replayed
         assert DOG in service.client.tell(QUESTION, user, "saturday").replayed
