@@ -238,7 +238,7 @@ class ModelRouter:
             )
         query_prefix = active.query_prefix
         if query_prefix is None:
-            same = space.model == self._configured.model
+            same = untagged(space.model) == untagged(self._configured.model)
             query_prefix = self._configured.query_prefix if same else family_prefixes(space.model)[0]
         configured = self._settings.emb_base_url
         # The address in the ledger is without credentials; the same one in the settings may have some.
