@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 Vectors = npt.NDArray[np.float32]
 
+BACKGROUND_TIMEOUT_S = 60.0
+"""How long a call may take that no person waits for: a server may have to load its model first."""
 _CONNECT_TIMEOUT_S = 5.0
 TEXT_CHARS_MAX = 8000
 """A text is embedded by so much of its beginning: no common model reads more, and many refuse it."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,29 @@ def test_an_endpoint_that_is_down_at_the_start(tmp_path: Path, user: str) -> Non
             embedding.start()
             until("memory works", lambda: service.client.get("/health/ready").status_code == 200)
             assert "Bruno" in service.client.tell(QUESTION, user, "friday").text
+
+
+def test_an_endpoint_slower_than_a_turn_waits_delays_only_the_vectors(tmp_path: Path, user: str) -> None:
+    with ScriptedUpstream() as upstream, ExitStack() as stack:
+        upstream.fail_always("embed", Fault(hang_s=1.2))
+        service = stack.enter_context(running(upstream, tmp_path, emb_timeout_s=0.3))
+        began = time.monotonic()
+        service.client.tell(DOG, user, "monday")
+        asked = service.client.tell(QUESTION, user, "tuesday")
+        assert time.monotonic() - began < 1.2, "no turn waits for it"
+        assert DOG in asked.replayed
+        assert asked.memory("memory_status")["mode"] == "lexical"
+        # Nobody hurries it: the model is activated and what was said gets its vectors, each call as slow as before.
+        service.settle()
+        upstream.heal()
+        upstream.forget_calls()
+        later = service.client.tell(QUESTION, user, "friday")
+        assert service.ledger.one(RetrievalRecorded, later).outcome == "ok"
+        assert DOG in later.replayed
+        assert [call.body["input"] for call in upstream.calls_of("embed")] == [[QUESTION]], "memory had its vectors"
+        assert service.client.get("/health/ready").status_code == 200
+        assert "ERROR" not in service.log()
+        assert "Traceback" not in service.log()
 
 
 @pytest.mark.parametrize("change", ["name", "length"])
