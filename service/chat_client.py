@@ -5,6 +5,7 @@ Requests are put in the endpoint's dialect, which its refusals teach (:mod:`serv
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -60,6 +61,8 @@ class ChatClient:
             key=settings.openai_api_key.get_secret_value(),
         )
         self.dialect = Dialect()
+        self.answered = asyncio.Event()
+        """Set once the model has begun to answer, and so is loaded."""
         self._http = HttpClient(
             settings.llm_base_url,
             settings.openai_api_key.get_secret_value(),
@@ -142,6 +145,7 @@ class ChatClient:
             except Reported as reported:
                 error, reason, status = self.names.failed(str(reported)), str(reported), 400
             else:
+                self.answered.set()
                 # Only what this call learned: another one may have learned more meanwhile.
                 learned = {name: value for name, value in asdict(dialect).items() if value != getattr(began_with, name)}
                 self.dialect = replace(self.dialect, **learned)
