@@ -57,7 +57,6 @@ class ChatClient:
             model=settings.llm_model,
             url_setting="LLM_BASE_URL",
             model_setting="LLM_MODEL",
-            timeout_setting="LLM_TIMEOUT_S",
             key=settings.openai_api_key.get_secret_value(),
         )
         self.dialect = Dialect()
@@ -79,8 +78,12 @@ class ChatClient:
         timeout_s: float,
         max_tokens: int,
         response_format: JsonObject | None = None,
+        timeout_setting: str | None = None,
     ) -> Completion:
-        """Ask for one short answer at temperature 0, as decisions and summaries need it."""
+        """Ask for one short answer at temperature 0, as decisions and summaries need it.
+
+        ``timeout_setting`` is the setting that ``timeout_s`` comes from, which the error of a silent endpoint names.
+        """
         body: JsonObject = {
             "model": self.model,
             "messages": list(messages),
@@ -95,9 +98,9 @@ class ChatClient:
             return read_completion(await self._http.post("/chat/completions", sent, timeout_s=timeout_s))
 
         try:
-            return await self._negotiated(body, ask, timeout_s)
+            return await self._negotiated(body, ask)
         except HttpFailure as failure:
-            raise self.names.error_of(failure, timeout_s) from None
+            raise self.names.error_of(failure, timeout_s, timeout_setting) from None
         except Unreadable:
             raise self.names.unreadable() from None
 
@@ -124,13 +127,13 @@ class ChatClient:
                     opened = self._http.stream("/chat/completions", sent, silence_s=silence_s)
                     return await _begun(await stack.enter_async_context(opened))
 
-                yield self._deltas(await self._negotiated(body, ask, silence_s))
+                yield self._deltas(await self._negotiated(body, ask))
         except Unreadable:
             raise self.names.unreadable() from None
         except HttpFailure as failure:
-            raise self.names.error_of(failure, silence_s) from None
+            raise self.names.error_of(failure, silence_s, "LLM_TIMEOUT_S") from None
 
-    async def _negotiated(self, body: JsonObject, ask: Callable[[JsonObject], Awaitable[T]], timeout_s: float) -> T:
+    async def _negotiated(self, body: JsonObject, ask: Callable[[JsonObject], Awaitable[T]]) -> T:
         """Ask in the endpoint's dialect; where it refuses a part of the request, without that part."""
         began_with = dialect = self.dialect
         guesses: list[Dialect] | None = None
@@ -140,7 +143,7 @@ class ChatClient:
             try:
                 answer = await ask(sent)
             except Refused as refusal:
-                error = self.names.error_of(refusal, timeout_s)
+                error = self.names.error_of(refusal)
                 reason, status = reason_in(refusal.body), refusal.status
             except Reported as reported:
                 error, reason, status = self.names.failed(str(reported)), str(reported), 400

@@ -231,6 +231,7 @@ class Decider:
             key="keep",
             count=len(memories),
             timeout_s=self._settings.gate_timeout_s,
+            timeout_setting="GATE_TIMEOUT_S",
             max_tokens=_TOKENS_BASE + per_candidate * len(memories),
         )
 
@@ -247,6 +248,7 @@ class Decider:
             key="top",
             count=len(memories),
             timeout_s=self._settings.rerank_timeout_s,
+            timeout_setting="RERANK_TIMEOUT_S",
             max_tokens=answer_tokens,
         )
 
@@ -272,11 +274,16 @@ class Decider:
         key: str,
         count: int,
         timeout_s: float,
+        timeout_setting: str,
         max_tokens: int,
     ) -> _Reply:
         try:
             completion = await self._chat.complete(
-                messages, timeout_s=timeout_s, max_tokens=max_tokens, response_format=response_format
+                messages,
+                timeout_s=timeout_s,
+                timeout_setting=timeout_setting,
+                max_tokens=max_tokens,
+                response_format=response_format,
             )
         except UpstreamError as error:
             if isinstance(error, ContextExceeded) and self._on_exceeded is not None:

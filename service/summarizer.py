@@ -127,6 +127,7 @@ class Summarizer:
         completion = await self._chat.complete(
             [{"role": "system", "content": self._prompt.text}, {"role": "user", "content": exchange}],
             timeout_s=self._settings.summary_timeout_s,
+            timeout_setting="SUMMARY_TIMEOUT_S",
             max_tokens=_SUMMARY_TOKENS_MAX,
         )
         summary = visible(completion.text)

@@ -22,19 +22,18 @@ class EndpointNames:
     model: str
     url_setting: str
     model_setting: str
-    timeout_setting: str
     key_setting: str = "OPENAI_API_KEY"
     key: str = field(default="", repr=False)
     expected: str = "an OpenAI-compatible endpoint, ending in /v1"
 
-    def error_of(self, failure: HttpFailure, timeout_s: float) -> UpstreamError:
-        """Return the error for a failed call whose timeout was ``timeout_s``."""
+    def error_of(self, failure: HttpFailure, timeout_s: float = 0, timeout_setting: str | None = None) -> UpstreamError:
+        """Return the error for a failed call whose timeout was ``timeout_s``, by ``timeout_setting`` if by any."""
         match failure:
             case Refused():
                 return self._refused(failure)
             case TimedOut():
-                message = f"was silent for {timeout_s:g} s: try again, or raise {self.timeout_setting}"
-                return self._error(message, 504, "upstream_timeout")
+                fix = f", or raise {timeout_setting}" if timeout_setting is not None else ""
+                return self._error(f"was silent for {timeout_s:g} s: try again{fix}", 504, "upstream_timeout")
             case BrokenOff():
                 return self.broke_off()
             case Unreadable():

@@ -256,8 +256,9 @@ class EmbeddingClient:
         if status in {401, 403}:
             return EmbeddingMisfit(f"the embedding endpoint refuses the key ({status}): check OPENAI_API_KEY")
         if status == 404:
+            model = f"EMB_MODEL = {self.model!r}" if self._configured else repr(self.model)
             return EmbeddingMisfit(
-                f"the embedding endpoint does not know EMB_MODEL = {self.model!r} (404)", reason=told
+                f"the embedding endpoint does not know {model}, or {self.endpoint.named} is wrong (404)", reason=told
             )
         if status == 429:
             return EmbeddingUnavailable(

@@ -54,6 +54,7 @@ def test_a_failure_before_the_answer_has_its_own_status(
     assert answer.status == status
     assert not answer.events
     assert code is None or answer.error["code"] == code
+    assert ("raise LLM_TIMEOUT_S" in answer.error["message"]) == (fault.hang_s > 0)
     [failed] = service.ledger.all(TurnFailed, user)
     assert (failed.user, failed.partial_assistant, failed.status) == (QUESTION, "", status)
     assert (failed.code, failed.error) == (answer.error["code"], answer.error["message"])

@@ -85,7 +85,7 @@ async def test_nobody_listens(tmp_path: Path, upstream: ScriptedUpstream) -> Non
 
 
 async def test_an_unknown_model(tmp_path: Path, upstream: ScriptedUpstream) -> None:
-    with pytest.raises(EmbeddingMisfit, match="EMB_MODEL = 'absent'"):
+    with pytest.raises(EmbeddingMisfit, match="EMB_MODEL = 'absent', or EMB_BASE_URL is wrong"):
         await embed(settings_for(tmp_path, upstream, emb_model="absent"), "a")
 
 
