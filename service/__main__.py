@@ -7,6 +7,7 @@ import sys
 
 import uvicorn
 
+from domain.console import print_any_text
 from domain.errors import OpmError
 from domain.prompts import load_prompts
 from domain.settings import load_settings
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="port to listen on (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes that answer (default: %(default)s)")
+    print_any_text()
     given = parser.parse_args()
     try:
         # uvicorn would start a worker again and again that ends because of its settings.
