@@ -36,6 +36,7 @@ from domain.ledger import Ledger, StreamHead
 from domain.prompt import BuiltPrompt
 from domain.reasoning import visible
 from domain.temporal.zones import in_zone, zone_named
+from projections.follower import safe_message
 from service.chat_answers import Delta
 from service.knobs import Knobs
 
@@ -204,7 +205,11 @@ class TurnRecorder:
         return Finished(last.payload, last.event_id, last.conversation_id)
 
     async def failed(self, turn: TurnLog, answer: AnswerSoFar, failure: Failure) -> None:
-        """Record the question and why it got no answer."""
+        """Record the question and why it got no answer.
+
+        Where that cannot be recorded the log says so, and nothing is raised: what the client is to be told is the
+        failure itself.
+        """
         log.warning("turn %s failed: %s (%d)", turn.correlation_id, failure.code, failure.status)
         turn.mark("total")
         failed = turn.event(
@@ -219,7 +224,10 @@ class TurnRecorder:
                 timings_ms=turn.timings_ms,
             )
         )
-        await self._append(turn, lambda _head: failed)
+        try:
+            await self._append(turn, lambda _head: failed)
+        except Exception as error:  # noqa: BLE001 - a second failure must not stand in the way of the first
+            log.error("turn %s: its failure could not be recorded: %s", turn.correlation_id, safe_message(error))  # noqa: TRY400 - a traceback may quote texts
 
     async def interrupted(self, turn: TurnLog, prompt: ShownPrompt | None, answer: AnswerSoFar, reason: str) -> None:
         """Record what was said until somebody stopped it: ``reason`` is :data:`DISCONNECTED` or :data:`STOPPED`."""
