@@ -161,6 +161,23 @@ class TestLedgersOfEarlierVersions:
             with pytest.raises(EmbeddingModelMismatch, match="another model"):
                 await world.found("ann", QUESTION)
 
+    async def test_a_question_too_long_is_watched_by_its_beginning(
+        self, storage: Path, upstream: ScriptedUpstream
+    ) -> None:
+        async with opened(settings_for(storage, upstream)) as world:
+            self.activate(world)
+            remember(world.ledger, "ann", FACTS)
+            await follow(world)
+            expected = await world.found("ann", QUESTION)
+        upstream.max_input_chars = 60
+        async with opened(settings_for(storage, upstream, emb_model=OTHER_MODEL)) as world:
+            # The memory that goes along is long as well, and only apart from it is the question cut.
+            found = await world.found("ann", f"{QUESTION} {'Please tell me. ' * 20}")
+            assert found[0][0] == expected[0][0]
+            upstream.loaded_model = OTHER_MODEL
+            with pytest.raises(EmbeddingModelMismatch, match="another model"):
+                await world.found("ann", f"{QUESTION} {'Please tell me. ' * 20}")
+
     async def test_without_a_vector_to_compare_only_the_named_endpoint_is_believed(
         self, storage: Path, upstream: ScriptedUpstream
     ) -> None:
