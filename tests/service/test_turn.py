@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +26,10 @@ from domain.events import (
 from domain.identity import StreamId
 from domain.prompts import CHAT_SYSTEM
 from domain.sqlite import open_engine
-from tests.ledgers import turn
-from tests.service.running import Client, Running, chat_body, events_of, someone, until
-from tests.upstream import UNTIL_RELEASED, Fault, gate_keeps_all
+from tests.ledgers import new_ledger_file, opened, record, turn
+from tests.service.opm import environment, opm
+from tests.service.running import Client, Running, chat_body, events_of, running, someone, until
+from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream, gate_keeps_all
 
 DOG = "My dog is called Bruno."
 DOG_QUESTION = "What is the name of my dog?"
@@ -355,6 +357,22 @@ class TestRecording:
         assert not service.upstream.calls_of("summary")
         assert service.client.tell("Hello.", user).memory("turn")["turn_id"] == 1
         assert service.messages()[1:] == [("user", "Hello.")], "nothing of it is a memory"
+
+    def test_an_empty_turn_of_an_earlier_version_opens_verifies_and_rebuilds(
+        self, upstream: ScriptedUpstream, tmp_path: Path, user: str
+    ) -> None:
+        new_ledger_file(tmp_path)
+        with opened(tmp_path / "ledger.sqlite3") as ledger:
+            record(ledger, StreamId(user, "c"), turn(1, DOG, ""))
+        with running(upstream, tmp_path) as service:
+            service.settle()
+            assert DOG in service.client.tell(DOG_QUESTION, user, "friday").replayed
+        for folder in tmp_path.glob("users/*/index"):
+            shutil.rmtree(folder)
+        with running(upstream, tmp_path) as service:
+            assert DOG in service.client.tell(DOG_QUESTION, user, "saturday").replayed
+            service.settle()
+        assert opm(environment(tmp_path), "verify").status == 0
 
     @pytest.mark.parametrize("stream", [False, True])
     def test_an_empty_turn_of_an_earlier_version_is_still_shown(
