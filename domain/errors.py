@@ -18,6 +18,7 @@
     ├── EmbeddingError            the embedding endpoint gave no usable vectors
     │   ├── EmbeddingUnavailable  unreachable, too slow, rate-limited or failing: may work later
     │   ├── EmbeddingRejected     it refused these texts; the same call will fail again
+    │   │   └── EmbeddingTooLong  as far as can be told, because one is too long
     │   └── EmbeddingMisfit       its answer does not fit the index (dimensions, numbers)
     ├── IndexUnavailable          memory cannot be searched now
     │   ├── EmbeddingModelMismatch  no endpoint serves the index's embedding model any more: rebuild
@@ -157,6 +158,10 @@ class EmbeddingRejected(EmbeddingError):
     """The endpoint refused these texts (too long, say); the same call will be refused again."""
 
     kind = "embedding_rejected"
+
+
+class EmbeddingTooLong(EmbeddingRejected):
+    """The endpoint refused these texts, as far as can be told because one of them is too long."""
 
 
 class EmbeddingMisfit(EmbeddingError):

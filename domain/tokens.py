@@ -11,7 +11,6 @@ import math
 import re
 import threading
 from collections import OrderedDict
-from functools import lru_cache
 
 from domain.parts import parts
 
@@ -24,6 +23,8 @@ PIECE_CHARS_CACHED_MAX = 40
 _PIECE = re.compile(r" ?[a-zA-Z0-9]+|  +|[\s\S]")
 # A run of letters and digits breaks where capitals begin and at every digit.
 _PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]")
+# Costs by the hashes of their pieces: no word, name or key of a person who was erased stays in memory.
+_costs: dict[int, float] = {}
 _VOWEL = re.compile("[aeiouAEIOU]")
 # Hashes, base64, identifiers with digits: from this length on vocabularies split them into single characters.
 _MIXED_CHARS_MIN = 8
@@ -84,7 +85,15 @@ def beginning(text: str, tokens_max: int) -> str:
 
 
 def _cost(piece: str) -> float:
-    return _cached_cost(piece) if len(piece) <= PIECE_CHARS_CACHED_MAX else _piece_cost(piece)
+    key = hash(piece)
+    cost = _costs.get(key)
+    if cost is None:
+        cost = _piece_cost(piece)
+        if len(piece) <= PIECE_CHARS_CACHED_MAX:
+            if len(_costs) >= PIECES_CACHED_MAX:
+                _costs.clear()
+            _costs[key] = cost
+    return cost
 
 
 def _piece_cost(piece: str) -> float:
@@ -99,9 +108,6 @@ def _piece_cost(piece: str) -> float:
     if len(run) >= _MIXED_CHARS_MIN and not run.isalpha() and not run.isdigit():
         return apart + len(run)
     return apart + sum(map(_part_cost, _PART.findall(run)))
-
-
-_cached_cost = lru_cache(maxsize=PIECES_CACHED_MAX)(_piece_cost)
 
 
 def _part_cost(part: str) -> float:

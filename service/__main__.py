@@ -7,6 +7,7 @@ import sys
 
 import uvicorn
 
+from domain.console import print_any_text
 from domain.errors import OpmError
 from domain.prompts import load_prompts
 from domain.settings import load_settings
@@ -34,6 +35,7 @@ def main() -> None:
         default=_ANSWERS_END_S,
         help="how long running answers may go on once it is told to stop (default: %(default)s)",
     )
+    print_any_text()
     given = parser.parse_args()
     try:
         # uvicorn would start a worker again and again that ends because of its settings.

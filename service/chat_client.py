@@ -5,6 +5,7 @@ Requests are put in the endpoint's dialect, which its refusals teach (:mod:`serv
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -67,15 +68,16 @@ class ChatClient:
     def __init__(self, settings: ServiceSettings) -> None:
         self.model = settings.llm_model
         self._settings = settings
-        self._names = EndpointNames(
+        self.names = EndpointNames(
             endpoint="the chat endpoint",
             model=settings.llm_model,
             url_setting="LLM_BASE_URL",
             model_setting="LLM_MODEL",
-            timeout_setting="LLM_TIMEOUT_S",
             key=settings.openai_api_key.get_secret_value(),
         )
         self.dialect = Dialect()
+        self.answered = asyncio.Event()
+        """Set once the model has begun to answer, and so is loaded."""
         self._http = HttpClient(
             settings.llm_base_url,
             settings.openai_api_key.get_secret_value(),
@@ -92,11 +94,11 @@ class ChatClient:
         timeout_s: float,
         max_tokens: int,
         response_format: JsonObject | None = None,
-        timeout_setting: str = "LLM_TIMEOUT_S",
+        timeout_setting: str | None = None,
     ) -> Completion:
         """Ask for one short answer at temperature 0, as decisions and summaries need it.
 
-        ``timeout_setting`` is the setting that ``timeout_s`` comes from, for whoever reads that it was too short.
+        ``timeout_setting`` is the setting that ``timeout_s`` comes from, which the error of a silent endpoint names.
         """
         body: JsonObject = {
             "model": self.model,
@@ -117,8 +119,7 @@ class ChatClient:
                 raise Unreadable
             return completion
 
-        names = replace(self._names, timeout_setting=timeout_setting)
-        completion, call = await self._negotiated(body, ask, timeout_s, names)
+        completion, call = await self._negotiated(body, ask, timeout_s, timeout_setting)
         return replace(completion, call=answered(call, completion.model, completion.fingerprint))
 
     @asynccontextmanager
@@ -143,16 +144,20 @@ class ChatClient:
                 opened = self._http.stream("/chat/completions", sent, silence_s=silence_s)
                 return await _begun(await stack.enter_async_context(opened))
 
-            answer, call = await self._negotiated(body, ask, silence_s, self._names)
+            answer, call = await self._negotiated(body, ask, silence_s, "LLM_TIMEOUT_S")
             try:
                 yield Answering(call, self._deltas(answer))
             except Unreadable:
-                raise self._names.unreadable().of(call) from None
+                raise self.names.unreadable().of(call) from None
             except HttpFailure as failure:
-                raise self._names.error_of(failure, silence_s).of(call) from None
+                raise self.names.error_of(failure, silence_s, "LLM_TIMEOUT_S").of(call) from None
 
     async def _negotiated(
-        self, body: JsonObject, ask: Callable[[JsonObject], Awaitable[T]], timeout_s: float, names: EndpointNames
+        self,
+        body: JsonObject,
+        ask: Callable[[JsonObject], Awaitable[T]],
+        timeout_s: float,
+        timeout_setting: str | None,
     ) -> tuple[T, ModelCall]:
         """Ask in the endpoint's dialect; where it refuses a part of the request, without that part."""
         began_with = dialect = self.dialect
@@ -164,15 +169,16 @@ class ChatClient:
             try:
                 answer = await ask(sent)
             except Refused as refusal:
-                error = names.error_of(refusal, timeout_s)
+                error = self.names.error_of(refusal)
                 reason, status = reason_in(refusal.body), refusal.status
             except Reported as reported:
-                error, reason, status = self._names.failed(str(reported)), str(reported), 400
+                error, reason, status = self.names.failed(str(reported)), str(reported), 400
             except HttpFailure as failure:
-                raise names.error_of(failure, timeout_s).of(call) from None
+                raise self.names.error_of(failure, timeout_s, timeout_setting).of(call) from None
             except Unreadable:
-                raise self._names.unreadable().of(call) from None
+                raise self.names.unreadable().of(call) from None
             else:
+                self.answered.set()
                 # Only what this call learned: another one may have learned more meanwhile.
                 learned = {name: value for name, value in asdict(dialect).items() if value != getattr(began_with, name)}
                 self.dialect = replace(self.dialect, **learned)
@@ -187,7 +193,7 @@ class ChatClient:
             if better is None:
                 raise first from None
             dialect = better
-        raise first or self._names.unreadable()
+        raise first or self.names.unreadable()
 
     def _call(self, body: JsonObject, sent: JsonObject, dialect: Dialect, attempt: int) -> ModelCall:
         return ModelCall(
@@ -211,7 +217,7 @@ class ChatClient:
             if deltas:
                 delta = joined(deltas)
                 finished = finished or delta.finish_reason is not None
-                said = said or bool(delta.text)
+                said = said or bool(delta.text or delta.reasoning)
                 chars += len(delta.text) + len(delta.reasoning)
                 yield delta
                 if chars > _ANSWER_CHARS_MAX:
@@ -224,7 +230,7 @@ class ChatClient:
         if finished:
             return
         if not said:
-            raise self._names.broke_off() if ended else self._names.unreadable()
+            raise self.names.broke_off() if ended else self.names.unreadable()
         # Some endpoints give no reason; one that did not come to its end either was cut.
         yield Delta(finish_reason="stop" if ended else "length")
 
@@ -237,23 +243,19 @@ class ChatClient:
             try:
                 delta = read_chunk(data)
             except Unreadable:
-                return deltas, self._names.unreadable()
+                return deltas, self.names.unreadable()
             except Reported as reported:
-                return deltas, self._names.failed(str(reported))
+                return deltas, self.names.failed(str(reported))
             if delta is not None:
                 deltas.append(delta)
         return deltas, None
-
-    def said_nothing(self, finish_reason: str, *, reasoned: bool) -> UpstreamError:
-        """Return the error for an answer that came to its end without a word."""
-        return self._names.said_nothing(finish_reason, reasoned=reasoned)
 
     async def context_length(self) -> ContextLength | None:
         """Return how many tokens the model takes, as far as the endpoint says so."""
         try:
             return await context_length(self._http, self._settings.llm_base_url, self.model, _PROBE_TIMEOUT_S)
         except HttpFailure as failure:
-            raise self._names.error_of(failure, _PROBE_TIMEOUT_S) from None
+            raise self.names.error_of(failure, _PROBE_TIMEOUT_S) from None
 
     async def count_tokens(self, text: str) -> int | None:
         """Return the endpoint's own count of a text, None where it has no ``/tokenize`` (vLLM's is outside ``/v1``)."""

@@ -34,6 +34,7 @@ from projections.search.memory_search import MemorySearch
 from service.access_log import AccessLog
 from service.background import follow_alone, lock_file
 from service.chat_client import ChatClient
+from service.context_probe import ContextLength
 from service.reranker import Reranker
 from service.retention import keep_for_days
 from service.settings import ServiceSettings
@@ -169,24 +170,32 @@ async def _activate_settings(ledger: Ledger, settings: ServiceSettings) -> None:
 
 
 async def _learn_limits(turns: TurnService, chat: ChatClient) -> None:
-    """Ask the chat endpoint how much its model takes, until it has said so for good."""
-    while True:
-        try:
-            learned = await chat.context_length()
-        except UpstreamError as error:
-            log.info("the chat endpoint does not list its models yet (%s)", error.code)
-            await asyncio.sleep(_LIMITS_RETRY_S)
-        else:
-            turns.context.learned = learned
-            if learned is None or not learned.provisional:
-                break
-            await asyncio.sleep(_LIMITS_RETRY_S)
+    """Ask the chat endpoint how much its model takes: at the start, and once more when it has given an answer.
+
+    Some servers load a model for its first request, and only then know with how long a context.
+    """
+    turns.context.learned = await _context_length(chat)
     if not turns.context.known:
         log.info(
             "the chat endpoint does not say how many tokens its model takes: %d are assumed, until LLM_CONTEXT_TOKENS "
             "says more",
             turns.context.tokens,
         )
+    await chat.answered.wait()
+    before = turns.context.tokens
+    turns.context.learned = await _context_length(chat) or turns.context.learned
+    if turns.context.tokens != before:
+        log.info("the chat model is loaded and takes %d tokens, not %d", turns.context.tokens, before)
+
+
+async def _context_length(chat: ChatClient) -> ContextLength | None:
+    """Return what the chat endpoint says of its model, as soon as it says anything at all."""
+    while True:
+        try:
+            return await chat.context_length()
+        except UpstreamError as error:
+            log.info("the chat endpoint does not list its models yet (%s)", error.code)
+            await asyncio.sleep(_LIMITS_RETRY_S)
 
 
 async def _try_embeddings(index: DenseIndex) -> None:

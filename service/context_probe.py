@@ -38,8 +38,6 @@ class ContextLength:
 
     tokens: int
     source: str
-    provisional: bool = False
-    """Whether the endpoint may say otherwise later, when it has loaded the model."""
 
 
 def same_model(one: str, other: str) -> bool:
@@ -108,7 +106,7 @@ def ollama_length(shown: Mapping[str, Any], running: Any, model: str) -> Context
         for name, value in (info.items() if isinstance(info, dict) else ())
         if name.endswith(".context_length") and (tokens := _positive(value)) is not None
     ]
-    return ContextLength(min([_OLLAMA_DEFAULT, *most]), "Ollama's default", provisional=True)
+    return ContextLength(min([_OLLAMA_DEFAULT, *most]), "Ollama's default")
 
 
 def _served(entry: Mapping[str, Any]) -> ContextLength | None:

@@ -35,7 +35,6 @@ class Reranker:
             model=self.model,
             url_setting="RERANK_BASE_URL",
             model_setting="RERANK_MODEL",
-            timeout_setting="RERANK_TIMEOUT_S",
             key_setting="RERANK_API_KEY" if settings.rerank_api_key is not None else "OPENAI_API_KEY",
             expected="the address in front of /rerank",
             key=(settings.rerank_api_key or settings.openai_api_key).get_secret_value(),
@@ -60,5 +59,5 @@ class Reranker:
         try:
             answer = await self._http.post("/rerank", request, timeout_s=self._timeout_s)
         except HttpFailure as failure:
-            raise self._names.error_of(failure, self._timeout_s).of(call) from None
+            raise self._names.error_of(failure, self._timeout_s, "RERANK_TIMEOUT_S").of(call) from None
         return RawScores(storable(answer.decode("utf-8", errors="replace")), call)

@@ -189,7 +189,7 @@ class Summarizer:
                     asked, messages = await self._request(turn)
                     completion = await self._ask(messages)
                     spent = _together(spent, completion.usage)
-                    summary = _summary_in(completion)
+                    summary = self._summary_in(completion)
             return SummaryRecorded(
                 memory_id=event.event_id,
                 turn_id=turn.turn_id,
@@ -239,14 +239,18 @@ class Summarizer:
             max_tokens=_SUMMARY_TOKENS_MAX,
         )
 
-
-def _summary_in(completion: Completion) -> str:
-    """Return the summary in an answer; raise :class:`UpstreamError` where there is none."""
-    summary = visible(completion.text)
-    if not summary:
-        error = UpstreamError("the chat endpoint gave an empty summary", status=502, code="upstream_empty")
-        raise error.of(completion.call) if completion.call is not None else error
-    return summary
+    def _summary_in(self, completion: Completion) -> str:
+        """Return the summary in an answer; raise :class:`UpstreamError` where there is none."""
+        summary = visible(completion.text)
+        if not summary:
+            error = self._chat.names.said_nothing(
+                completion.finish_reason,
+                reasoned=bool(completion.reasoning or completion.text.strip()),
+                tokens_max=_SUMMARY_TOKENS_MAX,
+                extra_setting="DECISION_EXTRA_BODY",
+            )
+            raise error.of(completion.call) if completion.call is not None else error
+        return summary
 
 
 def _together(one: Usage | None, other: Usage | None) -> Usage | None:

@@ -115,9 +115,10 @@ class TurnService:
     async def answer(self, request: TurnRequest) -> AsyncGenerator[Started | Delta | Finished, None]:
         """Answer one request: first :class:`Started`, then the pieces of the answer, last :class:`Finished`.
 
-        Raises :class:`UpstreamError` when the chat model gives no whole answer (a ``TurnFailed`` event then holds the
-        question), and :class:`LedgerError` when the turn could not be recorded. Closing the iterator early, or
-        cancelling the task (with :data:`DISCONNECTED` where the client is gone), records what was generated so far.
+        Raises :class:`UpstreamError` when the chat model gives no whole answer, or an empty one (a ``TurnFailed`` event
+        then holds the question), and :class:`LedgerError` when the turn could not be recorded. Closing the iterator
+        early, or cancelling the task (with :data:`DISCONNECTED` where the client is gone), records what was generated
+        so far.
         """
         turn = TurnLog(request, self.effective(request.knobs, request.stream.user_id), self._ledger)
         answer = AnswerSoFar()
@@ -136,7 +137,7 @@ class TurnService:
                     answer.add(delta)
                     yield delta
             turn.mark("answer", began)
-            self._check_said_something(answer)
+            self._check_said(answer, request.max_tokens)
         except Exception as error:
             await self._recorder.failed(turn, answer, failure_of(error))
             raise
@@ -147,10 +148,6 @@ class TurnService:
                 await self._recorder.interrupted(turn, answer, DISCONNECTED if gone else STOPPED)
             raise
         yield await self._recorder.finished(turn, answer, answer.finish_reason or "")
-
-    def _check_said_something(self, answer: AnswerSoFar) -> None:
-        if not visible(answer.text):
-            raise self._chat.said_nothing(answer.finish_reason or "", reasoned=answer.reasoned)
 
     @property
     def decision_troubles(self) -> dict[str, str]:
@@ -309,6 +306,16 @@ class TurnService:
                 if last_try or not prompt.built.can_be_shorter:
                     raise
             window = await self._fitted(turn, [*window.older, *window.shown])
+
+    def _check_said(self, answer: AnswerSoFar, max_tokens: int | None) -> None:
+        """Raise :class:`UpstreamError` for an empty answer, which would be an empty memory."""
+        if not visible(answer.text):
+            raise self._chat.names.said_nothing(
+                answer.finish_reason,
+                reasoned=answer.reasoned or bool(answer.text.strip()),
+                tokens_max=max_tokens,
+                extra_setting="LLM_EXTRA_BODY",
+            )
 
     async def _prompt(
         self, turn: TurnLog, window: FittedWindow, reranked: Reranked, neighbors: list[Neighbor]

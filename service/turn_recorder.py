@@ -38,6 +38,7 @@ from domain.origin import Origin
 from domain.prompt import BuiltPrompt
 from domain.reasoning import visible
 from domain.temporal.zones import in_zone, zone_named
+from projections.follower import safe_message
 from service.chat_answers import Delta
 from service.chat_client import answered
 from service.knobs import Knobs
@@ -226,7 +227,11 @@ class TurnRecorder:
         return Finished(last.payload, last.event_id, last.conversation_id)
 
     async def failed(self, turn: TurnLog, answer: AnswerSoFar, failure: Failure) -> None:
-        """Record the question and why it got no answer."""
+        """Record the question and why it got no answer.
+
+        Where that cannot be recorded the log says so, and nothing is raised: what the client is to be told is the
+        failure itself.
+        """
         log.warning("turn %s failed: %s (%d)", turn.correlation_id, failure.code, failure.status)
         turn.mark("total")
         failed = turn.event(
@@ -246,9 +251,8 @@ class TurnRecorder:
         )
         try:
             await self._append(turn, lambda _head: failed)
-        except LedgerError as error:
-            # Why there is no answer is what the client must be told, and not this.
-            log.error("turn %s: that it failed could not be recorded: %s", turn.correlation_id, error)  # noqa: TRY400
+        except Exception as error:  # noqa: BLE001 - a second failure must not stand in the way of the first
+            log.error("turn %s: its failure could not be recorded: %s", turn.correlation_id, safe_message(error))  # noqa: TRY400 - a traceback may quote texts
 
     async def interrupted(self, turn: TurnLog, answer: AnswerSoFar, reason: str) -> None:
         """Record what was said until somebody stopped it: ``reason`` is :data:`DISCONNECTED` or :data:`STOPPED`."""

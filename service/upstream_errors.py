@@ -22,19 +22,18 @@ class EndpointNames:
     model: str
     url_setting: str
     model_setting: str
-    timeout_setting: str
     key_setting: str = "OPENAI_API_KEY"
     key: str = field(default="", repr=False)
     expected: str = "an OpenAI-compatible endpoint, ending in /v1"
 
-    def error_of(self, failure: HttpFailure, timeout_s: float) -> UpstreamError:
-        """Return the error for a failed call whose timeout was ``timeout_s``."""
+    def error_of(self, failure: HttpFailure, timeout_s: float = 0, timeout_setting: str | None = None) -> UpstreamError:
+        """Return the error for a failed call whose timeout was ``timeout_s``, by ``timeout_setting`` if by any."""
         match failure:
             case Refused():
                 return self._refused(failure)
             case TimedOut():
-                message = f"was silent for {timeout_s:g} s: try again, or raise {self.timeout_setting}"
-                return self._error(message, 504, "upstream_timeout")
+                fix = f", or raise {timeout_setting}" if timeout_setting is not None else ""
+                return self._error(f"was silent for {timeout_s:g} s: try again{fix}", 504, "upstream_timeout")
             case BrokenOff():
                 return self.broke_off()
             case Unreadable():
@@ -53,13 +52,29 @@ class EndpointNames:
             return self._too_long(reason, maximum_in(reason))
         return self._error(f"reported an error instead of an answer{self._told(reason)}", 502, "upstream_failed")
 
-    def said_nothing(self, finish_reason: str, *, reasoned: bool) -> UpstreamError:
-        """Return the error for an answer that came to its end without a word."""
-        if finish_reason == "length":
-            on_what = "on its reasoning" if reasoned else "before it said a word"
-            message = f"spent all its tokens {on_what}: ask for a longer answer (max_tokens)"
-            return self._error(message, 400, "upstream_empty")  # asked again, it would do the same
-        return self._error(f"gave an empty answer (finish_reason {finish_reason!r})", 502, "upstream_empty")
+    def said_nothing(
+        self, finish_reason: str | None, *, reasoned: bool, tokens_max: int | None, extra_setting: str
+    ) -> UpstreamError:
+        """Return the error for an answer without any text.
+
+        ``tokens_max`` is how long it was allowed to be, ``extra_setting`` what adds fields to such requests.
+        """
+        allowed = f"max_tokens = {tokens_max}" if tokens_max is not None else "the endpoint's own max_tokens"
+        match finish_reason:
+            case "length" if reasoned:
+                why = f"all its tokens went to reasoning ({allowed}): raise max_tokens, or turn reasoning off"
+                why += f" with {extra_setting}"
+            case "length":
+                why = f"it was cut before the first word ({allowed}): raise max_tokens"
+            case "content_filter":
+                why = "it was withheld by the content filter: ask in other words"
+            case _ if reasoned:
+                why = f"it ended after its reasoning: ask again, or turn reasoning off with {extra_setting}"
+            case _:
+                why = "it ended before the first word: ask again"
+        # A client that asks again for what was cut would get the same; some ask twice for any 5xx.
+        status = 400 if finish_reason == "length" else 502
+        return self._error(f"gave an empty answer, {why}", status, "upstream_empty")
 
     def unreadable(self) -> UpstreamError:
         """Return the error for an answer of an unknown shape."""

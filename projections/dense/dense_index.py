@@ -32,12 +32,11 @@ from projections.dense.user_index import DenseHit, UserIndex
 from projections.embedding.active_model import ActiveModel
 from projections.embedding.cache import VectorCache
 from projections.embedding.caching_embedder import CachingEmbedder
-from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace, Vectors
+from projections.embedding.endpoint import BACKGROUND_TIMEOUT_S, EmbeddingClient, EmbeddingSpace, Vectors
 from projections.embedding.model_router import ModelClient
 from projections.settings import ProjectionSettings
 from projections.threads import in_background
 
-_MAINTENANCE_TIMEOUT_S = 60.0
 _SEARCH_THREADS = 2
 """More contend for the interpreter: see docs/decisions/0021-search-threads.md."""
 
@@ -231,7 +230,7 @@ class DenseIndex:
                 self._cache,
                 space,
                 batch=self._settings.emb_batch,
-                timeout_s=_MAINTENANCE_TIMEOUT_S,
+                timeout_s=BACKGROUND_TIMEOUT_S,
                 concurrency=self._settings.emb_concurrency,
             )
         return self._embedders[client]

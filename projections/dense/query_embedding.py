@@ -34,7 +34,7 @@ async def embed_with_query(client: ModelClient, query: str, texts: Sequence[str]
     """Embed a question and texts of memories: float32 of shape (1 + texts, dimensions), the question's vector first.
 
     There is one row only where the endpoint refuses the lot: one of the texts is to blame, and the background finds out
-    which, or the question is too long and its beginning is embedded. Raises an :class:`EmbeddingError`.
+    which. Raises an :class:`EmbeddingError`.
     """
     prefixed = [client.query_prefix + query, *(client.space.passage_prefix + text for text in texts)]
     try:

@@ -10,12 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from domain.errors import EmbeddingUnavailable
 from domain.events import EmbeddingModelActivated
 from domain.identity import SYSTEM_ID, SYSTEM_STREAM
 from domain.ledger import Ledger
 from domain.record_once import record_once
 from projections.embedding.cache import VectorCache, text_hash
-from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace, Vectors, shown_space
+from projections.embedding.endpoint import (
+    BACKGROUND_TIMEOUT_S,
+    EmbeddingClient,
+    EmbeddingSpace,
+    Vectors,
+    shown_space,
+)
 from projections.embedding.model_router import (
     PROBE_TEXT,
     REBUILD_COMMAND,
@@ -79,16 +86,24 @@ class ActiveModel:
         await self.clients.close()
 
     async def _activate(self) -> EmbeddingModelActivated:
-        """Activate the configured model, in one attempt shared by all who wait for it."""
+        """Activate the configured model, in one attempt shared by all who wait for it.
+
+        Nobody waits longer than a turn would; the attempt goes on, or a slow endpoint would never be activated.
+        """
         if self._activating is None or self._activating.done():
             self._activating = asyncio.get_running_loop().create_task(self._activate_once())
-        return await asyncio.shield(self._activating)
+        await asyncio.wait({self._activating}, timeout=self._settings.emb_timeout_s)
+        if not self._activating.done():
+            raise EmbeddingUnavailable(
+                f"the embedding endpoint did not answer within {self._settings.emb_timeout_s:g} s, and is still awaited"
+            )
+        return self._activating.result()
 
     async def _activate_once(self) -> EmbeddingModelActivated:
         active = await asyncio.to_thread(self._activated)
         if active is not None:
             return active
-        space, probe = await probed(self._client, timeout_s=self._settings.emb_timeout_s)
+        space, probe = await probed(self._client, timeout_s=BACKGROUND_TIMEOUT_S)
         await asyncio.to_thread(keep_probe, self._cache, space, probe)
         payload = activation(self._client, space, memories=0, vectors=0, ledger_position=0)
         first = await asyncio.to_thread(

@@ -1,7 +1,7 @@
 """Embeds the texts of memories through the cache, and copes with texts that the model refuses.
 
-A text that the endpoint refuses (usually too long) is halved until it is accepted: a memory found by its beginning is
-better than one that is never found. What is refused even then is marked in the cache and left out of the index.
+A batch in which a text is refused is halved until that text stands alone. What is refused even then, by its beginning
+too, is marked in the cache and left out of the index.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import logging
 from collections.abc import Sequence
 
 from domain.errors import EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailable
-from projections.embedding.cache import Cached, VectorCache, text_hash
-from projections.embedding.endpoint import TEXT_CHARS_MAX, EmbeddingClient, EmbeddingSpace, Vectors
+from projections.embedding.cache import VectorCache, text_hash
+from projections.embedding.endpoint import EmbeddingClient, EmbeddingSpace, Vectors
 from projections.embedding.model_router import ModelClient
 from projections.threads import in_background
 
 log = logging.getLogger(__name__)
 
-_SHORTEST_CHARS = 16
 _CONTROL_TEXT = "hello"
 
 
@@ -72,14 +71,11 @@ class CachingEmbedder:
                 await self.embed(texts[:half])
                 await self.embed(texts[half:])
                 return
-            vector = await self._shortened(texts[0])
-            if vector is None:
-                await self._check_endpoint()
-                log.warning(
-                    "the embedding endpoint refuses a memory of %d characters; it is left out of the index",
-                    len(texts[0]),
-                )
-            self._cache.put(self.space_id, {text_hash(texts[0]): vector})
+            await self._check_endpoint()
+            log.warning(
+                "the embedding endpoint refuses a memory of %d characters; it is left out of the index", len(texts[0])
+            )
+            self._cache.put(self.space_id, {text_hash(texts[0]): None})
             return
         await in_background(self.keep, texts, vectors)
 
@@ -104,15 +100,3 @@ class CachingEmbedder:
             await self.request([self.space.passage_prefix + _CONTROL_TEXT])
         except EmbeddingRejected as error:
             raise EmbeddingUnavailable(f"the embedding endpoint refuses even a single word: {error}") from None
-
-    async def _shortened(self, text: str) -> Cached:
-        length = min(len(text), TEXT_CHARS_MAX) // 2
-        while length >= _SHORTEST_CHARS:
-            try:
-                row: Cached = (await self.request([self.space.passage_prefix + text[:length]]))[0]
-            except EmbeddingRejected:
-                length //= 2
-            else:
-                log.warning("a memory of %d characters is embedded by its first %d", len(text), length)
-                return row
-        return None

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from domain.errors import EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailable
+from domain.errors import EmbeddingMisfit, EmbeddingRejected, EmbeddingTooLong, EmbeddingUnavailable
 from domain.events import JsonObject
 from projections.embedding.answer import Reported, rows_of
+from projections.embedding.text_length import cut, next_length, perhaps_too_long
 from projections.http_client import HttpClient, HttpFailure, Refused, TimedOut, Unreadable
 from projections.refusal_reason import reason_in, tellable
 from projections.settings import ProjectionSettings
@@ -25,9 +26,9 @@ log = logging.getLogger(__name__)
 
 Vectors = npt.NDArray[np.float32]
 
+BACKGROUND_TIMEOUT_S = 60.0
+"""How long a call may take that no person waits for: a server may have to load its model first."""
 _CONNECT_TIMEOUT_S = 5.0
-_QUERY_CHARS = (2000, 500)
-"""How much of a question is embedded when all of it is refused."""
 TEXT_CHARS_MAX = 8000
 """A text is embedded by so much of its beginning: no common model reads more, and many refuse it."""
 _NAMES_ENCODING = re.compile(r"encoding_format|base64|float")
@@ -39,7 +40,8 @@ _TOO_MANY = re.compile(
 )
 _TOO_LONG = re.compile(
     r"too (long|large|many tokens)|context (length|size|window)|(input|text|prompt|sequence|maximum).{0,30}"
-    r"(length|tokens)|exceed|must (be|have) (less|<=|at most)|physical batch",
+    r"(length|tokens)|exceed|must (be|have) (less|<=|at most)|physical batch"
+    r"|过长|太长|超过|超出",
     re.IGNORECASE,
 )
 
@@ -98,6 +100,7 @@ class EmbeddingClient:
         self._base64 = True
         self._base64_worked = False
         self._texts_max: int | None = None
+        self._tokens_max: int | None = None
         self._key = settings.openai_api_key.get_secret_value()
         self._http = HttpClient(endpoint.base_url, self._key, connect_timeout_s=_CONNECT_TIMEOUT_S)
 
@@ -109,6 +112,8 @@ class EmbeddingClient:
             learned["encoding_format"] = "not sent"
         if self._texts_max is not None:
             learned["input"] = f"at most {self._texts_max} texts at once"
+        if self._tokens_max is not None:
+            learned["input_length"] = f"the first {self._tokens_max} tokens of a text, as estimated"
         if self._ask_dims:
             learned["dimensions"] = str(self._dims_wanted)
         return learned
@@ -122,6 +127,9 @@ class EmbeddingClient:
 
     async def embed(self, texts: Sequence[str], *, timeout_s: float) -> Vectors:
         """Embed texts that already carry their prefixes.
+
+        A text that is refused is embedded by its beginning: one that is too long for the model is found again by that.
+        Of several long texts nobody knows which one is to blame, so that they are refused together.
 
         Returns float32 of shape (len(texts), dimensions), each row of length 1. Raises :class:`EmbeddingUnavailable`,
         :class:`EmbeddingRejected` or :class:`EmbeddingMisfit`.
@@ -140,11 +148,8 @@ class EmbeddingClient:
         return vectors
 
     async def embed_query(self, query: str, *, timeout_s: float) -> Vectors:
-        """Embed a question, or as much of its beginning as the model takes: float32 of shape (1, dimensions).
-
-        Raises as :meth:`embed` does.
-        """
-        return await embed_beginning(self.embed, self.query_prefix + query, timeout_s)
+        """Embed a question: float32 of shape (1, dimensions). Raises as :meth:`embed` does."""
+        return await self.embed([self.query_prefix + query], timeout_s=timeout_s)
 
     def _other_length(self, vectors: Vectors, more: str) -> EmbeddingMisfit:
         given, named = vectors.shape[1], self.endpoint.named
@@ -158,15 +163,44 @@ class EmbeddingClient:
     async def _request(self, texts: Sequence[str], timeout_s: float) -> Vectors:
         """Embed texts, in as many requests as the endpoint needs."""
         if self._texts_max is None or len(texts) <= self._texts_max:
-            return await self._one_request(texts, timeout_s)
+            return await self._as_long_as_taken(texts, timeout_s)
         parts = [texts[at : at + self._texts_max] for at in range(0, len(texts), self._texts_max)]
-        vectors = [await self._one_request(part, timeout_s) for part in parts]
+        vectors = [await self._as_long_as_taken(part, timeout_s) for part in parts]
         if len({part.shape[1] for part in vectors}) != 1:
             raise EmbeddingMisfit("the embedding endpoint gave vectors of different lengths for texts of one model")
         return np.concatenate(vectors)
 
+    async def _as_long_as_taken(self, texts: Sequence[str], timeout_s: float) -> Vectors:
+        """Embed texts; cut the long one among them until it is taken, and remember where, if its length was refused."""
+        deadline = time.monotonic() + timeout_s
+        sent = [cut(_sendable(text), self._tokens_max) for text in texts]
+        tokens_max: int | None = None
+        refused: EmbeddingRejected | None = None
+        for_length = True
+        while True:
+            left_s = timeout_s if refused is None else deadline - time.monotonic()
+            try:
+                vectors = await self._one_request(sent, left_s)
+            except EmbeddingRejected as error:
+                refused = refused or error
+                for_length = for_length and isinstance(error, EmbeddingTooLong)
+                may_help = for_length or (len(sent) == 1 and perhaps_too_long(sent))
+                tokens_max = next_length(sent) if may_help else None
+                if tokens_max is None or time.monotonic() > deadline:
+                    raise refused from None
+                sent = [cut(text, tokens_max) for text in sent]
+            else:
+                if tokens_max is not None and for_length:
+                    self._tokens_max = min(tokens_max, self._tokens_max or tokens_max)
+                    log.warning(
+                        "the embedding endpoint finds a text too long: from here on no more than about %d tokens of a "
+                        "text are embedded",
+                        self._tokens_max,
+                    )
+                return vectors
+
     async def _one_request(self, texts: Sequence[str], timeout_s: float) -> Vectors:
-        body: JsonObject = {"model": self.model, "input": [_sendable(text) for text in texts]}
+        body: JsonObject = {"model": self.model, "input": list(texts)}
         if self._base64:
             body["encoding_format"] = "base64"
         if self._ask_dims:
@@ -178,7 +212,7 @@ class EmbeddingClient:
         except Refused as refusal:
             if self._learns_from(refusal, len(texts)):
                 return await self._request(texts, timeout_s)
-            raise self._from_status(refusal) from None
+            raise self._from_status(refusal, texts) from None
         except Unreadable as failure:
             raise _unreadable(failure) from None
         except HttpFailure as failure:
@@ -189,7 +223,7 @@ class EmbeddingClient:
         try:
             vectors = _unit_rows(rows_of(content), len(texts))
         except Reported as reported:
-            kind = EmbeddingRejected if _TOO_LONG.search(str(reported)) else EmbeddingUnavailable
+            kind = EmbeddingTooLong if _TOO_LONG.search(str(reported)) else EmbeddingUnavailable
             raise kind("the embedding endpoint reported an error", reason=self._told(str(reported))) from None
         except (ValueError, TypeError, LookupError, OverflowError) as error:
             # What an answer raises that is no embeddings list, depending on how it is malformed.
@@ -213,24 +247,29 @@ class EmbeddingClient:
                 return True
         return False
 
-    def _from_status(self, refusal: Refused) -> EmbeddingUnavailable | EmbeddingRejected | EmbeddingMisfit:
+    def _from_status(
+        self, refusal: Refused, texts: Sequence[str]
+    ) -> EmbeddingUnavailable | EmbeddingRejected | EmbeddingMisfit:
         status, retry_after_s = refusal.status, refusal.retry_after_s
         reason = reason_in(refusal.body)
         told = self._told(reason)
         if status in {401, 403}:
             return EmbeddingMisfit(f"the embedding endpoint refuses the key ({status}): check OPENAI_API_KEY")
         if status == 404:
+            model = f"EMB_MODEL = {self.model!r}" if self._configured else repr(self.model)
             return EmbeddingMisfit(
-                f"the embedding endpoint does not know EMB_MODEL = {self.model!r}, or {self.endpoint.named} is wrong "
-                "(404)",
-                reason=told,
+                f"the embedding endpoint does not know {model}, or {self.endpoint.named} is wrong (404)", reason=told
             )
         if status == 429:
             return EmbeddingUnavailable(
                 "the embedding endpoint limits the rate of requests (429)", reason=told, retry_after_s=retry_after_s
             )
-        # llama.cpp answers 500 to a text that is too long.
-        if status in {400, 413, 422} or (status == 500 and _TOO_LONG.search(reason)):
+        # llama.cpp answers 500 to a text that is too long, and some give no reason.
+        says_so = status in {400, 413, 422, 500} and _TOO_LONG.search(reason)
+        means_so = status in {400, 413, 422} and not reason and perhaps_too_long(texts)
+        if says_so or means_so or status == 413:
+            return EmbeddingTooLong(f"the embedding endpoint refused the text ({status})", reason=told)
+        if status in {400, 422}:
             return EmbeddingRejected(f"the embedding endpoint refused the text ({status})", reason=told)
         return EmbeddingUnavailable(
             f"the embedding endpoint fails ({status})", reason=told, retry_after_s=retry_after_s
@@ -238,23 +277,6 @@ class EmbeddingClient:
 
     def _told(self, reason: str) -> str:
         return tellable(reason, self._key)
-
-
-class Embed(Protocol):
-    """What embeds prefixed texts, as :meth:`EmbeddingClient.embed` does."""
-
-    async def __call__(self, texts: Sequence[str], *, timeout_s: float) -> Vectors: ...
-
-
-async def embed_beginning(embed: Embed, prefixed: str, timeout_s: float) -> Vectors:
-    """Embed one text, or as much of its beginning as the model takes: float32 of shape (1, dimensions)."""
-    for chars in (len(prefixed), *_QUERY_CHARS):
-        try:
-            return await embed([prefixed[:chars]], timeout_s=timeout_s)
-        except EmbeddingRejected:
-            if chars == _QUERY_CHARS[-1] or len(prefixed) <= _QUERY_CHARS[-1]:
-                raise
-    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def _unreadable(error: Exception) -> EmbeddingMisfit:

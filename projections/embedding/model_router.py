@@ -41,7 +41,6 @@ from projections.embedding.endpoint import (
     EmbeddingEndpoint,
     EmbeddingSpace,
     Vectors,
-    embed_beginning,
     shown_space,
 )
 from projections.embedding.known_addresses import is_known_address
@@ -113,8 +112,8 @@ class ModelClient:
         return await self._first(embedded, timeout_s)
 
     async def embed_query(self, query: str, *, timeout_s: float) -> Vectors:
-        """Embed a question, or as much of its beginning as the model takes: float32 of shape (1, dimensions)."""
-        return await embed_beginning(self.embed, self.query_prefix + query, timeout_s)
+        """Embed a question: float32 of shape (1, dimensions). Raises as :meth:`embed` does."""
+        return await self.embed([self.query_prefix + query], timeout_s=timeout_s)
 
     async def check(self, *, timeout_s: float) -> None:
         """Check what the endpoint serves before a question is sent there; raises as :meth:`embed` does.
@@ -159,7 +158,17 @@ class ModelClient:
             raise EmbeddingMisfit(
                 f"no vector is left by which to tell whether {client.endpoint.named} serves {self.space.model!r}"
             )
-        vectors = await client.embed([self.space.passage_prefix + text, *texts], timeout_s=timeout_s)
+        watched = self.space.passage_prefix + text
+        try:
+            vectors = await client.embed([watched, *texts], timeout_s=timeout_s)
+        except EmbeddingRejected:
+            if len(texts) != 1:
+                raise
+            # Alone, a text that is too long is embedded by its beginning.
+            alone = [await client.embed([one], timeout_s=timeout_s) for one in (watched, *texts)]
+            for vector in alone:
+                self._check_length(vector)
+            vectors = np.concatenate(alone)
         self._check_length(vectors)
         if known is not None and not same_direction(vectors[0], known):
             raise EmbeddingMisfit(
@@ -239,7 +248,7 @@ class ModelRouter:
             )
         query_prefix = active.query_prefix
         if query_prefix is None:
-            same = space.model == self._configured.model
+            same = untagged(space.model) == untagged(self._configured.model)
             query_prefix = self._configured.query_prefix if same else family_prefixes(space.model)[0]
         configured = self._settings.emb_base_url
         # The address in the ledger is without credentials; the same one in the settings may have some.

@@ -16,7 +16,7 @@ from domain.retrieval import Candidate
 from service.api.access import user_of
 from service.api.connection import FIRST_BYTES_S, ClientGone, EventStream, begun_while_connected, while_connected
 from service.api.dependencies import OriginDep, OwnerDep, ServicesDep, key_owner
-from service.api.errors import body_of, log_error
+from service.api.errors import body_of, log_error, service_stopped
 from service.api.memory_fields import Scored, memory_status, retrieved, shown
 from service.api.openai_types import ChatCompletionRequest
 from service.api.responses import ChatCompletion, ModelList, TurnReference
@@ -63,7 +63,7 @@ async def chat_completions(
     if not waits:
         beginning.result()
     events = _events(turn, beginning, request.state.request_id, include_usage=body.wants_usage)
-    return EventStream(events, silent_at_first=waits)
+    return EventStream(events, cut_off=_sse(service_stopped()), silent_at_first=waits)
 
 
 @router.get("/models", dependencies=[Depends(key_owner)])

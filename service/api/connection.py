@@ -69,16 +69,20 @@ class EventStream(Response):
 
     Each event is sent by itself: ``docs/decisions/0040-uvicorn-and-streams.md`` has the reason. Where the generator is
     silent for a while, a comment goes out, which clients ignore: proxies, and people, give up on a silent connection.
+    A service that stops cancels the request; then ``cut_off`` is the last event, or clients would take what they have
+    for the whole.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes, None], *, silent_at_first: bool = False) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None], *, cut_off: bytes, silent_at_first: bool = False) -> None:
         """``silent_at_first`` sends a comment at once, for a client that has waited already."""
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._events = events
+        self._cut_off = cut_off
         self._silent_at_first = silent_at_first
+        self._begun = False
         self._sending = False
         self._sent = False
 
@@ -97,16 +101,25 @@ class EventStream(Response):
                 self._sent = False
             if writing.done():
                 writing.result()
+        except asyncio.CancelledError:
+            await self._close(writing, watching)
+            if not self._begun:
+                raise
+            await send(_body(self._cut_off, more=False))
         finally:
-            writing.cancel(DISCONNECTED if watching.done() else None)
-            watching.cancel()
-            with anyio.CancelScope(shield=True):
-                with suppress(asyncio.CancelledError, OSError):
-                    await writing
-                await self._events.aclose()
+            await self._close(writing, watching)
+
+    async def _close(self, writing: asyncio.Future[None], watching: asyncio.Future[None]) -> None:
+        writing.cancel(DISCONNECTED if watching.done() else None)
+        watching.cancel()
+        with anyio.CancelScope(shield=True):
+            with suppress(asyncio.CancelledError, OSError):
+                await writing
+            await self._events.aclose()
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        self._begun = True
         if self._silent_at_first:
             await send(_body(COMMENT))
         async for event in self._events:

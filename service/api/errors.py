@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from domain.errors import InvalidInput, LedgerError, OpmError, UnknownMemory, UpstreamError, shown
 from service.api.access import AccessDenied
 from service.api.responses import ErrorAnswer
+from service.turn_recorder import STOPPED
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,11 @@ _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,80}")
 def error_body(message: str, *, kind: str, param: str | None = None, code: str | None = None) -> ErrorAnswer:
     """Return an error as OpenAI clients read it."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def service_stopped() -> ErrorAnswer:
+    """Return what a client is told whose request the end of the service cut off."""
+    return error_body("the service was stopped: ask again", kind="server_error", code=STOPPED)
 
 
 def body_of(error: Exception) -> tuple[int, ErrorAnswer, dict[str, str]]:
@@ -109,8 +115,10 @@ class RequestIds:
         try:
             await self._app(scope, receive, send_with_id)
         except asyncio.CancelledError:
-            # The server stops and waits no longer; it would log this with its traceback, and says so itself without.
-            return
+            # Only a server that stops cancels a request, and would log the whole traceback of it.
+            log.warning("request %s: cut off, the service was stopped", request_id)
+            if not begun:
+                await JSONResponse(service_stopped(), 503)(scope, receive, send_with_id)
         except Exception as error:  # noqa: BLE001 - the outermost loop of a request
             log_error(error, request_id)
             if not begun:

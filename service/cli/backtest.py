@@ -16,6 +16,7 @@ from domain.audit_reader import AuditReader
 from domain.errors import InvalidInput
 from domain.events import JsonObject, RetrievalMode
 from domain.settings import load_settings
+from projections.embedding.model_router import untagged
 from service.audit.backtest import Backtest, Period, run_backtest
 from service.audit.backtest_page import page_of, summary_lines
 from service.audit.backtest_report import report_of
@@ -143,7 +144,7 @@ def _settings(embedding_model: str | None, emb_base_url: str | None) -> ServiceS
     given: dict[str, object] = {"emb_model": embedding_model}
     if emb_base_url is not None:
         given["emb_base_url"] = emb_base_url
-    if embedding_model != configured.emb_model:
+    if untagged(embedding_model) != untagged(configured.emb_model):
         given |= {"embedding_dims": 0, "emb_query_prefix": None, "emb_passage_prefix": None}
     return load_settings(ServiceSettings, **given)
 

@@ -43,6 +43,7 @@ from service.cli.shell import (
 from service.cli.texts import one_line
 from service.importing.chatgpt import read_chatgpt
 from service.importing.claude import read_claude
+from service.importing.deepseek import read_deepseek
 from service.importing.exchanges import Conversation, ParsedImport
 from service.importing.formats import Format, format_of
 from service.importing.librechat import read_librechat
@@ -67,6 +68,7 @@ _READERS: Mapping[Format, Callable[[Path], ParsedImport]] = {
     Format.OPENAI: read_openai,
     Format.CHATGPT: read_chatgpt,
     Format.CLAUDE: read_claude,
+    Format.DEEPSEEK: read_deepseek,
     Format.OPENWEBUI: read_open_webui,
     Format.LIBRECHAT: read_librechat,
     Format.MEM0: read_mem0,
@@ -124,8 +126,8 @@ def import_(
 ) -> None:
     """Import conversations for a user. Importing the same twice changes nothing. The service may be running.
 
-    Reads exports of ChatGPT, Claude, Open WebUI and LibreChat, mem0's get_all, OpenAI messages, and `opm export`. A
-    conversation that cannot be read is named and left out; the exit status is 1 then.
+    Reads exports of ChatGPT, Claude, DeepSeek, Open WebUI and LibreChat, mem0's get_all, OpenAI messages, and
+    `opm export`. A conversation that cannot be read is named and left out; the exit status is 1 then.
     """
     user_id = check_id("--user", user)
     known = format_of(path, user_id) if kind is Format.AUTO else kind
@@ -215,6 +217,12 @@ def _tell(
         )
         if recorded.forgotten:
             out.print(f"forgotten, and stay so: {recorded.forgotten} of these", markup=False)
+        if recorded.again:
+            out.print(
+                f"note: {recorded.again} turns {would or 'were '}imported with a new answer to a known question; "
+                "the earlier answers stay memories too, `opm forget` removes one",
+                markup=False,
+            )
         for what, count in sorted(skipped.items()):
             out.print(f"left out: {count} {what}", markup=False)
         for what in unread:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import tzinfo
 from typing import Annotated
 
 import typer
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from domain.errors import InvalidInput, SettingsError
 from domain.events import JsonObject
 from domain.settings import StorageSettings, load_settings
-from domain.temporal.zones import zone_named
+from domain.temporal.zones import in_zone, zone_named
 from projections.settings import ProjectionSettings
 from service.audit.explain import change_json, memory_json
 from service.audit.recall import RecallResult, recall_memories
@@ -47,6 +48,7 @@ def recall(
         if not reader.has_events(user):
             raise InvalidInput("--user", user, "name a user who has memories")
         position = moments.position_of(reader, "--at", at) if at is not None else None
+        zone = zone_named((settings or load_settings(StorageSettings)).timezone_of(user))
         with tqdm(desc="memories embedded", unit="text", disable=None, delay=1.0) as progress:
             result = asyncio.run(
                 recall_memories(
@@ -56,14 +58,14 @@ def recall(
                     query,
                     count=count,
                     at=position,
-                    zone=zone_named((settings or load_settings(StorageSettings)).timezone_of(user)),
+                    zone=zone,
                     on_embedded=progress.update,
                 )
             )
     if as_json:
         print_json(_as_json(result))
     else:
-        print_parts(_render(result, full=full))
+        print_parts(_render(result, zone, full=full))
 
 
 def _as_json(result: RecallResult) -> JsonObject:
@@ -99,13 +101,13 @@ def _endpoint_settings() -> ProjectionSettings:
         raise SettingsError(f"{error}; or search by words alone with --no-embed") from None
 
 
-def _render(result: RecallResult, *, full: bool) -> Iterator[Text | Table]:
+def _render(result: RecallResult, zone: tzinfo, *, full: bool) -> Iterator[Text | Table]:
     when = f", recorded {utc(result.recorded_at)}" if result.recorded_at is not None else ""
     now = " (now)" if result.position == result.head else f" of {result.head}"
     yield Text(f"Memory of {one_line(result.user_id, 60)} at position {result.position}{now}{when}", "bold")
     by_vectors = result.space is not None
     how = f"by vectors of {result.space.model} and by words" if result.space is not None else "by words"
-    yield Text(one_line(how), "dim")
+    yield Text(one_line(f"{how}; days of {zone}"), "dim")
     for note in result.notes:
         yield Text(note, "yellow")
     if not result.found:
@@ -120,7 +122,7 @@ def _render(result: RecallResult, *, full: bool) -> Iterator[Text | Table]:
             f"{candidate.score:.3f}",
             *((scored(candidate.dense_score, candidate.dense_rank),) if by_vectors else ()),
             scored(candidate.lexical_score, candidate.lexical_rank),
-            memory.date,
+            in_zone(memory.ts, zone).date().isoformat(),
             Text(f"{one_line(memory.conversation_id, None if full else 16)} {memory.turn_id}"),
             Text(f"{item.since.what} at {item.since.position}" if item.since is not None else "", "yellow"),
             cell(memory.line, full=full),

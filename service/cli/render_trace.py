@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import tzinfo
 
 from rich.padding import Padding
 from rich.table import Table
@@ -11,8 +12,9 @@ from rich.text import Text
 from domain.events import JsonObject, PromptReport, Usage
 from domain.memory import Memory
 from domain.prompt_reconstruction import ReconstructedPrompt
+from domain.temporal.zones import in_zone, recorded_zone
 from service.audit.backtest_page import counted
-from service.audit.explain import AnswerTrace, CandidateTrace, Stage, type_of
+from service.audit.explain import AnswerTrace, Stage, type_of
 from service.cli.shell import out
 from service.cli.texts import cell, cut_lines, one_line, safe, scored, table, utc
 
@@ -79,6 +81,7 @@ def _header(trace: AnswerTrace, full: bool) -> Iterator[Text | Padding]:
     if record is None:
         return
     facts = [f"user {one_line(ending.user_id, 60)}", f"conversation {one_line(ending.conversation_id, 60)}"]
+    facts.append(f"days of {_zone(trace)}")
     if trace.turn is not None:
         turn = trace.turn
         facts += [f"turn {turn.turn_id}", f"memory {ending.event_id}"]
@@ -102,6 +105,17 @@ def _header(trace: AnswerTrace, full: bool) -> Iterator[Text | Padding]:
         yield from _text_section("Answer, as far as it came", trace.failed.partial_assistant, full)
 
 
+def _zone(trace: AnswerTrace) -> tzinfo:
+    """Return the zone of the person who asked, in which the prompt had its days."""
+    report = trace.turn.prompt if trace.turn is not None else None
+    asked = trace.retrieval.knobs.get("timezone") if trace.retrieval is not None else None
+    return recorded_zone(report.timezone if report is not None else str(asked or "UTC"))
+
+
+def _day(memory: Memory, trace: AnswerTrace) -> str:
+    return in_zone(memory.ts, _zone(trace)).date().isoformat()
+
+
 def _erased_events(trace: AnswerTrace) -> Iterator[Text | Table]:
     yield Text("The texts and ids of this answer were erased. What is left are its events and their hashes:")
     rows = table("position", "event", "recorded")
@@ -114,7 +128,7 @@ def _window(trace: AnswerTrace, full: bool) -> Iterator[Text]:
     named = trace.turn.window if trace.turn is not None else trace.retrieval.window if trace.retrieval else ()
     yield _heading(f"Window: {counted(len(named), 'turn')} of this conversation")
     for memory in trace.window:
-        yield Text(f"  {memory.turn_id:>3}  {memory.date}  {_exchange(memory, _cells_left(22, full))}")
+        yield Text(f"  {memory.turn_id:>3}  {_day(memory, trace)}  {_exchange(memory, _cells_left(22, full))}")
 
 
 def _candidates(trace: AnswerTrace, full: bool) -> Iterator[Text | Table]:
@@ -137,11 +151,12 @@ def _candidates(trace: AnswerTrace, full: bool) -> Iterator[Text | Table]:
         if value:
             yield Text(f"  {name}: {_pairs(value)}", "dim")
     if trace.candidates:
-        yield _candidate_table(trace.candidates, full)
+        yield _candidate_table(trace, full)
     yield from _decisions(trace)
 
 
-def _candidate_table(candidates: Sequence[CandidateTrace], full: bool) -> Table:
+def _candidate_table(trace: AnswerTrace, full: bool) -> Table:
+    candidates = trace.candidates
     by_words = any(item.found.lexical_rank is not None for item in candidates)
     reasons = any(item.verdict is not None and item.verdict.reason for item in candidates)
     columns = ["#", "score", "vectors", *(["words"] if by_words else []), "gate", *(["reason"] if reasons else [])]
@@ -160,7 +175,7 @@ def _candidate_table(candidates: Sequence[CandidateTrace], full: bool) -> Table:
         rerank = "" if item.place is None else str(item.place)
         if item.rerank_score is not None:
             rerank += f" ({item.rerank_score:.3f})"
-        line = f"{item.memory.date} {item.memory.line}" if item.memory is not None else "(not in the ledger)"
+        line = f"{_day(item.memory, trace)} {item.memory.line}" if item.memory is not None else "(not in the ledger)"
         memory = cell(line, full=full)
         if item.since is not None:
             prefix = f"[since {item.since.what}] "
@@ -216,7 +231,7 @@ def _prompt_memories(trace: AnswerTrace, full: bool) -> Iterator[Text]:
                 continue
             cells_max = _cells_left(26, full)
             text = one_line(memory.line, cells_max) if name == "summary" else _exchange(memory, cells_max)
-            yield Text(f"  {name:<10}{memory.date}  {text}")
+            yield Text(f"  {name:<10}{_day(memory, trace)}  {text}")
     if not (turn.replayed or turn.summarised or turn.neighbours):
         yield Text("  nothing of persistent memory")
     for item in turn.prompt.left_out:

@@ -35,6 +35,7 @@ _BAD_ZIP = (
     NotImplementedError,  # an unknown compression
     RuntimeError,  # a password
 )
+_NAMES_SHOWN = 6
 
 ParseConversation = Callable[[str, dict[str, Any], Counter[str]], Conversation | None]
 """Makes a conversation of an item at a place, counting what it leaves out; None if nobody asked anything in it."""
@@ -106,6 +107,9 @@ def conversations_of(
         raise errors[0]
     only_one_person(path, people)
     parsed.conversations = list(found.values())
+    if beside := _beside(path):
+        more = f" and {len(beside) - _NAMES_SHOWN} more" if len(beside) > _NAMES_SHOWN else ""
+        parsed.notes.append(f"not read, since only conversations are: {', '.join(beside[:_NAMES_SHOWN])}{more}")
     return parsed
 
 
@@ -157,6 +161,19 @@ def _contents(path: Path) -> Iterator[tuple[str, bytes | InvalidInput]]:
             yield path.name, error
 
 
+def _beside(path: Path) -> list[str]:
+    """Return the names of JSON files that stand beside the conversations of an export."""
+    if path.is_dir():
+        read = _files(path)
+        names = {file.name for file in path.glob("*.json")} - {file.name for file in read}
+        return sorted(names.union(*(_beside(file) for file in read if file.suffix == ".zip")))
+    if not zipfile.is_zipfile(path):
+        return []
+    with zipfile.ZipFile(path) as archive:
+        members = _members(archive)
+    return [PurePosixPath(name).name for name in members if name not in _chosen(members)]
+
+
 def _files(folder: Path) -> list[Path]:
     return sorted(_conversation_files(folder) or _own(folder.glob("*.zip")) or _own(folder.glob("*.json")))
 
@@ -178,10 +195,7 @@ def _zipped(path: Path) -> Iterator[tuple[str, bytes | InvalidInput]]:
         yield path.name, _damaged(path.name, error)
         return
     with archive:
-        members = [name for name in sorted(archive.namelist()) if name.lower().endswith(".json")]
-        members = [name for name in members if not PurePosixPath(name).name.startswith("._")]  # made by macOS
-        conversations = [name for name in members if _CONVERSATIONS.fullmatch(PurePosixPath(name).name)]
-        for name in conversations or members:
+        for name in _chosen(_members(archive)):
             place = f"{path.name}/{name}"
             try:
                 with archive.open(name) as member:
@@ -198,3 +212,14 @@ def _zipped(path: Path) -> Iterator[tuple[str, bytes | InvalidInput]]:
 
 def _damaged(place: str, error: Exception) -> InvalidInput:
     return InvalidInput("PATH", place, f"give a ZIP that can be read ({error})")
+
+
+def _members(archive: zipfile.ZipFile) -> list[str]:
+    """Return the names of the JSON files in a ZIP."""
+    members = [name for name in sorted(archive.namelist()) if name.lower().endswith(".json")]
+    return [name for name in members if not PurePosixPath(name).name.startswith("._")]  # made by macOS
+
+
+def _chosen(members: list[str]) -> list[str]:
+    """Return those that hold conversations by their names, all where none does."""
+    return [name for name in members if _CONVERSATIONS.fullmatch(PurePosixPath(name).name)] or members

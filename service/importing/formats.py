@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from domain.errors import InvalidInput
+from service.importing.deepseek import is_deepseek
 from service.importing.documents import documents, holds_documents
 from service.importing.exchanges import json_lines, read_bytes
 from service.importing.librechat import messages_of
@@ -24,6 +25,7 @@ class Format(StrEnum):
     OPENAI = "openai"
     CHATGPT = "chatgpt"
     CLAUDE = "claude"
+    DEEPSEEK = "deepseek"
     OPENWEBUI = "openwebui"
     LIBRECHAT = "librechat"
     MEM0 = "mem0"
@@ -87,7 +89,7 @@ def _of_item(item: Any) -> Format | None:
     if not isinstance(item, dict):
         return None
     if isinstance(item.get("mapping"), dict):
-        return Format.CHATGPT if "inserted_at" not in item else None  # DeepSeek's trees look alike
+        return Format.DEEPSEEK if is_deepseek(item) else Format.CHATGPT
     if isinstance(item.get("chat_messages"), list):
         return Format.CLAUDE
     if history_of(item) is not None:

@@ -41,13 +41,15 @@ _AHEAD = timedelta(days=1)
 class Recorded:
     """How many turns and summaries were recorded, and how many turns were already known.
 
-    ``forgotten`` of the known ones stay forgotten.
+    ``forgotten`` of the known ones stay forgotten. ``again`` of the recorded ones share a message with an earlier
+    import, whose turn stays.
     """
 
     turns: int = 0
     summaries: int = 0
     known: int = 0
     forgotten: int = 0
+    again: int = 0
 
     def __add__(self, other: Recorded) -> Recorded:
         return Recorded(
@@ -55,6 +57,7 @@ class Recorded:
             self.summaries + other.summaries,
             self.known + other.known,
             self.forgotten + other.forgotten,
+            self.again + other.again,
         )
 
 
@@ -65,13 +68,14 @@ class _Missing:
     exchanges: list[Exchange] = field(default_factory=list)
     known: int = 0
     forgotten: int = 0
+    again: int = 0
 
 
 def count_conversation(reader: PersonReader | None, user_id: str, conversation: Conversation, source: str) -> Recorded:
     """Return what :func:`record_conversation` would do; without a reader, for a ledger that is still to be made."""
     stream = StreamId(user_id, conversation.conversation_id)
     missing = _missing(conversation.exchanges, reader.imported_turns(stream, source) if reader is not None else [])
-    return _count_exchanges(missing.exchanges) + Recorded(known=missing.known, forgotten=missing.forgotten)
+    return _count_exchanges(missing.exchanges) + _known(missing)
 
 
 def record_conversation(
@@ -85,7 +89,7 @@ def record_conversation(
         version = ledger.persons.version_of(stream)
         missing = _missing(conversation.exchanges, ledger.persons.imported_turns(stream, source))
         if not attempts and not done.turns:
-            done = Recorded(known=missing.known, forgotten=missing.forgotten)
+            done = _known(missing)
         if not missing.exchanges:
             return done
         batch = missing.exchanges[:_BATCH]
@@ -138,11 +142,16 @@ def _missing(exchanges: Sequence[Exchange], there: Iterable[ImportedTurn]) -> _M
             same = next((turn for turn in by_text[_said(exchange)] if not (ids and turn.source_ids)), None)
             if same is None:
                 missing.exchanges.append(exchange)
+                missing.again += bool(sharing)
                 continue
             by_text[_said(exchange)].remove(same)
         missing.known += 1
         missing.forgotten += same.forgotten
     return missing
+
+
+def _known(missing: _Missing) -> Recorded:
+    return Recorded(known=missing.known, forgotten=missing.forgotten, again=missing.again)
 
 
 def _said(turn: Exchange | ImportedTurn) -> tuple[str, str]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 READABLE = (
-    "what can be read: exports of ChatGPT, Claude, Open WebUI and LibreChat, mem0's get_all, OpenAI messages, "
-    "and the output of `opm export`"
+    "what can be read: exports of ChatGPT, Claude, DeepSeek, Open WebUI and LibreChat, mem0's get_all, OpenAI "
+    "messages, and the output of `opm export`"
 )
 _KEYS_SHOWN = 6
 _KEY_CHARS_SHOWN = 40
@@ -51,7 +51,6 @@ _ITEMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a SillyTavern chat file (JSONL)", ("character_name", "user_name")),
     ("a SillyTavern chat file (JSONL)", ("mes", "is_user")),
     ("a chat of text-generation-webui", ("internal", "visible")),
-    ("a DeepSeek export", ("mapping", "inserted_at")),
     ("a Grok export", ("conversation", "responses")),
     ("a Gemini export (Google Takeout)", ("header", "titleUrl")),
     ("a Gemini export (Google Takeout)", ("header", "products")),

@@ -15,15 +15,18 @@ import httpx2
 from dotenv import dotenv_values
 from pydantic import Field
 
+from domain.console import print_any_text
 from domain.errors import SettingsError
 from domain.prompts import load_prompts
 from domain.settings import ENV_FILE, EnvironmentSettings, env_file_encoding, load_settings
+from domain.temporal.zones import zone_named
 from service.launch.supervisor import LaunchError, ProgramEnded, StopAsked, Supervisor, supervising
 from service.ports import port_trouble
 from service.settings import ServiceSettings
 
 HOST = "127.0.0.1"
 PROMPTS = Path(__file__).parent / "prompts"
+LOCALTIME = Path("/etc/localtime")
 PAGE = Path(__file__).parents[2] / "frontend" / "app.py"
 
 # Time to load a model from a slow disk; to migrate and catch up a large ledger; to import the page's libraries.
@@ -77,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--extras", action="store_true", help="print the extras needed here and exit")
     parser.add_argument("--with-parent", action="store_true", help="exit when the process that started this one exits")
+    print_any_text()
     options, further = parser.parse_known_args(arguments)
     if further and not options.rebuild:
         parser.error(f"unrecognized arguments: {' '.join(further)}")
@@ -106,7 +110,10 @@ def launch(settings: LaunchSettings, supervisor: Supervisor) -> None:
     """Start everything and watch it; never returns, raises StopAsked or a LaunchError."""
     endpoints = _start_models(settings, supervisor) if settings.embedded else {}
     api, page = f"http://{HOST}:{settings.port}", f"http://{HOST}:{settings.ui_port}"
-    supervisor.start(API, _api_command(settings.port, settings.workers), endpoints)
+    # Whoever runs this at home means the days of this machine.
+    zone = machine_zone() if not _configured().get("TIMEZONE") else None
+    environment = endpoints | ({"TIMEZONE": zone} if zone is not None else {})
+    supervisor.start(API, _api_command(settings.port, settings.workers), environment)
     supervisor.wait_until(API, lambda: _healthy(f"{api}/health"), API_READY_SECONDS)
     supervisor.start(CHAT_PAGE, _page_command(settings.ui_port), {"BACKEND_URL": api})
     supervisor.wait_until(CHAT_PAGE, lambda: _healthy(f"{page}/_stcore/health"), PAGE_READY_SECONDS)
@@ -160,8 +167,22 @@ def _start_models(settings: LaunchSettings, supervisor: Supervisor) -> dict[str,
     child = supervisor.start(MODELS, [*command, "--port", "0", *only], {}, stdout=subprocess.PIPE)
     lines = supervisor.read_announcement(MODELS, child, "ready", MODELS_READY_SECONDS)
     announced = dict(line.split("=", 1) for line in lines)
-    configured = {**dotenv_values(ENV_FILE, encoding=env_file_encoding()), **os.environ}
-    return api_environment(announced, settings.embedded, configured)
+    return api_environment(announced, settings.embedded, _configured())
+
+
+def _configured() -> dict[str, str | None]:
+    """Return the operator's own variables, of the environment and of `.env`."""
+    return {**dotenv_values(ENV_FILE, encoding=env_file_encoding()), **os.environ}
+
+
+def machine_zone() -> str | None:
+    """Return the IANA name of this machine's time zone, None where it tells none, as on Windows."""
+    told = os.environ.get("TZ", "").removeprefix(":")
+    name = told or str(LOCALTIME.resolve()).partition("zoneinfo/")[2]
+    try:
+        return str(zone_named(name))
+    except ValueError:
+        return None
 
 
 def _api_command(port: int, workers: int) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
+from domain.console import print_any_text
 from domain.errors import SettingsError
 from domain.settings import load_settings
 from service.local_models import catalogue
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    print_any_text()
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx2").setLevel(logging.WARNING)

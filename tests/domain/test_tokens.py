@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain import tokens
 from domain.tokens import estimate_tokens
 
 # The most and the fewest tokens that the vocabularies of DeepSeek V3, Gemma 3, GPT-4o, Llama 2, Llama 3 and
@@ -79,3 +80,13 @@ def test_joined_text_costs_as_much_as_its_parts_up_to_rounding(one: str, two: st
 def test_any_text_has_an_estimate_between_nothing_and_its_bytes(text: str) -> None:
     most = 2 * len(text.encode("utf-8", "surrogatepass"))
     assert 0 <= estimate_tokens(text) <= most
+
+
+def test_what_is_kept_between_estimates_holds_no_word_and_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[int, float] = {}
+    monkeypatch.setattr(tokens, "_costs", kept)
+    monkeypatch.setattr(tokens, "PIECES_CACHED_MAX", 10)
+    text = " ".join(f"Miso{'o' * number} sleeps" for number in range(30))
+    assert estimate_tokens(text) == estimate_tokens(text)
+    assert 0 < len(kept) <= 10
+    assert {type(part) for item in kept.items() for part in item} <= {int, float}, "an erased person's words are gone"

@@ -7,6 +7,7 @@ from pathlib import Path
 import openai
 import pytest
 
+from domain.errors import LedgerWriteFailed
 from domain.events import RetrievalRecorded, TurnFailed, TurnRecorded
 from domain.prompt import BuiltPrompt
 from service.api import chat
@@ -54,6 +55,7 @@ def test_a_failure_before_the_answer_has_its_own_status(
     assert answer.status == status
     assert not answer.events
     assert code is None or answer.error["code"] == code
+    assert ("raise LLM_TIMEOUT_S" in answer.error["message"]) == (fault.hang_s > 0)
     [failed] = service.ledger.all(TurnFailed, user)
     assert (failed.user, failed.partial_assistant, failed.status) == (QUESTION, "", status)
     assert (failed.code, failed.error) == (answer.error["code"], answer.error["message"])
@@ -156,6 +158,25 @@ def test_an_unexpected_error_keeps_the_question(
     assert QUESTION not in failed.error + answer.error["message"] + service.log()
     monkeypatch.undo()
     assert service.client.tell(QUESTION, user).memory("turn")["turn_id"] == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "lost", [LedgerWriteFailed("the ledger could not be written (disk full)"), RuntimeError(f"no room for {QUESTION}")]
+)
+def test_a_failure_that_cannot_be_recorded_is_still_told(
+    service: Running, user: str, stream: bool, lost: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object, **_named: object) -> None:
+        raise lost
+
+    service.upstream.fail("answer", Fault(status=500, message="CUDA out of memory"))
+    monkeypatch.setattr(service.services.ledger, "append", full)
+    answer = service.client.ask(QUESTION, user, stream=stream)
+    assert (answer.status, answer.error["code"]) == (502, "upstream_failed")
+    assert "CUDA out of memory" in answer.error["message"]
+    assert f"its failure could not be recorded: {type(lost).__name__}" in service.log()
+    assert QUESTION not in service.log()
 
 
 def test_the_official_client_sees_the_break(service: Running, user: str) -> None:

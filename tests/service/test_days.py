@@ -79,6 +79,23 @@ def test_the_prompt_is_made_again_as_it_was_sent(service: Running, user: str, zo
     assert [(m["role"], m["content"]) for m in explained.json["prompt"]["messages"]] == service.messages()
 
 
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Niue", "UTC"])
+def test_explain_and_recall_say_whose_days_they_list(service: Running, user: str, zone: str) -> None:
+    told = service.client.tell(DOG, user, "monday")
+    service.settle()
+    answer = service.client.tell(DOG_QUESTION, user, "friday", timezone=zone)
+    assert answer.replayed == [DOG]
+    said = service.ledger.one(TurnRecorded, told).ts.astimezone(zone_named(zone)).date().isoformat()
+    variables = environment(service.ledger.path.parent, service.upstream, TIMEZONE=zone)
+    for command in (("explain", answer.id, "--no-prompt"), ("recall", "-u", user, DOG_QUESTION)):
+        shown = opm(variables, *command)
+        assert shown.status == 0
+        assert f"days of {zone}" in shown.out
+        lines = [line for line in shown.out.splitlines() if "replayed  " in line or "monday 1" in line]
+        assert lines
+        assert all(said in line for line in lines), lines
+
+
 def test_a_summary_is_dated_by_the_day_on_which_it_was_said(service: Running, user: str) -> None:
     for zone in (FAR_EAST, FAR_WEST):
         service.upstream.forget_calls()

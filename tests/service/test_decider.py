@@ -160,7 +160,7 @@ class TestGate:
             (Fault(malformed=True), "cannot be read"),
             (Fault(empty_choices=True), "cannot be read"),
             (Fault(cut=True), ""),
-            (Fault(hang_s=UNTIL_RELEASED), "silent for 1 s"),
+            (Fault(hang_s=UNTIL_RELEASED), "silent for 1 s: try again, or raise GATE_TIMEOUT_S"),
         ],
         ids=["500", "429", "400", "closed", "garbage", "malformed", "no choices", "cut", "hangs"],
     )
@@ -237,16 +237,21 @@ class TestRerank:
         assert answer.memory("memory_status")["rerank"] == {"strategy": "llm", "outcome": "fallback"}
 
     @pytest.mark.parametrize(
-        "fault",
-        [Fault(status=503), Fault(hang_s=UNTIL_RELEASED), Fault(close=True), Fault(garbage=True)],
+        ("fault", "note"),
+        [
+            (Fault(status=503), "fails (503)"),
+            (Fault(hang_s=UNTIL_RELEASED), "try again, or raise RERANK_TIMEOUT_S"),
+            (Fault(close=True), "cannot be reached"),
+            (Fault(garbage=True), "cannot be read"),
+        ],
         ids=["503", "hangs", "closed", "garbage"],
     )
-    def test_a_failing_rerank_loses_no_turn(self, ask: Asker, fault: Fault) -> None:
+    def test_a_failing_rerank_loses_no_turn(self, ask: Asker, fault: Fault, note: str) -> None:
         ask.service.upstream.responders["gate"] = gate_keeps_all
         ask.service.upstream.fail("rerank", fault)
         answer, gate, rerank = ask(retrieve_k=2)
         assert (rerank.outcome, rerank.raw_answer) == ("fallback", None)
-        assert rerank.note
+        assert note in (rerank.note or "")
         assert rerank.replayed == tuple(verdict.memory_id for verdict in gate.verdicts[:2])
         assert len(answer.replayed) == 2
 

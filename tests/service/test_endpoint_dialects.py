@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from domain.events import GateDecided, RerankDecided, SummaryFailed, SummaryRecorded, TurnFailed, TurnRecorded
-from service import container
 from tests.service.running import Running, running, someone, until
 from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream, gate_keeps_all
 from tests.upstream.script import Kind
@@ -364,6 +363,37 @@ def test_a_name_that_gained_latest_is_the_same_model(tmp_path: Path) -> None:
         assert service.services.turns.context.tokens == 6000
 
 
+LOADED_WITH = [
+    ({"/api/ps": {"models": [{"name": "scripted-chat:latest", "context_length": 32_768}]}}, "/api/ps"),
+    (
+        {"/api/v0/models": {"data": [{"id": "scripted-chat", "loaded_context_length": 6000}]}},
+        "/models: loaded_context_length",
+    ),
+    ({}, "Ollama's default"),
+]
+
+
+@pytest.mark.parametrize(("loaded", "source"), LOADED_WITH, ids=["ollama", "lm studio", "unchanged"])
+def test_a_model_that_is_loaded_by_its_first_answer_is_asked_about_again_once(
+    tmp_path: Path, user: str, loaded: dict[str, Any], source: str
+) -> None:
+    unloaded = {"/api/show": {"model_info": {"llama.context_length": 131_072}}, "/api/ps": {"models": []}}
+    with (
+        ScriptedUpstream(max_model_len=None, answers_at=unloaded) as upstream,
+        running(upstream, tmp_path) as service,
+    ):
+        limit = service.services.turns.context
+        until("the limit is known", lambda: limit.learned is not None)
+        assert limit.tokens == 4096
+        upstream.answers_at = unloaded | loaded
+        service.client.tell("My dog is called Bruno.", user)
+        until("it was asked again", lambda: len(upstream.calls_of("models")) == 2)
+        until("the limit is the loaded model's", lambda: limit.source == source)
+        service.client.tell(QUESTION, user, stream=True)
+        service.settle()
+        assert len(upstream.calls_of("models")) == 2
+
+
 TOO_LONG = [
     "This model's maximum context length is 1800 tokens. However, you requested 2309 tokens (2109 in the messages).",
     "the request exceeds the available context size (1800 tokens), try increasing it",
@@ -438,15 +468,3 @@ def test_who_waits_too_long_is_told_which_setting_to_raise(tmp_path: Path, user:
             gate, rerank = service.ledger.one(GateDecided, answer), service.ledger.one(RerankDecided, answer)
             told = (gate if kind == "gate" else rerank).note or ""
         assert f"was silent for 0.3 s: try again, or raise {setting}" in told
-
-
-def test_an_ollama_that_loads_its_model_later_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(container, "_LIMITS_RETRY_S", 0.05)
-    paths: dict[str, Any] = {"/api/show": {"model_info": {"qwen.context_length": 131_072}}, "/api/ps": {"models": []}}
-    with ScriptedUpstream(max_model_len=None, answers_at=paths) as upstream, running(upstream, tmp_path) as service:
-        context = service.services.turns.context
-        until("it is asked", lambda: context.learned is not None)
-        assert (context.tokens, context.source) == (4096, "Ollama's default")
-        paths["/api/ps"] = {"models": [{"name": f"{upstream.chat_model}:latest", "context_length": 32_768}]}
-        until("it is asked again", lambda: context.tokens == 32_768)
-        assert context.source == "/api/ps"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -78,17 +79,23 @@ def test_memory_is_searched_by_words_and_the_event_says_why(
     assert healed.memory("memory_status")["notice"] is None
 
 
-def test_a_question_that_is_too_long_to_embed(service: Running, user: str) -> None:
+def test_a_question_that_is_too_long_costs_a_refused_call_once(service: Running, user: str) -> None:
     service.client.tell(DOG, user, "monday")
     service.settle()
     long = f"Zanzibar! {QUESTION} " + "Well, well. " * 100
     service.upstream.max_input_chars = 400
     try:
         answer = service.client.tell(long, user, "friday")
-        retrieval = service.ledger.one(RetrievalRecorded, answer)
-        assert (retrieval.outcome, retrieval.degraded_code) == ("degraded", "embedding_rejected")
+        assert service.ledger.one(RetrievalRecorded, answer).outcome == "ok"
         assert service.ledger.one(TurnRecorded, answer).user == long
         service.settle()
+        assert [call.status for call in service.upstream.calls_of("embed")].count(400) <= 3
+        learned = service.client.get("/health/embed").json()["learned"]
+        assert learned["input_length"] == "the first 128 tokens of a text, as estimated"
+        service.upstream.forget_calls()
+        service.client.tell(long, user, "thursday")
+        service.settle()
+        assert {call.status for call in service.upstream.calls_of("embed")} == {200}
         # The memory of it is embedded by its beginning, and others are not held up.
         assert long in service.client.tell("Zanzibar?", user, "sunday").replayed
         assert DOG in service.client.tell(QUESTION, user, "saturday").replayed
@@ -148,6 +155,29 @@ def test_an_endpoint_that_is_down_at_the_start(tmp_path: Path, user: str) -> Non
             embedding.start()
             until("memory works", lambda: service.client.get("/health/ready").status_code == 200)
             assert "Bruno" in service.client.tell(QUESTION, user, "friday").text
+
+
+def test_an_endpoint_slower_than_a_turn_waits_delays_only_the_vectors(tmp_path: Path, user: str) -> None:
+    with ScriptedUpstream() as upstream, ExitStack() as stack:
+        upstream.fail_always("embed", Fault(hang_s=1.2))
+        service = stack.enter_context(running(upstream, tmp_path, emb_timeout_s=0.3))
+        began = time.monotonic()
+        service.client.tell(DOG, user, "monday")
+        asked = service.client.tell(QUESTION, user, "tuesday")
+        assert time.monotonic() - began < 1.2, "no turn waits for it"
+        assert DOG in asked.replayed
+        assert asked.memory("memory_status")["mode"] == "lexical"
+        # Nobody hurries it: the model is activated and what was said gets its vectors, each call as slow as before.
+        service.settle()
+        upstream.heal()
+        upstream.forget_calls()
+        later = service.client.tell(QUESTION, user, "friday")
+        assert service.ledger.one(RetrievalRecorded, later).outcome == "ok"
+        assert DOG in later.replayed
+        assert [call.body["input"] for call in upstream.calls_of("embed")] == [[QUESTION]], "memory had its vectors"
+        assert service.client.get("/health/ready").status_code == 200
+        assert "ERROR" not in service.log()
+        assert "Traceback" not in service.log()
 
 
 @pytest.mark.parametrize("change", ["name", "length"])

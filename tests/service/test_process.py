@@ -9,10 +9,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from domain.events import (
@@ -203,18 +203,45 @@ def test_an_answer_cut_off_by_the_stop_says_that_the_service_stopped(
 ) -> None:
     upstream.fail("answer", Fault(content="One two three four.", hang_s=UNTIL_RELEASED, after_chunks=2))
     env = env_of(upstream, tmp_path)
-    with process(env, options=("--timeout-graceful-shutdown", "1")) as (service, client, ledger):
-        asking = threading.Thread(target=ask_and_be_cut_off, args=(client, chat_body(DOG, USER, stream=stream)))
-        asking.start()
+    with (
+        process(env, options=("--timeout-graceful-shutdown", "1")) as (service, client, ledger),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asking = pool.submit(client.post, chat_body(DOG, USER, stream=stream))
         upstream.wait_for("answer")
         service.terminate()
-        asking.join()
+        answer = asking.result()
+        assert (answer.error["code"], answer.ended) == ("service_stopped", False)
         ends = [(turn.user, turn.finish_reason) for turn in ledger.all(TurnRecorded, USER)]
         # Whether a word had come by then is not for the test to know: either end is right, if it says who stopped.
         ends += [(failed.user, failed.code) for failed in ledger.all(TurnFailed, USER)]
         assert ends == [(DOG, "service_stopped")]
         assert "Bruno" not in service.log()
         assert "Traceback" not in service.log()
+
+
+def test_what_was_shown_of_a_stream_that_the_stop_cut_is_a_turn(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    upstream.fail("answer", Fault(content="One two three four.", hang_s=UNTIL_RELEASED, after_chunks=2))
+    with process(env_of(upstream, tmp_path), ("--timeout-graceful-shutdown", "1")) as (service, client, ledger):
+        with client.http.stream("POST", "/v1/chat/completions", json=chat_body(DOG, USER, stream=True)) as response:
+            events, said = events_of(response), ""
+            while said != "One two":
+                event = next(events)
+                assert event is not None
+                said += event["choices"][0]["delta"].get("content", "")
+            ending = threading.Thread(target=service.terminate)
+            ending.start()
+            rest = list(events)
+        ending.join()
+        assert rest[-1] is not None
+        assert rest[-1]["error"]["code"] == "service_stopped"
+        turns = [(turn.user, turn.assistant, turn.finish_reason) for turn in ledger.all(TurnRecorded, USER)]
+        assert turns == [(DOG, "One two", "service_stopped")]
+        assert not ledger.all(TurnFailed, USER)
+        log = service.log()
+        assert "Traceback" not in log
+        assert "Exception in ASGI application" not in log
+        assert log.count("ERROR") <= 1, "uvicorn counts the cut answers in one line"
 
 
 @pytest.mark.parametrize("kind", ["embed", "answer"])
@@ -237,12 +264,6 @@ def test_a_stop_during_the_comments_says_that_the_service_stopped(
         assert (failed.user, failed.code) == (DOG, "service_stopped")
         assert "Bruno" not in service.log()
         assert "Traceback" not in service.log()
-
-
-def ask_and_be_cut_off(client: Client, body: dict[str, object]) -> None:
-    """Ask a service that does not live to answer."""
-    with suppress(httpx2.HTTPError):
-        client.http.post("/v1/chat/completions", json=body)
 
 
 @pytest.mark.parametrize("name", ["what? is #1", "a b%20c?mode=memory"])

@@ -11,7 +11,7 @@ from domain.prompts import SUMMARY_SYSTEM, version_of
 from service.chat_answers import Completion
 from service.summarizer import Summarizer
 from tests.service.running import Running, running, until
-from tests.upstream import UNTIL_RELEASED, Fault
+from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream
 
 DOG = "My dog is called Bruno."
 
@@ -88,6 +88,18 @@ def test_an_unexpected_failure_is_counted_and_logged_without_the_text(
     until("it is made up for", lambda: len(service.ledger.all(SummaryRecorded, user)) == 2)
     until("all is well", lambda: service.client.get("/health/ready").json()["status"] == "ok")
     assert "Bruno" not in service.log()
+
+
+def test_a_summary_that_takes_too_long_names_its_own_setting(tmp_path: Path, user: str) -> None:
+    with (
+        ScriptedUpstream() as upstream,
+        running(upstream, tmp_path, summary_attempts=1, summary_timeout_s=0.2) as service,
+    ):
+        upstream.fail_always("summary", Fault(hang_s=UNTIL_RELEASED))
+        service.client.tell(DOG, user)
+        until("it is given up", lambda: service.ledger.all(SummaryFailed, user))
+        [failed] = service.ledger.all(SummaryFailed, user)
+        assert "silent for 0.2 s: try again, or raise SUMMARY_TIMEOUT_S" in failed.error
 
 
 def test_giving_up_is_recorded_and_the_next_start_tries_again(service: Running, tmp_path: Path, user: str) -> None:

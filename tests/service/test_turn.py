@@ -3,23 +3,57 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import openai
 import pytest
 
-from domain.events import GateDecided, RerankDecided, RetrievalRecorded, SummaryRecorded, TurnFailed, TurnRecorded
+from domain.events import (
+    GateDecided,
+    NewEvent,
+    RerankDecided,
+    RetrievalRecorded,
+    SummaryRecorded,
+    TurnFailed,
+    TurnRecorded,
+)
+from domain.identity import StreamId
 from domain.prompts import CHAT_SYSTEM
 from domain.sqlite import open_engine
-from tests.service.running import Client, Running, chat_body, events_of, someone, until
-from tests.upstream import UNTIL_RELEASED, Fault, gate_keeps_all
+from tests.ledgers import new_ledger_file, opened, record, turn
+from tests.service.opm import environment, opm
+from tests.service.running import Client, Running, chat_body, events_of, running, someone, until
+from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream, gate_keeps_all
 
 DOG = "My dog is called Bruno."
 DOG_QUESTION = "What is the name of my dog?"
+
+
+def whole(content: object, reason: str, **message: object) -> Fault:
+    """Return an answer as one JSON, which a stream may hold too."""
+    choice = {"message": {"role": "assistant", "content": content, **message}, "finish_reason": reason}
+    return Fault(raw=json.dumps({"choices": [choice]}).encode())
+
+
+EMPTY = {
+    "null after reasoning": (
+        whole(None, "length", reasoning_content="Hm."),
+        "all its tokens went to reasoning (max_tokens = 50): raise max_tokens",
+    ),
+    "reasoning in the text": (Fault(content="<think>Hm, the dog", finish_reason="length"), "went to reasoning"),
+    "reasoning in parts": (whole([{"type": "thinking", "thinking": "Hm."}], "length"), "went to reasoning"),
+    "reasoning and stop": (Fault(reasoning="Hm.", content=""), "turn reasoning off with LLM_EXTRA_BODY"),
+    "null, length": (whole(None, "length"), "cut before the first word (max_tokens = 50)"),
+    "empty, stop": (Fault(content=""), "ended before the first word: ask again"),
+    "blank, stop": (Fault(content=" \n"), "ended before the first word: ask again"),
+    "filtered": (whole(None, "content_filter"), "content filter"),
+}
 
 
 @contextmanager
@@ -306,29 +340,51 @@ class TestRecording:
             assert answer.body["usage"] == turn.usage.model_dump()
 
     @pytest.mark.parametrize("stream", [False, True])
-    @pytest.mark.parametrize(
-        ("fault", "status", "said"),
-        [
-            (Fault(content=""), 502, "an empty answer"),
-            (Fault(content="  \n"), 502, "an empty answer"),
-            (Fault(content="", finish_reason="length"), 400, "before it said a word: ask for a longer answer"),
-            (Fault(content="", reasoning="Hm.", finish_reason="length"), 400, "on its reasoning: ask for a longer"),
-            (Fault(content="", finish_reason="content_filter"), 502, "finish_reason 'content_filter'"),
-        ],
-        ids=["empty", "blank", "no room", "all reasoning", "filtered"],
-    )
-    def test_an_empty_answer_is_none_and_no_memory(
-        self, service: Running, user: str, stream: bool, fault: Fault, status: int, said: str
+    @pytest.mark.parametrize("name", EMPTY)
+    def test_an_empty_answer_is_a_failed_turn_and_says_why(
+        self, service: Running, user: str, name: str, stream: bool
     ) -> None:
+        fault, why = EMPTY[name]
         service.upstream.fail("answer", fault)
-        answer = service.client.ask(DOG, user, stream=stream)
-        assert answer.status == (200 if stream else status)
-        assert answer.error["code"] == "upstream_empty"
-        assert said in answer.error["message"]
+        answer = service.client.ask(DOG, user, stream=stream, max_tokens=50)
+        status = 400 if "raise max_tokens" in why or "cut" in why or "went to" in why else 502
+        assert (answer.status, answer.error["code"]) == (200 if stream else status, "upstream_empty")
+        assert why in answer.error["message"]
+        assert not answer.ended
         [failed] = service.ledger.all(TurnFailed, user)
-        assert (failed.user, failed.status, failed.usage is not None) == (DOG, status, True)
+        assert (failed.user, failed.partial_assistant, failed.error) == (DOG, "", answer.error["message"])
+        service.settle()
         assert not service.ledger.all(TurnRecorded, user)
-        assert service.client.tell("And now?", user).text
+        assert not service.upstream.calls_of("summary")
+        assert service.client.tell("Hello.", user).memory("turn")["turn_id"] == 1
+        assert service.messages()[1:] == [("user", "Hello.")], "nothing of it is a memory"
+
+    def test_an_empty_turn_of_an_earlier_version_opens_verifies_and_rebuilds(
+        self, upstream: ScriptedUpstream, tmp_path: Path, user: str
+    ) -> None:
+        new_ledger_file(tmp_path)
+        with opened(tmp_path / "ledger.sqlite3") as ledger:
+            record(ledger, StreamId(user, "c"), turn(1, DOG, ""))
+        with running(upstream, tmp_path) as service:
+            service.settle()
+            assert DOG in service.client.tell(DOG_QUESTION, user, "friday").replayed
+        for folder in tmp_path.glob("users/*/index"):
+            shutil.rmtree(folder)
+        with running(upstream, tmp_path) as service:
+            assert DOG in service.client.tell(DOG_QUESTION, user, "saturday").replayed
+            service.settle()
+        assert opm(environment(tmp_path), "verify").status == 0
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_an_empty_turn_of_an_earlier_version_is_still_shown(
+        self, service: Running, user: str, stream: bool
+    ) -> None:
+        old = NewEvent(str(uuid4()), turn(1, DOG, ""), "chatcmpl-old")
+        service.services.ledger.append(StreamId(user, "c"), lambda _head: [old]).result(10)
+        service.settle()
+        assert service.client.tell("And now?", user, stream=stream).memory("turn")["turn_id"] == 2
+        # Templates refuse an empty assistant message, so the window says that there was none.
+        assert [text for role, text in service.messages() if role == "assistant"] == ["(no text)"]
 
     @pytest.mark.parametrize("stream", [False, True])
     @pytest.mark.parametrize(

@@ -97,8 +97,11 @@ class TestFoundAtOnce:
             (ferry,) = remember(world.ledger, "ann", FACTS[:1], summarised=False)
             await follow(world)
             (winter,) = remember(world.ledger, "ann", ["Winter. " * 30], summarised=False)
-            assert [position for position, _ in await world.found("ann", QUESTION)] == [ferry]
+            # One long text among short ones is known by its beginning at once, and refused no more from then on.
+            assert [position for position, _ in await world.found("ann", QUESTION)] == [ferry, winter]
+            upstream.forget_calls()
             await follow(world)
+            assert {call.status for call in upstream.calls_of("embed")} <= {200}
             assert [position for position, _ in await world.found("ann", "winter")] == [winter, ferry]
 
     async def test_by_the_first_search_of_all_where_the_endpoint_came_late(

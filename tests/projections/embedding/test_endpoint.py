@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from domain.errors import EmbeddingError, EmbeddingMisfit, EmbeddingRejected, EmbeddingUnavailable
+from domain.errors import EmbeddingError, EmbeddingMisfit, EmbeddingRejected, EmbeddingTooLong, EmbeddingUnavailable
 from projections.embedding.endpoint import EmbeddingClient
 from projections.settings import ProjectionSettings
 from tests.projections.world import settings_for
@@ -37,7 +38,7 @@ async def test_vectors_have_length_one_and_the_order_of_their_texts(tmp_path: Pa
     ("fault", "error", "says"),
     [
         (Fault(status=400), EmbeddingRejected, "refused the text"),
-        (Fault(status=413), EmbeddingRejected, "413"),
+        (Fault(status=413), EmbeddingTooLong, "413"),
         (Fault(status=422), EmbeddingRejected, "422"),
         (Fault(status=401), EmbeddingMisfit, "OPENAI_API_KEY"),
         (Fault(status=403), EmbeddingMisfit, "OPENAI_API_KEY"),
@@ -84,7 +85,7 @@ async def test_nobody_listens(tmp_path: Path, upstream: ScriptedUpstream) -> Non
 
 
 async def test_an_unknown_model(tmp_path: Path, upstream: ScriptedUpstream) -> None:
-    with pytest.raises(EmbeddingMisfit, match="EMB_MODEL = 'absent'"):
+    with pytest.raises(EmbeddingMisfit, match="EMB_MODEL = 'absent', or EMB_BASE_URL is wrong"):
         await embed(settings_for(tmp_path, upstream, emb_model="absent"), "a")
 
 
@@ -172,11 +173,68 @@ async def test_a_text_that_is_too_long_is_rejected_however_it_is_said(
     tmp_path: Path, upstream: ScriptedUpstream, status: int, body: bytes
 ) -> None:
     upstream.fail("embed", Fault(status=status, raw=body))
-    with pytest.raises(EmbeddingRejected) as raised:
+    with pytest.raises(EmbeddingTooLong) as raised:
         await embed(settings_for(tmp_path, upstream), "a ferry")
     assert raised.value.reason
     assert raised.value.reason in raised.value.told
     assert raised.value.reason not in str(raised.value), "the reason may quote a person, and logs print the message"
+
+
+LONG = "The ferry to Lisbon leaves at nine. " * 60
+SAYS_TOO_LONG = {
+    "vLLM": (400, b'{"error": {"message": "maximum context length is 64 tokens"}}'),
+    "llama.cpp": (500, b'{"error": {"message": "input is too large to process"}}'),
+    "TEI": (413, b'{"error": "inputs must have less than 64 tokens", "error_type": "Validation"}'),
+    "Ollama": (200, b'{"error": "the input length exceeds the context length"}'),
+    "without a reason": (422, b"{}"),
+}
+
+
+@pytest.mark.parametrize("name", SAYS_TOO_LONG)
+async def test_a_text_too_long_costs_refused_calls_once(tmp_path: Path, upstream: ScriptedUpstream, name: str) -> None:
+    status, body = SAYS_TOO_LONG[name]
+    client = EmbeddingClient(settings_for(tmp_path, upstream))
+    try:
+        await client.embed(["a ferry"], timeout_s=TIMEOUT_S)
+        upstream.fail("embed", *[Fault(status=status, raw=body)] * 2)
+        first = await client.embed_query(LONG, timeout_s=TIMEOUT_S)
+        assert [call.status for call in upstream.calls_of("embed")[1:]] == [status, status, 200]
+        [sent] = upstream.calls_of("embed")[-1].body["input"]
+        assert LONG.startswith(sent)
+        assert client.learned["input_length"] == "the first 256 tokens of a text, as estimated"
+        again = await client.embed([LONG, LONG + "And back.", "a ferry"], timeout_s=TIMEOUT_S)
+        assert len(upstream.calls_of("embed")) == 5, "what is too long is known by now"
+        assert upstream.calls_of("embed")[-1].body["input"] == [sent, sent, "a ferry"]
+        assert np.allclose(first[0], again[0])
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize("fault", [Fault(nan=True), Fault(status=400, message="the content policy forbids this")])
+async def test_a_text_refused_for_another_reason_shortens_no_other(
+    tmp_path: Path, upstream: ScriptedUpstream, fault: Fault
+) -> None:
+    client = EmbeddingClient(settings_for(tmp_path, upstream))
+    try:
+        upstream.fail("embed", fault)
+        assert (await client.embed([LONG], timeout_s=TIMEOUT_S)).shape == (1, 64)
+        assert client.learned == {}
+        await client.embed([LONG], timeout_s=TIMEOUT_S)
+        assert upstream.calls_of("embed")[-1].body["input"] == [LONG]
+    finally:
+        await client.close()
+
+
+async def test_a_refused_text_takes_no_longer_than_its_timeout(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.fail_always("embed", Fault(status=400, message="too long", hang_s=0.2))
+    client = EmbeddingClient(settings_for(tmp_path, upstream))
+    try:
+        began = time.monotonic()
+        with pytest.raises(EmbeddingError):
+            await client.embed([LONG], timeout_s=0.5)
+        assert time.monotonic() - began < 1
+    finally:
+        await client.close()
 
 
 async def test_an_error_inside_a_status_of_200_is_told(tmp_path: Path, upstream: ScriptedUpstream) -> None:

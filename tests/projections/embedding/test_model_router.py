@@ -55,6 +55,28 @@ async def test_the_old_models_own_endpoint_is_asked_for_questions_and_for_new_me
     assert other.calls == ()
 
 
+@pytest.mark.parametrize(("before", "after"), [(MODEL, f"{MODEL}:latest"), (f"{MODEL}:latest", MODEL)])
+async def test_a_name_that_gained_or_lost_latest_is_the_same_model(
+    storage: Path, upstream: ScriptedUpstream, before: str, after: str
+) -> None:
+    upstream.embedding_models, upstream.loaded_model = (before,), before
+    async with opened(settings_for(storage, upstream, emb_model=before)) as world:
+        await world.index.space_of("ann")
+        remember(world.ledger, "ann", FACTS)
+        await follow(world)
+        expected = await world.found("ann", QUESTION)
+    upstream.forget_calls()
+    async with opened(settings_for(storage, upstream, emb_model=after)) as world:
+        await world.index.check_endpoint()
+        assert await world.found("ann", QUESTION) == expected
+        assert world.index.notice is None, "nothing is to be rebuilt"
+        assert upstream.calls_of("embed")[-1].body["input"] == [QUESTION], "the configured model is not watched"
+        (new,) = remember(world.ledger, "ann", ["A second ferry leaves at noon."], summarised=False)
+        assert (await follow(world)).mismatch is None
+        assert (await world.found("ann", "second ferry at noon"))[0][0] == new
+        assert [space.model for _, space in world.cache.spaces()] == [before], "no vector is made twice"
+
+
 async def test_it_may_go_and_come_back(storage: Path, upstream: ScriptedUpstream, other: ScriptedUpstream) -> None:
     expected = await history(storage, upstream)
     async with opened(settings_for(storage, other, emb_model=OTHER_MODEL)) as world:
@@ -167,6 +189,23 @@ class TestLedgersOfEarlierVersions:
         async with opened(settings_for(storage, upstream, emb_model=OTHER_MODEL)) as world:
             with pytest.raises(EmbeddingModelMismatch, match="another model"):
                 await world.found("ann", QUESTION)
+
+    async def test_a_question_too_long_is_watched_by_its_beginning(
+        self, storage: Path, upstream: ScriptedUpstream
+    ) -> None:
+        async with opened(settings_for(storage, upstream)) as world:
+            self.activate(world)
+            remember(world.ledger, "ann", FACTS)
+            await follow(world)
+            expected = await world.found("ann", QUESTION)
+        upstream.max_input_chars = 60
+        async with opened(settings_for(storage, upstream, emb_model=OTHER_MODEL)) as world:
+            # The memory that goes along is long as well, and only apart from it is the question cut.
+            found = await world.found("ann", f"{QUESTION} {'Please tell me. ' * 20}")
+            assert found[0][0] == expected[0][0]
+            upstream.loaded_model = OTHER_MODEL
+            with pytest.raises(EmbeddingModelMismatch, match="another model"):
+                await world.found("ann", f"{QUESTION} {'Please tell me. ' * 20}")
 
     async def test_without_a_vector_to_compare_only_the_named_endpoint_is_believed(
         self, storage: Path, upstream: ScriptedUpstream

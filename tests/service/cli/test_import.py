@@ -85,7 +85,31 @@ def test_after_a_regenerate_only_what_is_new_is_added(opm: Opm, storage: Path, t
     assert (done["turns"], done["known"]) == (2, 1)
     assert {**dry, "dry_run": False} == done
     assert [turn.assistant for turn in turns(storage)] == ["Nice.", "To Lisbon.", "To Rome.", "In May."]
-    assert imported(opm, tmp_path / "export.json")["turns"] == 0
+    assert done["again"] == 1
+    last = imported(opm, tmp_path / "export.json")
+    assert (last["turns"], last["again"]) == (0, 0)
+
+
+def test_an_answer_that_was_asked_again_is_said_to_stay_beside_the_new_one(opm: Opm, tmp_path: Path) -> None:
+    first = opm("import", str(written(tmp_path / "export.json", [chatgpt("a", *TRIP)])), "--user", "ann")
+    assert "note:" not in first.out
+    again = written(tmp_path / "export.json", [chatgpt("a", TRIP[0], "To Rome.", answer_ids={1: "again"})])
+    for options, told in ((("--dry-run",), "would be imported"), ((), "were imported")):
+        said = " ".join(opm("import", str(again), "--user", "ann", *options).out.split())
+        assert f"note: 1 turns {told} with a new answer to a known question; the earlier answers stay" in said
+
+
+def test_files_beside_the_conversations_are_named(opm: Opm, tmp_path: Path) -> None:
+    members = {"conversations.json": [claude("a", *CAT)], "users.json": [], "projects.json": [], "memories.json": []}
+    for path in (zipped(tmp_path / "claude.zip", members), tmp_path / "folder"):
+        if path.suffix != ".zip":
+            for name, content in members.items():
+                written(path / name, content)
+        done = imported(opm, path, "--dry-run")
+        assert done["turns"] == 1
+        assert done["notes"] == ["not read, since only conversations are: memories.json, projects.json, users.json"]
+    alone = imported(opm, written(tmp_path / "conversations.json", [claude("a", *CAT)]), "--dry-run")
+    assert alone["notes"] == []
 
 
 def test_a_text_that_is_written_otherwise_is_the_same_message(opm: Opm, storage: Path, tmp_path: Path) -> None:

@@ -73,6 +73,23 @@ def claude(name: str, *said: str, **more: Any) -> dict[str, Any]:
     return {"uuid": name, "name": f"About {name}", "account": account, "chat_messages": messages, **more}
 
 
+def deepseek(name: str, *said: str, **more: Any) -> dict[str, Any]:
+    """A conversation of DeepSeek, questions and answers in turn."""
+    mapping: dict[str, Any] = {"root": {"id": "root", "parent": None, "children": [f"{name}-0"], "message": None}}
+    for number, text in enumerate(said):
+        message = {
+            "files": [],
+            "model": "deepseek-chat",
+            "inserted_at": (NOON + timedelta(minutes=number)).isoformat(),
+            "fragments": [{"id": 1, "type": "RESPONSE" if number % 2 else "REQUEST", "content": text}],
+        }
+        parent = f"{name}-{number - 1}" if number else "root"
+        place = f"{name}-{number}"
+        mapping[place] = {"id": place, "parent": parent, "children": [f"{name}-{number + 1}"], "message": message}
+    begun = BEGUN.isoformat()
+    return {"id": name, "title": f"About {name}", "inserted_at": begun, "updated_at": begun, "mapping": mapping, **more}
+
+
 def open_webui(name: str, *said: str, **more: Any) -> dict[str, Any]:
     """A chat of Open WebUI, questions and answers in turn."""
     messages = {

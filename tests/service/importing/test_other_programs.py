@@ -1,4 +1,4 @@
-"""Exports of Claude, Open WebUI, LibreChat and mem0: the branch that was shown, and only what was said."""
+"""Exports of Claude, DeepSeek, Open WebUI, LibreChat and mem0: the branch that was shown, and only what was said."""
 
 from __future__ import annotations
 
@@ -13,18 +13,30 @@ import pytest
 from domain.errors import InvalidInput
 from service.importing.chatgpt import read_chatgpt
 from service.importing.claude import read_claude
+from service.importing.deepseek import read_deepseek
 from service.importing.exchanges import Conversation, Exchange, ParsedImport
 from service.importing.formats import Format, format_of
 from service.importing.librechat import read_librechat
 from service.importing.mem0 import read_mem0
 from service.importing.open_webui import read_open_webui
-from tests.service.importing.exports import NOON, chatgpt, claude, librechat, mem0, open_webui, written, zipped
+from tests.service.importing.exports import (
+    NOON,
+    chatgpt,
+    claude,
+    deepseek,
+    librechat,
+    mem0,
+    open_webui,
+    written,
+    zipped,
+)
 
 Make = Callable[..., dict[str, Any]]
 Read = Callable[[Path], ParsedImport]
 PROGRAMS: list[tuple[Make, Read, Format]] = [
     (chatgpt, read_chatgpt, Format.CHATGPT),
     (claude, read_claude, Format.CLAUDE),
+    (deepseek, read_deepseek, Format.DEEPSEEK),
     (open_webui, read_open_webui, Format.OPENWEBUI),
     (librechat, read_librechat, Format.LIBRECHAT),
 ]
@@ -114,6 +126,33 @@ class TestClaude:
         others = [claude("a", "Where?"), claude("b", "When?", account={"uuid": "account-2"})]
         with pytest.raises(InvalidInput, match="this one is of 2: account-1, account-2"):
             read_claude(written(tmp_path / "c.json", others))
+
+
+class TestDeepSeek:
+    def test_thoughts_searches_and_citations_are_nobodys_words(self, tmp_path: Path) -> None:
+        export = deepseek("a", "What is new?", "Tuna is back[citation:1][citation:2]. See [1].")
+        answer = export["mapping"]["a-1"]["message"]
+        answer["fragments"] = [
+            {"type": "SEARCH", "results": [{"url": "https://example.org"}]},
+            {"type": "THINK", "content": "Fish, then."},
+            *answer["fragments"],
+            {"type": "RESPONSE", "content": "And cheap."},
+        ]
+        export["mapping"]["a-0"]["message"]["files"] = [{"file_name": "cat.png"}]
+        parsed = read_deepseek(written(tmp_path / "conversations.json", [export]))
+        assert said(parsed) == [("What is new?", "Tuna is back. See [1].\n\nAnd cheap.")]
+        assert +parsed.skipped == {"tool calls and thoughts": 2, "images and files": 1}
+
+    def test_the_newest_branch_is_the_conversation(self, tmp_path: Path) -> None:
+        export = deepseek("a", "Where?", "To Lisbon.", "When?")
+        other = copy.deepcopy(export["mapping"]["a-1"])
+        other["id"] = "a-9"
+        other["message"]["fragments"] = [{"id": 1, "type": "RESPONSE", "content": "To Rome."}]
+        other["message"]["inserted_at"] = (NOON + timedelta(hours=1)).isoformat()
+        export["mapping"]["a-9"] = other
+        parsed = read_deepseek(written(tmp_path / "conversations.json", [export]))
+        assert said(parsed) == [("Where?", "To Rome.")]
+        assert +parsed.skipped == {"messages of other branches": 2}
 
 
 class TestOpenWebUi:

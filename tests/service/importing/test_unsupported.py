@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from domain.errors import InvalidInput
 from service.importing.chatgpt import read_chatgpt
 from service.importing.claude import read_claude
+from service.importing.deepseek import read_deepseek
 from service.importing.exchanges import ParsedImport
 from service.importing.formats import Format, format_of
 from service.importing.librechat import read_librechat
 from service.importing.mem0 import read_mem0
 from service.importing.open_webui import read_open_webui
-from tests.service.importing.exports import chatgpt, claude, librechat, mem0, open_webui, written, zipped
+from tests.service.importing.exports import chatgpt, claude, deepseek, librechat, mem0, open_webui, written, zipped
 
-DEEPSEEK = {"id": "a", "title": "T", "inserted_at": "2025-03-30T04:49:36+08:00", "mapping": {"root": {"id": "root"}}}
 GROK = {"conversations": [{"conversation": {"id": "a"}, "responses": []}], "projects": []}
 SILLY = [
     {"user_name": "Ann", "character_name": "Cat", "chat_metadata": {}},
@@ -34,7 +34,6 @@ SILLY = [
     ("name", "content", "looks_like"),
     [
         ("chat.jsonl", SILLY, "a SillyTavern chat file (JSONL); not supported: "),
-        ("conversations.json", [DEEPSEEK], "a DeepSeek export; not supported: "),
         ("grok.json", GROK, "a Grok export; not supported: "),
         ("takeout.json", [{"header": "Gemini Apps", "title": "Prompted x", "titleUrl": "x"}], "a Gemini export"),
         ("ui.json", {"version": 4, "history": [], "folders": [], "prompts": []}, "a Chatbot UI export"),
@@ -115,6 +114,7 @@ ANYTHING = st.recursive(
 READERS: dict[str, tuple[Callable[[Path], ParsedImport], Any]] = {
     "chatgpt": (read_chatgpt, [chatgpt("a", "Where?", "To Lisbon.")]),
     "claude": (read_claude, [claude("a", "Where?", "To Lisbon.")]),
+    "deepseek": (read_deepseek, [deepseek("a", "Where?", "To Lisbon.")]),
     "openwebui": (read_open_webui, [open_webui("a", "Where?", "To Lisbon.")]),
     "librechat": (read_librechat, [librechat("a", "Where?", "To Lisbon.")]),
     "mem0": (read_mem0, [mem0("m1", "Likes tuna")]),

@@ -1,5 +1,6 @@
 """The launcher over tiny real programs in the places of the API and the page."""
 
+import io
 import json
 import os
 import select
@@ -8,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -16,7 +17,8 @@ import httpx2
 import pytest
 
 from domain.prompts import load_prompts
-from service.launch.command import EMBEDDED_PROFILE, EMBEDDINGS_PROFILE, api_environment
+from service.launch.command import EMBEDDED_PROFILE, EMBEDDINGS_PROFILE, api_environment, machine_zone, main
+from service.local_models.__main__ import main as serve_models
 
 # What `python -m service.launch` does, with the two commands replaced.
 DRIVER = """
@@ -214,6 +216,52 @@ def test_workers_is_how_many_processes_answer(tmp_path: Path) -> None:
     finally:
         running.process.kill()
         running.process.communicate()
+
+
+@pytest.mark.parametrize(("set_zone", "days_of"), [("", "Asia/Kolkata"), ("Europe/Vienna", "Europe/Vienna")])
+def test_days_are_those_of_this_machine_unless_timezone_says_otherwise(
+    tmp_path: Path, set_zone: str, days_of: str
+) -> None:
+    running = Launched(tmp_path, WITH_REAL_API, TZ="Asia/Kolkata", TIMEZONE=set_zone)
+    try:
+        running.said("Ctrl-C")
+        listed = httpx2.get(f"http://127.0.0.1:{running.ports[0]}/v1/models", trust_env=False).json()
+        assert listed["data"][0]["knobs"]["timezone"] == days_of
+    finally:
+        running.process.send_signal(signal.SIGTERM)
+        running.process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("told", "linked", "zone"),
+    [
+        ("Europe/Vienna", "Asia/Tokyo", "Europe/Vienna"),
+        (":Europe/Vienna", "Asia/Tokyo", "Europe/Vienna"),
+        ("", "Asia/Tokyo", "Asia/Tokyo"),
+        ("CET-1CEST", "Asia/Tokyo", None),
+        ("", "nowhere", None),
+        ("", "", None),
+    ],
+)
+def test_the_machines_zone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, linked: str, zone: str | None
+) -> None:
+    (tmp_path / "localtime").symlink_to(tmp_path / "zoneinfo" / linked if linked else tmp_path / "a copy")
+    monkeypatch.setattr("service.launch.command.LOCALTIME", tmp_path / "localtime")
+    monkeypatch.setenv("TZ", told)
+    assert machine_zone() == zone
+
+
+@pytest.mark.parametrize(("program", "option"), [(main, "--extras"), (serve_models, "--list")])
+def test_no_text_fails_on_a_console_that_is_not_utf_8(
+    monkeypatch: pytest.MonkeyPatch, program: Callable[[Sequence[str]], int], option: str
+) -> None:
+    console = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(console, "ascii", errors="strict"))
+    assert program([option]) == 0
+    sys.stdout.write("北")
+    sys.stdout.flush()
+    assert console.getvalue().endswith(rb"\u5317")
 
 
 @pytest.mark.parametrize("workers", ["0", "1000000", "two"])
