@@ -39,7 +39,7 @@ from domain.events import (
 from domain.identity import ERASED_PREFIX, StreamId, user_stream
 from domain.ledger import Ledger, StreamHead
 from domain.model_call import ModelCall
-from domain.origin import Origin
+from domain.origin import IMPORT_COMMAND, Origin
 from domain.sqlite import DRIVER
 from tests.ledgers import START, USAGE, new_ledger_file, opened, record, summary_of
 
@@ -106,6 +106,7 @@ KINDS = (
     *("answer",) * 5,
     *("answer of schema 1",) * 3,
     "imported",
+    "imported answer",
     "failed",
     "broken off after the gate",
     "degraded",
@@ -130,9 +131,14 @@ STEPS = st.lists(
 def history(steps: Sequence[Step]) -> Iterator[Ledger]:
     """Write a ledger of these steps and open it."""
     with tempfile.TemporaryDirectory() as folder, opened(new_ledger_file(Path(folder))) as ledger:
-        for number, (kind, user, conversation, seed) in enumerate(steps):
-            _append_step(ledger, number, kind, StreamId(user, conversation), random.Random(seed))  # noqa: S311 - not a secret
+        append_steps(ledger, steps)
         yield ledger
+
+
+def append_steps(ledger: Ledger, steps: Sequence[Step], first: int = 0) -> None:
+    """Append what these steps say; ``first`` is the number of the first one, which its texts name."""
+    for number, (kind, user, conversation, seed) in enumerate(steps, start=first):
+        _append_step(ledger, number, kind, StreamId(user, conversation), random.Random(seed))  # noqa: S311 - not a secret
 
 
 def erase(ledger: Ledger, user_id: str) -> None:
@@ -156,6 +162,10 @@ def _append_step(ledger: Ledger, number: int, kind: str, stream: StreamId, rng: 
     about = rng.choice(own).event_id if own else None
     if kind == "imported":
         _append(ledger, stream, [_turn(number, {"prompt": None, "imported_from": "notes.json", "window": ()})])
+    elif kind == "imported answer":
+        answer = _answer(number, "answer", own, rng)
+        answer[-1] = answer[-1].model_copy(update={"imported_from": "export"})
+        _append(ledger, stream, answer, Origin(actor="account:ann", route=IMPORT_COMMAND, client="opm 1"))
     elif kind.startswith(("answer", "failed", "broken", "degraded")):
         origin = Origin(actor="key:1", route="POST /v1/chat/completions", client="c/1", request_id=f"req-{number}")
         _append(ledger, stream, _answer(number, kind, own, rng), rng.choice((None, origin)))
@@ -202,7 +212,7 @@ def _answer(number: int, kind: str, own: Sequence[Event], rng: random.Random) ->
     window = tuple(candidate.memory_id for candidate in candidates if candidate.excluded)
     proposed = [candidate.memory_id for candidate in candidates if candidate.excluded is None]
     retrieval = RetrievalRecorded(
-        query=f"question {number}",
+        query=f"question {number % 3}",
         knobs={"retrieve_k": _RETRIEVE_K},
         window=window,
         outcome="degraded" if kind == "degraded" else "ok",

@@ -38,8 +38,10 @@ from domain.events import (
 )
 from domain.identity import SYSTEM_STREAM, StreamId
 from domain.ledger import Ledger
+from domain.origin import is_imported
 from domain.sqlite import DRIVER
 from domain.statements import LATEST
+from projections.audit_index import AUDIT_NAME, bring_up_to_date
 from tests.audit_history import NOT_ASKED, STEPS, Step, erase, history
 from tests.ledgers import ROOT, STREAM, new_ledger_file, opened, record, record_turn, summary_of
 
@@ -161,7 +163,7 @@ def test_failed_turns(ledger: Ledger) -> None:
         expected.append(
             envelope(event)
             | fields(payload, *names)
-            | {"total_ms": payload["timings_ms"].get("total")}
+            | {"total_ms": payload["timings_ms"].get("total"), "imported": int(is_imported(event.origin))}
             | tokens(payload)
             | {name: prompt.get(name) for name in ("layout", "system_version", "messages_hash")}
             | call_of(payload)
@@ -178,6 +180,7 @@ def test_summaries(ledger: Ledger) -> None:
     for kind, source in sources.items():
         for event, _, payload in events_of_type(ledger, kind):
             row = envelope(event) | {"memory_id": event.causation_id, "source": source}
+            row |= {"imported": int(is_imported(event.origin))}
             del row["correlation_id"]
             names = ("turn_id", "summary", "model", "prompt_version", "attempts", "error")
             asked, call = payload.get("asked") or {}, call_of(payload)
@@ -271,6 +274,7 @@ def test_retrievals(ledger: Ledger) -> None:
                 "window_turns": len(payload.window),
                 "candidates": len(payload.candidates),
                 "excluded": sum(candidate.excluded is not None for candidate in payload.candidates),
+                "imported": int(is_imported(event.origin)),
             }
         )
     found = rows(ledger, "SELECT * FROM retrievals ORDER BY position")
@@ -292,6 +296,7 @@ def test_gate_decisions(ledger: Ledger) -> None:
             | asked_of(as_json)
             | {
                 "request_id": origin_of(event)["request_id"],
+                "imported": int(is_imported(event.origin)),
                 "candidates": len(payload.verdicts),
                 "kept": sum(verdict.keep for verdict in payload.verdicts),
                 "over_limit": sum(verdict.over_limit for verdict in payload.verdicts),
@@ -321,7 +326,7 @@ def test_rerank_decisions(ledger: Ledger) -> None:
         | call_of(as_json)
         | asked_of(as_json)
         | {"candidates": len(payload.order), "replayed": len(payload.replayed)}
-        | {"request_id": origin_of(event)["request_id"]}
+        | {"request_id": origin_of(event)["request_id"], "imported": int(is_imported(event.origin))}
         for event, payload, as_json in events_of_type(ledger, RerankDecided)
     ]
     found = rows(ledger, "SELECT * FROM rerank_decisions ORDER BY position")
@@ -398,6 +403,7 @@ def test_candidates(ledger: Ledger) -> None:
                     "gate_reason": None if verdict is None else verdict.reason,
                     "rerank_place": order.index(candidate.memory_id) + 1 if candidate.memory_id in order else None,
                     "fate": fate,
+                    "imported": int(is_imported(event.origin)),
                 }
             )
     assert rows(ledger, "SELECT * FROM candidates ORDER BY retrieval_position, rank") == expected
@@ -580,8 +586,10 @@ def test_usage_by_month(ledger: Ledger) -> None:
             sums[2], sums[3] = (sums[2] or 0) + usage.prompt_tokens, (sums[3] or 0) + usage.completion_tokens
 
     for event in ledger.reader.events_after(0, 10_000):
+        if is_imported(event.origin):
+            continue
         match event.payload:
-            case TurnRecorded() as said if "total" in said.timings_ms:
+            case TurnRecorded() as said if said.imported_from is None:
                 add(event, "answer", said.model, False, said.usage)
             case TurnFailed() as said:
                 add(event, "answer", said.model, True, said.usage)
@@ -659,6 +667,11 @@ def test_the_document_names_each_view_with_its_columns(tmp_path: Path) -> None:
     assert sorted(names) == sorted(VIEWS)
     for name in (*names, "events"):
         assert documented.pop(name) == [row["name"] for row in rows(path, f"PRAGMA table_info({name})")], name
+    with opened(path) as ledger:
+        bring_up_to_date(ledger.reader, tmp_path)
+    for row in rows(tmp_path / AUDIT_NAME, "SELECT name FROM sqlite_schema WHERE type = 'table'"):
+        columns = rows(tmp_path / AUDIT_NAME, f"PRAGMA table_info({row['name']})")
+        assert documented.pop(row["name"]) == [column["name"] for column in columns], row["name"]
     assert documented == {}
 
 

@@ -12,6 +12,53 @@ CREATE TABLE access_log (
     user_id TEXT
 );
 
+-- The figures' indices of 0003, each also with whether its event was imported: then nothing was decided, waited for or
+-- paid for here.
+
+DROP INDEX events_gate_figures;
+
+CREATE INDEX events_gate_figures ON events (
+    type, recorded_at, user_id,
+    payload ->> '$.model', payload ->> '$.strategy', payload ->> '$.outcome', payload ->> '$.latency_ms',
+    payload ->> '$.usage.prompt_tokens', payload ->> '$.usage.completion_tokens',
+    payload ->> '$.origin.route' IS 'opm import'
+) WHERE type = 'GateDecided' AND salt <> '';
+
+DROP INDEX events_rerank_figures;
+
+CREATE INDEX events_rerank_figures ON events (
+    type, recorded_at, user_id,
+    payload ->> '$.model', payload ->> '$.strategy', payload ->> '$.outcome', payload ->> '$.latency_ms',
+    payload ->> '$.usage.prompt_tokens', payload ->> '$.usage.completion_tokens',
+    payload ->> '$.origin.route' IS 'opm import'
+) WHERE type = 'RerankDecided' AND salt <> '';
+
+DROP INDEX events_retrieval_figures;
+
+CREATE INDEX events_retrieval_figures ON events (
+    type, recorded_at, user_id,
+    payload ->> '$.outcome', payload ->> '$.degraded_code', payload ->> '$.embedding_model',
+    payload ->> '$.embed_ms', payload ->> '$.search_ms', payload ->> '$.lexical_ms',
+    payload ->> '$.origin.route' IS 'opm import'
+) WHERE type = 'RetrievalRecorded' AND salt <> '';
+
+DROP INDEX events_turn_figures;
+
+CREATE INDEX events_turn_figures ON events (
+    type, recorded_at, user_id,
+    payload ->> '$.model', payload ->> '$.timings_ms.first_token', payload ->> '$.timings_ms.answer',
+    payload ->> '$.timings_ms.total', payload ->> '$.usage.prompt_tokens', payload ->> '$.usage.completion_tokens',
+    payload ->> '$.imported_from'
+) WHERE type = 'TurnRecorded' AND salt <> '';
+
+DROP INDEX events_summary_figures;
+
+CREATE INDEX events_summary_figures ON events (
+    type, recorded_at, user_id,
+    payload ->> '$.model', payload ->> '$.usage.prompt_tokens', payload ->> '$.usage.completion_tokens',
+    payload ->> '$.origin.route' IS 'opm import'
+) WHERE type = 'SummaryRecorded' AND salt <> '';
+
 -- One row per question that was answered.
 CREATE VIEW turns AS
 SELECT
@@ -84,7 +131,8 @@ SELECT
     turn.payload ->> '$.origin.actor' AS actor,
     turn.payload ->> '$.origin.route' AS route,
     turn.payload ->> '$.origin.client' AS client,
-    turn.payload ->> '$.origin.request_id' AS request_id
+    turn.payload ->> '$.origin.request_id' AS request_id,
+    turn.payload ->> '$.origin.route' IS 'opm import'  AS imported
 FROM events AS turn
 WHERE turn.type = 'TurnFailed' AND turn.salt <> '';
 
@@ -121,9 +169,44 @@ SELECT
     said.payload ->> '$.origin.actor' AS actor,
     said.payload ->> '$.origin.route' AS route,
     said.payload ->> '$.origin.client' AS client,
-    said.payload ->> '$.origin.request_id' AS request_id
+    said.payload ->> '$.origin.request_id' AS request_id,
+    said.payload ->> '$.origin.route' IS 'opm import'  AS imported
 FROM events AS said
 WHERE said.type IN ('SummaryRecorded', 'SummaryFailed', 'MemoryEdited') AND said.salt <> '';
+
+-- One row per search of memory.
+CREATE VIEW retrievals AS
+SELECT
+    asked.position                                   AS position,
+    asked.event_id                                   AS event_id,
+    asked.correlation_id                             AS correlation_id,
+    asked.user_id                                    AS user_id,
+    asked.conversation_id                            AS conversation_id,
+    asked.recorded_at                                AS recorded_at,
+    asked.payload ->> '$.query'                      AS query,
+    asked.payload ->> '$.outcome'                    AS outcome,
+    asked.payload ->> '$.degraded_code'              AS degraded_code,
+    asked.payload ->> '$.degraded_reason'            AS degraded_reason,
+    CASE
+      WHEN asked.schema_version > 1 THEN asked.payload ->> '$.mode'
+      WHEN asked.payload ->> '$.outcome' = 'ok' THEN 'dense'
+    END                                              AS mode,
+    asked.payload ->> '$.fusion'                     AS fusion,
+    asked.payload ->> '$.time_range'                 AS time_range,
+    asked.payload ->> '$.embedding_model'            AS embedding_model,
+    asked.payload ->> '$.dimensions'                 AS dimensions,
+    asked.payload ->> '$.index_position'             AS index_position,
+    json_array_length(asked.payload, '$.window')     AS window_turns,
+    json_array_length(asked.payload, '$.candidates') AS candidates,
+    (SELECT count(*) FROM json_each(asked.payload, '$.candidates') AS candidate
+     WHERE candidate.value ->> '$.excluded' IS NOT NULL) AS excluded,
+    asked.payload ->> '$.embed_ms'                   AS embed_ms,
+    asked.payload ->> '$.search_ms'                  AS search_ms,
+    coalesce(asked.payload ->> '$.lexical_ms', 0.0)  AS lexical_ms,
+    asked.payload ->> '$.knobs'                      AS knobs,
+    asked.payload ->> '$.origin.route' IS 'opm import'  AS imported
+FROM events AS asked
+WHERE likelihood(asked.type = 'RetrievalRecorded', 0.2) AND asked.salt <> '';
 
 -- One row per decision on what to keep.
 CREATE VIEW gate_decisions AS
@@ -160,7 +243,8 @@ SELECT
     gate.payload ->> '$.call.messages_hash' AS sent_hash,
     gate.payload ->> '$.call.request' AS request,
     gate.payload ->> '$.call.dialect' AS dialect,
-    gate.payload ->> '$.origin.request_id'           AS request_id
+    gate.payload ->> '$.origin.request_id'           AS request_id,
+    gate.payload ->> '$.origin.route' IS 'opm import'  AS imported
 FROM events AS gate
 WHERE likelihood(gate.type = 'GateDecided', 0.2) AND gate.salt <> '';
 
@@ -196,11 +280,13 @@ SELECT
     rerank.payload ->> '$.call.messages_hash' AS sent_hash,
     rerank.payload ->> '$.call.request' AS request,
     rerank.payload ->> '$.call.dialect' AS dialect,
-    rerank.payload ->> '$.origin.request_id'         AS request_id
+    rerank.payload ->> '$.origin.request_id'         AS request_id,
+    rerank.payload ->> '$.origin.route' IS 'opm import'  AS imported
 FROM events AS rerank
 WHERE likelihood(rerank.type = 'RerankDecided', 0.2) AND rerank.salt <> '';
 
 -- One row per memory proposed for a question. `verdicts` and `shown` are one JSON object each per answer, by memory.
+-- Their keys are quoted, because older shells take a key that begins with a digit for a place in an array.
 -- What a gate had no room to ask about is not_asked: by its place, or in older events by the reason that it was given.
 CREATE VIEW candidates AS
 SELECT
@@ -229,20 +315,20 @@ SELECT
     candidate.value ->> '$.matched'                  AS matched,
     candidate.value ->> '$.summary_position'         AS summary_position,
     candidate.value ->> '$.excluded'                 AS excluded,
-    verdicts.value -> (candidate.value ->> '$.memory_id') ->> '$.asked'
+    json_extract(verdicts.value, '$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.asked'
                                                      AS gate_asked,
     CASE
-      WHEN verdicts.value -> (candidate.value ->> '$.memory_id') ->> '$.asked' IS NOT 0
-        THEN verdicts.value -> (candidate.value ->> '$.memory_id') ->> '$.keep'
+      WHEN json_extract(verdicts.value, '$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.asked' IS NOT 0
+        THEN json_extract(verdicts.value, '$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.keep'
     END                                              AS gate_keep,
-    verdicts.value -> (candidate.value ->> '$.memory_id') ->> '$.over_limit'
+    json_extract(verdicts.value, '$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.over_limit'
                                                      AS gate_over_limit,
-    verdicts.value -> (candidate.value ->> '$.memory_id') ->> '$.reason'
+    json_extract(verdicts.value, '$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.reason'
                                                      AS gate_reason,
     (SELECT place.key + 1 FROM json_each(rerank.payload, '$.order') AS place
      WHERE place.value = candidate.value ->> '$.memory_id')
                                                      AS rerank_place,
-    CASE shown.value ->> (candidate.value ->> '$.memory_id')
+    CASE json_extract(shown.value, '$."' || (candidate.value ->> '$.memory_id') || '"')
       WHEN 'replayed'   THEN 'replayed'
       WHEN 'summarised' THEN 'summary'
       WHEN 'neighbours' THEN 'neighbor'
@@ -250,22 +336,23 @@ SELECT
       ELSE 'not_shown'
     END                                              AS shown_as,
     CASE
-      WHEN shown.value ->> (candidate.value ->> '$.memory_id') = 'replayed'
+      WHEN json_extract(shown.value, '$."' || (candidate.value ->> '$.memory_id') || '"') = 'replayed'
         THEN 'replayed'
-      WHEN shown.value ->> (candidate.value ->> '$.memory_id') = 'summarised'
+      WHEN json_extract(shown.value, '$."' || (candidate.value ->> '$.memory_id') || '"') = 'summarised'
         THEN 'summary_only'
-      WHEN shown.value ->> (candidate.value ->> '$.memory_id') = 'neighbours'
+      WHEN json_extract(shown.value, '$."' || (candidate.value ->> '$.memory_id') || '"') = 'neighbours'
         THEN 'neighbour'
       WHEN candidate.value ->> '$.excluded' IS NOT NULL
         THEN 'excluded'
-      WHEN shown.value ->> (candidate.value ->> '$.memory_id') = 'window'
+      WHEN json_extract(shown.value, '$."' || (candidate.value ->> '$.memory_id') || '"') = 'window'
         THEN 'window'
-      WHEN verdicts.value -> (candidate.value ->> '$.memory_id') ->> '$.asked' = 0
+      WHEN json_extract(verdicts.value, '$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.asked' = 0
         THEN 'not_asked'
-      WHEN NOT verdicts.value -> (candidate.value ->> '$.memory_id') ->> '$.keep'
+      WHEN NOT json_extract(verdicts.value, '$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.keep'
         THEN 'dropped'
       ELSE 'not_picked'
-    END                                              AS fate
+    END                                              AS fate,
+    asked.payload ->> '$.origin.route' IS 'opm import'  AS imported
 FROM events AS asked
 LEFT JOIN events AS gate
        ON gate.correlation_id = asked.correlation_id AND +gate.type = 'GateDecided'
@@ -542,7 +629,7 @@ SELECT
 FROM access_log AS entry;
 
 -- Calls and tokens by month, person, stage and model. Imported turns cost nothing and are left out; of an embedding
--- call no tokens are recorded. The figures' indices of 0003 hold what is read, but for what failed.
+-- call no tokens are recorded. The figures' indices hold what is read, but for what failed.
 CREATE VIEW usage_by_month AS
 WITH answers AS MATERIALIZED (
     SELECT
@@ -556,7 +643,7 @@ WITH answers AS MATERIALIZED (
         sum(payload ->> '$.usage.completion_tokens') AS completion_tokens
     FROM events
     WHERE likelihood(type = 'TurnRecorded', 0.2) AND salt <> ''
-      AND payload ->> '$.timings_ms.total' IS NOT NULL
+      AND payload ->> '$.imported_from' IS NULL
     GROUP BY 1, 2, 4
 ), failures AS MATERIALIZED (
     SELECT
@@ -570,6 +657,7 @@ WITH answers AS MATERIALIZED (
         sum(payload ->> '$.usage.completion_tokens') AS completion_tokens
     FROM events
     WHERE likelihood(type = 'TurnFailed', 0.2) AND salt <> ''
+      AND (payload ->> '$.origin.route' IS 'opm import') = 0
     GROUP BY 1, 2, 4
 ), gates AS MATERIALIZED (
     SELECT
@@ -583,6 +671,7 @@ WITH answers AS MATERIALIZED (
         sum(payload ->> '$.usage.completion_tokens') AS completion_tokens
     FROM events
     WHERE likelihood(type = 'GateDecided', 0.2) AND salt <> ''
+      AND (payload ->> '$.origin.route' IS 'opm import') = 0
       AND payload ->> '$.model' IS NOT NULL
     GROUP BY 1, 2, 4
 ), reranks AS MATERIALIZED (
@@ -597,6 +686,7 @@ WITH answers AS MATERIALIZED (
         sum(payload ->> '$.usage.completion_tokens') AS completion_tokens
     FROM events
     WHERE likelihood(type = 'RerankDecided', 0.2) AND salt <> ''
+      AND (payload ->> '$.origin.route' IS 'opm import') = 0
       AND payload ->> '$.model' IS NOT NULL
     GROUP BY 1, 2, 4
 ), summed_up AS MATERIALIZED (
@@ -611,6 +701,7 @@ WITH answers AS MATERIALIZED (
         sum(payload ->> '$.usage.completion_tokens') AS completion_tokens
     FROM events
     WHERE likelihood(type = 'SummaryRecorded', 0.2) AND salt <> ''
+      AND (payload ->> '$.origin.route' IS 'opm import') = 0
       AND payload ->> '$.model' <> 'imported'
     GROUP BY 1, 2, 4
 ), not_summed_up AS MATERIALIZED (
@@ -625,6 +716,7 @@ WITH answers AS MATERIALIZED (
         sum(payload ->> '$.usage.completion_tokens') AS completion_tokens
     FROM events
     WHERE likelihood(type = 'SummaryFailed', 0.2) AND salt <> ''
+      AND (payload ->> '$.origin.route' IS 'opm import') = 0
     GROUP BY 1, 2, 4
 ), searches AS MATERIALIZED (
     SELECT
@@ -638,6 +730,7 @@ WITH answers AS MATERIALIZED (
         NULL AS completion_tokens
     FROM events
     WHERE likelihood(type = 'RetrievalRecorded', 0.2) AND salt <> ''
+      AND (payload ->> '$.origin.route' IS 'opm import') = 0
       AND payload ->> '$.embedding_model' IS NOT NULL
     GROUP BY 1, 2, 4
 )
