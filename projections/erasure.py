@@ -7,7 +7,6 @@ What those processes hold of the person no longer matches the ledger, and so the
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,9 +22,11 @@ from domain.ledger_reader import LedgerReader
 from domain.memory import exchange_text
 from domain.person_reader import PersonReader
 from domain.statements import FACET_TYPES
+from projections import audit_index
 from projections.durable import fsync_path, write_durably
 from projections.embedding.cache import VectorCache, text_hash
 from projections.embedding.model_router import PROBE_TEXT
+from projections.erasing_lock import erasing_lock
 from projections.mirror.mirror import Mirror
 
 _MARKERS = "erasing"
@@ -111,6 +112,7 @@ def _erase(ledger: Ledger, storage_dir: Path, marker: _Marker) -> ErasedUser:
     # Only now: before the blanking, a follower of the ledger could have written the files again.
     mirror = Mirror(ledger.reader, storage_dir)
     files = mirror.replace_user(marker.user_id, pseudonym, marker.event_id)
+    audit_index.remove(storage_dir)
     vectors = _sweep_vectors(ledger.reader, storage_dir / "vectors.sqlite3")
     erasure.scrub(ledger)
     # A follower that had read before the blanking may have opened an empty index of this user after it.
@@ -176,8 +178,7 @@ def _text_hashes(reader: LedgerReader) -> set[bytes]:
 @contextmanager
 def _locked(storage_dir: Path) -> Iterator[None]:
     """Let one erasure run at a time: two in one file would wait for each other's pages."""
-    with (storage_dir / "erasing.lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with erasing_lock(storage_dir):
         for torn in (storage_dir / _MARKERS).glob("*.tmp"):
             torn.unlink()  # its erasure had not begun, and it names a person
         yield

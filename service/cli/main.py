@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 
 from domain.console import print_any_text
 from domain.errors import InvalidInput, OpmError
+from service.cli.audit_index import audit_index
 from service.cli.backtest import backtest
 from service.cli.backup import backup
 from service.cli.erase import erase
@@ -69,6 +70,7 @@ _COMMANDS = (
         "Replay past questions with other settings.",
         "opm backtest -u ann --since 2026-01-01 --gate off",
     ),
+    _Command("audit-index", audit_index, "Prepare the auditor's questions about all decisions.", "opm audit-index"),
     # Change.
     _Command("edit", edit, "Correct the summary of a memory.", 'opm edit MEMORY_ID --summary "Ann lives in Vienna."'),
     _Command("forget", forget, "Forget a memory.", 'opm forget MEMORY_ID --reason "no longer true"'),
