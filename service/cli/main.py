@@ -22,6 +22,7 @@ from service.cli.explain import explain
 from service.cli.export_import import export, import_
 from service.cli.forget import edit, forget
 from service.cli.recall import recall
+from service.cli.report import report
 from service.cli.restore import restore
 from service.cli.shell import BAD_ARGUMENTS, FAILED, complain
 from service.cli.verify import verify
@@ -70,7 +71,10 @@ _COMMANDS = (
         "Replay past questions with other settings.",
         "opm backtest -u ann --since 2026-01-01 --gate off",
     ),
-    _Command("audit-index", audit_index, "Prepare the auditor's questions about all decisions.", "opm audit-index"),
+    _Command(
+        "audit-index", audit_index, "Prepare the auditor's questions about all decisions.", "opm audit-index --json"
+    ),
+    _Command("report", report, "Write one person's audit.", "opm report -u ann --since 2026-01-01 --html -o ann.html"),
     # Change.
     _Command("edit", edit, "Correct the summary of a memory.", 'opm edit MEMORY_ID --summary "Ann lives in Vienna."'),
     _Command("forget", forget, "Forget a memory.", 'opm forget MEMORY_ID --reason "no longer true"'),
