@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from projections.durable import replace_durably
 from service.audit.report import report_of
 from service.audit.report_page import as_html, as_markdown
 from service.cli.moments import moment_of
-from service.cli.shell import User, err, opened_audit, user_named
+from service.cli.shell import AsJson, User, err, opened_audit, print_json, user_named
 
 
 def report(
@@ -32,6 +33,7 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write (default: standard output).")
     ] = None,
+    json: AsJson = False,
 ) -> None:
     """Write one person's audit: what was said and remembered, each answer with what it was shown and why.
 
@@ -40,6 +42,8 @@ def report(
     """
     if output is not None and output.exists():
         raise InvalidInput("--output", str(output), "name a file that does not exist yet")
+    if json and (html or output is not None):
+        raise InvalidInput("--json", "with --html or --output", "ask for one form at a time")
     begin = moment_of("--since", since) if since is not None else None
     end = moment_of("--until", until) if until is not None else None
     settings = load_settings(StorageSettings)
@@ -47,6 +51,9 @@ def report(
     migrate(settings.ledger_path)
     with opened_audit(settings) as reader:
         blocks = report_of(reader, user_named(reader, user), begin, end, Clock().now())
+    if json:
+        print_json([{"block": type(block).__name__.lower(), **asdict(block)} for block in blocks])
+        return
     text = as_html(blocks) if html else as_markdown(blocks)
     if output is None:
         typer.echo(text, nl=False)

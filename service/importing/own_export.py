@@ -1,7 +1,7 @@
 """The output of ``opm export``, or a user's folder of the mirror: events, each checked against its hash.
 
-Turns, summaries, edits and forgets keep their ids, so a memory stays the same memory. Decisions (retrieval, gate,
-rerank) are skipped, because they refer to positions in the ledger they come from.
+Turns, summaries, edits and forgets keep their ids, so a memory stays the same memory. Decisions come along too, see
+:mod:`service.importing.own_decisions`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from domain.events import (
     MemoryForgotten,
     NewEvent,
     Payload,
+    RetrievalRecorded,
     SummaryFailed,
     SummaryRecorded,
     TurnFailed,
@@ -28,21 +29,32 @@ from domain.identity import check_id
 from domain.origin import Origin
 from projections.mirror.event_file import MirrorLineCorrupt, event_of
 from service.importing.exchanges import Conversation, Exchange, ParsedImport, text_of
+from service.importing.own_decisions import DECISIONS, Places, not_in_it
 
 SOURCE = "export"
-TAKEN = (TurnRecorded, TurnFailed, SummaryRecorded, SummaryFailed, MemoryEdited, MemoryForgotten)
+TAKEN = (TurnRecorded, TurnFailed, SummaryRecorded, SummaryFailed, MemoryEdited, MemoryForgotten, *DECISIONS)
 
 
 @dataclass
 class Export:
-    """Events by conversation, in ledger order; ``skipped`` counts the others by type."""
+    """Events by conversation, in ledger order; ``skipped`` counts the others by type.
+
+    ``places`` holds the positions of all its events in the ledger that they come from, by their ids.
+    """
 
     conversations: dict[str, list[NewEvent]] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
 
     @property
     def event_ids(self) -> list[str]:
         return [event.event_id for events in self.conversations.values() for event in events]
+
+    @property
+    def in_order(self) -> list[tuple[str, NewEvent]]:
+        """All events with their conversations, in the order of the ledger that they come from."""
+        events = [(name, event) for name, events in self.conversations.items() for event in events]
+        return sorted(events, key=lambda item: self.places[item[1].event_id])
 
 
 def read_export(path: Path) -> Export:
@@ -64,6 +76,7 @@ def read_export(path: Path) -> Export:
             except UnknownEvent as error:
                 raise InvalidInput(where, stored.type, str(error)) from None
             users.add(stored.user_id)
+            export.places[stored.event_id] = stored.position
             if isinstance(payload, TAKEN):
                 event = NewEvent(stored.event_id, payload, stored.correlation_id, stored.causation_id)
                 found.append(
@@ -75,6 +88,9 @@ def read_export(path: Path) -> Export:
         raise InvalidInput("PATH", str(path), f"give the export of one user, this one is of {len(users)}")
     for _, conversation, event in sorted(found, key=lambda item: item[0]):
         export.conversations.setdefault(conversation, []).append(event)
+    export.skipped["positions of memories that are not in it, in searches"] += not_in_it(
+        export.places, [event for _, event in export.in_order]
+    )
     return export
 
 
@@ -91,6 +107,8 @@ def as_exchanges(export: Export) -> ParsedImport:
         summaries = {**_about(events, SummaryRecorded), **_about(events, MemoryEdited)}
         exchanges = []
         for event in events:
+            if isinstance(event.payload, DECISIONS):
+                parsed.skipped[f"{event.payload.type} events"] += 1
             if not isinstance(event.payload, TurnRecorded):
                 continue
             if event.event_id in forgotten:
@@ -105,13 +123,13 @@ def as_exchanges(export: Export) -> ParsedImport:
 
 
 def renumbered(
-    events: Sequence[NewEvent], last_turn_id: int, numbers: dict[str, int], origin: Origin | None = None
+    events: Sequence[NewEvent], last_turn_id: int, places: Places, origin: Origin | None = None
 ) -> list[NewEvent]:
     """Return events to append after turn ``last_turn_id``, with each turn marked as imported.
 
-    Adds the new number of each turn to ``numbers``, by its id, for events about it in a later batch.
+    Adds the new number of each turn to ``places``, for events about it in a later batch.
     """
-    taken = []
+    taken, numbers = [], places.numbers
     for event in events:
         payload = event.payload
         if isinstance(payload, TurnRecorded):
@@ -122,6 +140,8 @@ def renumbered(
         elif isinstance(payload, SummaryRecorded | SummaryFailed | MemoryEdited | MemoryForgotten):
             number = numbers.get(payload.memory_id, payload.turn_id)
             payload = payload.model_copy(update={"turn_id": number})
+        elif isinstance(payload, RetrievalRecorded):
+            payload = places.of_search(payload)
         taken.append(NewEvent(event.event_id, payload, event.correlation_id, event.causation_id, origin))
     return taken
 

@@ -13,7 +13,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from domain.sqlite import DRIVER
-from service.audit.report import Heading, Line, Said, Table
+from service.audit.report import Block, Heading, Line, Said, Table
 from service.audit.report_page import as_html, as_markdown
 from tests.service.opm import Ran, environment, opm
 from tests.service.running import Running, running, until
@@ -191,6 +191,14 @@ def test_the_file_is_for_its_owner_only_whatever_the_umask(tmp_path: Path, umask
     assert (tmp_path / "ann.md").stat().st_mode & 0o777 == 0o600
 
 
+def test_it_is_json_too(tmp_path: Path) -> None:
+    with remembering(tmp_path) as service:
+        ran, both = reported(service, "--json"), reported(service, "--json", "--html")
+    assert ran.json[0] == {"block": "heading", "text": "Audit of ann", "level": 1}
+    assert {block["block"] for block in ran.json} == {"heading", "line", "said", "table"}
+    assert both.status == 2
+
+
 def test_a_user_of_whom_nothing_is_kept_is_a_bad_argument(tmp_path: Path) -> None:
     with remembering(tmp_path) as service:
         ran = opm(environment(service.ledger.path.parent), "report", "-u", "nobody")
@@ -202,7 +210,13 @@ def test_a_user_of_whom_nothing_is_kept_is_a_bad_argument(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_text_is_markup_in_either_format(text: str) -> None:
-    blocks = [Heading(text, 1), Line(text), Said("Question", text), Table(("a", "b"), ((text, "x"),)), Line("end")]
+    blocks: list[Block] = [
+        Heading(text, 1),
+        Line(text),
+        Said("Question", text),
+        Table(("a", "b"), ((text, "x"),)),
+        Line("end"),
+    ]
     parsed = MarkdownIt("commonmark").enable("table").parse(as_markdown(blocks))
     inline = [child for token in parsed for child in token.children or []]
     kinds = {token.type for token in [*parsed, *inline]}
