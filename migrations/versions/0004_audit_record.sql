@@ -629,117 +629,104 @@ SELECT
 FROM access_log AS entry;
 
 -- Calls and tokens by month, person, stage and model. Imported turns cost nothing and are left out; of an embedding
--- call no tokens are recorded. The figures' indices hold what is read, but for what failed.
+-- call no tokens are recorded. The figures' indices hold what is read, but for what failed; SQLite reads them alone only
+-- where nothing is summed up in the same SELECT.
 CREATE VIEW usage_by_month AS
 WITH answers AS MATERIALIZED (
     SELECT
-        substr(recorded_at, 1, 7)  AS month,
+        recorded_at                AS recorded_at,
         user_id                    AS user_id,
         'answer'                   AS stage,
         payload ->> '$.model'      AS model,
-        count(*)                   AS calls,
         0                          AS failed,
-        sum(payload ->> '$.usage.prompt_tokens') AS prompt_tokens,
-        sum(payload ->> '$.usage.completion_tokens') AS completion_tokens
+        payload ->> '$.usage.prompt_tokens' AS prompt_tokens,
+        payload ->> '$.usage.completion_tokens' AS completion_tokens
     FROM events
     WHERE likelihood(type = 'TurnRecorded', 0.2) AND salt <> ''
       AND payload ->> '$.imported_from' IS NULL
-    GROUP BY 1, 2, 4
 ), failures AS MATERIALIZED (
     SELECT
-        substr(recorded_at, 1, 7)  AS month,
+        recorded_at                AS recorded_at,
         user_id                    AS user_id,
         'answer'                   AS stage,
         payload ->> '$.model'      AS model,
-        count(*)                   AS calls,
-        count(*)                   AS failed,
-        sum(payload ->> '$.usage.prompt_tokens') AS prompt_tokens,
-        sum(payload ->> '$.usage.completion_tokens') AS completion_tokens
+        1                          AS failed,
+        payload ->> '$.usage.prompt_tokens' AS prompt_tokens,
+        payload ->> '$.usage.completion_tokens' AS completion_tokens
     FROM events
     WHERE likelihood(type = 'TurnFailed', 0.2) AND salt <> ''
       AND (payload ->> '$.origin.route' IS 'opm import') = 0
-    GROUP BY 1, 2, 4
 ), gates AS MATERIALIZED (
     SELECT
-        substr(recorded_at, 1, 7)  AS month,
+        recorded_at                AS recorded_at,
         user_id                    AS user_id,
         'gate'                     AS stage,
         payload ->> '$.model'      AS model,
-        count(*)                   AS calls,
-        sum(payload ->> '$.outcome' = 'fallback') AS failed,
-        sum(payload ->> '$.usage.prompt_tokens') AS prompt_tokens,
-        sum(payload ->> '$.usage.completion_tokens') AS completion_tokens
+        payload ->> '$.outcome' = 'fallback' AS failed,
+        payload ->> '$.usage.prompt_tokens' AS prompt_tokens,
+        payload ->> '$.usage.completion_tokens' AS completion_tokens
     FROM events
     WHERE likelihood(type = 'GateDecided', 0.2) AND salt <> ''
       AND (payload ->> '$.origin.route' IS 'opm import') = 0
       AND payload ->> '$.model' IS NOT NULL
-    GROUP BY 1, 2, 4
 ), reranks AS MATERIALIZED (
     SELECT
-        substr(recorded_at, 1, 7)  AS month,
+        recorded_at                AS recorded_at,
         user_id                    AS user_id,
         'rerank'                   AS stage,
         payload ->> '$.model'      AS model,
-        count(*)                   AS calls,
-        sum(payload ->> '$.outcome' = 'fallback') AS failed,
-        sum(payload ->> '$.usage.prompt_tokens') AS prompt_tokens,
-        sum(payload ->> '$.usage.completion_tokens') AS completion_tokens
+        payload ->> '$.outcome' = 'fallback' AS failed,
+        payload ->> '$.usage.prompt_tokens' AS prompt_tokens,
+        payload ->> '$.usage.completion_tokens' AS completion_tokens
     FROM events
     WHERE likelihood(type = 'RerankDecided', 0.2) AND salt <> ''
       AND (payload ->> '$.origin.route' IS 'opm import') = 0
       AND payload ->> '$.model' IS NOT NULL
-    GROUP BY 1, 2, 4
 ), summed_up AS MATERIALIZED (
     SELECT
-        substr(recorded_at, 1, 7)  AS month,
+        recorded_at                AS recorded_at,
         user_id                    AS user_id,
         'summary'                  AS stage,
         payload ->> '$.model'      AS model,
-        count(*)                   AS calls,
         0                          AS failed,
-        sum(payload ->> '$.usage.prompt_tokens') AS prompt_tokens,
-        sum(payload ->> '$.usage.completion_tokens') AS completion_tokens
+        payload ->> '$.usage.prompt_tokens' AS prompt_tokens,
+        payload ->> '$.usage.completion_tokens' AS completion_tokens
     FROM events
     WHERE likelihood(type = 'SummaryRecorded', 0.2) AND salt <> ''
       AND (payload ->> '$.origin.route' IS 'opm import') = 0
       AND payload ->> '$.model' <> 'imported'
-    GROUP BY 1, 2, 4
 ), not_summed_up AS MATERIALIZED (
     SELECT
-        substr(recorded_at, 1, 7)  AS month,
+        recorded_at                AS recorded_at,
         user_id                    AS user_id,
         'summary'                  AS stage,
         payload ->> '$.model'      AS model,
-        count(*)                   AS calls,
-        count(*)                   AS failed,
-        sum(payload ->> '$.usage.prompt_tokens') AS prompt_tokens,
-        sum(payload ->> '$.usage.completion_tokens') AS completion_tokens
+        1                          AS failed,
+        payload ->> '$.usage.prompt_tokens' AS prompt_tokens,
+        payload ->> '$.usage.completion_tokens' AS completion_tokens
     FROM events
     WHERE likelihood(type = 'SummaryFailed', 0.2) AND salt <> ''
       AND (payload ->> '$.origin.route' IS 'opm import') = 0
-    GROUP BY 1, 2, 4
 ), searches AS MATERIALIZED (
     SELECT
-        substr(recorded_at, 1, 7)  AS month,
+        recorded_at                AS recorded_at,
         user_id                    AS user_id,
         'embed'                    AS stage,
-        payload ->> '$.embedding_model'AS model,
-        count(*)                   AS calls,
-        sum(payload ->> '$.outcome' = 'degraded') AS failed,
-        NULL AS prompt_tokens,
-        NULL AS completion_tokens
+        payload ->> '$.embedding_model' AS model,
+        payload ->> '$.outcome' = 'degraded' AS failed,
+        NULL                       AS prompt_tokens,
+        NULL                       AS completion_tokens
     FROM events
     WHERE likelihood(type = 'RetrievalRecorded', 0.2) AND salt <> ''
       AND (payload ->> '$.origin.route' IS 'opm import') = 0
       AND payload ->> '$.embedding_model' IS NOT NULL
-    GROUP BY 1, 2, 4
 )
 SELECT
-    month                                            AS month,
+    substr(recorded_at, 1, 7)                        AS month,
     user_id                                          AS user_id,
     stage                                            AS stage,
     model                                            AS model,
-    sum(calls)                                       AS calls,
+    count(*)                                         AS calls,
     sum(failed)                                      AS failed,
     sum(prompt_tokens)                               AS prompt_tokens,
     sum(completion_tokens)                           AS completion_tokens
