@@ -315,20 +315,20 @@ SELECT
     candidate.value ->> '$.matched'                  AS matched,
     candidate.value ->> '$.summary_position'         AS summary_position,
     candidate.value ->> '$.excluded'                 AS excluded,
-    json_extract(verdicts.value, '$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.asked'
+    verdicts.value -> ('$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.asked'
                                                      AS gate_asked,
     CASE
-      WHEN json_extract(verdicts.value, '$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.asked' IS NOT 0
-        THEN json_extract(verdicts.value, '$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.keep'
+      WHEN verdicts.value -> ('$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.asked' IS NOT 0
+        THEN verdicts.value -> ('$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.keep'
     END                                              AS gate_keep,
-    json_extract(verdicts.value, '$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.over_limit'
+    verdicts.value -> ('$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.over_limit'
                                                      AS gate_over_limit,
-    json_extract(verdicts.value, '$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.reason'
+    verdicts.value -> ('$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.reason'
                                                      AS gate_reason,
     (SELECT place.key + 1 FROM json_each(rerank.payload, '$.order') AS place
      WHERE place.value = candidate.value ->> '$.memory_id')
                                                      AS rerank_place,
-    CASE json_extract(shown.value, '$."' || (candidate.value ->> '$.memory_id') || '"')
+    CASE shown.value ->> ('$."' || (candidate.value ->> '$.memory_id') || '"')
       WHEN 'replayed'   THEN 'replayed'
       WHEN 'summarised' THEN 'summary'
       WHEN 'neighbours' THEN 'neighbor'
@@ -336,19 +336,19 @@ SELECT
       ELSE 'not_shown'
     END                                              AS shown_as,
     CASE
-      WHEN json_extract(shown.value, '$."' || (candidate.value ->> '$.memory_id') || '"') = 'replayed'
+      WHEN shown.value ->> ('$."' || (candidate.value ->> '$.memory_id') || '"') = 'replayed'
         THEN 'replayed'
-      WHEN json_extract(shown.value, '$."' || (candidate.value ->> '$.memory_id') || '"') = 'summarised'
+      WHEN shown.value ->> ('$."' || (candidate.value ->> '$.memory_id') || '"') = 'summarised'
         THEN 'summary_only'
-      WHEN json_extract(shown.value, '$."' || (candidate.value ->> '$.memory_id') || '"') = 'neighbours'
+      WHEN shown.value ->> ('$."' || (candidate.value ->> '$.memory_id') || '"') = 'neighbours'
         THEN 'neighbour'
       WHEN candidate.value ->> '$.excluded' IS NOT NULL
         THEN 'excluded'
-      WHEN json_extract(shown.value, '$."' || (candidate.value ->> '$.memory_id') || '"') = 'window'
+      WHEN shown.value ->> ('$."' || (candidate.value ->> '$.memory_id') || '"') = 'window'
         THEN 'window'
-      WHEN json_extract(verdicts.value, '$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.asked' = 0
+      WHEN verdicts.value -> ('$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.asked' = 0
         THEN 'not_asked'
-      WHEN NOT json_extract(verdicts.value, '$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.keep'
+      WHEN NOT verdicts.value -> ('$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.keep'
         THEN 'dropped'
       ELSE 'not_picked'
     END                                              AS fate,
