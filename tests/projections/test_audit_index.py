@@ -16,7 +16,7 @@ from domain.ledger import Ledger
 from domain.sqlite import DRIVER
 from projections import audit_index
 from projections.audit_index import AUDIT_NAME, bring_up_to_date
-from projections.erasure import erase_user
+from projections.erasure import ErasedUser, erase_user
 from tests.audit_history import STEPS, Step, append_steps, history
 from tests.ledgers import new_ledger_file, opened
 
@@ -163,3 +163,23 @@ def test_an_answer_is_judged_once_however_the_pages_fall(tmp_path: Path, monkeyp
             monkeypatch.setattr(audit_index, "_EVENTS_PER_READ", per_read)
             bring_up_to_date(ledger.reader, tmp_path)
             check(ledger)
+
+
+def test_an_erasure_between_two_transactions_leaves_nothing_of_the_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_index, "_EVENTS_PER_READ", 8)
+    monkeypatch.setattr(audit_index, "_READS_PER_COMMIT", 1)
+    with opened(new_ledger_file(tmp_path)) as ledger:
+        append_steps(ledger, [*ANSWERS, *[("answer", "bob", "trip", seed) for seed in range(3)]])
+        erased: list[ErasedUser] = []
+
+        def erase_once(_position: int) -> None:
+            if not erased:
+                erased.append(erase_user(ledger, tmp_path, "ann"))
+
+        done = bring_up_to_date(ledger.reader, tmp_path, erase_once)
+        assert done.anew
+        assert b"ann" not in (tmp_path / AUDIT_NAME).read_bytes()
+        check(ledger)
+        assert done.decisions == len(rows(ledger.path, "SELECT 1 FROM audit_decisions")) == 3
