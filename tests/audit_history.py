@@ -125,6 +125,24 @@ STEPS = st.lists(
     ),
     max_size=30,
 )
+RICH: Sequence[Step] = [
+    (kind, "ann", "trip", seed)
+    for kind, times in (
+        ("answer", 4),
+        ("summary", 8),
+        ("answer of schema 1", 20),
+        ("edit", 3),
+        ("answer", 6),
+        ("forget", 2),
+        ("answer of schema 1", 4),
+        ("imported answer", 2),
+        ("failed", 3),
+        ("broken off after the gate", 1),
+        ("degraded", 2),
+    )
+    for seed in range(times)
+]
+"""A history in which everything happens, also what random steps seldom bring together."""
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from domain.clock import iso
 from domain.events import (
@@ -42,7 +42,7 @@ from domain.origin import is_imported
 from domain.sqlite import DRIVER
 from domain.statements import LATEST
 from projections.audit_index import AUDIT_NAME, bring_up_to_date
-from tests.audit_history import NOT_ASKED, STEPS, Step, erase, history
+from tests.audit_history import NOT_ASKED, RICH, STEPS, Step, erase, history
 from tests.ledgers import ROOT, STREAM, new_ledger_file, opened, record, record_turn, summary_of
 
 VIEWS = (
@@ -85,6 +85,7 @@ def events_of_type(ledger: Ledger, kind: type[P]) -> Iterator[tuple[Event, P, An
 def any_history(test: Callable[[Ledger], None]) -> Callable[[], None]:
     @settings(deadline=None, max_examples=20)
     @given(STEPS)
+    @example(RICH)
     def run(steps: Sequence[Step]) -> None:
         with history(steps) as ledger:
             test(ledger)
@@ -433,8 +434,25 @@ def test_memory_uses(ledger: Ledger) -> None:
     everything = list(ledger.reader.events_after(0, 10_000))
     said = {event.event_id: event.payload for event in everything}
 
-    def text_then(candidate: CandidateFound | None, role: str, memory_id: str) -> str:
-        if role == "summary_only" and candidate is not None and candidate.summary_position is not None:
+    of_schema_1 = {
+        row["correlation_id"]
+        for row in rows(
+            ledger, "SELECT correlation_id FROM events WHERE type = 'RetrievalRecorded' AND schema_version = 1"
+        )
+    }
+
+    def held_before(answer: Event, memory_id: str) -> str | None:
+        own = [event for event in everything[: answer.position - 1] if event.user_id == answer.user_id]
+        about = [event.payload for event in own if event.causation_id == memory_id]
+        edits = [payload.summary for payload in about if isinstance(payload, MemoryEdited)]
+        made = [payload.summary for payload in about if isinstance(payload, SummaryRecorded)]
+        return next(reversed(edits or made), None)
+
+    def text_then(answer: Event, candidate: CandidateFound | None, role: str, memory_id: str) -> str:
+        if role == "summary_only" and candidate is not None and answer.correlation_id in of_schema_1:
+            if (held := held_before(answer, memory_id)) is not None:
+                return held
+        elif role == "summary_only" and candidate is not None and candidate.summary_position is not None:
             at = everything[candidate.summary_position - 1].payload
             if isinstance(at, SummaryRecorded | MemoryEdited):
                 return at.summary
@@ -465,7 +483,7 @@ def test_memory_uses(ledger: Ledger) -> None:
                         "role": role,
                         "shown_as": {"summary_only": "summary", "neighbour": "neighbor"}.get(role, role),
                         "place": place,
-                        "shown_text": text_then(candidate, role, memory_id),
+                        "shown_text": text_then(event, candidate, role, memory_id),
                         "score": candidate.score if candidate is not None else None,
                         "dense_score": candidate.dense_score if candidate is not None else None,
                     }
@@ -508,10 +526,11 @@ def test_memory_as_of(ledger: Ledger) -> None:
         until = row["until_position"]
         assert row["valid_until"] == (None if until is None else iso(everything[until - 1].recorded_at))
     turns = [event for event, _, _ in events_of_type(ledger, TurnRecorded)]
+    about = {turn.event_id: _about(ledger, turn) for turn in turns}
     for position in range(1, len(everything) + 1):
         then: dict[str, tuple[str | None, str | None]] = {}
         for turn in turns:
-            own = [event.payload for event in _about(ledger, turn) if event.position <= position]
+            own = [event.payload for event in about[turn.event_id] if event.position <= position]
             if turn.position > position or any(isinstance(payload, MemoryForgotten) for payload in own):
                 continue
             edits = [payload for payload in own if isinstance(payload, MemoryEdited)]

@@ -380,7 +380,8 @@ CROSS JOIN json_each(json_array((
 CROSS JOIN json_each(asked.payload, '$.candidates') AS candidate
 WHERE likelihood(asked.type = 'RetrievalRecorded', 0.2) AND asked.salt <> '';
 
--- One row per memory in each answer that it served, with the text that it was shown by.
+-- One row per memory in each answer that it served, with the text that it was shown by. Schema 1 did not record which
+-- summary that was: most likely the one that held before the answer.
 CREATE VIEW memory_uses AS
 SELECT
     used.value                                       AS memory_id,
@@ -417,7 +418,16 @@ SELECT
                      (memory.payload ->> '$.user') || char(10) || (memory.payload ->> '$.assistant'))
      FROM events AS memory
      LEFT JOIN events AS said ON said.position = (
-         SELECT candidate.value ->> '$.summary_position'
+         SELECT CASE asked.schema_version
+                  WHEN 1 THEN coalesce(
+                      (SELECT max(edit.position) FROM events AS edit
+                       WHERE edit.causation_id = used.value AND edit.type = 'MemoryEdited'
+                         AND +edit.user_id = turn.user_id AND +edit.position < turn.position),
+                      (SELECT max(made.position) FROM events AS made
+                       WHERE made.causation_id = used.value AND made.type = 'SummaryRecorded'
+                         AND +made.user_id = turn.user_id AND +made.position < turn.position))
+                  ELSE candidate.value ->> '$.summary_position'
+                END
          FROM events AS asked JOIN json_each(asked.payload, '$.candidates') AS candidate
          WHERE asked.correlation_id = turn.correlation_id AND +asked.type = 'RetrievalRecorded'
            AND +asked.user_id = turn.user_id AND candidate.value ->> '$.memory_id' = used.value
