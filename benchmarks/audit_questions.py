@@ -2,7 +2,8 @@
 
 A file is one statement below a header of comments. The first line is the question. Each line ``.param set :name "'x'"``
 gives a parameter and the value used for the shown answer. The lines after ``Answer`` are that answer, from the small
-ledger that :func:`small_ledger` makes. SQLite's shell and Datasette read the file as it is.
+ledger that :func:`small_ledger` makes. SQLite's shell and Datasette read the file as it is; one that asks tables of
+``audit.sqlite3`` needs that file attached.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmarks.synthetic_history import make_ledger
-from domain.sqlite import DRIVER
+from benchmarks.synthetic_history import START, make_ledger
+from domain.clock import iso
+from domain.ledger_reader import LedgerReader
+from domain.sqlite import DRIVER, open_engine
+from projections.audit_index import AUDIT_NAME, BroughtUp, bring_up_to_date
 
 FOLDER = Path(__file__).parent.parent / "docs" / "audit"
 _PARAMETER = re.compile(r"^--   \.param set :(\w+) \"'(.*)'\"", re.MULTILINE)
@@ -34,12 +39,19 @@ class Question:
     answer: str
     sql: str
 
+    @property
+    def needs_index(self) -> bool:
+        """Tell whether it asks tables of ``audit.sqlite3``."""
+        return "audit_" in self.sql
+
     def ask(
         self, ledger: Path, parameters: Mapping[str, str | None] | None = None
     ) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
-        """Return the column names and the rows, from a ledger opened read-only."""
+        """Return the column names and the rows, from a ledger opened read-only with ``audit.sqlite3`` beside it."""
         with_driver = DRIVER.connect(f"file:{ledger}?mode=ro", uri=True)
         try:
+            if self.needs_index:
+                with_driver.execute("ATTACH ? AS audit", (f"file:{ledger.with_name(AUDIT_NAME)}?mode=ro",))
             cursor = with_driver.execute(self.sql, dict(parameters if parameters is not None else self.parameters))
             return [column[0] for column in cursor.description], cursor.fetchall()
         finally:
@@ -53,7 +65,36 @@ def questions() -> list[Question]:
 
 def small_ledger(folder: Path) -> Path:
     """Make the ledger behind the shown answers: three people, one month, the same every time."""
-    return make_ledger(folder, 600, users=3, seed=13, candidates=(6, 24), days=30, in_flight=0)
+    ledger = make_ledger(folder, 600, users=3, seed=30, candidates=(6, 60), days=30, in_flight=0)
+    _log_access(ledger)
+    index(ledger)
+    return ledger
+
+
+def index(ledger: Path) -> BroughtUp:
+    """Bring ``audit.sqlite3`` beside a ledger up to date."""
+    engine = open_engine(ledger, writer=False)
+    try:
+        return bring_up_to_date(LedgerReader(engine), ledger.parent)
+    finally:
+        engine.dispose()
+
+
+def _log_access(ledger: Path) -> None:
+    """Log a read, and two calls that were refused."""
+    memories, chat = "GET /v1/memories", "POST /v1/chat/completions"
+    calls = (
+        (1, "req-a1", "key:ann", "page/1", memories, 200, "ann"),
+        (2, "req-b7", "key:bob", "curl/8", memories, 403, "ann"),
+        (3, "req-c3", None, "curl/8", chat, 401, None),
+    )
+    connection = DRIVER.connect(ledger)
+    connection.executemany(
+        "INSERT INTO access_log (at, request_id, actor, client, route, status, user_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [(iso(START + timedelta(days=day)), *call) for day, *call in calls],
+    )
+    connection.commit()
+    connection.close()
 
 
 def rendered(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from domain.decisions import full_order
 from domain.events import (
     CandidateFound,
+    DecisionAsked,
     GateDecided,
     LeftOut,
     RerankDecided,
@@ -28,6 +29,9 @@ EMBEDDING_MODEL = "bge-m3"
 _RETRIEVE_K = 5
 _KEEP_MAX = 12
 _KEEP_SHARE = 0.3
+_ASKED_MAX = 45
+"""How many candidates the gate's prompt has room for."""
+_LINE_CHARS = 240
 _DEGRADED_SHARE = 0.015
 _NO_ROOM_SHARE = 0.04
 _WINDOW_SHARE = 0.35
@@ -101,9 +105,9 @@ class SyntheticDecisions:
                 search_ms=self.milliseconds(1.5),
                 lexical_ms=self.milliseconds(0.8) if hybrid else 0.0,
             )
-        gate = self._gate([item for item in found if item.excluded is None], model)
+        gate = self._gate([item for item in found if item.excluded is None], model, len(query))
         kept = [verdict.memory_id for verdict in gate.verdicts if verdict.keep]
-        rerank = self._rerank(kept, model)
+        rerank = self._rerank(kept, model, len(query))
         summarised = list(rerank.order[len(rerank.replayed) :])
         left_out: tuple[LeftOut, ...] = ()
         if summarised and rng.random() < _NO_ROOM_SHARE:
@@ -146,11 +150,12 @@ class SyntheticDecisions:
             )
         return found
 
-    def _gate(self, proposed: Sequence[CandidateFound], model: str) -> GateDecided:
+    def _gate(self, proposed: Sequence[CandidateFound], model: str, question_chars: int) -> GateDecided:
         rng = self._random
         skipped = not proposed
         fell_back = not skipped and rng.random() < FALLBACK_SHARES[model]
-        wanted = [fell_back or rng.random() < _KEEP_SHARE for _ in proposed]
+        wanted = [fell_back or (rng.random() < _KEEP_SHARE and n < _ASKED_MAX) for n in range(len(proposed))]
+        asked = min(len(proposed), _ASKED_MAX)
         room = _KEEP_MAX
         verdicts = []
         for n, (candidate, keep) in enumerate(zip(proposed, wanted, strict=True), start=1):
@@ -175,9 +180,10 @@ class SyntheticDecisions:
             raw_answer=None if skipped else "I would keep them." if fell_back else f'{{"keep":{kept}}}',
             usage=None if skipped else self.usage(40 + 60 * len(proposed), 40),
             latency_ms=0.01 if skipped else self.milliseconds(350),
+            asked=None if skipped else _asked(asked, question_chars),
         )
 
-    def _rerank(self, kept: Sequence[str], model: str) -> RerankDecided:
+    def _rerank(self, kept: Sequence[str], model: str, question_chars: int) -> RerankDecided:
         rng = self._random
         asked = len(kept) > _RETRIEVE_K
         fell_back = asked and rng.random() < FALLBACK_SHARES[model] / 2
@@ -198,6 +204,7 @@ class SyntheticDecisions:
             raw_answer=None if not asked else "first the first" if fell_back else f'{{"top":{named}}}',
             usage=self.usage(900, 25) if asked else None,
             latency_ms=self.milliseconds(260) if asked else 0.01,
+            asked=_asked(len(kept), question_chars) if asked else None,
         )
 
     def milliseconds(self, usual: float) -> float:
@@ -208,3 +215,7 @@ class SyntheticDecisions:
         """Return usage around the given numbers of tokens."""
         prompt, completion = (int(self.milliseconds(tokens)) + 1 for tokens in (prompt, completion))
         return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+
+
+def _asked(candidates: int, question_chars: int) -> DecisionAsked:
+    return DecisionAsked(candidates=candidates, line_chars=_LINE_CHARS, question_chars=question_chars)

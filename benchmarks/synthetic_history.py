@@ -32,6 +32,7 @@ from domain.events import (
     Payload,
     PromptReport,
     PromptsActivated,
+    SettingsActivated,
     SummaryFailed,
     SummaryRecorded,
     TurnFailed,
@@ -39,6 +40,7 @@ from domain.events import (
 )
 from domain.identity import SYSTEM_STREAM, StreamId
 from domain.ledger import Ledger, StreamHead
+from domain.origin import Origin
 from migrations.runner import migrate
 
 START = datetime(2025, 1, 1, 8, tzinfo=UTC)
@@ -138,7 +140,36 @@ class _Maker:
         model = EmbeddingModelActivated(
             model=EMBEDDING_MODEL, dimensions=1024, passage_prefix="", memories=0, vectors=0, ledger_position=0
         )
-        self._append(SYSTEM_STREAM, [prompts, model], None, None)
+        settings = SettingsActivated(settings={"gate": "llm", "gate_keep_max": 12, "retrieve_k": 5})
+        self._append(SYSTEM_STREAM, [prompts, model, settings], None, None)
+        for person in self._people:
+            self._import(person)
+
+    def _import(self, person: _Person) -> None:
+        """Bring along a turn from elsewhere, with its summary; nothing was asked or paid for it here."""
+        thing, fact = self._random.choice(_THINGS)
+        stream, ts = StreamId(person.user_id, "earlier"), self._now - timedelta(days=400)
+        origin = Origin(actor="account:opm", route="opm import", client="opm 1")
+
+        def turn(head: StreamHead) -> TurnRecorded:
+            return TurnRecorded(
+                turn_id=head.turn_id + 1,
+                ts=ts,
+                user=f"Please remember about my {thing}: {fact}.",
+                assistant=f"I have noted that {fact}.",
+                model="imported",
+                parameters={},
+                finish_reason="stop",
+                usage=None,
+                window=(),
+                replayed=(),
+                summarised=(),
+                imported_from="chatgpt",
+                prompt=None,
+                timings_ms={},
+            )
+
+        self._append(stream, [turn], None, None, origin=origin)
 
     def _answer(self, person: _Person) -> None:
         person.answers += 1
@@ -153,7 +184,7 @@ class _Maker:
         decided = self._decisions.decide(user, person.memories, person.window, model, hybrid=self._hybrid)
         before = (decided.retrieval, decided.gate, decided.rerank)
         timings = {"window": 0.4, "retrieve": 14.0, "gate": decided.gate.latency_ms, "prompt": 0.7}
-        ts = self._now
+        ts, origin = self._now, self._asked_by(person, "POST /v1/chat/completions")
         if self._random.random() < _FAILED_SHARE:
             timed_out = self._random.random() < 0.7
             failed = TurnFailed(
@@ -168,7 +199,7 @@ class _Maker:
                 status=504 if timed_out else 502,
                 timings_ms={**timings, "total": 120_000.0 if timed_out else 40.0},
             )
-            self._append(person.stream, [*before, failed], correlation_id, None)
+            self._append(person.stream, [*before, failed], correlation_id, None, origin=origin)
             return
         assistant = f"I have noted that {fact}." if tells else f"You told me that {fact}."
         assistant += " " + _PADDING * self._random.randint(1, 8)
@@ -216,7 +247,7 @@ class _Maker:
                 person.window.append(memory)
             self._summarise(person, memory, f"About the {thing}: {fact}.", model, correlation_id)
 
-        self._append(person.stream, [*before, turn], correlation_id, None, remembered)
+        self._append(person.stream, [*before, turn], correlation_id, None, remembered, origin)
 
     def _summarise(self, person: _Person, memory: PastTurn, text: str, model: str, correlation_id: str) -> None:
         about = StreamId(person.user_id, memory.conversation_id)
@@ -256,7 +287,13 @@ class _Maker:
         else:
             payload = MemoryForgotten(memory_id=memory.memory_id, turn_id=memory.turn_id, reason="no longer true")
             memory.forgotten = True
-        self._append(about, [payload], None, memory.memory_id)
+        self._append(about, [payload], None, memory.memory_id, origin=self._asked_by(person, "PATCH /v1/memories/{id}"))
+
+    def _asked_by(self, person: _Person, route: str) -> Origin:
+        number = person.answers
+        return Origin(
+            actor=f"key:{person.user_id}", route=route, client="page/1", request_id=f"req-{person.user_id}-{number}"
+        )
 
     def _append(
         self,
@@ -265,6 +302,7 @@ class _Maker:
         correlation_id: str | None,
         causation_id: str | None,
         then: Callable[[Sequence[Event]], None] = lambda _events: None,
+        origin: Origin | None = None,
     ) -> None:
         """Append the events of one answer or action together, each caused by the one before."""
         payloads = list(said)
@@ -273,7 +311,7 @@ class _Maker:
 
         def decide(head: StreamHead) -> list[NewEvent]:
             return [
-                NewEvent(event_id, payload(head) if callable(payload) else payload, correlation_id, cause)
+                NewEvent(event_id, payload(head) if callable(payload) else payload, correlation_id, cause, origin)
                 for event_id, payload, cause in zip(ids, payloads, causes, strict=False)
             ]
 

@@ -32,6 +32,19 @@ class Change:
         return "forgotten" if self.summary is None else "edited"
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A row of the access log about a person's memory."""
+
+    at: str
+    actor: str | None
+    client: str | None
+    route: str
+    status: int
+    refused: bool
+    request_id: str
+
+
 class AuditReader(LedgerReader):
     """A :class:`LedgerReader` that can also be asked about the past."""
 
@@ -98,6 +111,22 @@ class AuditReader(LedgerReader):
     def count_retrievals(self, user_id: str, after: int, until: int = LATEST) -> int:
         """Count what :meth:`retrievals` would yield."""
         return int(self._rows("count_retrievals", user_id=user_id, position=after, until=until)[0][0])
+
+    def events_of_user(self, user_id: str, after: int, until: int = LATEST) -> Iterator[Event]:
+        """Yield all events of a user in (``after``, ``until``], in order."""
+        values = {"user_id": user_id, "until": until, "count": _EVENTS_PER_READ}
+        while events := [event_of(row) for row in self._rows("events_of_user", position=after, **values)]:
+            yield from events
+            after = events[-1].position
+
+    def activations(self, user_id: str, until: int) -> list[Event]:
+        """Return what came into use for everybody or for this user up to a position, in order."""
+        return [event_of(row) for row in self._rows("activations_until", user_id=user_id, until=until)]
+
+    def access_to(self, user_id: str, since: datetime, until: datetime) -> list[Access]:
+        """Return who read this user's memory or was refused it in [``since``, ``until``), as far as it is logged."""
+        rows = self._rows("access_to", user_id=user_id, since=iso(since), until=iso(until))
+        return [Access(**{**row._asdict(), "refused": bool(row.refused)}) for row in rows]
 
 
 def turn_of(events: Sequence[Event]) -> Event | None:

@@ -8,6 +8,8 @@ from importlib.metadata import version
 
 from pydantic import BaseModel, ConfigDict
 
+IMPORT_COMMAND = "opm import"
+"""The route of what was imported. The audit views look for it too."""
 _PACKAGE = "openpersistentmemory"
 
 
@@ -34,3 +36,8 @@ def command_origin(command: str, reason: str | None = None) -> Origin:
     except (KeyError, OSError):  # a container may run as a number that has no name
         account = str(os.getuid())
     return Origin(actor=f"account:{account}", route=command, client=f"opm {version(_PACKAGE)}", reason=reason)
+
+
+def is_imported(origin: Origin | None) -> bool:
+    """Tell whether an event was brought along from elsewhere: what it says did not happen here."""
+    return origin is not None and origin.route == IMPORT_COMMAND

@@ -69,6 +69,11 @@ class PersonReader(Reader):
         """Return whose each of these events is; those that are not in the ledger are missing."""
         return {row.event_id: row.user_id for row in self._rows("owners_of_events", event_ids=json_list(event_ids))}
 
+    def positions_of_events(self, event_ids: Sequence[str]) -> dict[str, int]:
+        """Return where each of these events stands; those that are not in the ledger are missing."""
+        rows = self._rows("positions_of_events", event_ids=json_list(event_ids))
+        return {row.event_id: row.position for row in rows}
+
     def has_event(self, event_id: str) -> bool:
         """Tell whether an event of this id stands in the ledger."""
         return bool(self._rows("has_event", event_id=event_id))

@@ -76,6 +76,8 @@ def memories_as_shown(
     shown: dict[str, Memory] = {}
     for memory_id, event in turns.items():
         position = shown_with.get(memory_id)
+        if position == 0:
+            continue  # the summary that was shown did not come along with an import
         memory = memory_from(event, said.get(position) if position is not None else None)
         if memory is not None:
             shown[memory_id] = memory

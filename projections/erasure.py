@@ -7,7 +7,6 @@ What those processes hold of the person no longer matches the ledger, and so the
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,9 +23,11 @@ from domain.memory import exchange_text
 from domain.origin import Origin
 from domain.person_reader import PersonReader
 from domain.statements import FACET_TYPES
+from projections import audit_index
 from projections.durable import fsync_path, write_durably
 from projections.embedding.cache import VectorCache, text_hash
 from projections.embedding.model_router import PROBE_TEXT
+from projections.erasing_lock import erasing_lock
 from projections.mirror.mirror import Mirror
 
 _MARKERS = "erasing"
@@ -128,10 +129,11 @@ def _erase(ledger: Ledger, storage_dir: Path, marker: _Marker) -> ErasedUser:
 
 
 def remove_leftovers(ledger_path: Path, storage_dir: Path) -> None:
-    """Remove what a killed restore left, and a vector cache that was put aside as broken.
+    """Remove the auditor's index, what a killed restore left, and a vector cache that was put aside as broken.
 
     Nobody restores now: a restore needs the ledger to itself, and it is open here.
     """
+    audit_index.remove(storage_dir)
     for pattern in (f"{ledger_path.name}.restoring*", "vectors.sqlite3.broken*"):
         for left in storage_dir.glob(pattern):
             left.unlink(missing_ok=True)
@@ -190,8 +192,7 @@ def _text_hashes(reader: LedgerReader) -> set[bytes]:
 @contextmanager
 def locked(storage_dir: Path) -> Iterator[None]:
     """Let one erasure run at a time: two in one file would wait for each other's pages."""
-    with (storage_dir / "erasing.lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with erasing_lock(storage_dir):
         for torn in (storage_dir / _MARKERS).glob("*.tmp"):
             torn.unlink()  # its erasure had not begun, and it names a person
         yield

@@ -39,7 +39,7 @@ from domain.events import (
 from domain.identity import ERASED_PREFIX, StreamId, user_stream
 from domain.ledger import Ledger, StreamHead
 from domain.model_call import ModelCall
-from domain.origin import Origin
+from domain.origin import IMPORT_COMMAND, Origin
 from domain.sqlite import DRIVER
 from tests.ledgers import START, USAGE, new_ledger_file, opened, record, summary_of
 
@@ -106,6 +106,7 @@ KINDS = (
     *("answer",) * 5,
     *("answer of schema 1",) * 3,
     "imported",
+    "imported answer",
     "failed",
     "broken off after the gate",
     "degraded",
@@ -124,15 +125,38 @@ STEPS = st.lists(
     ),
     max_size=30,
 )
+RICH: Sequence[Step] = [
+    (kind, "ann", "trip", seed)
+    for kind, times in (
+        ("answer", 4),
+        ("summary", 8),
+        ("answer of schema 1", 20),
+        ("edit", 3),
+        ("answer", 6),
+        ("forget", 2),
+        ("answer of schema 1", 4),
+        ("imported answer", 2),
+        ("failed", 3),
+        ("broken off after the gate", 1),
+        ("degraded", 2),
+    )
+    for seed in range(times)
+]
+"""A history in which everything happens, also what random steps seldom bring together."""
 
 
 @contextmanager
 def history(steps: Sequence[Step]) -> Iterator[Ledger]:
     """Write a ledger of these steps and open it."""
     with tempfile.TemporaryDirectory() as folder, opened(new_ledger_file(Path(folder))) as ledger:
-        for number, (kind, user, conversation, seed) in enumerate(steps):
-            _append_step(ledger, number, kind, StreamId(user, conversation), random.Random(seed))  # noqa: S311 - not a secret
+        append_steps(ledger, steps)
         yield ledger
+
+
+def append_steps(ledger: Ledger, steps: Sequence[Step], first: int = 0) -> None:
+    """Append what these steps say; ``first`` is the number of the first one, which its texts name."""
+    for number, (kind, user, conversation, seed) in enumerate(steps, start=first):
+        _append_step(ledger, number, kind, StreamId(user, conversation), random.Random(seed))  # noqa: S311 - not a secret
 
 
 def erase(ledger: Ledger, user_id: str) -> None:
@@ -156,6 +180,10 @@ def _append_step(ledger: Ledger, number: int, kind: str, stream: StreamId, rng: 
     about = rng.choice(own).event_id if own else None
     if kind == "imported":
         _append(ledger, stream, [_turn(number, {"prompt": None, "imported_from": "notes.json", "window": ()})])
+    elif kind == "imported answer":
+        answer = _answer(number, "answer", own, rng)
+        answer[-1] = answer[-1].model_copy(update={"imported_from": "export"})
+        _append(ledger, stream, answer, Origin(actor="account:ann", route=IMPORT_COMMAND, client="opm 1"))
     elif kind.startswith(("answer", "failed", "broken", "degraded")):
         origin = Origin(actor="key:1", route="POST /v1/chat/completions", client="c/1", request_id=f"req-{number}")
         _append(ledger, stream, _answer(number, kind, own, rng), rng.choice((None, origin)))
@@ -202,7 +230,7 @@ def _answer(number: int, kind: str, own: Sequence[Event], rng: random.Random) ->
     window = tuple(candidate.memory_id for candidate in candidates if candidate.excluded)
     proposed = [candidate.memory_id for candidate in candidates if candidate.excluded is None]
     retrieval = RetrievalRecorded(
-        query=f"question {number}",
+        query=f"question {number % 3}",
         knobs={"retrieve_k": _RETRIEVE_K},
         window=window,
         outcome="degraded" if kind == "degraded" else "ok",
@@ -361,7 +389,7 @@ def _failed(number: int, answer: TurnRecorded | None = None) -> TurnFailed:
 
 
 def _turn_1(turn: TurnRecorded) -> TurnOfSchema1:
-    fields = turn.model_dump(exclude={"client_system", "neighbours", "imported_from", "source_ids", "call"})
+    fields = turn.model_dump(exclude={"client_system", "neighbours", "imported_from", "source_ids", "first_recorded_at", "call"})
     del fields["prompt"]["messages_hash"]
     return TurnOfSchema1(**fields)
 

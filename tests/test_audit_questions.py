@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import datasette_page
 from benchmarks.audit_questions import Question, questions, rendered, small_ledger, with_answer
 from benchmarks.synthetic_history import make_ledger
 from domain.chain import GENESIS
+from projections.audit_index import AUDIT_NAME
 from tests.ledgers import ROOT, all_stored, check_chain, opened
 
 SHELL = shutil.which("sqlite3")
@@ -23,9 +25,29 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_ledger(tmp_path_factory.mktemp("small"))
 
 
-def test_there_are_ten() -> None:
-    assert [question.path.name[:3] for question in QUESTIONS] == [f"{number:02}-" for number in range(1, 11)]
+def test_there_are_twenty_and_the_document_lists_them() -> None:
+    assert [question.path.name[:3] for question in QUESTIONS] == [f"{number:02}-" for number in range(1, 21)]
     assert all(question.title.endswith("?") for question in QUESTIONS)
+    listed = re.findall(
+        r"^\d+\. \[(.*?)\]\(audit/(.*?)\)$", (ROOT / "docs" / "audit.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert listed == [(question.title, question.path.name) for question in QUESTIONS]
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.path.stem)
+def test_each_says_where_it_cuts(question: Question) -> None:
+    """Its LIMIT, and the time it is about where none is given."""
+    header = question.path.read_text(encoding="utf-8").partition("-- Answer")[0].replace("\n-- ", " ")
+    limit = re.search(r"LIMIT (\d+)", question.sql)
+    if limit is None:
+        assert "Uncut" in header
+    else:
+        assert re.search(rf"Cut: the (first|newest) {limit[1]}\b", header)
+    days = re.search(r"'now', '-(\d+) days'", question.sql)
+    if days is not None:
+        assert (
+            f"last {days[1].replace('30', 'thirty').replace('7', 'seven')} days unless another time is given" in header
+        )
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.path.stem)
@@ -52,13 +74,19 @@ def test_the_shell_takes_a_file_as_it_is(ledger: Path, question: Question) -> No
     commands = [f""".param set :{name} "'{value}'\"""" for name, value in question.parameters.items()]
     run = subprocess.run(
         [SHELL, "-readonly", "-json", str(ledger)],
-        input="\n".join([*commands, f".read {question.path}"]),
+        input="\n".join([*commands, f"ATTACH '{ledger.with_name(AUDIT_NAME)}' AS audit;", f".read {question.path}"]),
         capture_output=True,
         text=True,
         check=True,
     )
     assert run.stderr == ""
     assert run.stdout.count("\n") == len(question.ask(ledger)[1])
+
+
+def test_datasette_shows_what_the_document_and_the_questions_say() -> None:
+    assert datasette_page.PATH.read_text(encoding="utf-8") == datasette_page.made(), (
+        "renew it with `python -m benchmarks.audit --write-answers`"
+    )
 
 
 def test_a_synthetic_ledger_is_a_ledger(ledger: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from domain.clock import iso
 from domain.events import (
@@ -38,9 +38,11 @@ from domain.events import (
 )
 from domain.identity import SYSTEM_STREAM, StreamId
 from domain.ledger import Ledger
+from domain.origin import is_imported
 from domain.sqlite import DRIVER
 from domain.statements import LATEST
-from tests.audit_history import NOT_ASKED, STEPS, Step, erase, history
+from projections.audit_index import AUDIT_NAME, bring_up_to_date
+from tests.audit_history import NOT_ASKED, RICH, STEPS, Step, erase, history
 from tests.ledgers import ROOT, STREAM, new_ledger_file, opened, record, record_turn, summary_of
 
 VIEWS = (
@@ -83,6 +85,7 @@ def events_of_type(ledger: Ledger, kind: type[P]) -> Iterator[tuple[Event, P, An
 def any_history(test: Callable[[Ledger], None]) -> Callable[[], None]:
     @settings(deadline=None, max_examples=20)
     @given(STEPS)
+    @example(RICH)
     def run(steps: Sequence[Step]) -> None:
         with history(steps) as ledger:
             test(ledger)
@@ -161,7 +164,7 @@ def test_failed_turns(ledger: Ledger) -> None:
         expected.append(
             envelope(event)
             | fields(payload, *names)
-            | {"total_ms": payload["timings_ms"].get("total")}
+            | {"total_ms": payload["timings_ms"].get("total"), "imported": int(is_imported(event.origin))}
             | tokens(payload)
             | {name: prompt.get(name) for name in ("layout", "system_version", "messages_hash")}
             | call_of(payload)
@@ -178,6 +181,7 @@ def test_summaries(ledger: Ledger) -> None:
     for kind, source in sources.items():
         for event, _, payload in events_of_type(ledger, kind):
             row = envelope(event) | {"memory_id": event.causation_id, "source": source}
+            row |= {"imported": int(is_imported(event.origin))}
             del row["correlation_id"]
             names = ("turn_id", "summary", "model", "prompt_version", "attempts", "error")
             asked, call = payload.get("asked") or {}, call_of(payload)
@@ -271,6 +275,7 @@ def test_retrievals(ledger: Ledger) -> None:
                 "window_turns": len(payload.window),
                 "candidates": len(payload.candidates),
                 "excluded": sum(candidate.excluded is not None for candidate in payload.candidates),
+                "imported": int(is_imported(event.origin)),
             }
         )
     found = rows(ledger, "SELECT * FROM retrievals ORDER BY position")
@@ -292,6 +297,7 @@ def test_gate_decisions(ledger: Ledger) -> None:
             | asked_of(as_json)
             | {
                 "request_id": origin_of(event)["request_id"],
+                "imported": int(is_imported(event.origin)),
                 "candidates": len(payload.verdicts),
                 "kept": sum(verdict.keep for verdict in payload.verdicts),
                 "over_limit": sum(verdict.over_limit for verdict in payload.verdicts),
@@ -321,7 +327,7 @@ def test_rerank_decisions(ledger: Ledger) -> None:
         | call_of(as_json)
         | asked_of(as_json)
         | {"candidates": len(payload.order), "replayed": len(payload.replayed)}
-        | {"request_id": origin_of(event)["request_id"]}
+        | {"request_id": origin_of(event)["request_id"], "imported": int(is_imported(event.origin))}
         for event, payload, as_json in events_of_type(ledger, RerankDecided)
     ]
     found = rows(ledger, "SELECT * FROM rerank_decisions ORDER BY position")
@@ -398,6 +404,7 @@ def test_candidates(ledger: Ledger) -> None:
                     "gate_reason": None if verdict is None else verdict.reason,
                     "rerank_place": order.index(candidate.memory_id) + 1 if candidate.memory_id in order else None,
                     "fate": fate,
+                    "imported": int(is_imported(event.origin)),
                 }
             )
     assert rows(ledger, "SELECT * FROM candidates ORDER BY retrieval_position, rank") == expected
@@ -427,8 +434,25 @@ def test_memory_uses(ledger: Ledger) -> None:
     everything = list(ledger.reader.events_after(0, 10_000))
     said = {event.event_id: event.payload for event in everything}
 
-    def text_then(candidate: CandidateFound | None, role: str, memory_id: str) -> str:
-        if role == "summary_only" and candidate is not None and candidate.summary_position is not None:
+    of_schema_1 = {
+        row["correlation_id"]
+        for row in rows(
+            ledger, "SELECT correlation_id FROM events WHERE type = 'RetrievalRecorded' AND schema_version = 1"
+        )
+    }
+
+    def held_before(answer: Event, memory_id: str) -> str | None:
+        own = [event for event in everything[: answer.position - 1] if event.user_id == answer.user_id]
+        about = [event.payload for event in own if event.causation_id == memory_id]
+        edits = [payload.summary for payload in about if isinstance(payload, MemoryEdited)]
+        made = [payload.summary for payload in about if isinstance(payload, SummaryRecorded)]
+        return next(reversed(edits or made), None)
+
+    def text_then(answer: Event, candidate: CandidateFound | None, role: str, memory_id: str) -> str:
+        if role == "summary_only" and candidate is not None and answer.correlation_id in of_schema_1:
+            if (held := held_before(answer, memory_id)) is not None:
+                return held
+        elif role == "summary_only" and candidate is not None and candidate.summary_position is not None:
             at = everything[candidate.summary_position - 1].payload
             if isinstance(at, SummaryRecorded | MemoryEdited):
                 return at.summary
@@ -459,7 +483,7 @@ def test_memory_uses(ledger: Ledger) -> None:
                         "role": role,
                         "shown_as": {"summary_only": "summary", "neighbour": "neighbor"}.get(role, role),
                         "place": place,
-                        "shown_text": text_then(candidate, role, memory_id),
+                        "shown_text": text_then(event, candidate, role, memory_id),
                         "score": candidate.score if candidate is not None else None,
                         "dense_score": candidate.dense_score if candidate is not None else None,
                     }
@@ -502,10 +526,11 @@ def test_memory_as_of(ledger: Ledger) -> None:
         until = row["until_position"]
         assert row["valid_until"] == (None if until is None else iso(everything[until - 1].recorded_at))
     turns = [event for event, _, _ in events_of_type(ledger, TurnRecorded)]
+    about = {turn.event_id: _about(ledger, turn) for turn in turns}
     for position in range(1, len(everything) + 1):
         then: dict[str, tuple[str | None, str | None]] = {}
         for turn in turns:
-            own = [event.payload for event in _about(ledger, turn) if event.position <= position]
+            own = [event.payload for event in about[turn.event_id] if event.position <= position]
             if turn.position > position or any(isinstance(payload, MemoryForgotten) for payload in own):
                 continue
             edits = [payload for payload in own if isinstance(payload, MemoryEdited)]
@@ -580,8 +605,10 @@ def test_usage_by_month(ledger: Ledger) -> None:
             sums[2], sums[3] = (sums[2] or 0) + usage.prompt_tokens, (sums[3] or 0) + usage.completion_tokens
 
     for event in ledger.reader.events_after(0, 10_000):
+        if is_imported(event.origin):
+            continue
         match event.payload:
-            case TurnRecorded() as said if "total" in said.timings_ms:
+            case TurnRecorded() as said if said.imported_from is None:
                 add(event, "answer", said.model, False, said.usage)
             case TurnFailed() as said:
                 add(event, "answer", said.model, True, said.usage)
@@ -659,6 +686,11 @@ def test_the_document_names_each_view_with_its_columns(tmp_path: Path) -> None:
     assert sorted(names) == sorted(VIEWS)
     for name in (*names, "events"):
         assert documented.pop(name) == [row["name"] for row in rows(path, f"PRAGMA table_info({name})")], name
+    with opened(path) as ledger:
+        bring_up_to_date(ledger.reader, tmp_path)
+    for row in rows(tmp_path / AUDIT_NAME, "SELECT name FROM sqlite_schema WHERE type = 'table'"):
+        columns = rows(tmp_path / AUDIT_NAME, f"PRAGMA table_info({row['name']})")
+        assert documented.pop(row["name"]) == [column["name"] for column in columns], row["name"]
     assert documented == {}
 
 

@@ -1,7 +1,8 @@
 -- How often does the gate fall back, by model?
 --
 -- A fallback is a decision that could not be had or read: the order of the ranking stood in. Decisions that were skipped
--- (no candidates, gate off) had no model to ask. Of the whole ledger, or of a time.
+-- (no candidates, gate off) had no model to ask. Imported decisions are left out. Uncut: of the whole ledger unless a time
+-- is given.
 --
 --   .param set :since "''"     (empty: from the beginning)
 --   .param set :until "''"     (empty: now)
@@ -9,14 +10,15 @@
 -- Answer, of the small synthetic ledger:
 --
 --   strategy  model          decisions  fallbacks  percent  mean_ms  longest_ms
---   llm       Qwen3-14B      39         1          2.56     369.0    813.0
---   llm       Mistral-Small  36         1          2.78     383.0    1017.0
---   llm       Qwen3-8B       21         2          9.52     412.0    686.0
+--   llm       Qwen3-14B      39         1          2.56     376.0    765.0
+--   llm       Mistral-Small  38         2          5.26     374.0    1060.0
+--   llm       Qwen3-8B       18         0          0.0      345.0    752.0
 WITH decisions AS MATERIALIZED (
     SELECT strategy, model, outcome, latency_ms
     FROM gate_decisions
     WHERE recorded_at >= coalesce(:since, '')
       AND recorded_at < coalesce(nullif(:until, ''), '9999')
+      AND NOT imported
 )
 SELECT
     strategy,

@@ -1,7 +1,8 @@
 -- How long does each stage take, and how many tokens does it cost?
 --
 -- Milliseconds at the median and the 95th percentile, tokens in all. `answer` contains `first token`, and `turn` all but
--- `summary`, for which nobody waits and whose time is not recorded. Of the last 30 days unless another time is given.
+-- `summary`, for which nobody waits and whose time is not recorded. Imported turns and decisions are left out. Uncut: all
+-- of the last thirty days unless another time is given.
 --
 --   .param set :since "'2025-01-01'"     (empty: thirty days ago)
 --   .param set :until "''"               (empty: now)
@@ -9,15 +10,15 @@
 -- Answer, of the small synthetic ledger:
 --
 --   stage             calls  p50_ms    p95_ms    prompt_tokens  completion_tokens
---   embed             117    8.904     18.598
---   search by vector  117    1.582     3.033
---   search by word    55     0.67      1.362
---   gate              96     375.82    639.448   59352          4438
---   rerank            13     323.184   580.029   11597          358
---   first token       116    312.727   585.759
---   answer            116    2501.813  4686.073  229331         24600
---   turn              116    3101.813  5286.073
---   summary           113                        36560          3594
+--   embed             117    9.11      17.204
+--   search by vector  117    1.534     2.831
+--   search by word    57     0.881     1.695
+--   gate              95     350.993   636.091   93722          4159
+--   rerank            30     265.312   365.102   27455          756
+--   first token       115    288.374   733.386
+--   answer            115    2306.994  5867.085  235471         23252
+--   turn              115    2906.994  6467.085
+--   summary           112                        37476          3811
 WITH span AS MATERIALIZED (
     SELECT
         coalesce(nullif(:since, ''), strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-30 days')) AS since,
@@ -26,10 +27,12 @@ WITH span AS MATERIALIZED (
 searched AS MATERIALIZED (
     SELECT embed_ms, search_ms, lexical_ms FROM retrievals
     WHERE recorded_at >= (SELECT since FROM span) AND recorded_at < (SELECT until FROM span) AND outcome = 'ok'
+      AND NOT imported
 ),
 answered AS MATERIALIZED (
     SELECT first_token_ms, answer_ms, total_ms, prompt_tokens, completion_tokens FROM turns
     WHERE recorded_at >= (SELECT since FROM span) AND recorded_at < (SELECT until FROM span)
+      AND imported_from IS NULL
 ),
 calls AS MATERIALIZED (
     SELECT 1 AS place, 'embed' AS stage, embed_ms AS ms, NULL AS prompt_tokens, NULL AS completion_tokens FROM searched
@@ -40,9 +43,11 @@ calls AS MATERIALIZED (
     UNION ALL
     SELECT 4, 'gate', latency_ms, prompt_tokens, completion_tokens FROM gate_decisions
     WHERE recorded_at >= (SELECT since FROM span) AND recorded_at < (SELECT until FROM span) AND outcome <> 'skipped'
+      AND NOT imported
     UNION ALL
     SELECT 5, 'rerank', latency_ms, prompt_tokens, completion_tokens FROM rerank_decisions
     WHERE recorded_at >= (SELECT since FROM span) AND recorded_at < (SELECT until FROM span) AND outcome <> 'skipped'
+      AND NOT imported
     UNION ALL
     SELECT 6, 'first token', first_token_ms, NULL, NULL FROM answered
     UNION ALL
@@ -52,6 +57,7 @@ calls AS MATERIALIZED (
     UNION ALL
     SELECT 9, 'summary', NULL, prompt_tokens, completion_tokens FROM summaries
     WHERE recorded_at >= (SELECT since FROM span) AND recorded_at < (SELECT until FROM span) AND source = 'model'
+      AND NOT imported AND model <> 'imported'
 ),
 ranked AS (
     SELECT

@@ -1,28 +1,31 @@
 -- Which answers were given with this memory?
 --
 -- What to look through when a memory turns out to be wrong. In the role `window` it was a turn of the same conversation
--- a moment ago, not something remembered.
+-- a moment ago, not something remembered. `shown_that_day` is the text that the answer was shown; imported answers are in
+-- it too. Cut: the first 200, of all times.
 --
---   .param set :memory "'356f2690-7d7b-4390-955e-6f680869aaec'"
+--   .param set :memory "'6519153e-c0c8-4972-953d-c93e7e5c2a72'"
 --
 -- Answer, of the small synthetic ledger:
 --
---   ts                           conversation_id  role          score     they_asked                                    was_answered                                  correlation_id
---   2025-01-05T16:39:24.009777Z  talk 1           window        0.723016  Please remember about my garden: the quince…  I have noted that the quince is to be cut b…  chatcmpl-9da207b1b41d4b39a6e26676a5357944
---   2025-01-06T02:25:37.769254Z  talk 1           window        0.878727  What do you know about my boat?               You told me that the Alma lies at pier seve…  chatcmpl-55ab4cdb24e04962b1ddd9c8dd72b693
---   2025-01-06T10:15:11.742118Z  talk 1           window        0.775572  What do you know about my flat? It was said…  You told me that the lease of the flat ends…  chatcmpl-03507d3742d742979363b22654e158ec
---   2025-01-07T15:26:15.448830Z  talk 1           window        0.825184  What do you know about my thesis? It was sa…  You told me that chapter four still lacks i…  chatcmpl-e4af9619db4a45a9a9adaad394ab2cc9
---   2025-01-08T03:11:05.748641Z  talk 1           window        0.777676  What do you know about my violin? It was sa…  You told me that the E string is a Pirastro…  chatcmpl-e14349470cda4ed5865dddf82eff975c
---   2025-01-09T00:18:37.205862Z  talk 1           window        0.715747  Please remember about my sister: Ruth moved…  I have noted that Ruth moved to Porto. It w…  chatcmpl-5f78fd5ba3ca407d81678e8ac83fe4bc
---   2025-01-13T05:21:55.761712Z  talk 1           replayed      0.782724  Please remember about my thesis: chapter fo…  I have noted that chapter four still lacks …  chatcmpl-b28892cc725d47239ba8edee5add5580
---   2025-01-13T11:53:25.897442Z  talk 1           replayed      0.723998  What do you know about my bread?              You told me that the starter wants rye, fed…  chatcmpl-77909b7737094629b969df729696b3b4
---   2025-01-16T06:43:51.945168Z  talk 1           replayed      0.849086  What do you know about my thesis? It was sa…  You told me that chapter four still lacks i…  chatcmpl-6c4330489f6145628537294d658efbb4
---   2025-01-23T23:46:08.572805Z  talk 2           summary_only  0.012987  What do you know about my flat? It was said…  You told me that the lease of the flat ends…  chatcmpl-221639a384cf454a94279b94e6921738
+--   ts                           conversation_id  role          score     shown_that_day                                they_asked                                    was_answered                                  correlation_id
+--   2025-01-14T07:07:02.485389Z  talk 1           window        0.605984  Please remember about my cat: Miso eats not…  What do you know about my sister?             You told me that Ruth moved to Porto. It wa…  chatcmpl-3f938eb7546147e38c1eca4c36f0ef56
+--   2025-01-15T11:55:08.824808Z  talk 1           window        0.708874  Please remember about my cat: Miso eats not…  Please remember about my car: the winter ty…  I have noted that the winter tyres are in t…  chatcmpl-7a19dfa3c1da47bdb88e0c935686662a
+--   2025-01-16T07:26:17.140863Z  talk 1           window                  Please remember about my cat: Miso eats not…  Please remember about my flat: the lease of…  I have noted that the lease of the flat end…  chatcmpl-276270782f5e4336a43b0e0ee24351ae
+--   2025-01-17T06:32:35.303024Z  talk 1           window        0.012195  Please remember about my cat: Miso eats not…  What do you know about my violin? It was sa…  You told me that the E string is a Pirastro…  chatcmpl-2790c611c06d491cafc8b86c61f7f262
+--   2025-01-19T08:43:54.962243Z  talk 1           window        0.011905  Please remember about my cat: Miso eats not…  What do you know about my thesis? It was sa…  You told me that chapter four still lacks i…  chatcmpl-f992c51ce97f450aa4e583e6b1e2b36d
+--   2025-01-19T16:12:01.695942Z  talk 1           window        0.012195  Please remember about my cat: Miso eats not…  Please remember about my bread: the starter…  I have noted that the starter wants rye, fe…  chatcmpl-b24211ad2a99448f95169744dd037130
+--   2025-01-22T03:01:39.684539Z  talk 1           replayed      0.011236  Please remember about my cat: Miso eats not…  Please remember about my car: the winter ty…  I have noted that the winter tyres are in t…  chatcmpl-abee24bc1bca4549a67303d46323bcdc
+--   2025-01-22T13:28:53.978096Z  talk 1           replayed      0.016129  Please remember about my cat: Miso eats not…  Please remember about my thesis: chapter fo…  I have noted that chapter four still lacks …  chatcmpl-2c04a4ebc57649f99578f4b928caf517
+--   2025-01-23T10:26:03.736981Z  talk 1           replayed      0.0125    Please remember about my cat: Miso eats not…  Please remember about my boat: the Alma lie…  I have noted that the Alma lies at pier sev…  chatcmpl-420dcab6566c427cb984e3d456cbeeee
+--   2025-01-23T13:46:41.732163Z  talk 1           summary_only  0.014085  Please remember about my cat: Miso eats not…  Please remember about my thesis: chapter fo…  I have noted that chapter four still lacks …  chatcmpl-2513551dfd9c4c3cbc8169f91adb1407
+--   ... 12 rows in all
 SELECT
     turns.ts,
     turns.conversation_id,
     memory_uses.role,
     memory_uses.score,
+    memory_uses.shown_text AS shown_that_day,
     turns.user      AS they_asked,
     turns.assistant AS was_answered,
     turns.correlation_id

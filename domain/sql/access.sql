@@ -14,3 +14,10 @@ WHERE at < :oldest;
 -- Remove what is about an erased person. Whoever else read it is then unknown too.
 DELETE FROM access_log
 WHERE user_id = :user_id;
+
+-- name: access_to
+-- Who read a person's memory or was refused it between two times, in order.
+SELECT at, actor, client, route, status, refused, request_id
+FROM access
+WHERE user_id = :user_id AND at >= :since AND at < :until
+ORDER BY id;

@@ -90,3 +90,26 @@ WHERE user_id = :user_id
   AND position > :position
   AND position <= :until
   AND salt <> '';
+
+-- name: events_of_user
+-- The next events of a user in (:position, :until], in order; blanked ones are left out.
+SELECT *
+FROM events
+WHERE position IN (
+    SELECT position FROM events
+    WHERE user_id = :user_id AND position > :position AND position <= :until AND salt <> ''
+    ORDER BY position
+    LIMIT :count
+)
+ORDER BY position;
+
+-- name: activations_until
+-- What came into use for everybody or for a user up to a position, in order.
+SELECT *
+FROM events
+WHERE user_id IN ('', :user_id)
+  AND conversation_id = ''
+  AND type IN ('EmbeddingModelActivated', 'PromptsActivated', 'SettingsActivated')
+  AND position <= :until
+  AND salt <> ''
+ORDER BY position;

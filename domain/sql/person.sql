@@ -81,6 +81,12 @@ SELECT event_id, user_id
 FROM events
 WHERE event_id IN (SELECT value FROM json_each(:event_ids));
 
+-- name: positions_of_events
+-- Where the events in the JSON array :event_ids stand.
+SELECT event_id, position
+FROM events
+WHERE event_id IN (SELECT value FROM json_each(:event_ids));
+
 -- name: has_event
 -- Whether an event of this id stands in the ledger.
 SELECT 1

@@ -22,6 +22,7 @@ CHANGED = (
     "turns",
     "failed_turns",
     "summaries",
+    "retrievals",
     "gate_decisions",
     "rerank_decisions",
     "candidates",

@@ -12,6 +12,53 @@ CREATE TABLE access_log (
     user_id TEXT
 );
 
+-- The figures' indices of 0003, each also with whether its event was imported: then nothing was decided, waited for or
+-- paid for here.
+
+DROP INDEX events_gate_figures;
+
+CREATE INDEX events_gate_figures ON events (
+    type, recorded_at, user_id,
+    payload ->> '$.model', payload ->> '$.strategy', payload ->> '$.outcome', payload ->> '$.latency_ms',
+    payload ->> '$.usage.prompt_tokens', payload ->> '$.usage.completion_tokens',
+    payload ->> '$.origin.route' IS 'opm import'
+) WHERE type = 'GateDecided' AND salt <> '';
+
+DROP INDEX events_rerank_figures;
+
+CREATE INDEX events_rerank_figures ON events (
+    type, recorded_at, user_id,
+    payload ->> '$.model', payload ->> '$.strategy', payload ->> '$.outcome', payload ->> '$.latency_ms',
+    payload ->> '$.usage.prompt_tokens', payload ->> '$.usage.completion_tokens',
+    payload ->> '$.origin.route' IS 'opm import'
+) WHERE type = 'RerankDecided' AND salt <> '';
+
+DROP INDEX events_retrieval_figures;
+
+CREATE INDEX events_retrieval_figures ON events (
+    type, recorded_at, user_id,
+    payload ->> '$.outcome', payload ->> '$.degraded_code', payload ->> '$.embedding_model',
+    payload ->> '$.embed_ms', payload ->> '$.search_ms', payload ->> '$.lexical_ms',
+    payload ->> '$.origin.route' IS 'opm import'
+) WHERE type = 'RetrievalRecorded' AND salt <> '';
+
+DROP INDEX events_turn_figures;
+
+CREATE INDEX events_turn_figures ON events (
+    type, recorded_at, user_id,
+    payload ->> '$.model', payload ->> '$.timings_ms.first_token', payload ->> '$.timings_ms.answer',
+    payload ->> '$.timings_ms.total', payload ->> '$.usage.prompt_tokens', payload ->> '$.usage.completion_tokens',
+    payload ->> '$.imported_from'
+) WHERE type = 'TurnRecorded' AND salt <> '';
+
+DROP INDEX events_summary_figures;
+
+CREATE INDEX events_summary_figures ON events (
+    type, recorded_at, user_id,
+    payload ->> '$.model', payload ->> '$.usage.prompt_tokens', payload ->> '$.usage.completion_tokens',
+    payload ->> '$.origin.route' IS 'opm import'
+) WHERE type = 'SummaryRecorded' AND salt <> '';
+
 -- One row per question that was answered.
 CREATE VIEW turns AS
 SELECT
@@ -84,7 +131,8 @@ SELECT
     turn.payload ->> '$.origin.actor' AS actor,
     turn.payload ->> '$.origin.route' AS route,
     turn.payload ->> '$.origin.client' AS client,
-    turn.payload ->> '$.origin.request_id' AS request_id
+    turn.payload ->> '$.origin.request_id' AS request_id,
+    turn.payload ->> '$.origin.route' IS 'opm import'  AS imported
 FROM events AS turn
 WHERE turn.type = 'TurnFailed' AND turn.salt <> '';
 
@@ -121,9 +169,44 @@ SELECT
     said.payload ->> '$.origin.actor' AS actor,
     said.payload ->> '$.origin.route' AS route,
     said.payload ->> '$.origin.client' AS client,
-    said.payload ->> '$.origin.request_id' AS request_id
+    said.payload ->> '$.origin.request_id' AS request_id,
+    said.payload ->> '$.origin.route' IS 'opm import'  AS imported
 FROM events AS said
 WHERE said.type IN ('SummaryRecorded', 'SummaryFailed', 'MemoryEdited') AND said.salt <> '';
+
+-- One row per search of memory.
+CREATE VIEW retrievals AS
+SELECT
+    asked.position                                   AS position,
+    asked.event_id                                   AS event_id,
+    asked.correlation_id                             AS correlation_id,
+    asked.user_id                                    AS user_id,
+    asked.conversation_id                            AS conversation_id,
+    asked.recorded_at                                AS recorded_at,
+    asked.payload ->> '$.query'                      AS query,
+    asked.payload ->> '$.outcome'                    AS outcome,
+    asked.payload ->> '$.degraded_code'              AS degraded_code,
+    asked.payload ->> '$.degraded_reason'            AS degraded_reason,
+    CASE
+      WHEN asked.schema_version > 1 THEN asked.payload ->> '$.mode'
+      WHEN asked.payload ->> '$.outcome' = 'ok' THEN 'dense'
+    END                                              AS mode,
+    asked.payload ->> '$.fusion'                     AS fusion,
+    asked.payload ->> '$.time_range'                 AS time_range,
+    asked.payload ->> '$.embedding_model'            AS embedding_model,
+    asked.payload ->> '$.dimensions'                 AS dimensions,
+    asked.payload ->> '$.index_position'             AS index_position,
+    json_array_length(asked.payload, '$.window')     AS window_turns,
+    json_array_length(asked.payload, '$.candidates') AS candidates,
+    (SELECT count(*) FROM json_each(asked.payload, '$.candidates') AS candidate
+     WHERE candidate.value ->> '$.excluded' IS NOT NULL) AS excluded,
+    asked.payload ->> '$.embed_ms'                   AS embed_ms,
+    asked.payload ->> '$.search_ms'                  AS search_ms,
+    coalesce(asked.payload ->> '$.lexical_ms', 0.0)  AS lexical_ms,
+    asked.payload ->> '$.knobs'                      AS knobs,
+    asked.payload ->> '$.origin.route' IS 'opm import'  AS imported
+FROM events AS asked
+WHERE likelihood(asked.type = 'RetrievalRecorded', 0.2) AND asked.salt <> '';
 
 -- One row per decision on what to keep.
 CREATE VIEW gate_decisions AS
@@ -160,7 +243,8 @@ SELECT
     gate.payload ->> '$.call.messages_hash' AS sent_hash,
     gate.payload ->> '$.call.request' AS request,
     gate.payload ->> '$.call.dialect' AS dialect,
-    gate.payload ->> '$.origin.request_id'           AS request_id
+    gate.payload ->> '$.origin.request_id'           AS request_id,
+    gate.payload ->> '$.origin.route' IS 'opm import'  AS imported
 FROM events AS gate
 WHERE likelihood(gate.type = 'GateDecided', 0.2) AND gate.salt <> '';
 
@@ -196,11 +280,13 @@ SELECT
     rerank.payload ->> '$.call.messages_hash' AS sent_hash,
     rerank.payload ->> '$.call.request' AS request,
     rerank.payload ->> '$.call.dialect' AS dialect,
-    rerank.payload ->> '$.origin.request_id'         AS request_id
+    rerank.payload ->> '$.origin.request_id'         AS request_id,
+    rerank.payload ->> '$.origin.route' IS 'opm import'  AS imported
 FROM events AS rerank
 WHERE likelihood(rerank.type = 'RerankDecided', 0.2) AND rerank.salt <> '';
 
 -- One row per memory proposed for a question. `verdicts` and `shown` are one JSON object each per answer, by memory.
+-- Their keys are quoted, because older shells take a key that begins with a digit for a place in an array.
 -- What a gate had no room to ask about is not_asked: by its place, or in older events by the reason that it was given.
 CREATE VIEW candidates AS
 SELECT
@@ -265,7 +351,8 @@ SELECT
       WHEN NOT verdicts.value -> ('$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.keep'
         THEN 'dropped'
       ELSE 'not_picked'
-    END                                              AS fate
+    END                                              AS fate,
+    asked.payload ->> '$.origin.route' IS 'opm import'  AS imported
 FROM events AS asked
 LEFT JOIN events AS gate
        ON gate.correlation_id = asked.correlation_id AND +gate.type = 'GateDecided'
@@ -293,7 +380,8 @@ CROSS JOIN json_each(json_array((
 CROSS JOIN json_each(asked.payload, '$.candidates') AS candidate
 WHERE likelihood(asked.type = 'RetrievalRecorded', 0.2) AND asked.salt <> '';
 
--- One row per memory in each answer that it served, with the text that it was shown by.
+-- One row per memory in each answer that it served, with the text that it was shown by. Schema 1 did not record which
+-- summary that was: most likely the one that held before the answer.
 CREATE VIEW memory_uses AS
 SELECT
     used.value                                       AS memory_id,
@@ -330,7 +418,16 @@ SELECT
                      (memory.payload ->> '$.user') || char(10) || (memory.payload ->> '$.assistant'))
      FROM events AS memory
      LEFT JOIN events AS said ON said.position = (
-         SELECT candidate.value ->> '$.summary_position'
+         SELECT CASE asked.schema_version
+                  WHEN 1 THEN coalesce(
+                      (SELECT max(edit.position) FROM events AS edit
+                       WHERE edit.causation_id = used.value AND edit.type = 'MemoryEdited'
+                         AND +edit.user_id = turn.user_id AND +edit.position < turn.position),
+                      (SELECT max(made.position) FROM events AS made
+                       WHERE made.causation_id = used.value AND made.type = 'SummaryRecorded'
+                         AND +made.user_id = turn.user_id AND +made.position < turn.position))
+                  ELSE candidate.value ->> '$.summary_position'
+                END
          FROM events AS asked JOIN json_each(asked.payload, '$.candidates') AS candidate
          WHERE asked.correlation_id = turn.correlation_id AND +asked.type = 'RetrievalRecorded'
            AND +asked.user_id = turn.user_id AND candidate.value ->> '$.memory_id' = used.value
@@ -542,111 +639,104 @@ SELECT
 FROM access_log AS entry;
 
 -- Calls and tokens by month, person, stage and model. Imported turns cost nothing and are left out; of an embedding
--- call no tokens are recorded. The figures' indices of 0003 hold what is read, but for what failed.
+-- call no tokens are recorded. The figures' indices hold what is read, but for what failed; SQLite reads them alone only
+-- where nothing is summed up in the same SELECT.
 CREATE VIEW usage_by_month AS
 WITH answers AS MATERIALIZED (
     SELECT
-        substr(recorded_at, 1, 7)  AS month,
+        recorded_at                AS recorded_at,
         user_id                    AS user_id,
         'answer'                   AS stage,
         payload ->> '$.model'      AS model,
-        count(*)                   AS calls,
         0                          AS failed,
-        sum(payload ->> '$.usage.prompt_tokens') AS prompt_tokens,
-        sum(payload ->> '$.usage.completion_tokens') AS completion_tokens
+        payload ->> '$.usage.prompt_tokens' AS prompt_tokens,
+        payload ->> '$.usage.completion_tokens' AS completion_tokens
     FROM events
     WHERE likelihood(type = 'TurnRecorded', 0.2) AND salt <> ''
-      AND payload ->> '$.timings_ms.total' IS NOT NULL
-    GROUP BY 1, 2, 4
+      AND payload ->> '$.imported_from' IS NULL
 ), failures AS MATERIALIZED (
     SELECT
-        substr(recorded_at, 1, 7)  AS month,
+        recorded_at                AS recorded_at,
         user_id                    AS user_id,
         'answer'                   AS stage,
         payload ->> '$.model'      AS model,
-        count(*)                   AS calls,
-        count(*)                   AS failed,
-        sum(payload ->> '$.usage.prompt_tokens') AS prompt_tokens,
-        sum(payload ->> '$.usage.completion_tokens') AS completion_tokens
+        1                          AS failed,
+        payload ->> '$.usage.prompt_tokens' AS prompt_tokens,
+        payload ->> '$.usage.completion_tokens' AS completion_tokens
     FROM events
     WHERE likelihood(type = 'TurnFailed', 0.2) AND salt <> ''
-    GROUP BY 1, 2, 4
+      AND (payload ->> '$.origin.route' IS 'opm import') = 0
 ), gates AS MATERIALIZED (
     SELECT
-        substr(recorded_at, 1, 7)  AS month,
+        recorded_at                AS recorded_at,
         user_id                    AS user_id,
         'gate'                     AS stage,
         payload ->> '$.model'      AS model,
-        count(*)                   AS calls,
-        sum(payload ->> '$.outcome' = 'fallback') AS failed,
-        sum(payload ->> '$.usage.prompt_tokens') AS prompt_tokens,
-        sum(payload ->> '$.usage.completion_tokens') AS completion_tokens
+        payload ->> '$.outcome' = 'fallback' AS failed,
+        payload ->> '$.usage.prompt_tokens' AS prompt_tokens,
+        payload ->> '$.usage.completion_tokens' AS completion_tokens
     FROM events
     WHERE likelihood(type = 'GateDecided', 0.2) AND salt <> ''
+      AND (payload ->> '$.origin.route' IS 'opm import') = 0
       AND payload ->> '$.model' IS NOT NULL
-    GROUP BY 1, 2, 4
 ), reranks AS MATERIALIZED (
     SELECT
-        substr(recorded_at, 1, 7)  AS month,
+        recorded_at                AS recorded_at,
         user_id                    AS user_id,
         'rerank'                   AS stage,
         payload ->> '$.model'      AS model,
-        count(*)                   AS calls,
-        sum(payload ->> '$.outcome' = 'fallback') AS failed,
-        sum(payload ->> '$.usage.prompt_tokens') AS prompt_tokens,
-        sum(payload ->> '$.usage.completion_tokens') AS completion_tokens
+        payload ->> '$.outcome' = 'fallback' AS failed,
+        payload ->> '$.usage.prompt_tokens' AS prompt_tokens,
+        payload ->> '$.usage.completion_tokens' AS completion_tokens
     FROM events
     WHERE likelihood(type = 'RerankDecided', 0.2) AND salt <> ''
+      AND (payload ->> '$.origin.route' IS 'opm import') = 0
       AND payload ->> '$.model' IS NOT NULL
-    GROUP BY 1, 2, 4
 ), summed_up AS MATERIALIZED (
     SELECT
-        substr(recorded_at, 1, 7)  AS month,
+        recorded_at                AS recorded_at,
         user_id                    AS user_id,
         'summary'                  AS stage,
         payload ->> '$.model'      AS model,
-        count(*)                   AS calls,
         0                          AS failed,
-        sum(payload ->> '$.usage.prompt_tokens') AS prompt_tokens,
-        sum(payload ->> '$.usage.completion_tokens') AS completion_tokens
+        payload ->> '$.usage.prompt_tokens' AS prompt_tokens,
+        payload ->> '$.usage.completion_tokens' AS completion_tokens
     FROM events
     WHERE likelihood(type = 'SummaryRecorded', 0.2) AND salt <> ''
+      AND (payload ->> '$.origin.route' IS 'opm import') = 0
       AND payload ->> '$.model' <> 'imported'
-    GROUP BY 1, 2, 4
 ), not_summed_up AS MATERIALIZED (
     SELECT
-        substr(recorded_at, 1, 7)  AS month,
+        recorded_at                AS recorded_at,
         user_id                    AS user_id,
         'summary'                  AS stage,
         payload ->> '$.model'      AS model,
-        count(*)                   AS calls,
-        count(*)                   AS failed,
-        sum(payload ->> '$.usage.prompt_tokens') AS prompt_tokens,
-        sum(payload ->> '$.usage.completion_tokens') AS completion_tokens
+        1                          AS failed,
+        payload ->> '$.usage.prompt_tokens' AS prompt_tokens,
+        payload ->> '$.usage.completion_tokens' AS completion_tokens
     FROM events
     WHERE likelihood(type = 'SummaryFailed', 0.2) AND salt <> ''
-    GROUP BY 1, 2, 4
+      AND (payload ->> '$.origin.route' IS 'opm import') = 0
 ), searches AS MATERIALIZED (
     SELECT
-        substr(recorded_at, 1, 7)  AS month,
+        recorded_at                AS recorded_at,
         user_id                    AS user_id,
         'embed'                    AS stage,
-        payload ->> '$.embedding_model'AS model,
-        count(*)                   AS calls,
-        sum(payload ->> '$.outcome' = 'degraded') AS failed,
-        NULL AS prompt_tokens,
-        NULL AS completion_tokens
+        payload ->> '$.embedding_model' AS model,
+        payload ->> '$.outcome' = 'degraded' AS failed,
+        NULL                       AS prompt_tokens,
+        NULL                       AS completion_tokens
     FROM events
     WHERE likelihood(type = 'RetrievalRecorded', 0.2) AND salt <> ''
+      AND (payload ->> '$.origin.route' IS 'opm import') = 0
       AND payload ->> '$.embedding_model' IS NOT NULL
-    GROUP BY 1, 2, 4
 )
 SELECT
-    month                                            AS month,
+    substr(recorded_at, 1, 7)                        AS month,
     user_id                                          AS user_id,
     stage                                            AS stage,
     model                                            AS model,
-    sum(calls)                                       AS calls,
+    count(*)                                         AS calls,
     sum(failed)                                      AS failed,
     sum(prompt_tokens)                               AS prompt_tokens,
     sum(completion_tokens)                           AS completion_tokens

@@ -22,7 +22,7 @@ from domain.errors import InvalidInput
 from domain.identity import check_id
 from domain.ledger import Ledger
 from domain.ledger_reader import LedgerReader
-from domain.origin import command_origin
+from domain.origin import IMPORT_COMMAND, command_origin
 from domain.person_reader import PersonReader
 from domain.settings import StorageSettings, load_settings, new_ledger_notice
 from migrations.runner import migrate
@@ -187,7 +187,7 @@ def _counted(
 
 
 def _recorded(ledger: Ledger, user_id: str, source: ParsedImport | Export) -> tuple[Recorded, ParsedImport | Export]:
-    source, origin = _usable(ledger.persons, user_id, source), command_origin("opm import")
+    source, origin = _usable(ledger.persons, user_id, source), command_origin(IMPORT_COMMAND)
     if isinstance(source, Export):
         return record_export(ledger, user_id, source, origin), source
     # What is shown of memory stands in the order of the ledger, and some exports begin with the newest.

@@ -17,6 +17,7 @@ from domain.console import print_any_text
 from domain.errors import InvalidInput, OpmError
 from domain.private_files import given_to_owner, private_by_default
 from domain.settings import StorageSettings, load_settings
+from service.cli.audit_index import audit_index
 from service.cli.backtest import backtest
 from service.cli.backup import backup
 from service.cli.erase import erase, retention
@@ -25,6 +26,7 @@ from service.cli.export_import import export, import_
 from service.cli.forget import edit, forget
 from service.cli.lists import conversations, memories, users
 from service.cli.recall import recall
+from service.cli.report import report
 from service.cli.restore import restore
 from service.cli.shell import BAD_ARGUMENTS, FAILED, fail
 from service.cli.status import status
@@ -78,6 +80,10 @@ _COMMANDS = (
     _Command("users", users, "List who has memories.", "opm users -n 10"),
     _Command("conversations", conversations, "List a user's conversations.", "opm conversations -u ann"),
     _Command("memories", memories, "List a user's memories and their ids.", 'opm memories -u ann -q "cat"'),
+    _Command(
+        "audit-index", audit_index, "Prepare the auditor's questions about all decisions.", "opm audit-index --json"
+    ),
+    _Command("report", report, "Write one person's audit.", "opm report -u ann --since 2026-01-01 --html -o ann.html"),
     # Change.
     _Command("edit", edit, "Correct the summary of a memory.", 'opm edit MEMORY_ID --summary "Ann lives in Vienna."'),
     _Command("forget", forget, "Forget a memory.", 'opm forget MEMORY_ID --reason "no longer true"'),

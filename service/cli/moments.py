@@ -21,10 +21,15 @@ def position_of(reader: AuditReader, field: str, given: str) -> int:
         if position > head:
             raise InvalidInput(field, given, f"the ledger ends at position {head}")
         return position
+    return reader.position_before(moment_of(field, given, "give a ledger position, or a date"))
+
+
+def moment_of(field: str, given: str, wanted: str = "give a date") -> datetime:
+    """Return a date or time (ISO 8601) with its zone, UTC where it has none; raise :class:`InvalidInput`."""
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidInput(
-            field, given, "give a ledger position, or a date as in 2026-03-31 or 2026-03-31T12:00Z"
-        ) from None
-    return reader.position_before(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
+        moment = datetime.fromisoformat(given.strip())
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidInput(field, given, f"{wanted} as in 2026-03-31 or 2026-03-31T12:00Z") from None
+    return moment

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from domain.console import safe
 from domain.events import JsonObject, PromptReport, Usage
 from domain.memory import Memory
 from domain.prompt_reconstruction import ReconstructedPrompt
@@ -16,7 +17,7 @@ from domain.temporal.zones import in_zone, recorded_zone
 from service.audit.backtest_page import counted
 from service.audit.explain import AnswerTrace, Stage, type_of
 from service.cli.shell import out
-from service.cli.texts import cell, cut_lines, one_line, safe, scored, table, utc
+from service.cli.texts import cell, cut_lines, one_line, scored, table, utc
 
 _LINES = 8
 _BAR_CELLS = 40

@@ -5,7 +5,6 @@ Widths count terminal cells, not characters: a Chinese character takes two.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Collection
 from datetime import datetime
 
@@ -14,20 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from domain.clock import iso
-
-_KEPT = frozenset("\n\t")
-_DIRECTION = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Marks that change the writing direction: they could make one line look like another."""
-
-
-def safe(text: str) -> str:
-    """Return ``text`` with a replacement character for everything that could control a terminal."""
-    return "".join(
-        char
-        if char in _KEPT or (unicodedata.category(char) not in {"Cc", "Cs"} and char not in _DIRECTION)
-        else "\N{REPLACEMENT CHARACTER}"
-        for char in text
-    )
+from domain.console import safe
 
 
 def one_line(text: str, cells_max: int | None = None) -> str:

@@ -3,8 +3,8 @@
 Anybody can write such a line with hashes that fit, so a line is an event only after every field of it has been checked:
 what is taken into a ledger stays there for ever. A conversation with a line that cannot be read is left out whole.
 
-Turns, summaries, edits and forgets keep their ids, so a memory stays the same memory. Decisions (retrieval, gate,
-rerank) are skipped, because they refer to positions in the ledger they come from.
+Turns, summaries, edits and forgets keep their ids, so a memory stays the same memory. Decisions come along too, see
+:mod:`service.importing.own_decisions`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from domain.events import (
     MemoryForgotten,
     NewEvent,
     Payload,
+    RetrievalRecorded,
     SummaryFailed,
     SummaryRecorded,
     TurnFailed,
@@ -36,9 +37,10 @@ from domain.reader import StoredEvent
 from domain.verification import is_blanked
 from projections.mirror.event_file import MirrorLineCorrupt, event_of
 from service.importing.exchanges import FIRST_YEAR, LAST_YEAR, Conversation, Exchange, ParsedImport, text_lines
+from service.importing.own_decisions import DECISIONS, Places, not_in_it
 
 SOURCE = "export"
-TAKEN = (TurnRecorded, TurnFailed, SummaryRecorded, SummaryFailed, MemoryEdited, MemoryForgotten)
+TAKEN = (TurnRecorded, TurnFailed, SummaryRecorded, SummaryFailed, MemoryEdited, MemoryForgotten, *DECISIONS)
 
 
 _ID = re.compile(r"[!-~]{1,200}")
@@ -50,16 +52,24 @@ _INTEGER_MAX = 2**63 - 1
 class Export:
     """Events by conversation, in ledger order.
 
-    ``skipped`` counts the others by type, ``unread`` names the lines that cannot be read.
+    ``skipped`` counts the others by type, ``unread`` names the lines that cannot be read. ``places`` holds the
+    positions of all its events in the ledger that they come from, by their ids.
     """
 
     conversations: dict[str, list[NewEvent]] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
     unread: list[str] = field(default_factory=list)
 
     @property
     def event_ids(self) -> list[str]:
         return [event.event_id for events in self.conversations.values() for event in events]
+
+    @property
+    def in_order(self) -> list[tuple[str, NewEvent]]:
+        """All events with their conversations, in the order of the ledger that they come from."""
+        events = [(name, event) for name, events in self.conversations.items() for event in events]
+        return sorted(events, key=lambda item: self.places[item[1].event_id])
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +107,16 @@ def read_export(path: Path) -> Export:
     if len(users) > 1:
         raise InvalidInput("PATH", str(path), f"give the export of one user, this one is of {len(users)}")
     for taken in sorted(lines.values(), key=lambda taken: taken.stored.position):
+        export.places[taken.stored.event_id] = taken.stored.position
         if taken.conversation in broken:
             export.skipped["events of a conversation with a line that could not be read"] += 1
         elif taken.event is None:
             export.skipped["erased events" if is_blanked(taken.stored) else f"{taken.stored.type} events"] += 1
         else:
             export.conversations.setdefault(taken.conversation, []).append(taken.event)
+    export.skipped["positions of memories that are not in it, in searches"] += not_in_it(
+        export.places, [event for _, event in export.in_order]
+    )
     return export
 
 
@@ -184,6 +198,8 @@ def as_exchanges(export: Export) -> ParsedImport:
         summaries = {**_about(events, SummaryRecorded), **_about(events, MemoryEdited)}
         exchanges = []
         for event in events:
+            if isinstance(event.payload, DECISIONS):
+                parsed.skipped[f"{event.payload.type} events"] += 1
             if not isinstance(event.payload, TurnRecorded):
                 continue
             if event.event_id in forgotten:
@@ -198,13 +214,13 @@ def as_exchanges(export: Export) -> ParsedImport:
 
 
 def renumbered(
-    events: Sequence[NewEvent], last_turn_id: int, numbers: dict[str, int], origin: Origin | None = None
+    events: Sequence[NewEvent], last_turn_id: int, places: Places, origin: Origin | None = None
 ) -> list[NewEvent]:
     """Return events to append after turn ``last_turn_id``, with each turn marked as imported.
 
-    Adds the new number of each turn to ``numbers``, by its id, for events about it in a later batch.
+    Adds the new number of each turn to ``places``, for events about it in a later batch.
     """
-    taken = []
+    taken, numbers = [], places.numbers
     for event in events:
         payload = event.payload
         if isinstance(payload, TurnRecorded):
@@ -215,6 +231,8 @@ def renumbered(
         elif isinstance(payload, SummaryRecorded | SummaryFailed | MemoryEdited | MemoryForgotten):
             number = numbers.get(payload.memory_id, payload.turn_id)
             payload = payload.model_copy(update={"turn_id": number})
+        elif isinstance(payload, RetrievalRecorded):
+            payload = places.of_search(payload)
         taken.append(NewEvent(event.event_id, payload, event.correlation_id, event.causation_id, origin))
     return taken
 

@@ -24,6 +24,7 @@ from domain.origin import Origin
 from domain.person_reader import ImportedTurn, PersonReader
 from service.importing.exchanges import Conversation, Exchange
 from service.importing.marks import without_marks
+from service.importing.own_decisions import Places, in_batches
 from service.importing.own_export import Export, renumbered
 
 IMPORTED = "imported"
@@ -115,12 +116,10 @@ def count_export(reader: PersonReader | None, export: Export) -> Recorded:
 def record_export(ledger: Ledger, user_id: str, export: Export, origin: Origin | None = None) -> Recorded:
     """Record the events of an export that the ledger lacks."""
     done = count_export(ledger.persons, export)
-    known = ledger.persons.owners_of_events(export.event_ids)
-    for name, events in export.conversations.items():
-        missing = [event for event in events if event.event_id not in known]
-        numbers: dict[str, int] = {}
-        for start in range(0, len(missing), _BATCH):
-            _take_over(ledger, StreamId(user_id, name), missing[start : start + _BATCH], numbers, origin)
+    places = Places(export.places, ledger.persons.positions_of_events(list(export.places)))
+    missing = [(name, event) for name, event in export.in_order if event.event_id not in places.now]
+    for name, batch in in_batches(missing, export.places, _BATCH):
+        _take_over(ledger, StreamId(user_id, name), batch, places, origin)
     return done
 
 
@@ -176,13 +175,10 @@ def _append(
 
 
 def _take_over(
-    ledger: Ledger,
-    stream: StreamId,
-    batch: Sequence[NewEvent],
-    numbers: dict[str, int],
-    origin: Origin | None,
+    ledger: Ledger, stream: StreamId, batch: Sequence[NewEvent], places: Places, origin: Origin | None
 ) -> None:
-    ledger.append(stream, lambda head: renumbered(batch, head.turn_id, numbers, origin)).result()
+    recorded = ledger.append(stream, lambda head: renumbered(batch, head.turn_id, places, origin)).result()
+    places.now.update({event.event_id: event.position for event in recorded})
 
 
 def _events(clock: Clock, turn_id: int, exchange: Exchange, source: str, origin: Origin | None) -> list[NewEvent]:

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from domain.clock import Clock
+from domain.console import safe
 from domain.errors import InvalidInput
 from domain.identity import StreamId
 from domain.ledger import Ledger
 from service.cli.moments import position_of
 from service.cli.shell import opened_audit
-from service.cli.texts import cut_lines, one_line, safe
+from service.cli.texts import cut_lines, one_line
 from service.settings import ServiceSettings
 from tests.ledgers import START, new_ledger_file, record_turn
 
