@@ -27,7 +27,10 @@ _OWN = (
     "users",
     "system",
     "erasing",
+    "audit.sqlite3*",
     "backups.json*",
+    "embedding-endpoints.json*",
+    "mirror.boot*",
     "before-restore-*",
     "*.lock",
 )

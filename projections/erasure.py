@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from domain import erasure
 from domain.errors import IndexUnavailable, InvalidInput, LedgerError
 from domain.events import MemoryEdited, SummaryRecorded, TurnRecorded
+from domain.identity import SYSTEM_STREAM
 from domain.ledger import Ledger
 from domain.ledger_reader import LedgerReader
 from domain.memory import exchange_text
@@ -123,6 +124,7 @@ def _erase(ledger: Ledger, storage_dir: Path, marker: _Marker) -> ErasedUser:
     events, _ = ledger.persons.extent_of(pseudonym)
     since, _ = ledger.persons.extent_of(marker.user_id)
     erasure.complete(ledger, marker.event_id, marker.origin)
+    mirror.rewrite([SYSTEM_STREAM])  # no follower may be running
     path.unlink()
     fsync_path(path.parent)
     return ErasedUser(pseudonym, events, files, vectors, since)

@@ -389,7 +389,8 @@ def _failed(number: int, answer: TurnRecorded | None = None) -> TurnFailed:
 
 
 def _turn_1(turn: TurnRecorded) -> TurnOfSchema1:
-    fields = turn.model_dump(exclude={"client_system", "neighbours", "imported_from", "source_ids", "first_recorded_at", "call"})
+    newer = {"client_system", "neighbours", "imported_from", "source_ids", "first_recorded_at", "call"}
+    fields = turn.model_dump(exclude=newer)
     del fields["prompt"]["messages_hash"]
     return TurnOfSchema1(**fields)
 

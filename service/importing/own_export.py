@@ -144,12 +144,22 @@ def _line(where: str, line: str, before: Mapping[str, _Line]) -> _Line:
         if value is not None and not _ID.fullmatch(value):
             raise InvalidInput(f"{where}: {name}", value, "give an id as it was written: visible ASCII characters")
     _check_values(where, payload.model_dump())
-    payload = recorded_first(stored, payload)
+    payload = recorded_first(payload, _recorded_at(where, stored))
     try:
         event = NewEvent(stored.event_id, payload, stored.correlation_id, stored.causation_id)
     except Unrecordable as error:
         raise InvalidInput(where, line, str(error)) from None
     return _Line(stored, conversation, event)
+
+
+def _recorded_at(where: str, stored: StoredEvent) -> datetime:
+    try:
+        recorded_at = datetime.fromisoformat(stored.recorded_at)
+    except (TypeError, ValueError):
+        fix = "give a time as `opm export` wrote it"
+        raise InvalidInput(f"{where}: recorded_at", stored.recorded_at, fix) from None
+    _check_values(where, {"recorded_at": recorded_at})
+    return recorded_at
 
 
 def _check_values(where: str, fields: dict[str, Any]) -> None:
@@ -183,11 +193,11 @@ def _kept_there(_spelling: str) -> bool:
     return True
 
 
-def recorded_first(stored: StoredEvent, payload: Payload) -> Payload:
+def recorded_first(payload: Payload, recorded_at: datetime) -> Payload:
     """Return a turn with the time when a ledger first recorded it, which the time of the import would hide."""
     if not isinstance(payload, TurnRecorded) or payload.first_recorded_at is not None:
         return payload
-    return payload.model_copy(update={"first_recorded_at": datetime.fromisoformat(stored.recorded_at)})
+    return payload.model_copy(update={"first_recorded_at": recorded_at})
 
 
 def as_exchanges(export: Export) -> ParsedImport:
