@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from domain import erasure
 from domain.errors import InvalidInput
-from domain.events import EmbeddingModelActivated, MemoryEdited, MemoryForgotten
+from domain.events import EmbeddingModelActivated, ErasureCompleted, MemoryEdited, MemoryForgotten
 from domain.identity import StreamId, user_stream
 from domain.ledger import Ledger
+from domain.origin import Origin
 from domain.verification import is_blanked
 from migrations.runner import migrate
 from projections.erasure import erase_user, extent_of, finish_erasures
@@ -27,7 +28,7 @@ from projections.mirror import event_file
 from projections.mirror.mirror import Mirror
 from projections.rebuild.generation import rebuild
 from tests.byte_search import traces
-from tests.ledgers import activated, all_stored, check_chain_with_erasures, opened, record, record_turn
+from tests.ledgers import STREAM, activated, all_stored, check_chain_with_erasures, opened, record, record_turn
 from tests.processes import ROOT
 from tests.projections.world import MODEL, World, remember, settings_for
 from tests.projections.world import opened as opened_world
@@ -142,7 +143,8 @@ async def test_the_mirror_of_a_blanked_person_gives_back_every_event(storage: Pa
     for follower in (mirror, again):
         while await follower.advance():
             pass
-    lines = [line for path in (storage / "users").rglob("*.jsonl") for line in path.read_text().splitlines()]
+    files = [path for folder in ("users", "system") for path in (storage / folder).rglob("*.jsonl")]
+    lines = [line for path in files for line in path.read_text().splitlines()]
     stored = sorted((event_file.event_of(line) for line in lines), key=lambda row: row.position)
     assert stored == all_stored(ledger)
     assert {path.name for path in (storage / "users").iterdir()} == {"bob", f"erased%3a{done.pseudonym[7:]}"}
@@ -263,3 +265,12 @@ def test_what_was_activated_for_the_person_alone_is_blanked_too(storage: Path, l
     record(ledger, user_stream("ann"), activated(MODEL))
     erase_user(ledger, storage, "ann")
     assert not any(isinstance(event.payload, EmbeddingModelActivated) for event in ledger.reader.events_after(0, 9))
+
+
+def test_who_erased_a_person_stays_known_and_the_person_does_not(storage: Path, ledger: Ledger) -> None:
+    record_turn(ledger, STREAM)
+    origin = Origin(actor="account:root", route="opm erase", reason="asked by letter")
+    erase_user(ledger, storage, STREAM.user_id, origin)
+    [done] = [event for event in ledger.reader.events_after(0, 100) if isinstance(event.payload, ErasureCompleted)]
+    assert (done.user_id, done.origin) == ("", origin)
+    assert STREAM.user_id not in {event.user_id for event in ledger.reader.events_after(0, 100)}
