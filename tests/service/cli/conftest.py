@@ -38,6 +38,7 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def opm(storage: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Opm:
     def run(*arguments: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["opm", *arguments])
+        monkeypatch.delenv("COLUMNS", raising=False)  # of whatever terminal the tests run in
         with pytest.raises(SystemExit) as ended:
             main()
         printed = capfd.readouterr()
