@@ -169,7 +169,8 @@ class TurnService:
     def _fitted(self, turn: TurnLog, window: list[Memory]) -> FittedWindow:
         """Tell what is shown of the window. Raises :class:`ContextExceeded` where the question is surely too long."""
         request, count = turn.request, self.tokens.counting()
-        fixed = fixed_tokens(self._prompts.chat.text, request.client_system, request.question, turn.asked_at, count)
+        system = self._prompts.chat_for(request.question).text
+        fixed = fixed_tokens(system, request.client_system, request.question, turn.asked_at, count)
         if self.context.known and fixed > _SURELY_TOO_LONG * self.context.tokens:
             raise ContextExceeded.of_question(fixed, self.context.tokens)
         return fit_window(window, turn.asked_at, self._budget(request) - fixed, count)
@@ -296,8 +297,9 @@ class TurnService:
         """Put the prompt together from what fits the budget, and say what did not."""
         budget = self._budget(turn.request)
         counting = self.tokens.counting()
+        system = self._prompts.chat_for(turn.request.question)
         built = build_prompt(
-            system=self._prompts.chat.text,
+            system=system.text,
             client_system=turn.request.client_system,
             window=window,
             replay=[candidate.memory for candidate in reranked.replay],
@@ -312,7 +314,7 @@ class TurnService:
         report = PromptReport(
             layout=LAYOUT,
             timezone=str(turn.asked_at.tzinfo),
-            system_version=self._prompts.chat.version,
+            system_version=system.version,
             budget_tokens=budget,
             tokens=built.tokens,
             counted=counting.kind,
