@@ -22,7 +22,7 @@ from domain.identity import DEFAULT_USER
 from domain.ledger import Ledger
 from domain.memory import Memory
 from domain.neighbors import Neighbor, neighbors_of
-from domain.prompt import LAYOUT, FittedWindow, build_prompt, fit_window, fixed_tokens, messages_hash
+from domain.prompt import LAYOUT, NOTES_LAYOUT, FittedWindow, build_prompt, fit_window, fixed_tokens, messages_hash
 from domain.prompts import Prompts
 from domain.retrieval import Candidate, exclude_window
 from domain.temporal.time_range import time_range
@@ -298,6 +298,7 @@ class TurnService:
         budget = self._budget(turn.request)
         counting = self.tokens.counting()
         system = self._prompts.chat_for(turn.request.question)
+        layout = NOTES_LAYOUT if self._settings.replay_as == "notes" else LAYOUT
         built = build_prompt(
             system=system.text,
             client_system=turn.request.client_system,
@@ -309,10 +310,11 @@ class TurnService:
             asked_at=turn.asked_at,
             budget_tokens=budget,
             count=counting,
+            layout=layout,
         )
         self.tokens.learn(counting, budget)
         report = PromptReport(
-            layout=LAYOUT,
+            layout=layout,
             timezone=str(turn.asked_at.tzinfo),
             system_version=system.version,
             budget_tokens=budget,

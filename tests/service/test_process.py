@@ -23,6 +23,7 @@ from domain.events import (
     TurnFailed,
     TurnRecorded,
 )
+from domain.prompt import NOTES_LAYOUT
 from domain.prompts import CHAT_SYSTEM, version_of
 from tests.processes import ROOT, Service, service_process
 from tests.service.opm import environment, opm
@@ -186,6 +187,22 @@ def test_a_chinese_question_is_asked_with_the_chinese_prompt_and_proved(
             assert service.ledger.report(asked).system_version == version_of(system)
             trace = opm(environment(tmp_path / "storage"), "explain", asked.id, "--json").json
             assert trace["prompt"]["proof"] == "same_as_sent"
+
+
+def test_memories_as_notes_before_the_question_are_recorded_and_proved(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    with running(upstream, tmp_path / "storage", emb_model="old", replay_as="notes") as service:
+        service.client.tell(DOG, USER)
+        asked = service.client.tell(QUESTION, USER, "other")
+        *_, (role, said) = service.messages()
+        assert (role, len(service.messages())) == ("user", 2)
+        assert f") {DOG} — " in said
+        assert said.endswith(f"\n\n{QUESTION}")
+        assert service.ledger.report(asked).layout == NOTES_LAYOUT
+        assert service.ledger.one(TurnRecorded, asked).user == QUESTION
+        trace = opm(environment(tmp_path / "storage"), "explain", asked.id, "--json").json
+        assert trace["prompt"]["proof"] == "same_as_sent"
 
 
 @pytest.mark.parametrize("stream", [False, True])
