@@ -74,11 +74,14 @@ class AuditReader(LedgerReader):
         return changes
 
     def prompt_text(self, name: str, version: str) -> str | None:
-        """Return the text that a version of a prompt stood for, None where it was never activated."""
+        """Return the text that a version of a prompt stood for, in any language; None where it was never activated."""
         for row in self._rows("prompts_newest_first"):
             activated = event_of(row).payload
-            if isinstance(activated, PromptsActivated) and activated.versions.get(name) == version:
-                return activated.texts.get(name)
+            if not isinstance(activated, PromptsActivated):
+                continue
+            for named, text in activated.texts.items():
+                if named.partition(".")[0] == name and activated.versions.get(named) == version:
+                    return text
         return None
 
     def position_before(self, moment: datetime) -> int:

@@ -7,6 +7,11 @@ block with its neighbors. Every memory carries its date, so that the model under
 the question says how long ago that was. Days are those of the zone of the question, and a memory of the same day
 carries the time of day too. A memory without a summary yet is shown as the beginning and the end of its exchange.
 
+Layout ``system-window-notes-1`` is one system message, the recent window, and one message that holds everything that is
+remembered, as notes in the order of time, and after them the question. Small models read what stands beside the
+question, and continue turns rather than believe the newest of them. A note takes no more than the same memory as turns
+does, so the budget is shared alike.
+
 In layout 3 and before, memories carry dates in UTC, and such a memory is shown as its whole exchange. Layout 2 does not
 name the day of the question; layout 1 has no neighbors and no dates in the window.
 
@@ -41,8 +46,11 @@ LAYOUT = "system-replay-window-4"
 THIRD_LAYOUT = "system-replay-window-3"
 SECOND_LAYOUT = "system-replay-window-2"
 FIRST_LAYOUT = "system-replay-window-1"
-LAYOUTS = (FIRST_LAYOUT, SECOND_LAYOUT, THIRD_LAYOUT, LAYOUT)
-"""New prompts use the newest. Prompts of the older ones can be reconstructed."""
+NOTES_LAYOUT = "system-window-notes-1"
+LAYOUTS = (FIRST_LAYOUT, SECOND_LAYOUT, THIRD_LAYOUT, LAYOUT, NOTES_LAYOUT)
+"""New prompts use the last two. Prompts of the older ones can be reconstructed."""
+_NAMING_THE_DAY = frozenset({THIRD_LAYOUT, LAYOUT, NOTES_LAYOUT})
+_DATED_IN_THE_ZONE = frozenset({LAYOUT, NOTES_LAYOUT})
 _MESSAGE_OVERHEAD_TOKENS = 8
 """Upper bound of what a chat template adds around a message: role, start and end marks."""
 _NO_TEXT = "(no text)"
@@ -149,8 +157,9 @@ def build_prompt(
     asked_at: datetime,
     budget_tokens: int,
     count: CountTokens,
+    layout: str = LAYOUT,
 ) -> BuiltPrompt:
-    """Build the prompt.
+    """Build the prompt in one of the layouts for new prompts.
 
     ``replay`` and ``summarised`` are best first. ``count`` returns the tokens of a text. The result's ``tokens``
     exceeds ``budget_tokens`` only when the system text, the question and the shortest form of the newest turn do.
@@ -203,6 +212,7 @@ def build_prompt(
         neighbors=beside,
         question=question,
         asked_at=asked_at,
+        layout=layout,
     )
     return BuiltPrompt(
         messages=messages,
@@ -285,8 +295,14 @@ def laid_out(
 
     Days are those of the zone of ``asked_at``.
     """
-    fixed = _fixed(system, client_system, asked_at if layout in {THIRD_LAYOUT, LAYOUT} else None)
-    dated_from = asked_at if layout == LAYOUT else None
+    fixed = _fixed(system, client_system, asked_at if layout in _NAMING_THE_DAY else None)
+    dated_from = asked_at if layout in _DATED_IN_THE_ZONE else None
+    if layout == NOTES_LAYOUT:
+        whole = [*replay, *(neighbor.memory for neighbor in neighbors)]
+        messages = [{"role": "system", "content": fixed}]
+        for turn in window:
+            messages += _exchange(_dated(turn, dated_from), turn.assistant)
+        return [*messages, {"role": "user", "content": _after_notes(question, whole, summarised, asked_at)}]
     messages = [{"role": "system", "content": _with_summaries(fixed, summarised, dated_from)}]
     if layout == FIRST_LAYOUT:
         for memory in sorted(replay, key=lambda memory: memory.position):
@@ -331,6 +347,18 @@ def _with_summaries(fixed: str, summarised: Sequence[Memory], asked_at: datetime
     # Rank decided which ones are here; the model reads them in the order in which they happened.
     lines = [_summary_line(memory, asked_at) for memory in sorted(summarised, key=lambda memory: memory.position)]
     return "\n".join((f"{fixed}\n\n{_SUMMARIES_HEADING}", *lines))
+
+
+def _after_notes(question: str, whole: Sequence[Memory], summarised: Sequence[Memory], asked_at: datetime) -> str:
+    notes = {memory.position: _note(memory, asked_at) for memory in whole}
+    notes |= {memory.position: _summary_line(memory, asked_at) for memory in summarised}
+    if not notes:
+        return question
+    return "\n".join((_SUMMARIES_HEADING, *(notes[position] for position in sorted(notes)), "", question))
+
+
+def _note(memory: Memory, asked_at: datetime) -> str:
+    return f"- ({memory.dated(asked_at)}) {memory.user or _NO_TEXT} — {memory.assistant or _NO_TEXT}"
 
 
 def _exchange(user: str, assistant: str) -> list[Message]:

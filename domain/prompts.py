@@ -2,11 +2,15 @@
 
 A version is a hash of the text, so every event shows under which text it was decided. The ledger records the texts in
 use (``PromptsActivated``), so a version can still be read years later.
+
+The chat prompt may come in Chinese, too. Small models answer best in the language of their prompt, and misunderstand a
+question in another one.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +47,13 @@ _DEFAULTS: Mapping[str, str] = {
     "GATE_SYSTEM": GATE_SYSTEM,
     "RERANK_SYSTEM": RERANK_SYSTEM,
 }
+_CHAT_CHINESE = "CHAT_SYSTEM.zh"
 _VERSION_CHARS = 12
+
+_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_KANA = re.compile(r"[\u3040-\u30ff]")
+_LETTERS_PER_HAN = 2
+"""Of Latin text as long as what one Han character says, at least: a foreign name must not outweigh the sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +66,27 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """The four prompts in use."""
+    """The four prompts in use, and the chat prompt for Chinese questions, if there is one."""
 
     chat: Prompt
     summary: Prompt
     gate: Prompt
     rerank: Prompt
+    chat_chinese: Prompt | None = None
+
+    def chat_for(self, question: str) -> Prompt:
+        """Return the chat prompt in the language of a question."""
+        return self.chat_chinese if self.chat_chinese is not None and is_chinese(question) else self.chat
 
     def by_name(self) -> dict[str, Prompt]:
         """Return the prompts under the names an operator knows them by."""
-        return {
+        named = {
             "CHAT_SYSTEM": self.chat,
             "SUMMARY_SYSTEM": self.summary,
             "GATE_SYSTEM": self.gate,
             "RERANK_SYSTEM": self.rerank,
         }
+        return named | ({_CHAT_CHINESE: self.chat_chinese} if self.chat_chinese is not None else {})
 
 
 def version_of(text: str) -> str:
@@ -78,9 +94,17 @@ def version_of(text: str) -> str:
     return f"sha256:{hashlib.sha256(text.encode('utf-8')).hexdigest()[:_VERSION_CHARS]}"
 
 
+def is_chinese(text: str) -> bool:
+    """Return whether most of a text is Chinese: Han characters, without the kana that Japanese has between them."""
+    han = len(_HAN.findall(text))
+    other = sum(map(str.isalpha, text)) - han
+    return han * _LETTERS_PER_HAN > other and _KANA.search(text) is None
+
+
 def load_prompts(folder: Path | None) -> Prompts:
     """Return the built-in prompts, each replaced by ``NAME.txt`` in ``folder`` if that file exists.
 
+    ``CHAT_SYSTEM.zh.txt`` is the chat prompt for Chinese questions; without it there is one for all languages.
     Raises :class:`SettingsError` if the folder is missing, or a file is empty, not UTF-8 or has an unknown name.
     """
     texts = dict(_DEFAULTS)
@@ -88,8 +112,8 @@ def load_prompts(folder: Path | None) -> Prompts:
         if not folder.is_dir():
             raise SettingsError(f"PROMPTS_DIR = {str(folder)!r}: no such folder, create it or unset the variable")
         for path in sorted(folder.glob("*.txt")):
-            if path.stem not in texts:
-                known = ", ".join(f"{name}.txt" for name in texts)
+            if path.stem not in (*_DEFAULTS, _CHAT_CHINESE):
+                known = ", ".join(f"{name}.txt" for name in (*_DEFAULTS, _CHAT_CHINESE))
                 raise SettingsError(f"PROMPTS_DIR: {path.name} is not a known prompt: rename it to one of {known}")
             try:
                 texts[path.stem] = path.read_text(encoding="utf-8").strip()
@@ -103,4 +127,5 @@ def load_prompts(folder: Path | None) -> Prompts:
         summary=made["SUMMARY_SYSTEM"],
         gate=made["GATE_SYSTEM"],
         rerank=made["RERANK_SYSTEM"],
+        chat_chinese=made.get(_CHAT_CHINESE),
     )

@@ -118,6 +118,9 @@ class ServiceSettings(ProjectionSettings):
     answer_reserve_tokens: int = Field(
         default=1024, ge=1, description="tokens kept free for an answer whose max_tokens is not given"
     )
+    replay_as: Literal["turns", "notes"] = Field(
+        default="turns", description="how memories reach the chat model: as past turns, or as notes before the question"
+    )
     prompts_dir: Folder | None = Field(
         default=None, description="folder of CHAT_SYSTEM.txt and others that replace prompts"
     )

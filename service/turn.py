@@ -24,7 +24,7 @@ from domain.ledger import Ledger
 from domain.ledger_reader import turn_chars_max
 from domain.memory import Memory
 from domain.neighbors import Neighbor, neighbors_of
-from domain.prompt import LAYOUT, FittedWindow, build_prompt, fit_window, fixed_tokens, messages_hash
+from domain.prompt import LAYOUT, NOTES_LAYOUT, FittedWindow, build_prompt, fit_window, fixed_tokens, messages_hash
 from domain.prompts import Prompts
 from domain.reasoning import visible
 from domain.retrieval import Candidate, exclude_window
@@ -180,7 +180,8 @@ class TurnService:
 
     def _fit(self, turn: TurnLog, window: list[Memory]) -> FittedWindow:
         request, count = turn.request, self.tokens.counting()
-        fixed = fixed_tokens(self._prompts.chat.text, request.client_system, request.question, turn.asked_at, count)
+        system = self._prompts.chat_for(request.question).text
+        fixed = fixed_tokens(system, request.client_system, request.question, turn.asked_at, count)
         if self.context.known and fixed > _SURELY_TOO_LONG * self.context.tokens:
             raise ContextExceeded.of_question(fixed, self.context.tokens)
         return fit_window(window, turn.asked_at, self._budget(request) - fixed, count)
@@ -340,8 +341,10 @@ class TurnService:
         budget: int,
         counting: Counting,
     ) -> ShownPrompt:
+        system = self._prompts.chat_for(turn.request.question)
+        layout = NOTES_LAYOUT if self._settings.replay_as == "notes" else LAYOUT
         built = build_prompt(
-            system=self._prompts.chat.text,
+            system=system.text,
             client_system=turn.request.client_system,
             window=window,
             replay=[candidate.memory for candidate in reranked.replay],
@@ -351,11 +354,12 @@ class TurnService:
             asked_at=turn.asked_at,
             budget_tokens=budget,
             count=counting,
+            layout=layout,
         )
         report = PromptReport(
-            layout=LAYOUT,
+            layout=layout,
             timezone=str(turn.asked_at.tzinfo),
-            system_version=self._prompts.chat.version,
+            system_version=system.version,
             budget_tokens=budget,
             tokens=built.tokens,
             counted=counting.kind,

@@ -80,6 +80,18 @@ def test_the_text_of_a_version_of_a_prompt(ledger: Ledger, audit: AuditReader) -
     assert audit.prompt_text("GATE_SYSTEM", "1") is None
 
 
+def test_the_text_of_a_version_of_a_prompt_in_another_language(ledger: Ledger, audit: AuditReader) -> None:
+    names = ("CHAT_SYSTEM", "CHAT_SYSTEM.zh", "GATE_SYSTEM")
+    both = PromptsActivated(
+        versions=dict(zip(names, "123", strict=True)),
+        texts=dict(zip(names, ("Be kind.", "和气。", "Choose."), strict=True)),
+    )
+    record(ledger, SYSTEM_STREAM, both)
+    assert audit.prompt_text("CHAT_SYSTEM", "1") == "Be kind."
+    assert audit.prompt_text("CHAT_SYSTEM", "2") == "和气。"
+    assert audit.prompt_text("CHAT_SYSTEM", "3") is None
+
+
 def test_the_last_position_before_a_time(ledger_path: Path, audit: AuditReader) -> None:
     moments = [START + timedelta(days=day) for day in range(3)]
     ledger = Ledger(ledger_path, Clock(now=iter(moments).__next__))

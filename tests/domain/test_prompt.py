@@ -12,6 +12,8 @@ from domain.memory import Memory
 from domain.neighbors import Neighbor, neighbors_of
 from domain.prompt import (
     FIRST_LAYOUT,
+    LAYOUT,
+    NOTES_LAYOUT,
     SECOND_LAYOUT,
     THIRD_LAYOUT,
     BuiltPrompt,
@@ -56,12 +58,17 @@ PARTS = {
 }
 
 
-@given(**PARTS)
+@given(**PARTS, layout=st.sampled_from([LAYOUT, NOTES_LAYOUT]))
 def test_it_fits_unless_system_and_question_alone_do_not(
-    window: list[Memory], replay: list[Memory], summarised: list[Memory], budget: int, client_system: str
+    window: list[Memory], replay: list[Memory], summarised: list[Memory], budget: int, client_system: str, layout: str
 ) -> None:
     built = build(
-        window=window, replay=replay, summarised=summarised, budget_tokens=budget, client_system=client_system
+        window=window,
+        replay=replay,
+        summarised=summarised,
+        budget_tokens=budget,
+        client_system=client_system,
+        layout=layout,
     )
     # The newest turn of the window always comes, however short it has to be.
     least = build(window=window[-1:], client_system=client_system, budget_tokens=0).tokens
@@ -290,6 +297,59 @@ class TestNeighbors:
         }
         assert set(shown) | out == given_ids
         assert not set(came) & {item.memory_id for item in built.left_out}
+
+
+@given(**PARTS)
+def test_notes_stand_before_the_question_and_choose_the_same_memories_as_turns_do(
+    window: list[Memory], replay: list[Memory], summarised: list[Memory], budget: int, client_system: str
+) -> None:
+    to_replay = {item.memory_id for item in replay}
+    parts: dict[str, Any] = {
+        "window": window,
+        "replay": replay,
+        "summarised": [item for item in summarised if item.memory_id not in to_replay],
+        "neighbors": [Neighbor(item, of=replay[0].memory_id) for item in some_neighbors(replay)] if replay else [],
+        "budget_tokens": budget,
+        "client_system": client_system,
+    }
+    notes, turns = build(**parts, layout=NOTES_LAYOUT), build(**parts)
+    for part in ("window", "replayed", "summarised", "neighbors", "left_out", "shares", "shortened"):
+        assert getattr(notes, part) == getattr(turns, part)
+    roles = [message["role"] for message in notes.messages]
+    assert roles == ["system", *["user", "assistant"] * len(notes.window), "user"]
+    assert "What you remember" not in notes.messages[0]["content"]
+    shown = [*notes.replayed, *notes.summarised, *(item.memory for item in notes.neighbors)]
+    heading, *lines = notes.messages[-1]["content"].split("\n- ")
+    if not shown:
+        assert notes.messages[-1]["content"] == "Who?"
+        return
+    assert heading == "What you remember:"
+    assert [line[1:11] for line in lines] == [item.date for item in sorted(shown, key=lambda item: item.position)]
+    assert lines[-1].endswith("\n\nWho?")
+
+
+def some_neighbors(replay: list[Memory]) -> list[Memory]:
+    return [memory(max(item.position for item in replay) + 1000, "Next?", "Yes.")]
+
+
+def test_notes_hold_exchanges_whole_and_summaries_as_they_are_in_the_order_of_time() -> None:
+    built = build(
+        layout=NOTES_LAYOUT,
+        window=[memory(7, "and now", "")],
+        replay=[memory(5, "I moved.\nTo Oslo.", "Nice."), memory(1, "Oh.", "")],
+        summarised=[memory(3, summary="Third\nfact.")],
+        question="Where do I live?",
+    )
+    assert [message["content"] for message in built.messages] == [
+        "Be kind.\n\nToday is 2026-01-02, a Friday.",
+        f"[{memory(7).ts:%Y-%m-%d}] and now",
+        "(no text)",
+        "What you remember:\n"
+        f"- ({memory(1).ts:%Y-%m-%d}) Oh. — (no text)\n"
+        f"- ({memory(3).ts:%Y-%m-%d}) Third fact.\n"
+        f"- ({memory(5).ts:%Y-%m-%d}) I moved.\nTo Oslo. — Nice.\n"
+        "\nWhere do I live?",
+    ]
 
 
 def test_the_first_layout_can_still_be_built() -> None:

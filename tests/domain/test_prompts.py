@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.errors import SettingsError
-from domain.prompts import load_prompts, version_of
+from domain.prompts import is_chinese, load_prompts, version_of
 
 
 def test_without_a_folder_the_built_in_prompts_are_used() -> None:
@@ -59,3 +59,33 @@ def test_who_is_shown_memories_is_told_that_they_are_no_instructions(name: str) 
     said = " ".join(load_prompts(None).by_name()[name].text.split())
     assert "are data" in said
     assert "instruction" in said
+
+
+def test_a_chinese_question_has_the_chinese_chat_prompt_where_there_is_one(tmp_path: Path) -> None:
+    assert load_prompts(None).chat_for("你好") == load_prompts(None).chat
+    (tmp_path / "CHAT_SYSTEM.zh.txt").write_text("你是助手。", encoding="utf-8")
+    prompts = load_prompts(tmp_path)
+    assert prompts.chat_for("我叫什么名字？").text == "你是助手。"
+    assert prompts.chat_for("What is my name?") == prompts.chat == load_prompts(None).chat
+    assert prompts.by_name()["CHAT_SYSTEM.zh"].version == version_of("你是助手。")
+
+
+@pytest.mark.parametrize(
+    ("text", "chinese"),
+    [
+        ("我家的猫叫豆豆，只吃金枪鱼。", True),
+        ("我家的貓只吃鮪魚。", True),
+        ("帮我写一个 Python 函数", True),
+        ("推荐一个Python库", True),
+        ("把“good morning”翻译成中文", True),
+        ("What does 你好 mean?", False),
+        ("Translate 火车站在哪里 into English, please.", False),
+        ("東京に行きたい", False),
+        ("서울에 살아요", False),
+        ("Привет", False),
+        ("42", False),
+        ("", False),
+    ],
+)
+def test_a_text_is_chinese_where_most_of_it_is(text: str, chinese: bool) -> None:
+    assert is_chinese(text) is chinese

@@ -23,8 +23,10 @@ from domain.events import (
     TurnFailed,
     TurnRecorded,
 )
-from domain.prompts import version_of
+from domain.prompt import NOTES_LAYOUT
+from domain.prompts import CHAT_SYSTEM, version_of
 from tests.processes import ROOT, Service, service_process
+from tests.service.opm import environment, opm
 from tests.service.running import Client, LedgerView, chat_body, events_of, running, until
 from tests.upstream import UNTIL_RELEASED, Fault, Kind, ScriptedUpstream
 
@@ -195,6 +197,37 @@ def test_replaced_prompts_are_used_and_recorded_with_their_texts(upstream: Scrip
         assert replaced.versions["SUMMARY_SYSTEM"] == active.versions["SUMMARY_SYSTEM"]
     with running(upstream, storage, emb_model="old", prompts_dir=prompts) as service:
         assert len(service.ledger.all(PromptsActivated, "", "")) == 2
+
+
+def test_a_chinese_question_is_asked_with_the_chinese_prompt_and_proved(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts"
+    prompts.mkdir()
+    (prompts / "CHAT_SYSTEM.zh.txt").write_text("你是助手。", encoding="utf-8")
+    with running(upstream, tmp_path / "storage", emb_model="old", prompts_dir=prompts) as service:
+        for question, system in (("我的狗叫什么？", "你是助手。"), (QUESTION, CHAT_SYSTEM)):
+            asked = service.client.tell(question, USER, "other")
+            assert service.messages()[0][1].startswith(system)
+            assert service.ledger.report(asked).system_version == version_of(system)
+            trace = opm(environment(tmp_path / "storage"), "explain", asked.id, "--json").json
+            assert trace["prompt"]["proof"] == "same_as_sent"
+
+
+def test_memories_as_notes_before_the_question_are_recorded_and_proved(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    with running(upstream, tmp_path / "storage", emb_model="old", replay_as="notes") as service:
+        service.client.tell(DOG, USER)
+        asked = service.client.tell(QUESTION, USER, "other")
+        *_, (role, said) = service.messages()
+        assert (role, len(service.messages())) == ("user", 2)
+        assert f") {DOG} — " in said
+        assert said.endswith(f"\n\n{QUESTION}")
+        assert service.ledger.report(asked).layout == NOTES_LAYOUT
+        assert service.ledger.one(TurnRecorded, asked).user == QUESTION
+        trace = opm(environment(tmp_path / "storage"), "explain", asked.id, "--json").json
+        assert trace["prompt"]["proof"] == "same_as_sent"
 
 
 @pytest.mark.parametrize("stream", [False, True])
