@@ -16,7 +16,7 @@ from typing import IO
 import httpx2
 import pytest
 
-from domain.prompts import is_chinese, load_prompts
+from domain.prompts import load_prompts
 from service.launch.command import EMBEDDED_PROFILE, EMBEDDINGS_PROFILE, api_environment, machine_zone, main
 from service.local_models.__main__ import main as serve_models
 
@@ -336,8 +336,6 @@ def test_the_embedded_chat_model_has_a_prompt_of_its_own_unless_the_operator_bri
     assert own.chat != built_in.chat
     # One word of another language in it, and the small model answers everything in that language.
     assert own.chat.text.isascii()
-    assert own.chat_chinese is not None
-    assert is_chinese(own.chat_chinese.text)
     assert (own.summary, own.gate, own.rerank) == (built_in.summary, built_in.gate, built_in.rerank)
     assert "PROMPTS_DIR" not in api_environment(ANNOUNCED, ["chat", "embeddings"], {"PROMPTS_DIR": "mine"})
 
