@@ -16,7 +16,7 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Any
 
-from domain.events import JsonObject, Verdict
+from domain.events import GateDecided, JsonObject, Verdict
 from domain.memory import Memory, day
 from domain.reasoning import storable, visible
 from domain.retrieval import Candidate
@@ -31,6 +31,8 @@ _SHORTER_LINES = (240, 160, 100, 60)
 _NUMBER_TOKENS = 6
 """Upper bound for ``[12] `` in front of a line, and for its line break."""
 _REASON_CHARS_MAX = 200
+NOT_ASKED = "not asked about: the gate's prompt had no room for it"
+"""The reason for such a verdict. Ledgers hold it, so it must stay as it is."""
 
 _NUMBER = re.compile(r"\d{1,6}")
 _BRACES_MAX = 100
@@ -166,6 +168,16 @@ def verdicts(
         )
         for n, candidate in enumerate(candidates, start=1)
     )
+
+
+def was_asked(gate: GateDecided, verdict: Verdict) -> bool | None:
+    """Tell whether a model was asked about a candidate, None where none was asked at all.
+
+    Where the event does not say how many candidates were shown, as in older ones, the reason tells.
+    """
+    if gate.model is None:
+        return None
+    return verdict.n <= gate.asked.candidates if gate.asked is not None else verdict.reason != NOT_ASKED
 
 
 def full_order(named: Sequence[int], count: int) -> list[int]:

@@ -21,6 +21,7 @@ from typing import Any
 
 from domain.chain import GENESIS
 from domain.clock import iso
+from domain.decisions import was_asked
 from domain.errors import IndexUnavailable
 from domain.events import (
     CandidateFound,
@@ -29,7 +30,6 @@ from domain.events import (
     RetrievalRecorded,
     TurnFailed,
     TurnRecorded,
-    Verdict,
 )
 from domain.ledger_reader import LedgerReader
 from domain.origin import is_imported
@@ -44,8 +44,6 @@ _TYPES = (RetrievalRecorded.type, GateDecided.type, TurnRecorded.type, TurnFaile
 _EVENTS_PER_READ = 2000
 """More than one answer has, or a page could end in the middle of its only one."""
 _READS_PER_COMMIT = 20
-_NO_ROOM = "not asked about: the gate's prompt had no room for it"
-"""The reason in events of before they said how many candidates the gate was asked about."""
 
 _TABLES = """
 CREATE TABLE audit_checkpoint (
@@ -258,7 +256,7 @@ def _add(batch: _Batch, answer: _Answer) -> None:
     retrieval, gate, searched = answer.retrieval, answer.gate, answer.searched
     counts: Counter[str] = Counter()
     for verdict in gate.verdicts if gate is not None else ():
-        if gate is not None and not _decided(gate, verdict):
+        if gate is not None and was_asked(gate, verdict) is False:
             counts["not_asked"] += 1
         else:
             counts["decided"] += 1
@@ -293,18 +291,11 @@ def _add_judged(batch: _Batch, answer: _Answer, gate: GateDecided, judge: _Judge
     batch.questions.setdefault(question, answer.searched.position)
     positions = {candidate.memory_id: candidate.turn_position for candidate in answer.retrieval.candidates}
     for verdict in gate.verdicts:
-        if verdict.memory_id in positions and _decided(gate, verdict):
+        if verdict.memory_id in positions and was_asked(gate, verdict):
             pair = batch.pairs.setdefault((question, positions[verdict.memory_id], judge), _Pair())
             pair.judged += 1
             pair.kept += verdict.keep or verdict.over_limit  # what the limit cut off had been kept by the gate
             pair.last = answer.searched.position
-
-
-def _decided(gate: GateDecided, verdict: Verdict) -> bool:
-    """Tell whether a candidate was decided about; a gate without a model decides about all."""
-    if gate.model is None:
-        return True
-    return verdict.n <= gate.asked.candidates if gate.asked is not None else verdict.reason != _NO_ROOM
 
 
 def _scores(candidates: Sequence[CandidateFound]) -> dict[str, float]:

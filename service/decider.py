@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from domain.decisions import (
+    NOT_ASKED,
     Answer,
     fitting_lines,
     full_order,
@@ -52,7 +53,6 @@ _TOKENS_BASE = 64
 _TEMPLATE_TOKENS = 48
 """The fixed words around question and candidates, and what a chat template adds."""
 _QUESTION_SHARE_MAX = 1 / 4
-_NOT_ASKED = "not asked about: the gate's prompt had no room for it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ class Decider:
             else:
                 kept = reply.answer.numbers
                 shown = reply.asked.candidates if reply.asked is not None else 0
-                reasons = dict.fromkeys(everything[shown:], _NOT_ASKED) | reply.answer.reasons
+                reasons = dict.fromkeys(everything[shown:], NOT_ASKED) | reply.answer.reasons
         self._streaks["gate"].note(outcome, reply.reason)
         by_model = strategy == "llm" and outcome != "skipped"
         event = GateDecided(

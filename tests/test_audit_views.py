@@ -379,12 +379,10 @@ def test_candidates(ledger: Ledger) -> None:
                 fate = "excluded"
             elif shown_as == "window":
                 fate = "window"
-            elif asked is False:
-                fate = "not_asked"
-            elif verdict is not None and not verdict.keep:
-                fate = "dropped"
-            else:
+            elif verdict is None or verdict.keep:
                 fate = "not_picked"
+            else:
+                fate = "not_asked" if asked is False else "dropped"
             order = rerank.order if rerank is not None else ()
             own = envelope(event)
             expected.append(

@@ -346,11 +346,11 @@ SELECT
         THEN 'excluded'
       WHEN shown.value ->> ('$."' || (candidate.value ->> '$.memory_id') || '"') = 'window'
         THEN 'window'
+      WHEN verdicts.value -> ('$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.keep' IS NOT 0
+        THEN 'not_picked'
       WHEN verdicts.value -> ('$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.asked' = 0
         THEN 'not_asked'
-      WHEN NOT verdicts.value -> ('$."' || (candidate.value ->> '$.memory_id') || '"') ->> '$.keep'
-        THEN 'dropped'
-      ELSE 'not_picked'
+      ELSE 'dropped'
     END                                              AS fate,
     asked.payload ->> '$.origin.route' IS 'opm import'  AS imported
 FROM events AS asked

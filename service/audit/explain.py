@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from domain.audit_reader import AuditReader, Change, turn_of
+from domain.decisions import was_asked
 from domain.errors import InvalidInput
 from domain.events import (
     CandidateFound,
@@ -290,8 +291,7 @@ def _fate(
     if gate is None or verdict is None:
         return "undecided"
     if not verdict.keep:
-        asked = gate.asked
-        if asked is not None and gate.outcome == "ok" and verdict.n > asked.candidates:
+        if was_asked(gate, verdict) is False:
             return "not_asked"
         return "over_limit" if verdict.over_limit else "dropped"
     left_out = turn.prompt.left_out if turn is not None and turn.prompt is not None else ()
