@@ -7,6 +7,7 @@ More of them than fit, as a flood of refused calls makes, are counted and droppe
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -23,9 +24,9 @@ from service.settings import AccessKept
 
 log = logging.getLogger(__name__)
 
-_WRITE_EVERY_S = 1.0
+_WRITE_EVERY_S = 1
+_WRITES_A_DAY = 24 * 60 * 60 // _WRITE_EVERY_S
 _WAITING_MAX = 10_000
-_DAY_S = 24 * 60 * 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,9 @@ class AccessLog:
 
     async def write_forever(self) -> None:
         """Write what waits every second, and remove what is too old once a day."""
-        pruned_at = -_DAY_S
-        clock = asyncio.get_running_loop()
-        while True:
-            if clock.time() - pruned_at >= _DAY_S:
+        for writes in itertools.count():
+            if writes % _WRITES_A_DAY == 0:
                 await self.prune()
-                pruned_at = int(clock.time())
             await asyncio.sleep(_WRITE_EVERY_S)
             await self.write()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import sys
@@ -16,7 +17,7 @@ from domain.errors import OpmError
 from domain.prompts import load_prompts
 from domain.settings import load_settings
 from service.api import chat, docs, errors, health, history, memories
-from service.api.access import CrossSiteGuard, HostGuard
+from service.api.access import CrossSiteGuard, HostGuard, label_of
 from service.api.access_notes import AccessNotes
 from service.api.responses import ERRORS, ChatCompletionChunk
 from service.api.slow_requests import LIMITS, BodyDeadline, RequestLimits, allowed_connections
@@ -46,6 +47,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         connections = allowed_connections(settings.connections_max)
+        for key in settings.api_keys:  # each takes a while, which no request is to wait for
+            await asyncio.to_thread(label_of, key.get_secret_value())
         async with open_services(settings) as services:
             app.state.services = services
             yield {LIMITS: RequestLimits(settings.request_timeout_s, connections)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from domain.sqlite import DRIVER
 from service.access_log import AccessEntry, AccessLog
 from service.api.access import label_of
-from tests.ledgers import START, new_ledger_file, opened
+from tests.ledgers import START, STREAM, new_ledger_file, opened, record_turn
 from tests.service.opm import environment, opm
 from tests.service.running import Running, running, until
 from tests.upstream import ScriptedUpstream
@@ -46,6 +47,8 @@ def call(service: Running, key: str | None, path: str, **params: str) -> Any:
 @pytest.mark.parametrize("kept", ["off", "refused", "reads"])
 def test_what_is_kept_is_what_the_setting_says(tmp_path: Path, kept: str) -> None:
     with keeping(tmp_path, kept) as service:
+        said = service.client.post({"messages": [{"role": "user", "content": "Hi."}]}, authorization=f"Bearer {KEY}")
+        assert said.status == 200
         unknown = call(service, None, "/v1/memories")
         foreign = call(service, OTHER, "/v1/memories", user="ann")
         read = call(service, KEY, "/v1/memories")
@@ -77,16 +80,22 @@ def test_a_strange_host_is_noted(tmp_path: Path) -> None:
 
 def test_an_erased_person_is_in_no_entry(tmp_path: Path) -> None:
     with keeping(tmp_path, "reads") as service:
+        service.client.post({"messages": [{"role": "user", "content": "Hi."}]}, authorization=f"Bearer {KEY}")
         call(service, KEY, "/v1/memories")
-        service.client.http.post(
-            "/v1/chat/completions",
-            json={"messages": [{"role": "user", "content": "Hi."}]},
-            headers={"authorization": f"Bearer {KEY}"},
-        )
         until("it is written", lambda: len(entries(service.ledger.path)) == 1)
         path = service.ledger.path
     assert opm(environment(path.parent), "erase", "--user", "ann", "--yes").status == 0
     assert entries(path) == []
+
+
+async def test_a_read_of_a_person_who_was_erased_since_is_not_kept(tmp_path: Path) -> None:
+    with opened(new_ledger_file(tmp_path)) as ledger:
+        record_turn(ledger, STREAM)
+        kept = AccessLog(ledger, "reads", 30)
+        for user in (STREAM.user_id, "somebody erased"):
+            kept.note(replace(an_entry(START.isoformat()), user_id=user, status=200))
+        await kept.write()
+        assert [row["user_id"] for row in entries(ledger.path)] == [STREAM.user_id]
 
 
 def an_entry(at: str) -> AccessEntry:
