@@ -304,13 +304,13 @@ class LedgerReader(Reader):
 
     def active_prompts(self) -> PromptsActivated | None:
         """Return the prompts activated last, None when none ever were."""
-        rows = self._rows("active_prompts")
+        rows = self._rows("newest_of_type", type=PromptsActivated.type)
         payload = event_of(rows[0]).payload if rows else None
         return payload if isinstance(payload, PromptsActivated) else None
 
     def active_settings(self) -> SettingsActivated | None:
         """Return the settings activated last, None when none ever were."""
-        rows = self._rows("active_settings")
+        rows = self._rows("newest_of_type", type=SettingsActivated.type)
         payload = event_of(rows[0]).payload if rows else None
         return payload if isinstance(payload, SettingsActivated) else None
 

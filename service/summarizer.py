@@ -29,13 +29,12 @@ from projections.background_tasks import BackgroundTasks
 from projections.threads import in_background
 from service.chat_answers import Completion
 from service.chat_client import ChatClient
+from service.long_texts import with_texts
 from service.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
 
 _SUMMARY_TOKENS_MAX = 256
-_LONG_CHARS = 50_000
-"""Longer exchanges are counted in a thread."""
 _BACKOFF_FIRST_S = 1.0
 _BACKOFF_MAX_S = 60.0
 _AGAIN_FIRST_S = 1.0
@@ -222,8 +221,10 @@ class Summarizer:
         for the model, the beginning says most.
         """
         room = self._context_tokens() - _SUMMARY_TOKENS_MAX - _TEMPLATE_TOKENS - estimate_tokens(self._prompt.text)
-        long = len(turn.user) + len(turn.assistant) > _LONG_CHARS
-        question, answer = await in_background(_beginnings, turn, room // 2) if long else _beginnings(turn, room // 2)
+        chars = len(turn.user) + len(turn.assistant)
+        question, answer = await with_texts(
+            chars, lambda: (beginning(turn.user, room // 2), beginning(turn.assistant, room // 2))
+        )
         asked = SummaryAsked(
             question_chars=len(question),
             answer_chars=len(answer),
@@ -262,8 +263,3 @@ def _together(one: Usage | None, other: Usage | None) -> Usage | None:
         completion_tokens=one.completion_tokens + other.completion_tokens,
         total_tokens=one.total_tokens + other.total_tokens,
     )
-
-
-def _beginnings(turn: TurnRecorded, tokens_max: int) -> tuple[str, str]:
-    """Return as much of a question and of its answer; of long ones this takes long."""
-    return beginning(turn.user, tokens_max), beginning(turn.assistant, tokens_max)

@@ -8,12 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
 
 import anyio
 
@@ -35,6 +34,7 @@ from service.chat_client import ChatClient
 from service.context_limit import ContextLimit
 from service.decider import Decider, Gated, Reranked
 from service.knobs import Knobs
+from service.long_texts import with_texts
 from service.reranker import Reranker
 from service.settings import ServiceSettings
 from service.token_counter import Counting, TokenCounter
@@ -52,10 +52,6 @@ from service.turn_recorder import (
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-_LONG_CHARS = 50_000
-"""Work on texts that are longer together is done in a thread: on the event loop, everybody would wait for it."""
 _SURELY_TOO_LONG = 2.0
 """An estimate of tokens may be too high, but not by that factor."""
 
@@ -176,7 +172,7 @@ class TurnService:
 
     async def _fitted(self, turn: TurnLog, window: list[Memory]) -> FittedWindow:
         """Tell what is shown of the window. Raises :class:`ContextExceeded` where the question is surely too long."""
-        return await _with_texts(_chars(turn, window), lambda: self._fit(turn, window))
+        return await with_texts(_chars(turn, window), lambda: self._fit(turn, window))
 
     def _fit(self, turn: TurnLog, window: list[Memory]) -> FittedWindow:
         request, count = turn.request, self.tokens.counting()
@@ -222,7 +218,7 @@ class TurnService:
         except (EmbeddingError, IndexUnavailable) as error:
             return Retrieved([], asked(outcome="degraded", degraded_code=error.kind, degraded_reason=error.told))
         memories = [candidate.memory for candidate in found.candidates]
-        candidates, excluded = await _with_texts(
+        candidates, excluded = await with_texts(
             _chars(turn, [*window, *memories]), lambda: _compared(found.candidates, window, knobs.candidate_n)
         )
         proposed = sorted([*candidates, *excluded], key=lambda candidate: candidate.rank)
@@ -326,7 +322,7 @@ class TurnService:
         counting = self.tokens.counting()
         memories = [candidate.memory for candidate in (*reranked.replay, *reranked.summarised)]
         memories += [*window.shown, *window.older, *(neighbor.memory for neighbor in neighbors)]
-        shown = await _with_texts(
+        shown = await with_texts(
             _chars(turn, memories), lambda: self._put_together(turn, window, reranked, neighbors, budget, counting)
         )
         self.tokens.learn(counting, budget)
@@ -400,11 +396,6 @@ class TurnService:
             prompt=prompt.report,
             notice=retrieved.notice,
         )
-
-
-async def _with_texts(chars: int, work: Callable[[], T]) -> T:
-    """Do work on texts of so many characters, where that delays nobody else."""
-    return await asyncio.to_thread(work) if chars > _LONG_CHARS else work()
 
 
 def _chars(turn: TurnLog, memories: Iterable[Memory]) -> int:

@@ -121,19 +121,11 @@ FROM (
   LIMIT :count
 );
 
--- name: active_prompts
--- The prompts activated last.
+-- name: newest_of_type
+-- The last event of a type.
 SELECT *
 FROM events
-WHERE type = 'PromptsActivated'
-ORDER BY position DESC
-LIMIT 1;
-
--- name: active_settings
--- The settings activated last.
-SELECT *
-FROM events
-WHERE type = 'SettingsActivated'
+WHERE type = :type
 ORDER BY position DESC
 LIMIT 1;
 

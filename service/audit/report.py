@@ -33,7 +33,7 @@ from domain.events import (
 )
 from domain.memory import Memory
 from domain.origin import Origin, is_imported
-from domain.verification import Finding, LedgerHead, verified_events
+from domain.verification import Finding, LedgerHead, damage_among, verified_events
 from service.audit.explain import AnswerTrace, CandidateTrace, trace_of
 
 _FINDINGS_MAX = 20
@@ -131,12 +131,12 @@ def _verification(reader: AuditReader) -> Iterator[Block]:
     findings, head = 0, LedgerHead(0, "")
     rows: list[tuple[str, ...]] = []
     for found in verified_events(reader):
-        if isinstance(found, Finding):
+        if not isinstance(found, Finding):
+            head = found
+        elif damage_among([found]):
             findings += 1
             if len(rows) < _FINDINGS_MAX:
                 rows.append((str(found.position or ""), found.what))
-        else:
-            head = found
     yield Line(f"Chain head: {head}")
     if not findings:
         yield Line(f"All {head.position} events are as they were written: each hash was computed again.")
