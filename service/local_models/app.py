@@ -27,7 +27,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from service.local_models import embedder as e5
-from service.local_models.chat_engine import ChatEngine
+from service.local_models.chat_engine import ANSWER_TOKENS, ChatEngine
 from service.local_models.embedder import Embedder
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,9 @@ class _ChatRelay:
             raise _unknown_model(body.get("model"), self._chat.name if self._chat else None)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_cancel_at_hang_up, receive, tasks.cancel_scope)
-            await self._relay(await request.body(), send)
+            if body.get("max_tokens") is None and body.get("max_completion_tokens") is None:
+                body["max_tokens"] = ANSWER_TOKENS
+            await self._relay(json.dumps(body).encode(), send)
             tasks.cancel_scope.cancel()
 
     async def _relay(self, body: bytes, send: Send) -> None:

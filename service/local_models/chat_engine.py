@@ -23,6 +23,8 @@ PROMPT_CACHE_MIB = 512
 ERRORS_ONLY = 1
 # Of a request that names none. At the engine's default (0.8), small models answer in another language at times.
 TEMPERATURE = 0.2
+# Likewise. Small models find no end at times, and would go on to the end of the context, for minutes.
+ANSWER_TOKENS = 1024
 
 
 class ChatEngine:
