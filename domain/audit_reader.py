@@ -48,16 +48,6 @@ class Access:
 class AuditReader(LedgerReader):
     """A :class:`LedgerReader` that can also be asked about the past."""
 
-    def events_named(self, event_ids: Collection[str]) -> dict[str, Event]:
-        """Return events by their ids; an id that no event has is missing."""
-        events = map(event_of, self._rows("events_named", event_ids=json_list(event_ids)))
-        return {event.event_id: event for event in events}
-
-    def events_at(self, positions: Collection[int]) -> dict[int, Event]:
-        """Return events by their positions; a position that the ledger has not reached is missing."""
-        events = map(event_of, self._rows("events_at", positions=json_list(positions)))
-        return {event.position: event for event in events}
-
     def last_question(self, user_id: str) -> Event | None:
         """Return the event with which a user's newest turn ended, answered or not."""
         rows = self._rows("last_question", user_id=user_id)

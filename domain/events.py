@@ -100,11 +100,27 @@ class PromptReport(_Value):
     """Hash of the messages as they were sent, which proves that a reconstructed prompt is the same."""
 
 
+class FromClient(_Value):
+    """What of a prompt the client sent, by ids of events.
+
+    ``history`` are the turns of its own window, oldest first: a recorded turn stands for its two texts, a
+    ``MessagesSent`` event for its messages. It is None where the window came from the ledger. ``asked`` is the
+    ``MessagesSent`` event of the question's message and all after it, None where that is the question's text alone.
+    ``tools`` is the ``ToolsOffered`` event.
+    """
+
+    history: tuple[str, ...] | None = None
+    asked: str | None = None
+    tools: str | None = None
+
+
 class TurnRecorded(Payload):
     """A question and its answer. A memory *is* such an event: its id is the event's id.
 
     ``client_system`` is the client's own system text, None where it was not recorded (schema 1). ``neighbours`` are the
-    turns beside the replayed ones that were shown with them. An imported turn names its source in ``imported_from`` and
+    turns beside the replayed ones that were shown with them. ``follows`` is the turn before it on its branch of the
+    conversation, ``exchange_key`` is by what a client's history is matched with it, ``tools_used`` are the tools by
+    name that the answer was given with. An imported turn names its source in ``imported_from`` and
     has no prompt; ``source_ids`` are the source's own ids of its messages. ``first_recorded_at`` is when the ledger of
     another installation recorded it, None for a turn that none did.
     """
@@ -131,6 +147,10 @@ class TurnRecorded(Payload):
     prompt: PromptReport | None
     timings_ms: dict[str, float]
     call: ModelCall | None = None
+    from_client: FromClient | None = None
+    follows: str | None = None
+    exchange_key: str | None = None
+    tools_used: tuple[str, ...] = ()
 
 
 class TurnFailed(Payload):
@@ -158,6 +178,63 @@ class TurnFailed(Payload):
     client_system: str | None = None
     prompt: PromptReport | None = None
     call: ModelCall | None = None
+    from_client: FromClient | None = None
+
+
+class ToolCall(_Value):
+    """A tool that the model calls, by the id of that call."""
+
+    call_id: str
+    name: str
+
+
+class ToolsCalled(Payload):
+    """The model answered with calls of the client's tools; the exchange goes on when the client sends their results.
+
+    It takes no turn id and is not a memory. The fields are those of a turn. The turn that comes of it has the same
+    correlation id, and goes on with the memories that are named here.
+    """
+
+    type: ClassVar[str] = "ToolsCalled"
+
+    ts: datetime
+    user: str
+    assistant: str
+    model: str
+    calls: tuple[ToolCall, ...]
+    finish_reason: str
+    usage: Usage | None
+    window: tuple[str, ...]
+    replayed: tuple[str, ...]
+    summarised: tuple[str, ...]
+    neighbours: tuple[str, ...] = ()
+    client_system: str | None = None
+    prompt: PromptReport | None
+    timings_ms: dict[str, float]
+    call: ModelCall | None = None
+    from_client: FromClient | None = None
+    follows: str | None = None
+
+
+class MessagesSent(Payload):
+    """Messages that a client sent and that no turn holds word for word, without the bytes of images and files.
+
+    They are the messages of one turn as the client tells it (``memory_id`` names that turn where the ledger has it), or
+    a question with what came after it. The turns that were shown them name this event.
+    """
+
+    type: ClassVar[str] = "MessagesSent"
+
+    messages: tuple[JsonObject, ...]
+    memory_id: str | None = None
+
+
+class ToolsOffered(Payload):
+    """The tools that a client offered to the model, as it sent them; the turns with these tools name this event."""
+
+    type: ClassVar[str] = "ToolsOffered"
+
+    tools: tuple[JsonObject, ...]
 
 
 class SummaryAsked(_Value):
@@ -431,6 +508,9 @@ CATALOGUE: Mapping[str, type[Payload]] = {
     for payload in (
         TurnRecorded,
         TurnFailed,
+        ToolsCalled,
+        MessagesSent,
+        ToolsOffered,
         SummaryRecorded,
         SummaryFailed,
         RetrievalRecorded,

@@ -27,6 +27,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from domain import chain
 from domain.clock import Clock, iso
+from domain.conversation_reader import ConversationReader
 from domain.errors import (
     LedgerError,
     LedgerOverloaded,
@@ -106,6 +107,7 @@ class Ledger:
         self.reader = LedgerReader(self._readers)
         self.persons = PersonReader(self._readers)
         self.history = HistoryReader(self._readers)
+        self.conversations = ConversationReader(self._readers)
         self._queue: queue.SimpleQueue[_Append | _Work | None] = queue.SimpleQueue()
         self._listeners: list[Callable[[], None]] = []
         self._closing = threading.Lock()

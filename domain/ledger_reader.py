@@ -6,7 +6,7 @@ What people ask of their own memory is in :mod:`domain.person_reader`, what they
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
@@ -284,6 +284,16 @@ class LedgerReader(Reader):
         """Return how many turns after ``after`` have no summary yet, counted to at most ``most``."""
         rows = self._rows("count_turns_without_summary", position=after, count=most)
         return int(rows[0].lacking)
+
+    def events_named(self, event_ids: Collection[str]) -> dict[str, Event]:
+        """Return events by their ids; an id that no event has is missing."""
+        events = map(event_of, self._rows("events_named", event_ids=json_list(event_ids)))
+        return {event.event_id: event for event in events}
+
+    def events_at(self, positions: Collection[int]) -> dict[int, Event]:
+        """Return events by their positions; a position that the ledger has not reached is missing."""
+        events = map(event_of, self._rows("events_at", positions=json_list(positions)))
+        return {event.position: event for event in events}
 
     def events_of_answer(self, correlation_id: str) -> list[Event]:
         """Return the events of one chat completion, in order."""

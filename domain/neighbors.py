@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from domain.client_messages import WindowTurn
 from domain.memory import Memory
 from domain.repeats import repeats
 from domain.retrieval import shown_by
@@ -24,7 +25,7 @@ class Neighbor:
 
 
 def neighbors_of(
-    replay: Sequence[Memory], around: Sequence[Memory], window: Sequence[Memory], reach: int
+    replay: Sequence[Memory], around: Sequence[Memory], window: Sequence[WindowTurn], reach: int
 ) -> list[Neighbor]:
     """Return the neighbors among the turns ``around`` the replayed ones, those of the best memory first.
 

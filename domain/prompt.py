@@ -34,12 +34,19 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from domain.chain import canonical, digest
+from domain.client_messages import (
+    ClientTurn,
+    Message,
+    WindowTurn,
+    beginning_with,
+    text_of,
+    without_bytes,
+)
 from domain.events import LeftOut, PromptPart, PromptShares, Shortened
 from domain.excerpt import excerpt
 from domain.memory import Memory, day
 from domain.neighbors import Neighbor, blocks
 
-Message = dict[str, str]
 CountTokens = Callable[[str], int]
 
 LAYOUT = "system-replay-window-4"
@@ -53,6 +60,8 @@ _NAMING_THE_DAY = frozenset({THIRD_LAYOUT, LAYOUT, NOTES_LAYOUT})
 _DATED_IN_THE_ZONE = frozenset({LAYOUT, NOTES_LAYOUT})
 _MESSAGE_OVERHEAD_TOKENS = 8
 """Upper bound of what a chat template adds around a message: role, start and end marks."""
+_MEDIA_TOKENS = 1_000
+"""What an image or a recording takes, more or less: no endpoint says it before it is asked."""
 _NO_TEXT = "(no text)"
 _SUMMARIES_HEADING = "What you remember:"
 _HEADING = f"\n\n{_SUMMARIES_HEADING}\n"
@@ -72,16 +81,17 @@ class FittedWindow:
     ``shortened`` says how many characters of the newest turn are shown, None where it is shown whole.
     """
 
-    shown: list[Memory]
-    older: list[Memory] = field(default_factory=list)
+    shown: list[WindowTurn]
+    older: list[WindowTurn] = field(default_factory=list)
     shortened: Shortened | None = None
 
     @property
-    def as_it_fits(self) -> list[Memory]:
+    def as_it_fits(self) -> list[WindowTurn]:
         """The shown turns, the newest one shortened where it has to be."""
-        if self.shortened is None:
+        newest = self.shown[-1] if self.shown else None
+        if self.shortened is None or not isinstance(newest, Memory):
             return list(self.shown)
-        return [*self.shown[:-1], as_shortened(self.shown[-1], self.shortened.chars)]
+        return [*self.shown[:-1], as_shortened(newest, self.shortened.chars)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +102,7 @@ class BuiltPrompt:
     """
 
     messages: list[Message]
-    window: list[Memory]
+    window: list[WindowTurn]
     replayed: list[Memory]
     summarised: list[Memory]
     neighbors: list[Neighbor]
@@ -117,7 +127,7 @@ class _Room:
     tokens: int
     left_out: list[LeftOut] = field(default_factory=list)
 
-    def takes(self, part: PromptPart, memory: Memory, cost: int, *, closed: bool = False, keep: int = 0) -> bool:
+    def takes(self, part: PromptPart, memory: WindowTurn, cost: int, *, closed: bool = False, keep: int = 0) -> bool:
         """Take an item in if that leaves ``keep`` tokens; otherwise record it as left out."""
         if closed or cost + keep > self.tokens:
             self.left_out.append(LeftOut(part=part, memory_id=memory.memory_id, tokens=cost))
@@ -126,17 +136,31 @@ class _Room:
         return True
 
 
-def fixed_tokens(system: str, client_system: str, question: str, asked_at: datetime, count: CountTokens) -> int:
-    """Return what the system text and the question take, which are always sent."""
-    return 2 * _MESSAGE_OVERHEAD_TOKENS + count(_fixed(system, client_system, asked_at)) + count(question)
+def fixed_tokens(
+    system: str, client_system: str, asked: Sequence[Message], asked_at: datetime, count: CountTokens
+) -> int:
+    """Return what the system text takes and what is asked, which are always sent."""
+    system_tokens = _MESSAGE_OVERHEAD_TOKENS + count(_fixed(system, client_system, asked_at))
+    return system_tokens + sum(_message_cost(message, count) for message in asked)
 
 
-def fit_window(window: Sequence[Memory], asked_at: datetime, rest_tokens: int, count: CountTokens) -> FittedWindow:
-    """Return what is shown for certain of the recent window (oldest first); ``rest_tokens`` is for it and memory."""
+def asked_alone(question: str) -> list[Message]:
+    """Return what is asked where that is one text."""
+    return [{"role": "user", "content": question}]
+
+
+def fit_window(window: Sequence[WindowTurn], asked_at: datetime, rest_tokens: int, count: CountTokens) -> FittedWindow:
+    """Return what is shown for certain of the recent window (oldest first); ``rest_tokens`` is for it and memory.
+
+    The newest turn always is. One that the client sent is not shortened: it may hold what cannot be.
+    """
     if not window:
         return FittedWindow([])
     *older, newest = window
-    as_it_fits, shortened = _shortened(newest, asked_at, int(rest_tokens * _NEWEST_SHARE), count)
+    as_it_fits: WindowTurn = newest
+    shortened = None
+    if isinstance(newest, Memory):
+        as_it_fits, shortened = _shortened(newest, asked_at, int(rest_tokens * _NEWEST_SHARE), count)
     shown = [newest]
     room = int(rest_tokens * _WINDOW_SHARE) - _exchange_cost(as_it_fits, asked_at, count)
     while older and (cost := _exchange_cost(older[-1], asked_at, count)) <= room:
@@ -153,7 +177,7 @@ def build_prompt(
     replay: Sequence[Memory],
     summarised: Sequence[Memory],
     neighbors: Sequence[Neighbor] = (),
-    question: str,
+    asked: Sequence[Message],
     asked_at: datetime,
     budget_tokens: int,
     count: CountTokens,
@@ -161,10 +185,11 @@ def build_prompt(
 ) -> BuiltPrompt:
     """Build the prompt in one of the layouts for new prompts.
 
-    ``replay`` and ``summarised`` are best first. ``count`` returns the tokens of a text. The result's ``tokens``
+    ``asked`` are the question's message and all that the client sent after it. ``replay`` and ``summarised`` are best
+    first. ``count`` returns the tokens of a text. The result's ``tokens``
     exceeds ``budget_tokens`` only when the system text, the question and the shortest form of the newest turn do.
     """
-    fixed = fixed_tokens(system, client_system, question, asked_at, count)
+    fixed = fixed_tokens(system, client_system, asked, asked_at, count)
     turns = window.as_it_fits
     window_tokens = sum(_exchange_cost(turn, asked_at, count) for turn in turns)
     room = _Room(budget_tokens - fixed - window_tokens)
@@ -194,7 +219,8 @@ def build_prompt(
     shown = replayed | shown_beside | {memory.memory_id for memory in needed}
     closed = False
     for turn in reversed(window.older):
-        if turn.memory_id in shown:
+        # What a client sent stays one piece, even where a part of it was recalled too.
+        if turn.memory_id in shown and isinstance(turn, Memory):
             continue
         cost = _exchange_cost(turn, asked_at, count)
         # Once a turn does not fit, older ones would leave a gap.
@@ -210,7 +236,7 @@ def build_prompt(
         replay=whole,
         summarised=needed,
         neighbors=beside,
-        question=question,
+        asked=asked,
         asked_at=asked_at,
         layout=layout,
     )
@@ -226,12 +252,12 @@ def build_prompt(
     )
 
 
-def _shown_shortened(newest: Shortened | None, shown: Sequence[Memory]) -> tuple[Shortened, ...]:
+def _shown_shortened(newest: Shortened | None, shown: Sequence[WindowTurn]) -> tuple[Shortened, ...]:
     """Return what is shown shortened: the newest turn where it had to be, and what was read so."""
     found = {
         memory.memory_id: Shortened(memory_id=memory.memory_id, chars=memory.cut_chars)
         for memory in shown
-        if memory.cut_chars is not None
+        if isinstance(memory, Memory) and memory.cut_chars is not None
     }
     return tuple({**found, **({newest.memory_id: newest} if newest is not None else {})}.values())
 
@@ -283,11 +309,11 @@ def laid_out(
     *,
     system: str,
     client_system: str,
-    window: Sequence[Memory],
+    window: Sequence[WindowTurn],
     replay: Sequence[Memory],
     summarised: Sequence[Memory],
     neighbors: Sequence[Neighbor],
-    question: str,
+    asked: Sequence[Message],
     asked_at: datetime,
     layout: str = LAYOUT,
 ) -> list[Message]:
@@ -299,10 +325,11 @@ def laid_out(
     dated_from = asked_at if layout in _DATED_IN_THE_ZONE else None
     if layout == NOTES_LAYOUT:
         whole = [*replay, *(neighbor.memory for neighbor in neighbors)]
-        messages = [{"role": "system", "content": fixed}]
+        messages: list[Message] = [{"role": "system", "content": fixed}]
         for turn in window:
-            messages += _exchange(_dated(turn, dated_from), turn.assistant)
-        return [*messages, {"role": "user", "content": _after_notes(question, whole, summarised, asked_at)}]
+            messages += _turn_messages(turn, dated_from)
+        question, *rest = asked
+        return [*messages, _after_notes(question, whole, summarised, asked_at), *rest]
     messages = [{"role": "system", "content": _with_summaries(fixed, summarised, dated_from)}]
     if layout == FIRST_LAYOUT:
         for memory in sorted(replay, key=lambda memory: memory.position):
@@ -311,14 +338,14 @@ def laid_out(
             messages += _exchange(turn.user, turn.assistant)
     else:
         shown = [memory for block in blocks(replay, neighbors) for memory in block]
-        for memory in (*shown, *window):
-            messages += _exchange(_dated(memory, dated_from), memory.assistant)
-    return [*messages, {"role": "user", "content": question}]
+        for turn in (*shown, *window):
+            messages += _turn_messages(turn, dated_from)
+    return [*messages, *asked]
 
 
 def messages_hash(messages: Sequence[Message]) -> str:
-    """Return the hash that shows whether reconstructed messages are the ones that were sent."""
-    return digest(canonical(list(messages)))
+    """Return the hash that shows whether reconstructed messages are the ones that were sent, see `without_bytes`."""
+    return digest(canonical(without_bytes(messages)))
 
 
 def _fixed(system: str, client_system: str, asked_at: datetime | None) -> str:
@@ -349,12 +376,15 @@ def _with_summaries(fixed: str, summarised: Sequence[Memory], asked_at: datetime
     return "\n".join((f"{fixed}\n\n{_SUMMARIES_HEADING}", *lines))
 
 
-def _after_notes(question: str, whole: Sequence[Memory], summarised: Sequence[Memory], asked_at: datetime) -> str:
+def _after_notes(
+    question: Message, whole: Sequence[Memory], summarised: Sequence[Memory], asked_at: datetime
+) -> Message:
     notes = {memory.position: _note(memory, asked_at) for memory in whole}
     notes |= {memory.position: _summary_line(memory, asked_at) for memory in summarised}
     if not notes:
         return question
-    return "\n".join((_SUMMARIES_HEADING, *(notes[position] for position in sorted(notes)), "", question))
+    said = "\n".join((_SUMMARIES_HEADING, *(notes[position] for position in sorted(notes)), "", ""))
+    return beginning_with(said, question)
 
 
 def _note(memory: Memory, asked_at: datetime) -> str:
@@ -365,7 +395,23 @@ def _exchange(user: str, assistant: str) -> list[Message]:
     return [{"role": "user", "content": user or _NO_TEXT}, {"role": "assistant", "content": assistant or _NO_TEXT}]
 
 
-def _exchange_cost(memory: Memory, asked_at: datetime, count: CountTokens) -> int:
+def _turn_messages(turn: WindowTurn, dated_from: datetime | None) -> list[Message]:
+    if isinstance(turn, ClientTurn):
+        return list(turn.messages)
+    return _exchange(_dated(turn, dated_from), turn.assistant)
+
+
+def _message_cost(message: Message, count: CountTokens) -> int:
+    content = message.get("content")
+    media = sum(isinstance(part, dict) and "text" not in part for part in content) if isinstance(content, list) else 0
+    calls = [message[name] for name in ("tool_calls", "function_call") if message.get(name)]
+    called = sum(count(canonical(call)) for call in calls)
+    return _MESSAGE_OVERHEAD_TOKENS + count(text_of(message)) + called + media * _MEDIA_TOKENS
+
+
+def _exchange_cost(memory: WindowTurn, asked_at: datetime, count: CountTokens) -> int:
+    if isinstance(memory, ClientTurn):
+        return sum(_message_cost(message, count) for message in memory.messages)
     return 2 * _MESSAGE_OVERHEAD_TOKENS + count(_dated(memory, asked_at)) + count(memory.assistant)
 
 

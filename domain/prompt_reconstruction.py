@@ -11,20 +11,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from domain.client_messages import ClientTurn, Message, WindowTurn, exchange_messages
 from domain.events import (
     CandidateFound,
     Event,
     MemoryEdited,
+    MessagesSent,
     RetrievalRecorded,
     SummaryRecorded,
+    ToolsCalled,
     TurnFailed,
     TurnRecorded,
 )
 from domain.memory import Memory
 from domain.neighbors import placed
-from domain.prompt import LAYOUTS, Message, as_shortened, laid_out, messages_hash
+from domain.prompt import LAYOUTS, as_shortened, asked_alone, laid_out, messages_hash
 from domain.temporal.zones import in_zone, zone_named
 
+Answered = TurnRecorded | TurnFailed | ToolsCalled
+"""What says of itself what the chat model was shown."""
 Proof = Literal["same_as_sent", "unproven", "differs", "not_possible"]
 _NO_HASH = "it cannot be compared with what was sent: schema 1 recorded neither a hash nor the client's system text"
 
@@ -58,7 +63,7 @@ def memory_from(event: Event, summary: Event | None = None) -> Memory | None:
     )
 
 
-def memories_named(turn: TurnRecorded | TurnFailed | None, retrieval: RetrievalRecorded | None) -> list[str]:
+def memories_named(turn: Answered | None, retrieval: RetrievalRecorded | None) -> list[str]:
     """Return the ids of all memories that an answer considered or was shown, each once."""
     ids: list[str] = []
     if retrieval is not None:
@@ -66,6 +71,14 @@ def memories_named(turn: TurnRecorded | TurnFailed | None, retrieval: RetrievalR
     if turn is not None:
         ids += [*turn.window, *turn.replayed, *turn.summarised, *turn.neighbours]
     return list(dict.fromkeys(ids))
+
+
+def events_named(turn: Answered | None) -> list[str]:
+    """Return the ids of the events that hold what the client sent of the prompt, and nothing else does."""
+    given = turn.from_client if turn is not None else None
+    if given is None:
+        return []
+    return list(dict.fromkeys([*(given.history or ()), *([given.asked] if given.asked is not None else [])]))
 
 
 def memories_as_shown(
@@ -85,9 +98,12 @@ def memories_as_shown(
 
 
 def reconstructed_prompt(
-    turn: TurnRecorded | TurnFailed, system: str | None, memories: Mapping[str, Memory]
+    turn: Answered, system: str | None, memories: Mapping[str, Memory], events: Mapping[str, Event]
 ) -> ReconstructedPrompt:
-    """Reconstruct the prompt of a turn from the system text and the memories as they were shown."""
+    """Reconstruct the prompt of a turn from the system text and the memories as they were shown.
+
+    ``events`` holds, by id, those that :func:`events_named` names.
+    """
     report = turn.prompt
     if report is None:
         return ReconstructedPrompt([], "not_possible", "the turn was imported, so it never had a prompt")
@@ -106,6 +122,10 @@ def reconstructed_prompt(
         return ReconstructedPrompt(
             [], "not_possible", f"the ledger does not hold {len(lost)} of the {len(named)} memories"
         )
+    given = turn.from_client
+    sent = {event_id: _sent(events.get(event_id)) for event_id in events_named(turn)}
+    if not all(sent.values()):
+        return ReconstructedPrompt([], "not_possible", "the ledger does not hold all of what the client sent")
     try:
         zone = zone_named(report.timezone)
     except ValueError:
@@ -116,10 +136,14 @@ def reconstructed_prompt(
         chars = shortened.get(memory.memory_id)
         return as_shortened(memory, chars) if chars is not None else memory
 
-    window, replay, neighbors, summarised = (
+    from_ledger, replay, neighbors, summarised = (
         [shown(memories[memory_id]) for memory_id in ids]
         for ids in (turn.window, turn.replayed, turn.neighbours, turn.summarised)
     )
+    window: list[WindowTurn] = [*from_ledger]
+    if given is not None and given.history is not None:
+        window = [ClientTurn(tuple(sent[event_id])) for event_id in given.history]
+    asked = sent[given.asked] if given is not None and given.asked is not None else asked_alone(turn.user)
     messages = laid_out(
         layout=report.layout,
         system=system,
@@ -128,7 +152,7 @@ def reconstructed_prompt(
         replay=replay,
         summarised=summarised,
         neighbors=placed(neighbors, replay),
-        question=turn.user,
+        asked=asked,
         asked_at=in_zone(turn.ts, zone),
     )
     if report.messages_hash is None:
@@ -138,3 +162,14 @@ def reconstructed_prompt(
             messages, "differs", f"it DIFFERS from what was sent, which has the hash is {report.messages_hash}"
         )
     return ReconstructedPrompt(messages, "same_as_sent", "the same as sent, by its hash")
+
+
+def _sent(event: Event | None) -> list[Message]:
+    """Return the messages that an event stands for in a client's history; none where it holds none any more."""
+    match event.payload if event is not None else None:
+        case MessagesSent(messages=messages):
+            return list(messages)
+        case TurnRecorded(user=user, assistant=assistant):
+            return exchange_messages(user, assistant)
+        case _:
+            return []

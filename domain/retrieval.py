@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from domain.client_messages import WindowTurn
 from domain.events import CandidateFound, Facet
 from domain.memory import Memory, Scores
 from domain.repeats import Repeat
@@ -36,6 +37,21 @@ class Candidate:
         """Return a candidate that only the dense index found."""
         return cls(memory, score, rank, matched, dense_score=score, dense_rank=rank)
 
+    @classmethod
+    def found_before(cls, found: CandidateFound, memory: Memory) -> Candidate:
+        """Return a candidate as it is recorded."""
+        return cls(
+            memory,
+            found.score,
+            found.rank,
+            found.matched,
+            found.dense_score,
+            found.dense_rank,
+            found.lexical_score,
+            found.lexical_rank,
+            found.excluded,
+        )
+
     @property
     def scores(self) -> Scores:
         return Scores(self.score, self.dense_score, self.lexical_score)
@@ -60,7 +76,7 @@ class Candidate:
 
 
 def exclude_window(
-    candidates: Sequence[Candidate], window: Sequence[Memory], limit: int
+    candidates: Sequence[Candidate], window: Sequence[WindowTurn], limit: int
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Exclude candidates that the recent window already shows.
 
@@ -82,7 +98,7 @@ def exclude_window(
     return remaining, excluded
 
 
-def shown_by(window: Sequence[Memory]) -> Callable[[Memory], Exclusion | None]:
+def shown_by(window: Sequence[WindowTurn]) -> Callable[[Memory], Exclusion | None]:
     """Return a function that says why the recent window already shows a memory, or None if it does not."""
     ids = {turn.memory_id for turn in window}
     texts = {turn.words for turn in window}

@@ -11,9 +11,9 @@ import re
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+from domain.client_messages import Message, beginning_with, ending_with
 from domain.events import JsonObject
 
-Message = dict[str, str]
 Structure = Literal["json_schema", "json_object", "prompt"]
 """How an answer of a given shape is asked for; ``prompt``: in words alone."""
 
@@ -121,7 +121,7 @@ def _without_system(messages: list[Message]) -> list[Message]:
     system, *others = messages
     if not others:
         return [{"role": "user", "content": system["content"]}]
-    return [{**others[0], "content": f"{system['content']}\n\n{others[0]['content']}"}, *others[1:]]
+    return [beginning_with(f"{system['content']}\n\n", others[0]), *others[1:]]
 
 
 def _asking_in_words(messages: list[Message], response_format: JsonObject) -> list[Message]:
@@ -129,4 +129,4 @@ def _asking_in_words(messages: list[Message], response_format: JsonObject) -> li
     schema = response_format.get("json_schema", {}).get("schema", {})
     *others, last = messages
     words = f"Answer with JSON only, of this schema: {json.dumps(schema, separators=(',', ':'), sort_keys=True)}"
-    return [*others, {**last, "content": f"{last['content']}\n\n{words}"}]
+    return [*others, ending_with(last, f"\n\n{words}")]

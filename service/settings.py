@@ -125,6 +125,11 @@ class ServiceSettings(ProjectionSettings):
         default=None, description="folder of CHAT_SYSTEM.txt and others that replace prompts"
     )
 
+    conversation_without_id: Literal["shared", "new"] = Field(
+        default="shared",
+        description="where a message goes that comes with no conversation and no history: one shared conversation, "
+        "or a new one each time",
+    )
     summary_timeout_s: float = Field(default=120.0, gt=0, description="how long one try at a summary may take")
     summary_attempts: int = Field(default=5, ge=1, description="tries at a summary until the next start")
     summary_concurrency: int = Field(default=2, ge=1, le=64, description="summaries written at the same time")
@@ -144,7 +149,7 @@ class ServiceSettings(ProjectionSettings):
         description="what the ledger's access log keeps: off, refused (calls without a right to it), or reads too",
     )
     access_log_days: int = Field(default=90, ge=1, description="days after which an entry of the access log goes")
-    request_bytes_max: int = Field(default=4_000_000, ge=1024, description="largest request body accepted")
+    request_bytes_max: int = Field(default=32_000_000, ge=1024, description="largest request body accepted")
     request_timeout_s: float = Field(
         default=30.0, gt=0, description="how long a client may take over a request's headers, and again over its body"
     )

@@ -16,13 +16,13 @@ from functools import partial
 
 import anyio
 
+from domain.client_messages import WindowTurn, text_of
 from domain.errors import ContextExceeded, EmbeddingError, IndexUnavailable, UpstreamError
 from domain.events import GateDecided, PromptReport, RerankDecided, RetrievalRecorded
 from domain.identity import DEFAULT_USER
 from domain.ledger import Ledger
 from domain.ledger_reader import turn_chars_max
-from domain.memory import Memory
-from domain.neighbors import Neighbor, neighbors_of
+from domain.neighbors import Neighbor, neighbors_of, placed
 from domain.prompt import LAYOUT, NOTES_LAYOUT, FittedWindow, build_prompt, fit_window, fixed_tokens, messages_hash
 from domain.prompts import Prompts
 from domain.reasoning import visible
@@ -35,6 +35,7 @@ from service.context_limit import ContextLimit
 from service.decider import Decider, Gated, Reranked
 from service.knobs import Knobs
 from service.long_texts import with_texts
+from service.placing import Continued, Place, place_of
 from service.reranker import Reranker
 from service.settings import ServiceSettings
 from service.token_counter import Counting, TokenCounter
@@ -69,10 +70,30 @@ class Retrieved:
 
 
 @dataclass(frozen=True, slots=True)
+class Recalled:
+    """What comes into the prompt from persistent memory, and how that was decided."""
+
+    retrieval: RetrievalRecorded
+    gate: GateDecided
+    reranked: Reranked
+    neighbors: list[Neighbor]
+    notice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOn:
+    """The chat model has begun to answer a request that has nothing to do with memory."""
+
+    answer_id: str
+    created: datetime
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """The chat model has begun to answer; this is what it was shown, and what the operator should know of memory."""
 
-    correlation_id: str
+    answer_id: str
     created: datetime
     model: str
     replayed: list[Candidate]
@@ -108,7 +129,38 @@ class TurnService:
         self.context = ContextLimit(settings)
         self._decider = Decider(chat, prompts, settings, reranker, self.context.refused)
 
-    async def answer(self, request: TurnRequest) -> AsyncGenerator[Started | Delta | Finished, None]:
+    async def place(self, request: TurnRequest) -> Place:
+        """Return where in the ledger a request goes on. Raises :class:`LedgerError`."""
+        find = partial(
+            place_of,
+            self._ledger,
+            request.user_id,
+            request.conversation_id,
+            request.history,
+            request.asked,
+            new_each_time=self._settings.conversation_without_id == "new",
+            plain=request.plain,
+        )
+        return await self._memory.in_search_thread(find)
+
+    async def pass_on(self, request: TurnRequest) -> AsyncGenerator[PassedOn | Delta | Finished, None]:
+        """Let the chat model answer what was sent as it was sent; nothing is recalled, nothing recorded.
+
+        Raises :class:`UpstreamError`.
+        """
+        clock = self._ledger.clock
+        answer = AnswerSoFar()
+        async with self._chat.stream(request.messages, request.parameters) as answering:
+            began = False
+            async for delta in answering.deltas:
+                if not began:
+                    began = True
+                    yield PassedOn(f"chatcmpl-{clock.new_id().replace('-', '')}", clock.now(), self._chat.model)
+                answer.add(delta)
+                yield delta
+        yield Finished(answer.finish_reason or "", answer.usage, request.conversation_id or "")
+
+    async def answer(self, request: TurnRequest, place: Place) -> AsyncGenerator[Started | Delta | Finished, None]:
         """Answer one request: first :class:`Started`, then the pieces of the answer, last :class:`Finished`.
 
         Raises :class:`UpstreamError` when the chat model gives no whole answer, or an empty one (a ``TurnFailed`` event
@@ -116,20 +168,17 @@ class TurnService:
         early, or cancelling the task (with :data:`DISCONNECTED` where the client is gone), records what was generated
         so far.
         """
-        turn = TurnLog(request, self.effective(request.knobs, request.stream.user_id), self._ledger)
+        turn = TurnLog(request, place, self.effective(request.knobs, request.user_id), self._ledger)
         answer = AnswerSoFar()
         try:
             window = await self._window(turn)
-            retrieved = await self._retrieve(turn, window.shown)
-            gated = await self._gate(turn, retrieved)
-            reranked = await self._rerank(turn, gated)
-            neighbors = await self._neighbors(turn, window.shown, reranked.replay)
+            recalled = await self._recalled(turn, window.shown)
             began = time.perf_counter()
-            async with aclosing(self._said(turn, window, reranked, neighbors)) as said:
+            async with aclosing(self._said(turn, window, recalled)) as said:
                 async for delta in said:
                     if "first_token" not in turn.timings_ms:
                         turn.mark("first_token", began)
-                        yield self._started(turn, reranked, retrieved, gated.event)
+                        yield self._started(turn, recalled)
                     answer.add(delta)
                     yield delta
             turn.mark("answer", began)
@@ -143,7 +192,10 @@ class TurnService:
             with anyio.CancelScope(shield=True):
                 await self._recorder.interrupted(turn, answer, DISCONNECTED if gone else STOPPED)
             raise
-        yield await self._recorder.finished(turn, answer, answer.finish_reason or "")
+        if answer.tool_calls:
+            yield await self._recorder.called_tools(turn, answer, answer.finish_reason or "")
+        else:
+            yield await self._recorder.finished(turn, answer, answer.finish_reason or "")
 
     @property
     def decision_troubles(self) -> dict[str, str]:
@@ -162,27 +214,46 @@ class TurnService:
         )
 
     async def _window(self, turn: TurnLog) -> FittedWindow:
-        """Read the newest turns of this conversation, and tell which of them are shown for certain."""
+        """Tell which turns before the question are shown for certain: the client's own history, or the newest turns.
+
+        A history is cut to the newest turns only where the request says to how many.
+        """
         limit = turn.knobs.recent_turns
-        read = partial(self._ledger.reader.recent_turns, chars_max=turn_chars_max(limit))
-        with turn.timed("window"):
-            window = await self._memory.in_search_thread(read, turn.request.stream, limit)
-        turn.builds_on = window[0].memory_id if window else None
+        window: list[WindowTurn]
+        if turn.place.history is not None:
+            asks_for_fewer = "recent_turns" in turn.request.knobs.model_fields_set
+            first = max(len(turn.place.history) - limit, 0) if asks_for_fewer else 0
+            window = list(turn.place.history[first:])
+        else:
+            read = partial(self._ledger.reader.recent_turns, chars_max=turn_chars_max(limit))
+            with turn.timed("window"):
+                window = [*await self._memory.in_search_thread(read, turn.stream, limit)]
+        turn.builds_on = next((told.memory_id for told in window if told.memory_id), None)
         return await self._fitted(turn, window)
 
-    async def _fitted(self, turn: TurnLog, window: list[Memory]) -> FittedWindow:
+    async def _fitted(self, turn: TurnLog, window: list[WindowTurn]) -> FittedWindow:
         """Tell what is shown of the window. Raises :class:`ContextExceeded` where the question is surely too long."""
         return await with_texts(_chars(turn, window), lambda: self._fit(turn, window))
 
-    def _fit(self, turn: TurnLog, window: list[Memory]) -> FittedWindow:
+    def _fit(self, turn: TurnLog, window: list[WindowTurn]) -> FittedWindow:
         request, count = turn.request, self.tokens.counting()
         system = self._prompts.chat_for(request.question).text
-        fixed = fixed_tokens(system, request.client_system, request.question, turn.asked_at, count)
+        fixed = fixed_tokens(system, request.client_system, request.asked, turn.asked_at, count)
         if self.context.known and fixed > _SURELY_TOO_LONG * self.context.tokens:
             raise ContextExceeded.of_question(fixed, self.context.tokens)
         return fit_window(window, turn.asked_at, self._budget(request) - fixed, count)
 
-    async def _retrieve(self, turn: TurnLog, window: list[Memory]) -> Retrieved:
+    async def _recalled(self, turn: TurnLog, window: list[WindowTurn]) -> Recalled:
+        """Decide what comes in from memory; an exchange that goes on keeps what was decided when it began."""
+        if turn.place.continued is not None:
+            return _as_before(turn.place.continued)
+        retrieved = await self._retrieve(turn, window)
+        gated = await self._gate(turn, retrieved)
+        reranked = await self._rerank(turn, gated)
+        neighbors = await self._neighbors(turn, window, reranked.replay)
+        return Recalled(retrieved.event, gated.event, reranked, neighbors, retrieved.notice)
+
+    async def _retrieve(self, turn: TurnLog, window: list[WindowTurn]) -> Retrieved:
         """Search persistent memory. Where it cannot be searched, the turn goes on without, and the event says why."""
         with turn.timed("retrieve"):
             retrieved = await self._search(turn, window)
@@ -195,23 +266,25 @@ class TurnService:
             log.warning("turn %s is answered %s: %s", turn.correlation_id, searched, retrieved.event.degraded_code)
         return retrieved
 
-    async def _search(self, turn: TurnLog, window: list[Memory]) -> Retrieved:
+    async def _search(self, turn: TurnLog, window: list[WindowTurn]) -> Retrieved:
         request, knobs = turn.request, turn.knobs
         asked = partial(
             RetrievalRecorded,
             query=turn.query,
             knobs=knobs.model_dump(),
-            window=tuple(memory.memory_id for memory in window),
+            window=tuple(memory.memory_id for memory in window if memory.memory_id),
         )
+        if request.memory == "write":
+            return Retrieved([], asked(outcome="skipped", degraded_reason="the request wants nothing recalled"))
         if knobs.candidate_n == 0:
             return Retrieved([], asked(outcome="skipped", degraded_reason="candidate_n is 0"))
         wanted_time = time_range(turn.query, turn.asked_at)
         try:
             found = await self._memory.search(
-                request.stream.user_id,
+                request.user_id,
                 turn.query,
                 # Every turn of the window may be among the nearest, so that many more are asked for.
-                knobs.candidate_n + knobs.recent_turns,
+                knobs.candidate_n + max(knobs.recent_turns, len(window)),
                 knobs.retrieval,
                 wanted_time,
             )
@@ -268,7 +341,7 @@ class TurnService:
         turn.add(reranked.event)
         return reranked
 
-    async def _neighbors(self, turn: TurnLog, window: list[Memory], replay: list[Candidate]) -> list[Neighbor]:
+    async def _neighbors(self, turn: TurnLog, window: list[WindowTurn], replay: list[Candidate]) -> list[Neighbor]:
         """Read the turns beside the replayed ones, and choose which of them come along."""
         reach = turn.knobs.neighbor_turns or 0
         if not replay or not reach:
@@ -277,18 +350,16 @@ class TurnService:
         positions = [memory.position for memory in replayed]
         with turn.timed("neighbours"):
             read = partial(self._ledger.reader.neighbors, chars_max=turn_chars_max(2 * reach * len(positions)))
-            around = await self._memory.in_search_thread(read, turn.request.stream.user_id, positions, reach)
+            around = await self._memory.in_search_thread(read, turn.stream.user_id, positions, reach)
             return neighbors_of(replayed, around, window, reach)
 
-    async def _said(
-        self, turn: TurnLog, window: FittedWindow, reranked: Reranked, neighbors: list[Neighbor]
-    ) -> AsyncGenerator[Delta]:
+    async def _said(self, turn: TurnLog, window: FittedWindow, recalled: Recalled) -> AsyncGenerator[Delta]:
         """Ask the chat model; yield the pieces of its answer.
 
         Where the endpoint says that the prompt is too long, it is asked once more with a shorter one.
         """
         for last_try in (False, True):
-            prompt = turn.prompt = await self._prompt(turn, window, reranked, neighbors)
+            prompt = turn.prompt = await self._prompt(turn, window, recalled)
             try:
                 async with self._chat.stream(prompt.built.messages, turn.request.parameters) as answering:
                     turn.called(answering.call)
@@ -306,7 +377,7 @@ class TurnService:
 
     def _check_said(self, answer: AnswerSoFar, max_tokens: int | None) -> None:
         """Raise :class:`UpstreamError` for an empty answer, which would be an empty memory."""
-        if not visible(answer.text):
+        if not visible(answer.text) and not answer.tool_calls:
             raise self._chat.names.said_nothing(
                 answer.finish_reason,
                 reasoned=answer.reasoned or bool(answer.text.strip()),
@@ -314,16 +385,15 @@ class TurnService:
                 extra_setting="LLM_EXTRA_BODY",
             )
 
-    async def _prompt(
-        self, turn: TurnLog, window: FittedWindow, reranked: Reranked, neighbors: list[Neighbor]
-    ) -> ShownPrompt:
+    async def _prompt(self, turn: TurnLog, window: FittedWindow, recalled: Recalled) -> ShownPrompt:
         """Put the prompt together from what fits the budget, and say what did not."""
         budget = self._budget(turn.request)
         counting = self.tokens.counting()
-        memories = [candidate.memory for candidate in (*reranked.replay, *reranked.summarised)]
-        memories += [*window.shown, *window.older, *(neighbor.memory for neighbor in neighbors)]
+        reranked = recalled.reranked
+        memories: list[WindowTurn] = [candidate.memory for candidate in (*reranked.replay, *reranked.summarised)]
+        memories += [*window.shown, *window.older, *(neighbor.memory for neighbor in recalled.neighbors)]
         shown = await with_texts(
-            _chars(turn, memories), lambda: self._put_together(turn, window, reranked, neighbors, budget, counting)
+            _chars(turn, memories), lambda: self._put_together(turn, window, recalled, budget, counting)
         )
         self.tokens.learn(counting, budget)
         return shown
@@ -332,8 +402,7 @@ class TurnService:
         self,
         turn: TurnLog,
         window: FittedWindow,
-        reranked: Reranked,
-        neighbors: list[Neighbor],
+        recalled: Recalled,
         budget: int,
         counting: Counting,
     ) -> ShownPrompt:
@@ -343,10 +412,10 @@ class TurnService:
             system=system.text,
             client_system=turn.request.client_system,
             window=window,
-            replay=[candidate.memory for candidate in reranked.replay],
-            summarised=[candidate.memory for candidate in reranked.summarised],
-            neighbors=neighbors,
-            question=turn.request.question,
+            replay=[candidate.memory for candidate in recalled.reranked.replay],
+            summarised=[candidate.memory for candidate in recalled.reranked.summarised],
+            neighbors=recalled.neighbors,
+            asked=turn.request.asked,
             asked_at=turn.asked_at,
             budget_tokens=budget,
             count=counting,
@@ -373,13 +442,13 @@ class TurnService:
         answer = request.max_tokens or min(self._settings.answer_reserve_tokens, takes // 4)
         return max(takes - answer, takes // 4)
 
-    def _started(self, turn: TurnLog, reranked: Reranked, retrieved: Retrieved, gate: GateDecided) -> Started:
-        prompt = turn.prompt
+    def _started(self, turn: TurnLog, recalled: Recalled) -> Started:
+        prompt, reranked = turn.prompt, recalled.reranked
         assert prompt is not None, "an answer has begun, so the model was shown something"
         replayed = {memory.memory_id for memory in prompt.built.replayed}
         summarised = {memory.memory_id for memory in prompt.built.summarised}
         return Started(
-            correlation_id=turn.correlation_id,
+            answer_id=turn.answer_id,
             created=turn.ts,
             model=self._chat.model,
             replayed=[candidate for candidate in reranked.replay if candidate.memory.memory_id in replayed],
@@ -389,22 +458,36 @@ class TurnService:
                 if candidate.memory.memory_id in summarised
             ],
             neighbors=prompt.built.neighbors,
-            window=[memory.memory_id for memory in prompt.built.window],
-            retrieval=retrieved.event,
-            gate=gate,
+            window=[memory.memory_id for memory in prompt.built.window if memory.memory_id],
+            retrieval=recalled.retrieval,
+            gate=recalled.gate,
             rerank=reranked.event,
             prompt=prompt.report,
-            notice=retrieved.notice,
+            notice=recalled.notice,
         )
 
 
-def _chars(turn: TurnLog, memories: Iterable[Memory]) -> int:
+def _as_before(continued: Continued) -> Recalled:
+    """Return what was recalled when an exchange began that now goes on."""
+    memories, called = continued.memories, continued.called
+    found = {candidate.memory_id: candidate for candidate in continued.retrieval.candidates}
+
+    def candidates(ids: Iterable[str]) -> list[Candidate]:
+        return [Candidate.found_before(found[each], memories[each]) for each in ids if each in found]
+
+    replay = candidates(called.replayed)
+    neighbors = placed([memories[each] for each in called.neighbours], [candidate.memory for candidate in replay])
+    reranked = Reranked(replay, candidates(called.summarised), continued.rerank)
+    return Recalled(continued.retrieval, continued.gate, reranked, neighbors)
+
+
+def _chars(turn: TurnLog, memories: Iterable[WindowTurn]) -> int:
     """Return how long the texts of a turn are together."""
-    own = len(turn.request.question) + len(turn.request.client_system)
+    own = sum(len(text_of(message)) for message in turn.request.asked) + len(turn.request.client_system)
     return own + sum(len(memory.user) + len(memory.assistant) for memory in memories)
 
 
-def _compared(found: list[Candidate], window: list[Memory], limit: int) -> tuple[list[Candidate], list[Candidate]]:
+def _compared(found: list[Candidate], window: list[WindowTurn], limit: int) -> tuple[list[Candidate], list[Candidate]]:
     """Exclude what the window shows, and put each candidate on one line, as the decisions will read it."""
     candidates, excluded = exclude_window(found, window, limit)
     for candidate in candidates:

@@ -8,40 +8,47 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import anyio
 
+from domain.chain import canonical
+from domain.client_messages import ClientTurn, Message, exchange_key, text_of, without_bytes
 from domain.errors import LedgerError, OpmError, UpstreamError
 from domain.events import (
     Event,
+    FromClient,
     GateDecided,
     JsonObject,
+    MessagesSent,
     NewEvent,
     Payload,
     PromptReport,
     RerankDecided,
     RetrievalRecorded,
+    ToolCall,
+    ToolsCalled,
+    ToolsOffered,
     TurnFailed,
     TurnRecorded,
     Usage,
 )
 from domain.excerpt import excerpt
-from domain.identity import StreamId
 from domain.ledger import Ledger, StreamHead
 from domain.model_call import ModelCall
 from domain.origin import Origin
-from domain.prompt import BuiltPrompt
+from domain.prompt import BuiltPrompt, asked_alone
 from domain.reasoning import visible
 from domain.temporal.zones import in_zone, zone_named
 from projections.follower import safe_message
 from service.chat_answers import Delta
 from service.chat_client import answered
 from service.knobs import Knobs
+from service.placing import Place, text_of_messages
 
 log = logging.getLogger(__name__)
 
@@ -81,26 +88,55 @@ def failure_of(error: Exception) -> Failure:
             return Failure("an internal error, see the log", "internal_error", 500)
 
 
+MemoryMode = Literal["on", "read", "write", "off"]
+"""What a request does with memory: recalls and records, recalls only, records only, neither."""
+
+
 @dataclass(frozen=True, slots=True)
 class TurnRequest:
-    """What a client asks. ``parameters`` go to the chat model as they are."""
+    """What a client asks. ``parameters`` go to the chat model as they are.
 
-    stream: StreamId
+    ``conversation_id`` is None where the client did not name one. ``history`` are the messages that it sent before the
+    question, None where it sent none. ``asked`` are the question's message and all after it, as they were sent;
+    ``question`` is the text of that message, and ``query`` the part of it that is searched for. ``messages`` is all
+    that was sent, for a request that is passed on as it is.
+    """
+
+    user_id: str
+    conversation_id: str | None
     question: str
+    query: str
     client_system: str
+    asked: tuple[Message, ...]
     knobs: Knobs
     parameters: JsonObject
     max_tokens: int | None
+    history: tuple[Message, ...] | None = None
+    messages: tuple[Message, ...] = ()
+    memory: MemoryMode = "on"
     origin: Origin | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether texts alone were sent: no images, no tools, nothing after the question."""
+        return list(self.asked) == asked_alone(self.question) and not self.parameters.get("tools")
+
+    @property
+    def begun(self) -> str:
+        """The beginning of an answer that the model is to go on with; empty where there is none."""
+        last = self.asked[-1]
+        return text_of(last) if last.get("role") == "assistant" and not last.get("tool_calls") else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The turn is on the disk."""
+    """The answer is whole. What is recorded of it is on the disk; ``turn`` is None where nothing is, or no turn yet."""
 
-    turn: TurnRecorded
-    memory_id: str
+    finish_reason: str
+    usage: Usage | None
     conversation_id: str
+    turn: TurnRecorded | None = None
+    memory_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +157,8 @@ class AnswerSoFar:
     model: str | None = None
     fingerprint: str | None = None
     reasoned: bool = False
+    tool_calls: list[JsonObject] = field(default_factory=list)
+    """The tools that the model calls, each whole."""
 
     @property
     def text(self) -> str:
@@ -138,16 +176,24 @@ class AnswerSoFar:
 class TurnLog:
     """What happened in a turn so far: the events of its decisions, in their order, and how long its steps took."""
 
-    def __init__(self, request: TurnRequest, knobs: Knobs, ledger: Ledger) -> None:
+    def __init__(self, request: TurnRequest, place: Place, knobs: Knobs, ledger: Ledger) -> None:
         """``knobs`` are those of the request, with the operator's defaults where it does not say."""
         self.request = request
-        self.query = excerpt(request.question, _QUERY_CHARS_MAX)
+        self.place = place
+        self.stream = place.stream
+        self.query = excerpt(request.query, _QUERY_CHARS_MAX)
         """The question as it is searched for, and as gate and rerank see it."""
         self.knobs = knobs
         self.ts: datetime = ledger.clock.now()
         self.asked_at = in_zone(self.ts, zone_named(knobs.timezone or "UTC"))
         """The same moment in the zone of the person, whose days count."""
         self.correlation_id = f"chatcmpl-{ledger.clock.new_id().replace('-', '')}"
+        self.answer_id = self.correlation_id
+        """The id of this answer. An exchange in which tools are called takes several, all of one correlation."""
+        continued = place.continued
+        if continued is not None and continued.event.correlation_id is not None:
+            self.correlation_id = continued.event.correlation_id
+            self.answer_id = f"{self.correlation_id}-{continued.step}"
         self.timings_ms: dict[str, float] = {}
         self.events: list[NewEvent] = []
         self.builds_on: str | None = None
@@ -167,7 +213,13 @@ class TurnLog:
 
     def event(self, payload: Payload) -> NewEvent:
         """Return the next event of this turn, caused by the last one."""
-        cause = self.events[-1].event_id if self.events else None
+        continued = self.place.continued
+        before = continued.event.event_id if continued is not None else None
+        cause = self.events[-1].event_id if self.events else before
+        return NewEvent(self._clock.new_id(), payload, self.correlation_id, cause, self.request.origin)
+
+    def beside(self, payload: Payload, cause: str | None) -> NewEvent:
+        """Return an event of this turn that is no step of it."""
         return NewEvent(self._clock.new_id(), payload, self.correlation_id, cause, self.request.origin)
 
     def called(self, call: ModelCall | None) -> None:
@@ -198,12 +250,16 @@ class TurnRecorder:
 
     async def finished(self, turn: TurnLog, answer: AnswerSoFar, finish_reason: str) -> Finished:
         """Record the question and its answer; return what stands in the ledger."""
+        if turn.request.memory == "read":
+            return Finished(finish_reason, answer.usage, turn.stream.conversation_id)
         turn.mark("total")
         assert turn.prompt is not None, "an answer has a prompt"
 
-        shown, call = _shown(turn.request, turn.prompt), _answered(turn, answer)
+        sent = _Sent(turn, turn.prompt)
+        shown, call = _shown(turn, turn.prompt, sent), _answered(turn, answer, sent)
         # Not in the writer's thread, where everybody's appends would wait for it.
-        said = visible(answer.text)
+        said = _whole(turn.request, visible(answer.text))
+        key = exchange_key(turn.request.question, said)
 
         def recorded(head: StreamHead) -> TurnRecorded:
             return TurnRecorded(
@@ -212,19 +268,47 @@ class TurnRecorder:
                 user=turn.request.question,
                 assistant=said,
                 model=self._model,
-                parameters=turn.request.parameters,
+                parameters=sent.parameters,
                 finish_reason=finish_reason,
                 usage=answer.usage,
                 **shown,
                 timings_ms=turn.timings_ms,
                 call=call,
+                follows=turn.place.follows,
+                exchange_key=key,
+                tools_used=_tools_used(turn.request),
             )
 
         # The turn's number is known to the ledger alone, so its event is made there.
-        events = await self._append(turn, lambda head: turn.event(recorded(head)))
+        events = await self._append(turn, sent, lambda head: turn.event(recorded(head)))
         last = events[-1]
         assert isinstance(last.payload, TurnRecorded)
-        return Finished(last.payload, last.event_id, last.conversation_id)
+        return Finished(finish_reason, answer.usage, last.conversation_id, last.payload, last.event_id)
+
+    async def called_tools(self, turn: TurnLog, answer: AnswerSoFar, finish_reason: str) -> Finished:
+        """Record an answer that calls tools, from which the exchange goes on when their results come."""
+        if turn.request.memory == "read":
+            return Finished(finish_reason, answer.usage, turn.stream.conversation_id)
+        turn.mark("total")
+        assert turn.prompt is not None, "an answer has a prompt"
+        sent = _Sent(turn, turn.prompt)
+        called = turn.event(
+            ToolsCalled(
+                ts=turn.ts,
+                user=turn.request.question,
+                assistant=visible(answer.text),
+                model=self._model,
+                calls=tuple(_call_of(call) for call in answer.tool_calls),
+                finish_reason=finish_reason,
+                usage=answer.usage,
+                **_shown(turn, turn.prompt, sent),
+                timings_ms=turn.timings_ms,
+                call=_answered(turn, answer, sent),
+                follows=turn.place.follows,
+            )
+        )
+        events = await self._append(turn, sent, lambda _head: called)
+        return Finished(finish_reason, answer.usage, events[-1].conversation_id)
 
     async def failed(self, turn: TurnLog, answer: AnswerSoFar, failure: Failure) -> None:
         """Record the question and why it got no answer.
@@ -233,7 +317,10 @@ class TurnRecorder:
         failure itself.
         """
         log.warning("turn %s failed: %s (%d)", turn.correlation_id, failure.code, failure.status)
+        if turn.request.memory == "read":
+            return
         turn.mark("total")
+        sent = _Sent(turn, turn.prompt)
         failed = turn.event(
             TurnFailed(
                 ts=turn.ts,
@@ -245,12 +332,12 @@ class TurnRecorder:
                 status=failure.status,
                 timings_ms=turn.timings_ms,
                 usage=answer.usage,
-                **(_shown(turn.request, turn.prompt) if turn.prompt is not None else {}),
-                call=_answered(turn, answer),
+                **(_shown(turn, turn.prompt, sent) if turn.prompt is not None else {}),
+                call=_answered(turn, answer, sent),
             )
         )
         try:
-            await self._append(turn, lambda _head: failed)
+            await self._append(turn, sent, lambda _head: failed)
         except Exception as error:  # noqa: BLE001 - a second failure must not stand in the way of the first
             log.error("turn %s: its failure could not be recorded: %s", turn.correlation_id, safe_message(error))  # noqa: TRY400 - a traceback may quote texts
 
@@ -261,10 +348,10 @@ class TurnRecorder:
         else:
             await self.failed(turn, answer, _INTERRUPTIONS[reason])
 
-    async def _append(self, turn: TurnLog, last: Callable[[StreamHead], NewEvent]) -> tuple[Event, ...]:
-        """Append what was decided and how the turn ended, in one commit."""
+    async def _append(self, turn: TurnLog, sent: _Sent, last: Callable[[StreamHead], NewEvent]) -> tuple[Event, ...]:
+        """Append what was decided, what the client sent and how the turn ended, in one commit."""
         append = self._ledger.append(
-            turn.request.stream, lambda head: [*turn.events, last(head)], builds_on=turn.builds_on
+            turn.stream, lambda head: [*turn.events, *sent.events, last(head)], builds_on=turn.builds_on
         )
         # Once handed over it is written, whether or not anybody still waits for it.
         written = asyncio.shield(asyncio.wrap_future(append))
@@ -273,19 +360,94 @@ class TurnRecorder:
         return written.result()
 
 
-def _shown(request: TurnRequest, prompt: ShownPrompt) -> dict[str, Any]:
+class _Sent:
+    """What the client itself sent of a prompt, as the ledger names it, and the events for what none holds yet."""
+
+    def __init__(self, turn: TurnLog, prompt: ShownPrompt | None) -> None:
+        self.events: list[NewEvent] = []
+        self._turn = turn
+        request = turn.request
+        self.parameters, tools = _apart(request.parameters)
+        self._tools = self._offered(tools) if tools and prompt is not None else None
+        self.as_event: FromClient | None = None
+        if prompt is None:
+            return
+        history = None
+        if turn.place.history is not None:
+            history = tuple(self._told(told) for told in prompt.built.window if isinstance(told, ClientTurn))
+        alone = list(request.asked) == asked_alone(request.question)
+        asked = None if alone else self._said(request.asked, None)
+        if history is not None or asked is not None or self._tools is not None:
+            self.as_event = FromClient(history=history, asked=asked, tools=self._tools)
+
+    def short(self, call: ModelCall) -> ModelCall:
+        """Return a call whose request names the tools instead of holding them."""
+        request, tools = _apart(call.request)
+        return call.model_copy(update={"request": request}) if tools else call
+
+    def _told(self, told: ClientTurn) -> str:
+        return told.memory_id if told.exact else self._said(told.messages, told.memory_id or None)
+
+    def _said(self, messages: Sequence[Message], memory_id: str | None) -> str:
+        payload = MessagesSent(messages=tuple(without_bytes(messages)), memory_id=memory_id)
+        return self._kept(text_of_messages(messages), payload, memory_id)
+
+    def _offered(self, tools: Sequence[JsonObject]) -> str:
+        return self._kept(canonical(list(tools)), ToolsOffered(tools=tuple(tools)), None)
+
+    def _kept(self, text: str, payload: Payload, cause: str | None) -> str:
+        """Return the id of the event that holds a text, of a new one where none does."""
+        known = self._turn.place.kept.get(text)
+        if known is None:
+            event = self._turn.beside(payload, cause)
+            self.events.append(event)
+            known = event.event_id
+        return known
+
+
+def _apart(parameters: JsonObject) -> tuple[JsonObject, list[JsonObject]]:
+    """Return parameters with the names of the tools, and the tools, of which there may be many long ones."""
+    tools = parameters.get("tools")
+    if not isinstance(tools, list) or not tools:
+        return parameters, []
+    return {**parameters, "tools": [_tool_name(tool) for tool in tools]}, tools
+
+
+def _tool_name(tool: JsonObject) -> str:
+    function = tool.get("function")
+    named = function if isinstance(function, dict) else tool
+    return str(named.get("name") or named.get("type") or "")
+
+
+def _tools_used(request: TurnRequest) -> tuple[str, ...]:
+    """Return the names of the tools whose results came with a request, each once."""
+    calls = [call for message in request.asked for call in message.get("tool_calls") or ()]
+    return tuple(dict.fromkeys(_tool_name(call) for call in calls if isinstance(call, dict)))
+
+
+def _call_of(call: JsonObject) -> ToolCall:
+    return ToolCall(call_id=str(call.get("id") or ""), name=_tool_name(call))
+
+
+def _whole(request: TurnRequest, said: str) -> str:
+    """Return an answer with the beginning that the client gave it, unless the model said that again."""
+    return said if said.startswith(request.begun) else f"{request.begun}{said}"
+
+
+def _shown(turn: TurnLog, prompt: ShownPrompt, sent: _Sent) -> dict[str, Any]:
     """Return the fields of a turn's event that say what the chat model was shown."""
     built = prompt.built
     return {
-        "window": tuple(memory.memory_id for memory in built.window),
+        "window": tuple(memory.memory_id for memory in built.window if memory.memory_id),
         "replayed": tuple(memory.memory_id for memory in built.replayed),
         "summarised": tuple(memory.memory_id for memory in built.summarised),
         "neighbours": tuple(neighbor.memory.memory_id for neighbor in built.neighbors),
-        "client_system": request.client_system,
+        "client_system": turn.request.client_system,
         "prompt": prompt.report,
+        "from_client": sent.as_event,
     }
 
 
-def _answered(turn: TurnLog, answer: AnswerSoFar) -> ModelCall | None:
+def _answered(turn: TurnLog, answer: AnswerSoFar, sent: _Sent) -> ModelCall | None:
     """Return the call of the chat model, with what the endpoint says to have answered with."""
-    return answered(turn.call, answer.model, answer.fingerprint) if turn.call is not None else None
+    return answered(sent.short(turn.call), answer.model, answer.fingerprint) if turn.call is not None else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from fastapi import APIRouter, Depends, Request
@@ -22,7 +23,7 @@ from service.api.openai_types import ChatCompletionRequest
 from service.api.responses import ChatCompletion, ModelList, TurnReference
 from service.chat_answers import Delta
 from service.knobs import Knobs
-from service.turn import Started
+from service.turn import PassedOn, Started
 from service.turn_recorder import Finished
 
 router = APIRouter(prefix="/v1")
@@ -30,7 +31,8 @@ router = APIRouter(prefix="/v1")
 _CLIENT_CLOSED_REQUEST = 499
 _LINE_ENDS = {char.encode(): f"\\u{ord(char):04x}".encode() for char in "\u0085\u2028\u2029"}
 
-Turn = AsyncGenerator[Started | Delta | Finished, None]
+Beginning = Started | PassedOn
+Turn = AsyncGenerator[Started | PassedOn | Delta | Finished, None]
 
 
 @router.post(
@@ -49,12 +51,19 @@ async def chat_completions(
     """Answer with memory; stream when asked to."""
     persons = services.ledger.persons
     user_id = user_of(owner, body.user, persons.has_events)
-    asked = body.as_turn(user_id, _knobs(body.metadata or {}), persons.has_conversation, origin)
-    turn: Turn = services.turns.answer(asked)
+    asked = body.as_turn(user_id, _knobs(body.metadata or {}), persons.has_conversation, origin, request.headers)
+    turn: Turn
+    headers: dict[str, str] = {}
+    if asked.memory == "off":
+        turn = services.turns.pass_on(asked)
+    else:
+        place = await services.turns.place(asked)
+        headers["x-opm-conversation-id"] = quote(place.stream.conversation_id)
+        turn = services.turns.answer(asked, place)
     try:
         if not body.stream:
             answer = await while_connected(request, _whole_answer(turn))
-            return Response(msgspec.json.encode(answer), media_type="application/json")
+            return Response(msgspec.json.encode(answer), media_type="application/json", headers=headers)
         # The status line waits a moment for the first sign of an answer, since an error before it has its own status.
         beginning = await begun_while_connected(request, _begin(turn), patience_s=FIRST_BYTES_S)
     except ClientGone:
@@ -63,7 +72,7 @@ async def chat_completions(
     if not waits:
         beginning.result()
     events = _events(turn, beginning, request.state.request_id, include_usage=body.wants_usage)
-    return EventStream(events, cut_off=_sse(service_stopped()), silent_at_first=waits)
+    return EventStream(events, cut_off=_sse(service_stopped()), silent_at_first=waits, headers=headers)
 
 
 @router.get("/models", dependencies=[Depends(key_owner)])
@@ -85,7 +94,7 @@ async def models(services: ServicesDep) -> ModelList:
 
 
 def _knobs(metadata: dict[str, Any]) -> Knobs:
-    own = {"conversation_id", "conv_id"}
+    own = {"conversation_id", "conv_id", "session_id", "memory", "task"}
     try:
         return Knobs.model_validate({key: value for key, value in metadata.items() if key not in own})
     except ValidationError as error:
@@ -95,9 +104,9 @@ def _knobs(metadata: dict[str, Any]) -> Knobs:
         raise InvalidInput(field, value, str(first["msg"]).removeprefix("Value error, ")) from None
 
 
-async def _begin(turn: Turn) -> Started:
+async def _begin(turn: Turn) -> Beginning:
     first = await anext(turn)
-    assert isinstance(first, Started)
+    assert isinstance(first, Started | PassedOn)
     return first
 
 
@@ -116,18 +125,17 @@ async def _whole_answer(turn: Turn) -> dict[str, Any]:
     message = {"role": "assistant", "content": text}
     if reasoning:
         message["reasoning_content"] = reasoning
-    recorded = finished.turn
     return {
         **_head(started, "chat.completion"),
-        "choices": [{"index": 0, "message": message, "finish_reason": recorded.finish_reason, "logprobs": None}],
-        "usage": recorded.usage.model_dump() if recorded.usage is not None else None,
+        "choices": [{"index": 0, "message": message, "finish_reason": finished.finish_reason, "logprobs": None}],
+        "usage": finished.usage.model_dump() if finished.usage is not None else None,
         **_memory_fields(started),
         "turn": _turn_field(finished),
     }
 
 
 async def _events(
-    turn: Turn, beginning: asyncio.Task[Started], request_id: str, *, include_usage: bool
+    turn: Turn, beginning: asyncio.Task[Beginning], request_id: str, *, include_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     """Render a turn as chunks. The one with the finish reason leaves only after the turn is on the disk."""
     try:
@@ -142,10 +150,9 @@ async def _events(
                 if delta:
                     yield _sse({**head, "choices": [_choice(delta)]})
             elif isinstance(part, Finished):
-                reason = part.turn.finish_reason
-                yield _sse({**head, "choices": [_choice({}, reason)], "turn": _turn_field(part)})
-                if include_usage and part.turn.usage is not None:
-                    yield _sse({**head, "choices": [], "usage": part.turn.usage.model_dump()})
+                yield _sse({**head, "choices": [_choice({}, part.finish_reason)], "turn": _turn_field(part)})
+                if include_usage and part.usage is not None:
+                    yield _sse({**head, "choices": [], "usage": part.usage.model_dump()})
         yield b"data: [DONE]\n\n"
     except Exception as error:  # noqa: BLE001 - the outermost loop of a stream: logged, and told in OpenAI's shape
         log_error(error, request_id)
@@ -154,9 +161,9 @@ async def _events(
         await turn.aclose()
 
 
-def _head(started: Started, kind: str) -> dict[str, Any]:
+def _head(started: Beginning, kind: str) -> dict[str, Any]:
     return {
-        "id": started.correlation_id,
+        "id": started.answer_id,
         "object": kind,
         "created": int(started.created.timestamp()),
         "model": started.model,
@@ -175,7 +182,9 @@ def _sse(value: object) -> bytes:
     return b"data: " + line + b"\n\n"
 
 
-def _turn_field(finished: Finished) -> TurnReference:
+def _turn_field(finished: Finished) -> TurnReference | None:
+    if finished.turn is None or finished.memory_id is None:
+        return None
     return {
         "conversation_id": finished.conversation_id,
         "turn_id": finished.turn.turn_id,
@@ -183,7 +192,9 @@ def _turn_field(finished: Finished) -> TurnReference:
     }
 
 
-def _memory_fields(started: Started) -> dict[str, Any]:
+def _memory_fields(started: Beginning) -> dict[str, Any]:
+    if isinstance(started, PassedOn):
+        return {}
     return {
         "retrieved": retrieved(map(_scored, started.replayed), map(_scored, started.summarised), started.neighbors),
         "memory_status": memory_status(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from domain.client_messages import SYSTEM_ROLES, Message, text_of, without_bytes
 from domain.errors import InvalidInput, Unrecordable
 from domain.events import JsonObject, recorded_text
-from domain.identity import DEFAULT_CONVERSATION, StreamId, check_id
+from domain.identity import StreamId, check_id
 from domain.origin import Origin
 from service.knobs import Knobs, Whole
 from service.turn_recorder import TurnRequest
@@ -21,56 +24,69 @@ def _numeric(value: Any) -> Any:
     return value
 
 
+def _as_text(value: Any) -> Any:
+    """Return a number as the id that it is written as."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _limit(value: Any) -> Any:
+    # Several clients say so that they want no limit.
+    return None if value == -1 and not isinstance(value, bool) else value
+
+
 Number = Annotated[float, BeforeValidator(_numeric)]
 
-_UNSUPPORTED = {
-    "tools": "tools are not supported: leave them out",
-    "tool_choice": "tools are not supported: leave it out",
-    "functions": "functions are not supported: leave them out",
-    "function_call": "functions are not supported: leave it out",
-    "logprobs": "log probabilities are not supported: leave it out",
-    "top_logprobs": "log probabilities are not supported: leave it out",
-    "audio": "audio is not supported: leave it out",
-}
-_HARMLESS: tuple[object, ...] = (None, False, [], {}, "none", "auto")
-"""What clients send where they do not use a feature."""
-_PASSED_ON = (
-    "temperature",
-    "top_p",
-    "max_tokens",
-    "max_completion_tokens",
-    "stop",
-    "seed",
-    "presence_penalty",
-    "frequency_penalty",
-    "logit_bias",
-    "response_format",
-    "reasoning_effort",
-    "verbosity",
-    # vLLM's own
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-    "chat_template_kwargs",
+Named = Annotated[str | None, BeforeValidator(lambda value: _as_text(value) if value != "" else None)]
+Limit = Annotated[Annotated[Whole, Field(ge=1)] | None, BeforeValidator(_limit)]
+
+_KEPT_BACK = frozenset({"messages", "model", "user", "metadata", "store", "stream", "stream_options", "conversation"})
+"""The fields that the chat model does not get as they are; every other one is its business."""
+_OWN_METADATA = frozenset({"conversation_id", "conv_id", "session_id", "memory", "task", *Knobs.model_fields})
+_CONVERSATION_HEADERS = (
+    "x-conversation-id",
+    "x-openwebui-chat-id",
+    "x-librechat-conversation-id",
+    "x-hermes-session-id",
+    "x-litellm-session-id",
+    "x-session-id",
 )
-
-
-class TextPart(BaseModel):
-    """A part of a message. Only text is accepted; the error names any other type."""
-
-    type: str
-    text: str = ""
+_SESSION_HEADER = re.compile(r"x-.+-session-id", re.ASCII)
+_Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 
 class ChatMessage(BaseModel):
-    """A message of the request. Only system texts and the last user message are used."""
+    """A message of the request. What it holds beside its role and its content is passed on as it is."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[TextPart] | None = None
+    model_config = ConfigDict(extra="allow")
+
+    role: _Role
+    content: str | list[str | dict[str, Any]] | None = None
+
+    def as_sent(self) -> Message:
+        """Return the message as the client sent it, without parts that say nothing; plain texts alone are one text.
+
+        Not every endpoint takes a list.
+        """
+        message: Message = self.model_dump(exclude_unset=True)
+        if isinstance(self.content, list):
+            parts = [part for part in self.content if not _is_null_text(part)]
+            plain = all(isinstance(part, str) or _is_plain_text(part) for part in parts)
+            message["content"] = text_of({"content": parts}) if plain else parts
+        return message
+
+
+def _is_plain_text(part: dict[str, Any]) -> bool:
+    return part.keys() == {"type", "text"} and part["type"] == "text"
+
+
+def _is_null_text(part: str | dict[str, Any]) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and part.get("text") is None
 
 
 class StreamOptions(BaseModel):
     """What a stream holds besides the answer."""
+
+    model_config = ConfigDict(extra="allow")
 
     include_usage: bool = False
 
@@ -82,91 +98,97 @@ class ChatCompletionRequest(BaseModel):
 
     messages: list[ChatMessage] = Field(min_length=1)
     model: str | None = None
-    user: str | None = None
+    user: Named = None
     metadata: dict[str, Any] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Number | None = Field(default=None, ge=0, le=2)
     top_p: Number | None = Field(default=None, ge=0, le=1)
-    max_tokens: Whole | None = Field(default=None, ge=1)
-    max_completion_tokens: Whole | None = Field(default=None, ge=1)
+    max_tokens: Limit | None = None
+    max_completion_tokens: Limit | None = None
     n: Whole | None = Field(default=None, ge=1)
 
     @property
     def wants_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def as_turn(self, user_id: str, knobs: Knobs, kept: Callable[[StreamId], bool], origin: Origin) -> TurnRequest:
-        """Return the request of a turn; raise :class:`InvalidInput` for what the service cannot do.
+    def as_turn(
+        self,
+        user_id: str,
+        knobs: Knobs,
+        kept: Callable[[StreamId], bool],
+        origin: Origin,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> TurnRequest:
+        """Return the request of a turn; raise :class:`InvalidInput` for what cannot be recorded or understood.
 
         ``kept`` tells whether a conversation stands in the ledger, see :func:`check_id`.
         """
-        given = self.model_extra or {}
-        for field, fix in _UNSUPPORTED.items():
-            if given.get(field) not in _HARMLESS:
-                raise InvalidInput(field, given[field], fix)
-        if self.n is not None and self.n > 1:
-            raise InvalidInput("n", self.n, "one answer per request: send 1 or leave it out")
-        values = {field: getattr(self, field, None) for field in _PASSED_ON}
-        parameters: JsonObject = {field: value for field, value in values.items() if value is not None}
+        messages = [message.as_sent() for message in self.messages]
+        for at, message in enumerate(messages):
+            _check_recordable(f"messages.{at}.content", without_bytes([message])[0].get("content"))
+            _check_recordable(f"messages.{at}", without_bytes([message]))
+        parameters = self._parameters()
         for field, value in parameters.items():
             _check_recordable(field, value)
+        at = max((at for at, each in enumerate(messages) if each["role"] == "user"), default=len(messages) - 1)
+        question = text_of(messages[at])
+        if not question.strip() and at == len(messages) - 1:
+            raise InvalidInput(f"messages.{at}.content", question, "say something")
+        # Many chat templates take a system message at the beginning only.
+        leading = [text_of(message) for message in messages[:at] if message["role"] in SYSTEM_ROLES]
+        history = tuple(message for message in messages[:at] if message["role"] not in SYSTEM_ROLES)
         return TurnRequest(
-            stream=StreamId(user_id, self._conversation(lambda name: kept(StreamId(user_id, name)))),
-            question=self._question(),
-            client_system=self._system(),
+            user_id=user_id,
+            conversation_id=self._conversation(headers, lambda name: kept(StreamId(user_id, name))),
+            question=question,
+            query=question,
+            client_system="\n\n".join(text for text in leading if text.strip()),
+            asked=tuple(messages[at:]),
             knobs=knobs,
             parameters=parameters,
             max_tokens=self.max_completion_tokens or self.max_tokens,
+            history=history or None,
+            messages=tuple(messages),
+            memory="on" if messages[at]["role"] == "user" else "off",
             origin=origin,
         )
 
-    def _conversation(self, kept: Callable[[str], bool]) -> str:
-        metadata = self.metadata or {}
-        for name in ("conversation_id", "conv_id"):
-            if metadata.get(name) is not None:
-                return check_id(f"metadata.{name}", metadata[name], kept)
-        return DEFAULT_CONVERSATION
+    def _parameters(self) -> JsonObject:
+        """Return what the chat model gets as it was sent."""
+        given = {name: value for name, value in self.model_dump(exclude_unset=True).items() if value is not None}
+        parameters: JsonObject = {name: value for name, value in given.items() if name not in _KEPT_BACK}
+        options = self.stream_options.model_extra if self.stream_options is not None else None
+        if options:
+            parameters["stream_options"] = {**options, "include_usage": True}
+        metadata = {name: value for name, value in (self.metadata or {}).items() if name not in _OWN_METADATA}
+        if metadata:
+            parameters["metadata"] = metadata
+        return parameters
 
-    def _question(self) -> str:
-        at = len(self.messages) - 1
-        last = self.messages[at]
-        if last.role != "user":
-            raise InvalidInput(f"messages.{at}.role", last.role, "the last message must be the user's")
-        text = _text(last, f"messages.{at}.content")
-        if not text.strip():
-            raise InvalidInput(f"messages.{at}.content", text, "say something")
-        return text
+    def _conversation(self, headers: Mapping[str, str], kept: Callable[[str], bool]) -> str | None:
+        """Return the conversation that the request names, in its body first; None where it names none."""
+        for field, value in self._conversations_named(headers):
+            if value is not None and value != "":
+                return check_id(field, _as_text(value), kept)
+        return None
 
-    def _system(self) -> str:
-        texts = [
-            _text(message, f"messages.{at}.content")
-            for at, message in enumerate(self.messages)
-            if message.role in {"system", "developer"}
-        ]
-        return "\n\n".join(text for text in texts if text.strip())
+    def _conversations_named(self, headers: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+        metadata, given = self.metadata or {}, self.model_extra or {}
+        for name in ("conversation_id", "conv_id", "session_id"):
+            yield f"metadata.{name}", metadata.get(name)
+        conversation = given.get("conversation")
+        yield "conversation", conversation.get("id") if isinstance(conversation, dict) else conversation
+        for name in (*_CONVERSATION_HEADERS, *filter(_SESSION_HEADER.fullmatch, headers)):
+            yield name, headers.get(name)
+        yield "prompt_cache_key", given.get("prompt_cache_key")
 
 
 def _check_recordable(field: str, value: object) -> None:
     """Refuse what could not be recorded with the answer, by the encoder that will record it."""
     try:
-        recorded_text({"parameters": {field: value}})
-    except Unrecordable:
+        recorded_text({field: value})
+    except Unrecordable as error:
+        shown = "text with half of a surrogate pair" if "surrogate" in str(error) else value
         fix = "send finite numbers and valid Unicode, nested less deeply"
-        raise InvalidInput(field, value, fix) from None
-
-
-def _text(message: ChatMessage, field: str) -> str:
-    content = message.content
-    if isinstance(content, list):
-        for part in content:
-            if part.type != "text":
-                raise InvalidInput(f"{field}.type", part.type, "only text is supported")
-        text = "\n".join(part.text for part in content)
-    else:
-        text = content or ""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidInput(field, "text with half of a surrogate pair", "send valid Unicode") from None
-    return text
+        raise InvalidInput(field, shown, fix) from None

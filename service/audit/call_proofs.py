@@ -9,21 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
+from domain.client_messages import Message
 from domain.decisions import gate_messages, rerank_messages
 from domain.events import (
     DecisionAsked,
+    Event,
     GateDecided,
     RerankDecided,
     RetrievalRecorded,
     SummaryFailed,
     SummaryRecorded,
+    ToolsCalled,
     TurnFailed,
     TurnRecorded,
 )
 from domain.excerpt import excerpt
 from domain.memory import Memory
 from domain.model_call import ModelCall
-from domain.prompt import Message, messages_hash
+from domain.prompt import messages_hash
 from domain.prompt_reconstruction import ReconstructedPrompt, reconstructed_prompt
 from domain.rerank_scores import request_hash, rerank_request
 from domain.summary_request import summary_messages
@@ -37,13 +40,16 @@ _SAME, _DIFFERS = "the same as sent, by its hash", "it DIFFERS from what was sen
 
 
 def answer_prompt(
-    turn: TurnRecorded | TurnFailed, prompt_text: PromptText, memories: Mapping[str, Memory]
+    turn: TurnRecorded | TurnFailed | ToolsCalled,
+    prompt_text: PromptText,
+    memories: Mapping[str, Memory],
+    events: Mapping[str, Event],
 ) -> ReconstructedPrompt | None:
-    """Return the prompt of the answer itself; None where the chat model was not asked."""
+    """Return the prompt of the answer itself, ``events`` as for the reconstruction; None where no model was asked."""
     if isinstance(turn, TurnFailed) and turn.prompt is None:
         return None
     system = prompt_text("CHAT_SYSTEM", turn.prompt.system_version) if turn.prompt is not None else None
-    rebuilt = reconstructed_prompt(turn, system, memories)
+    rebuilt = reconstructed_prompt(turn, system, memories, events)
     # Only the answer's own hash existed before calls were recorded.
     return _proved(rebuilt.messages, turn.call) if turn.call is not None and rebuilt.messages else rebuilt
 

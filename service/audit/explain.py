@@ -24,12 +24,19 @@ from domain.events import (
     RetrievalRecorded,
     SummaryFailed,
     SummaryRecorded,
+    ToolsCalled,
     TurnFailed,
     TurnRecorded,
     Verdict,
 )
 from domain.memory import Memory
-from domain.prompt_reconstruction import ReconstructedPrompt, memories_as_shown, memories_named
+from domain.prompt_reconstruction import (
+    Answered,
+    ReconstructedPrompt,
+    events_named,
+    memories_as_shown,
+    memories_named,
+)
 from service.audit.call_proofs import answer_prompt, gate_prompt, rerank_prompt, summary_prompt
 
 P = TypeVar("P", bound=Payload)
@@ -81,6 +88,8 @@ class AnswerTrace:
     events: tuple[Event, ...]
     turn: TurnRecorded | None
     failed: TurnFailed | None
+    tools: tuple[ToolsCalled, ...]
+    """The answers before that called tools, in order."""
     summary: SummaryRecorded | None
     retrieval: RetrievalRecorded | None
     gate: GateDecided | None
@@ -92,6 +101,8 @@ class AnswerTrace:
     prompt: ReconstructedPrompt | None
     calls: Mapping[Stage, ReconstructedPrompt]
     """The prompts of the other calls: gate, rerank and summary, as far as a model was asked."""
+    tool_prompts: tuple[ReconstructedPrompt, ...]
+    """The prompts of the answers that called tools, in order."""
 
     @property
     def ending(self) -> Event:
@@ -100,18 +111,26 @@ class AnswerTrace:
 
     @property
     def erased(self) -> bool:
-        return self.turn is None and self.failed is None
+        return self.turn is None and self.failed is None and not self.tools
+
+    @property
+    def state(self) -> Literal["erased", "answered", "failed", "tools_called"]:
+        if self.turn is not None:
+            return "answered"
+        if self.failed is not None:
+            return "failed"
+        return "tools_called" if self.tools else "erased"
 
     def as_json(self) -> JsonObject:
         """Return the whole trace as JSON values."""
         ending = self.ending
-        record = self.turn or self.failed
+        record = self.turn or self.failed or (self.tools[-1] if self.tools else None)
         return {
             "correlation_id": ending.correlation_id,
             "memory_id": ending.event_id if self.turn is not None else None,
             "user_id": ending.user_id,
             "conversation_id": ending.conversation_id,
-            "state": "erased" if self.erased else "answered" if self.turn is not None else "failed",
+            "state": self.state,
             "events": [
                 {
                     "position": event.position,
@@ -122,6 +141,7 @@ class AnswerTrace:
                 for event in self.events
             ],
             "turn": record.model_dump(mode="json") if record is not None else None,
+            "tools_called": [_dumped(called) for called in self.tools],
             "summary": _dumped(self.summary),
             "window": [memory_json(memory) for memory in self.window],
             "retrieval": _dumped(self.retrieval, without={"candidates"}),
@@ -147,12 +167,13 @@ class AnswerTrace:
             },
             "prompt": _proof_json(self.prompt) if self.prompt is not None else None,
             "calls": {stage: _proof_json(rebuilt) for stage, rebuilt in self.calls.items()},
+            "tool_prompts": [_proof_json(rebuilt) for rebuilt in self.tool_prompts],
         }
 
     @property
     def proofs(self) -> list[ReconstructedPrompt]:
         """The prompts of all model calls."""
-        return [*self.calls.values(), *([self.prompt] if self.prompt is not None else [])]
+        return [*self.calls.values(), *self.tool_prompts, *([self.prompt] if self.prompt is not None else [])]
 
 
 def type_of(event: Event) -> str:
@@ -188,8 +209,16 @@ def trace_of(reader: AuditReader, events: Sequence[Event]) -> AnswerTrace:
         _only(RerankDecided, events),
     )
     summary = _only(SummaryRecorded, events)
-    asked = turn or failed
-    memories = _memories(reader, events, asked, retrieval)
+    tools = tuple(event.payload for event in events if isinstance(event.payload, ToolsCalled))
+    ended_by = turn or failed
+    answers: list[Answered] = [*tools, *([ended_by] if ended_by is not None else [])]
+    asked = answers[-1] if answers else None
+    memories = _memories(reader, events, None, retrieval)
+    for answer in answers:
+        memories |= _memories(reader, events, answer, retrieval)
+    named = [event_id for answer in answers for event_id in events_named(answer)]
+    user_id = events[0].user_id
+    sent = {key: event for key, event in reader.events_named(named).items() if event.user_id == user_id}
     ended = turn_of(events) or events[-1]
     changes = reader.changes_since(ended.user_id, memories, ended.position)
     window_ids = turn.window if turn is not None else retrieval.window if retrieval is not None else ()
@@ -206,6 +235,7 @@ def trace_of(reader: AuditReader, events: Sequence[Event]) -> AnswerTrace:
         events=tuple(events),
         turn=turn,
         failed=failed,
+        tools=tools,
         summary=summary,
         retrieval=retrieval,
         gate=gate,
@@ -217,15 +247,18 @@ def trace_of(reader: AuditReader, events: Sequence[Event]) -> AnswerTrace:
         ),
         memories=memories,
         changes=changes,
-        prompt=answer_prompt(asked, text, memories) if asked is not None else None,
+        prompt=answer_prompt(ended_by, text, memories, sent) if ended_by is not None else None,
         calls={stage: rebuilt for stage, rebuilt in calls.items() if rebuilt is not None},
+        tool_prompts=tuple(
+            rebuilt for called in tools if (rebuilt := answer_prompt(called, text, memories, sent)) is not None
+        ),
     )
 
 
 def _memories(
     reader: AuditReader,
     events: Sequence[Event],
-    turn: TurnRecorded | TurnFailed | None,
+    turn: Answered | None,
     retrieval: RetrievalRecorded | None,
 ) -> dict[str, Memory]:
     """Return the memories of an answer with the texts that were shown."""
@@ -245,7 +278,7 @@ def _memories(
 
 def _candidate_trace(
     found: CandidateFound,
-    turn: TurnRecorded | TurnFailed | None,
+    turn: Answered | None,
     gate: GateDecided | None,
     rerank: RerankDecided | None,
     memories: Mapping[str, Memory],
@@ -271,9 +304,7 @@ def _candidate_trace(
     )
 
 
-def _fate(
-    found: CandidateFound, gate: GateDecided | None, verdict: Verdict | None, turn: TurnRecorded | TurnFailed | None
-) -> Fate:
+def _fate(found: CandidateFound, gate: GateDecided | None, verdict: Verdict | None, turn: Answered | None) -> Fate:
     memory_id = found.memory_id
     if turn is not None:
         roles: list[tuple[Fate, tuple[str, ...]]] = [

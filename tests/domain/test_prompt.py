@@ -17,6 +17,7 @@ from domain.prompt import (
     SECOND_LAYOUT,
     THIRD_LAYOUT,
     BuiltPrompt,
+    asked_alone,
     build_prompt,
     fit_window,
     fixed_tokens,
@@ -38,13 +39,13 @@ def build(**given: Any) -> BuiltPrompt:
         "window": [],
         "replay": [],
         "summarised": [],
-        "question": "Who?",
+        "asked": asked_alone("Who?"),
         "asked_at": START,
         "budget_tokens": 10_000,
         "count": count,
     }
     wanted = {**usual, **given}
-    fixed = fixed_tokens(wanted["system"], wanted["client_system"], wanted["question"], wanted["asked_at"], count)
+    fixed = fixed_tokens(wanted["system"], wanted["client_system"], wanted["asked"], wanted["asked_at"], count)
     wanted["window"] = fit_window(wanted["window"], wanted["asked_at"], wanted["budget_tokens"] - fixed, count)
     return build_prompt(**wanted)
 
@@ -210,7 +211,13 @@ def test_an_exchange_without_a_summary_is_one_bounded_line() -> None:
     said = memory(1, "word " * 1000, "four", summary=None)
     line = build(summarised=[said]).messages[0]["content"].splitlines()[-1]
     assert 300 < len(line) < 450
-    parts: dict[str, Any] = {"window": [], "replay": [], "neighbors": [], "question": "Who?", "asked_at": START}
+    parts: dict[str, Any] = {
+        "window": [],
+        "replay": [],
+        "neighbors": [],
+        "asked": asked_alone("Who?"),
+        "asked_at": START,
+    }
     old = laid_out(layout=THIRD_LAYOUT, system="", client_system="", summarised=[said], **parts)
     assert len(old[0]["content"]) > 5000
 
@@ -338,7 +345,7 @@ def test_notes_hold_exchanges_whole_and_summaries_as_they_are_in_the_order_of_ti
         window=[memory(7, "and now", "")],
         replay=[memory(5, "I moved.\nTo Oslo.", "Nice."), memory(1, "Oh.", "")],
         summarised=[memory(3, summary="Third\nfact.")],
-        question="Where do I live?",
+        asked=asked_alone("Where do I live?"),
     )
     assert [message["content"] for message in built.messages] == [
         "Be kind.\n\nToday is 2026-01-02, a Friday.",
@@ -362,7 +369,7 @@ def test_the_first_layout_can_still_be_built() -> None:
         replay=[memory(8), seen],
         summarised=[memory(1, summary="First.")],
         neighbors=[],
-        question="Who?",
+        asked=asked_alone("Who?"),
         asked_at=START,
     )
     assert [message["content"] for message in messages] == [
@@ -386,7 +393,7 @@ def test_the_fourth_layout_has_the_days_of_the_question_s_zone() -> None:
         "replay": [told],
         "summarised": [summed],
         "neighbors": [],
-        "question": "Who?",
+        "asked": asked_alone("Who?"),
         # The evening of the 2nd, in UTC the 3rd already.
         "asked_at": (told.ts + timedelta(hours=1)).astimezone(zone_named("America/New_York")),
     }
@@ -402,7 +409,12 @@ def test_the_fourth_layout_has_the_days_of_the_question_s_zone() -> None:
 
 
 def test_the_third_layout_names_the_day_of_the_question() -> None:
-    given_texts: Any = {"system": "Be kind.", "client_system": "Speak French.", "question": "Who?", "asked_at": START}
+    given_texts: Any = {
+        "system": "Be kind.",
+        "client_system": "Speak French.",
+        "asked": asked_alone("Who?"),
+        "asked_at": START,
+    }
     nothing: Any = {"window": [], "replay": [], "summarised": [], "neighbors": []}
     assert laid_out(**given_texts, **nothing)[0]["content"] == (
         "Be kind.\n\nToday is 2026-01-02, a Friday.\n\nSpeak French."

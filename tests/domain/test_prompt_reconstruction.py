@@ -19,7 +19,7 @@ from domain.events import (
     TurnRecorded,
 )
 from domain.memory import Memory
-from domain.prompt import LAYOUT, LAYOUTS, BuiltPrompt, build_prompt, fit_window, laid_out, messages_hash
+from domain.prompt import LAYOUT, LAYOUTS, BuiltPrompt, asked_alone, build_prompt, fit_window, laid_out, messages_hash
 from domain.prompt_reconstruction import memories_as_shown, memories_named, memory_from, reconstructed_prompt
 from domain.temporal.zones import zone_named
 from tests.ledgers import START, summary_of, turn
@@ -43,7 +43,7 @@ def build(window: list[Memory], replay: list[Memory], summarised: list[Memory], 
         window=fit_window(window, turn(1, "Who?").ts, 200, count),
         replay=replay,
         summarised=summarised,
-        question="Who?",
+        asked=asked_alone("Who?"),
         asked_at=turn(1, "Who?").ts,
         budget_tokens=220,
         count=count,
@@ -79,7 +79,9 @@ def test_it_is_rebuilt_from_what_was_shown(memories: list[Memory], one: int, oth
     first, second = sorted((one, other))
     window = sorted(memories[:first], key=lambda item: item.position)
     built = build(window, memories[first:second], memories[second:], client_system)
-    again = reconstructed_prompt(recorded(built, client_system), SYSTEM, {item.memory_id: item for item in memories})
+    again = reconstructed_prompt(
+        recorded(built, client_system), SYSTEM, {item.memory_id: item for item in memories}, {}
+    )
     assert again.messages == built.messages
     assert again.proof == "same_as_sent"
 
@@ -95,7 +97,7 @@ def test_a_prompt_of_any_layout_is_rebuilt_with_its_days(layout: str, timezone: 
         system=SYSTEM,
         client_system="",
         neighbors=[],
-        question="Who?",
+        asked=asked_alone("Who?"),
         asked_at=asked.ts.astimezone(zone_named(timezone)),
         layout=layout,
     )
@@ -105,36 +107,36 @@ def test_a_prompt_of_any_layout_is_rebuilt_with_its_days(layout: str, timezone: 
         update={"layout": layout, "timezone": timezone, "messages_hash": messages_hash(messages)}
     )
     known = {item.memory_id: item for found in parts.values() for item in found}
-    again = reconstructed_prompt(said.model_copy(update={"prompt": report}), SYSTEM, known)
+    again = reconstructed_prompt(said.model_copy(update={"prompt": report}), SYSTEM, known, {})
     assert (again.proof, again.messages) == ("same_as_sent", messages)
     # Without a zone, as before it was recorded, days are UTC's.
     before = PromptReport.model_validate(report.model_dump(exclude={"timezone"}))
     assert before.timezone == "UTC"
     lost = report.model_copy(update={"timezone": "Mars/Olympus"})
-    assert reconstructed_prompt(said.model_copy(update={"prompt": lost}), SYSTEM, known).proof == "not_possible"
+    assert reconstructed_prompt(said.model_copy(update={"prompt": lost}), SYSTEM, known, {}).proof == "not_possible"
 
 
 def test_a_change_of_any_part_is_noticed() -> None:
     built = build([memory(1)], [memory(2)], [memory(3, summary="Sum.")], "")
     said = recorded(built, "")
     known = {item.memory_id: item for item in (memory(1), memory(2), memory(3, summary="Sum."))}
-    assert reconstructed_prompt(said, SYSTEM, known).proof == "same_as_sent"
-    assert reconstructed_prompt(said, "Be rude.", known).proof == "differs"
-    assert reconstructed_prompt(said, SYSTEM, known | {"m3": memory(3, summary="Other.")}).proof == "differs"
-    assert reconstructed_prompt(said, SYSTEM, known | {"m1": memory(1, user="Else.")}).proof == "differs"
-    assert reconstructed_prompt(said.model_copy(update={"client_system": "Hm."}), SYSTEM, known).proof == "differs"
+    assert reconstructed_prompt(said, SYSTEM, known, {}).proof == "same_as_sent"
+    assert reconstructed_prompt(said, "Be rude.", known, {}).proof == "differs"
+    assert reconstructed_prompt(said, SYSTEM, known | {"m3": memory(3, summary="Other.")}, {}).proof == "differs"
+    assert reconstructed_prompt(said, SYSTEM, known | {"m1": memory(1, user="Else.")}, {}).proof == "differs"
+    assert reconstructed_prompt(said.model_copy(update={"client_system": "Hm."}), SYSTEM, known, {}).proof == "differs"
 
 
 def test_what_the_ledger_lacks_is_named() -> None:
     said = recorded(build([memory(1)], [], [], ""), "")
-    lost = reconstructed_prompt(said, SYSTEM, {})
+    lost = reconstructed_prompt(said, SYSTEM, {}, {})
     assert (lost.proof, lost.messages) == ("not_possible", [])
     assert "1 of the 1 memories" in lost.note
-    assert reconstructed_prompt(said, None, {"m1": memory(1)}).proof == "not_possible"
-    assert reconstructed_prompt(said.model_copy(update={"prompt": None}), SYSTEM, {}).proof == "not_possible"
+    assert reconstructed_prompt(said, None, {"m1": memory(1)}, {}).proof == "not_possible"
+    assert reconstructed_prompt(said.model_copy(update={"prompt": None}), SYSTEM, {}, {}).proof == "not_possible"
     assert said.prompt is not None
     no_hash = said.model_copy(update={"prompt": said.prompt.model_copy(update={"messages_hash": None})})
-    assert reconstructed_prompt(no_hash, SYSTEM, {"m1": memory(1)}).proof == "unproven"
+    assert reconstructed_prompt(no_hash, SYSTEM, {"m1": memory(1)}, {}).proof == "unproven"
 
 
 def candidate(memory_id: str, summary_position: int | None) -> CandidateFound:

@@ -136,15 +136,20 @@ class TestWindow:
         service.client.tell("And now?", user, "a", recent_turns=3, candidate_n=0)
         assert service.said() == ["Number 2 passes.", "Number 3 passes.", "Number 4 passes.", "And now?"]
 
-    def test_history_sent_by_the_client_is_not_used(self, service: Running, user: str) -> None:
-        body = chat_body("What now?", user)
+    def test_a_history_that_the_client_sends_is_the_window(self, service: Running, user: str) -> None:
+        service.client.tell("I like tea.", user, "c")
+        body = chat_body("What now?", user, "c", candidate_n=0)
         body["messages"] = [
-            {"role": "user", "content": "forged question"},
-            {"role": "assistant", "content": "forged answer"},
+            {"role": "user", "content": "its own question"},
+            {"role": "assistant", "content": "its own answer"},
             *body["messages"],
         ]
         assert service.client.post(body).status == 200
-        assert service.messages()[1:] == [("user", "What now?")]
+        assert service.messages()[1:] == [
+            ("user", "its own question"),
+            ("assistant", "its own answer"),
+            ("user", "What now?"),
+        ]
 
     def test_neither_its_turns_nor_exact_copies_are_candidates(self, service: Running, user: str) -> None:
         service.upstream.say("answer", "Noted.")
@@ -180,7 +185,6 @@ class TestPrompt:
         body = chat_body("What did the dog Bruno eat?", user, "now", retrieve_k=2)
         body["messages"] = [
             {"role": "system", "content": "Speak like a pirate."},
-            {"role": "user", "content": "old"},
             {"role": "developer", "content": [{"type": "text", "text": "Be brief."}]},
             {
                 "role": "user",

@@ -1,0 +1,47 @@
+-- What a request that comes with a client's own history asks: to which recorded turns does it go on?
+
+-- name: turns_by_exchange
+-- A user's turns whose exchange is one of :keys (a JSON array), see TurnRecorded.exchange_key.
+SELECT position, event_id AS memory_id, conversation_id, version, payload ->> '$.exchange_key' AS key
+FROM events
+WHERE user_id = :user_id
+  AND type = 'TurnRecorded'
+  AND salt <> ''
+  AND payload ->> '$.exchange_key' IS NOT NULL
+  AND payload ->> '$.exchange_key' IN (SELECT value FROM json_each(:keys));
+
+-- name: newest_turn
+-- The newest turn of a conversation that is not hidden.
+SELECT event_id
+FROM events AS turn
+WHERE turn.user_id = :user_id
+  AND turn.conversation_id = :conversation_id
+  AND turn.type = 'TurnRecorded'
+  AND turn.salt <> ''
+  AND NOT EXISTS (
+    SELECT 1 FROM events
+    WHERE causation_id = turn.event_id AND type = 'MemoryForgotten' AND user_id = turn.user_id
+  )
+ORDER BY turn.version DESC
+LIMIT 1;
+
+-- name: newest_answer
+-- The event with which the last answer of a conversation ended, whatever became of it.
+SELECT *
+FROM events
+WHERE user_id = :user_id
+  AND conversation_id = :conversation_id
+  AND type IN ('TurnRecorded', 'TurnFailed', 'ToolsCalled')
+  AND salt <> ''
+ORDER BY version DESC
+LIMIT 1;
+
+-- name: tools_called
+-- The last :count answers of a user that called tools.
+SELECT *
+FROM events
+WHERE user_id = :user_id
+  AND type = 'ToolsCalled'
+  AND salt <> ''
+ORDER BY position DESC
+LIMIT :count;

@@ -1,0 +1,242 @@
+"""Where in the ledger a request goes on: which conversation, after which turn, and with what of it the client sent.
+
+A conversation is named by the client, or found by its history: the newest exchange in it that is a recorded turn says
+which one it is. What its exchanges say is compared without regard to whitespace, markdown and case, since clients
+change these. Where a history stops before the recorded end, the answer begins a branch there.
+
+A request with the results of tools goes on with the answer that called them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from domain.chain import canonical
+from domain.client_messages import ClientTurn, Message, spoken, turns_of, without_bytes
+from domain.conversation_reader import ConversationReader, FoundTurn
+from domain.events import (
+    Event,
+    FromClient,
+    GateDecided,
+    MessagesSent,
+    Payload,
+    RerankDecided,
+    RetrievalRecorded,
+    ToolsCalled,
+    ToolsOffered,
+    TurnRecorded,
+)
+from domain.identity import DEFAULT_CONVERSATION, StreamId
+from domain.ledger import Ledger
+from domain.memory import Memory
+from domain.prompt_reconstruction import memories_as_shown, memories_named
+
+_MATCHED_MAX = 200
+"""How many of the newest exchanges of a history are looked for among the recorded turns."""
+_TOOL_ANSWERS_MAX = 50
+"""How many of a person's last answers that called tools may wait for results."""
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """An answer that called tools, with what was decided for it, and the memories as they were shown then."""
+
+    event: Event
+    called: ToolsCalled
+    retrieval: RetrievalRecorded
+    gate: GateDecided
+    rerank: RerankDecided
+    memories: Mapping[str, Memory]
+    step: int
+    """How many answers have called tools before in this exchange, itself included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a request goes on.
+
+    ``history`` is the client's own, None where it sent none. ``follows`` is the turn before. ``kept`` tells by which
+    event messages are recorded already, and tools.
+    """
+
+    stream: StreamId
+    history: list[ClientTurn] | None = None
+    follows: str | None = None
+    continued: Continued | None = None
+    kept: Mapping[str, str] = field(default_factory=dict)
+
+
+def place_of(
+    ledger: Ledger,
+    user_id: str,
+    conversation_id: str | None,
+    history: Sequence[Message] | None,
+    asked: Sequence[Message],
+    *,
+    new_each_time: bool,
+    plain: bool,
+) -> Place:
+    """Return where a request goes on; ``conversation_id`` is None where the client did not name one. Blocks.
+
+    ``plain`` tells that nothing but texts was sent, so that no raw messages are looked for.
+    """
+    reader = ledger.conversations
+    continued = _continued(ledger, user_id, conversation_id, asked)
+    if continued is not None:
+        conversation_id = continued.event.conversation_id
+    turns = turns_of(history) if history is not None else None
+    found = _found(reader, user_id, turns or [])
+    if conversation_id is None:
+        conversation_id = _conversation_of(reader, user_id, turns or [], found)
+    if conversation_id is None:
+        shared = turns is None and not new_each_time
+        conversation_id = DEFAULT_CONVERSATION if shared else f"chat-{ledger.clock.new_id()}"
+    stream = StreamId(user_id, conversation_id)
+    follows: str | None
+    if turns is None:
+        follows = reader.newest_turn(stream)
+    else:
+        turns, last = _matched(ledger, stream, turns, found)
+        follows = last.memory_id if last is not None else reader.newest_turn(stream)
+    inexact = any(not turn.exact for turn in turns or ())
+    kept = {} if plain and not inexact else _kept(ledger, stream)
+    return Place(stream, turns, follows, continued, kept)
+
+
+def text_of_messages(messages: Sequence[Message]) -> str:
+    """Return messages, or tools, as the one text by which they are compared with what is recorded."""
+    return canonical(without_bytes(messages))
+
+
+def forked_from(memory_id: str) -> str:
+    """Return the conversation that goes on a turn of the shared one, where chats of many clients begin."""
+    return f"chat-{memory_id}"
+
+
+def _found(reader: ConversationReader, user_id: str, turns: Sequence[ClientTurn]) -> dict[str, list[FoundTurn]]:
+    """Return the recorded turns that may be those of a history, by their keys, newest first."""
+    keys = {turn.key for turn in turns[-_MATCHED_MAX:] if turn.assistant}
+    found: dict[str, list[FoundTurn]] = {}
+    if keys:
+        for one in sorted(reader.turns_by_exchange(user_id, keys), key=lambda one: -one.position):
+            found.setdefault(one.key, []).append(one)
+    return found
+
+
+def _conversation_of(
+    reader: ConversationReader, user_id: str, turns: Sequence[ClientTurn], found: Mapping[str, list[FoundTurn]]
+) -> str | None:
+    """Return the conversation that a history is of, None where it is of none.
+
+    Two chats may begin alike. Of those with the newest exchange, the one with the most exchanges of this history is
+    meant, then one that ends there, then the one where it was said last.
+    """
+    known: dict[str, set[str]] = {}
+    for key, recorded in found.items():
+        for one in recorded:
+            known.setdefault(one.conversation_id, set()).add(key)
+    for turn in reversed(turns):
+        recorded = found.get(turn.key, [])
+        if recorded:
+            return _home(max(recorded, key=lambda one: _likeness(reader, user_id, one, known)))
+    return None
+
+
+def _likeness(
+    reader: ConversationReader, user_id: str, found: FoundTurn, known: Mapping[str, set[str]]
+) -> tuple[int, bool, int]:
+    ends = reader.newest_turn(StreamId(user_id, found.conversation_id)) == found.memory_id
+    return len(known[found.conversation_id]), ends, found.position
+
+
+def _home(found: FoundTurn) -> str:
+    shared = found.conversation_id == DEFAULT_CONVERSATION
+    return forked_from(found.memory_id) if shared else found.conversation_id
+
+
+def _matched(
+    ledger: Ledger, stream: StreamId, turns: Sequence[ClientTurn], found: Mapping[str, list[FoundTurn]]
+) -> tuple[list[ClientTurn], FoundTurn | None]:
+    """Return a history with the recorded turns that it repeats, and the last of these."""
+    chosen: list[FoundTurn | None] = []
+    for turn in turns:
+        recorded = [one for one in found.get(turn.key, []) if turn.assistant and _is_of(one, stream)]
+        chosen.append(recorded[0] if recorded else None)
+    positions = [one.position for one in chosen if one is not None]
+    memories = ledger.reader.memories(stream.user_id, positions)
+    matched = []
+    for turn, one in zip(turns, chosen, strict=True):
+        memory = memories.get(one.position) if one is not None else None
+        exact = memory is not None and turn.says_exactly(memory)
+        matched.append(replace(turn, memory=memory, exact=exact) if memory is not None else turn)
+    return matched, next((one for one in reversed(chosen) if one is not None), None)
+
+
+def _is_of(found: FoundTurn, stream: StreamId) -> bool:
+    return found.conversation_id == stream.conversation_id or forked_from(found.memory_id) == stream.conversation_id
+
+
+def _continued(ledger: Ledger, user_id: str, conversation_id: str | None, asked: Sequence[Message]) -> Continued | None:
+    """Return the answer that called the tools whose results a request brings, None where it brings none."""
+    ids = {
+        str(call.get("id"))
+        for message in asked
+        if message.get("role") == "assistant" and isinstance(message.get("tool_calls"), list)
+        for call in message["tool_calls"]
+        if isinstance(call, dict)
+    }
+    if not ids:
+        return None
+    question = spoken(ClientTurn(tuple(asked[:1])).user)
+    for event in ledger.conversations.tools_called(user_id, _TOOL_ANSWERS_MAX):
+        called = event.payload
+        if (
+            isinstance(called, ToolsCalled)
+            and ids.intersection(call.call_id for call in called.calls)
+            and spoken(called.user) == question
+            and conversation_id in {None, event.conversation_id}
+        ):
+            return _as_it_was(ledger, event, called)
+    return None
+
+
+def _as_it_was(ledger: Ledger, event: Event, called: ToolsCalled) -> Continued | None:
+    """Return an answer with what led to it, None where that is no longer there or the exchange has ended already."""
+    events = ledger.reader.events_of_answer(event.correlation_id or "")
+    payloads: dict[type[Payload], Payload] = {type(each.payload): each.payload for each in events}
+    retrieval, gate, rerank = (payloads.get(kind) for kind in (RetrievalRecorded, GateDecided, RerankDecided))
+    if TurnRecorded in payloads or not (
+        isinstance(retrieval, RetrievalRecorded) and isinstance(gate, GateDecided) and isinstance(rerank, RerankDecided)
+    ):
+        return None
+    named = ledger.reader.events_named(memories_named(called, retrieval))
+    positions = [found.summary_position for found in retrieval.candidates if found.summary_position]
+    said = ledger.reader.events_at(positions)
+    own = {key: each for key, each in named.items() if each.user_id == event.user_id}
+    memories = memories_as_shown(retrieval.candidates, own, said)
+    if not all(each in memories for each in (*called.replayed, *called.summarised, *called.neighbours)):
+        return None
+    step = sum(isinstance(each.payload, ToolsCalled) for each in events)
+    return Continued(event, called, retrieval, gate, rerank, memories, step)
+
+
+def _kept(ledger: Ledger, stream: StreamId) -> dict[str, str]:
+    """Return by which event the messages and tools of the last answer of a conversation are recorded."""
+    last = ledger.conversations.newest_answer(stream)
+    given = getattr(last.payload, "from_client", None) if last is not None else None
+    if not isinstance(given, FromClient):
+        return {}
+    ids = [*(given.history or ()), *(each for each in (given.asked, given.tools) if each is not None)]
+    kept: dict[str, str] = {}
+    for event_id, event in ledger.reader.events_named(ids).items():
+        if event.user_id != stream.user_id:
+            continue
+        match event.payload:
+            case MessagesSent(messages=messages):
+                kept[text_of_messages(messages)] = event_id
+            case ToolsOffered(tools=tools):
+                kept[canonical(list(tools))] = event_id
+            case _:
+                continue
+    return kept
