@@ -96,6 +96,8 @@ class PromptReport(_Value):
     shares: PromptShares | None = None
     shortened: tuple[Shortened, ...] = ()
     timezone: str = "UTC"
+    shared_tokens: int | None = None
+    """About how many tokens it begins with as the prompt before in this conversation; None where none is known."""
     messages_hash: str | None = None
     """Hash of the messages as they were sent, which proves that a reconstructed prompt is the same."""
 
