@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import anyio
@@ -52,6 +53,9 @@ from service.placing import Place, text_of_messages
 
 log = logging.getLogger(__name__)
 
+_IMPORTED = "imported"
+_FROM_HISTORY = "client history"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _QUERY_CHARS_MAX = 4000
 """Of a long paste, this much is searched for and shown to gate and rerank; the chat model gets all of it."""
 
@@ -223,6 +227,9 @@ class TurnLog:
         cause = self.events[-1].event_id if self.events else before
         return NewEvent(self._clock.new_id(), payload, self.correlation_id, cause, self.request.origin)
 
+    def new_id(self) -> str:
+        return self._clock.new_id()
+
     def beside(self, payload: Payload, cause: str | None) -> NewEvent:
         """Return an event of this turn that is no step of it."""
         return NewEvent(self._clock.new_id(), payload, self.correlation_id, cause, self.request.origin)
@@ -260,7 +267,8 @@ class TurnRecorder:
         turn.mark("total")
         assert turn.prompt is not None, "an answer has a prompt"
 
-        sent = _Sent(turn, turn.prompt)
+        imports = _Imports(turn)
+        sent = _Sent(turn, turn.prompt, imports.ids)
         shown, call = _shown(turn, turn.prompt, sent), _answered(turn, answer, sent)
         # Not in the writer's thread, where everybody's appends would wait for it.
         said = _whole(turn.request, visible(answer.text))
@@ -268,7 +276,7 @@ class TurnRecorder:
 
         def recorded(head: StreamHead) -> TurnRecorded:
             return TurnRecorded(
-                turn_id=head.turn_id + 1,
+                turn_id=head.turn_id + len(imports.ids) + 1,
                 ts=turn.ts,
                 user=turn.request.question,
                 assistant=said,
@@ -279,14 +287,14 @@ class TurnRecorder:
                 **shown,
                 timings_ms=turn.timings_ms,
                 call=call,
-                follows=turn.place.follows,
+                follows=next(reversed(imports.ids.values()), turn.place.follows),
                 exchange_key=key,
                 request_key=turn.request.request_key,
                 tools_used=_tools_used(turn.request),
             )
 
         # The turn's number is known to the ledger alone, so its event is made there.
-        events = await self._append(turn, sent, lambda head: turn.event(recorded(head)))
+        events = await self._append(turn, sent, lambda head: turn.event(recorded(head)), imports.events)
         last = events[-1]
         assert isinstance(last.payload, TurnRecorded)
         return Finished(finish_reason, answer.usage, last.conversation_id, last.payload, last.event_id)
@@ -354,10 +362,18 @@ class TurnRecorder:
         else:
             await self.failed(turn, answer, _INTERRUPTIONS[reason])
 
-    async def _append(self, turn: TurnLog, sent: _Sent, last: Callable[[StreamHead], NewEvent]) -> tuple[Event, ...]:
+    async def _append(
+        self,
+        turn: TurnLog,
+        sent: _Sent,
+        last: Callable[[StreamHead], NewEvent],
+        before: Callable[[StreamHead], list[NewEvent]] = lambda _head: [],
+    ) -> tuple[Event, ...]:
         """Append what was decided, what the client sent and how the turn ended, in one commit."""
         append = self._ledger.append(
-            turn.stream, lambda head: [*turn.events, *sent.events, last(head)], builds_on=turn.builds_on
+            turn.stream,
+            lambda head: [*before(head), *turn.events, *sent.events, last(head)],
+            builds_on=turn.builds_on,
         )
         # Once handed over it is written, whether or not anybody still waits for it.
         written = asyncio.shield(asyncio.wrap_future(append))
@@ -366,10 +382,52 @@ class TurnRecorder:
         return written.result()
 
 
+class _Imports:
+    """The turns of a client's history that are recorded with the turn, because the request wants that.
+
+    ``ids`` are those that they get as memories, by their exchange, oldest first.
+    """
+
+    def __init__(self, turn: TurnLog) -> None:
+        self._turn = turn
+        told = turn.place.history or [] if turn.knobs.memory_import else []
+        self._told = [each for each in told if each.memory is None and each.user.strip() and each.assistant.strip()]
+        self.ids = {each.words: turn.new_id() for each in self._told}
+
+    def events(self, head: StreamHead) -> list[NewEvent]:
+        """Return the events, for a conversation that has come to ``head``."""
+        made: list[NewEvent] = []
+        follows = self._turn.place.follows
+        for number, told in enumerate({each.words: each for each in self._told}.values(), start=1):
+            payload = TurnRecorded(
+                turn_id=head.turn_id + number,
+                ts=self._turn.ts,
+                user=told.user,
+                assistant=told.assistant,
+                model=_IMPORTED,
+                parameters={},
+                finish_reason="stop",
+                usage=None,
+                window=(),
+                replayed=(),
+                summarised=(),
+                imported_from=_FROM_HISTORY,
+                prompt=None,
+                timings_ms={},
+                follows=follows,
+                exchange_key=told.key,
+            )
+            follows = self.ids[told.words]
+            made.append(NewEvent(follows, payload, origin=self._turn.request.origin))
+        return made
+
+
 class _Sent:
     """What the client itself sent of a prompt, as the ledger names it, and the events for what none holds yet."""
 
-    def __init__(self, turn: TurnLog, prompt: ShownPrompt | None) -> None:
+    def __init__(self, turn: TurnLog, prompt: ShownPrompt | None, imported: Mapping[str, str] = _NOTHING) -> None:
+        """``imported`` are the ids of turns that are recorded now, by their exchange."""
+        self._imported = imported
         self.events: list[NewEvent] = []
         self._turn = turn
         request = turn.request
@@ -392,7 +450,12 @@ class _Sent:
         return call.model_copy(update={"request": request}) if tools else call
 
     def _told(self, told: ClientTurn) -> str:
-        return told.memory_id if told.exact else self._said(told.messages, told.memory_id or None)
+        if told.exact:
+            return told.memory_id
+        imported = self._imported.get(told.words)
+        if imported is not None and told.is_exchange(told.user, told.assistant):
+            return imported
+        return self._said(told.messages, told.memory_id or imported)
 
     def _said(self, messages: Sequence[Message], memory_id: str | None) -> str:
         payload = MessagesSent(messages=tuple(without_bytes(messages)), memory_id=memory_id)

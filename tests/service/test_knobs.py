@@ -25,6 +25,7 @@ DEFAULTS = {
     "gate_keep_max": 30,
     "timezone": "UTC",
     "use_gate": True,
+    "memory_import": False,
     "use_rerank": True,
 }
 
@@ -56,6 +57,7 @@ def test_values_and_strings_mean_the_same(service: Running, user: str, as_given:
         "gate_keep_max": 1,
         "timezone": "Europe/Vienna",
         "use_gate": False,
+        "memory_import": False,
         "use_rerank": True,
     }
     answer = service.client.tell("Hi.", user, **{name: as_given(value) for name, value in knobs.items()})
