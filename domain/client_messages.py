@@ -134,6 +134,29 @@ def without_bytes(messages: Sequence[Message]) -> list[Message]:
     return [_without_bytes(message) if isinstance(message.get("content"), list) else message for message in messages]
 
 
+def said_again(messages: Sequence[Message]) -> list[Message]:
+    """Return messages as they can be sent again from the record: a part of which the bytes are gone is said in words.
+
+    These messages are as :func:`without_bytes` returns them.
+    """
+    return [
+        {**message, "content": [_in_words(part) if _is_lost(part) else part for part in message["content"]]}
+        if isinstance(message.get("content"), list)
+        else message
+        for message in messages
+    ]
+
+
+def _is_lost(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_is_lost, value.values()))
+    return isinstance(value, str) and bool(_DESCRIPTION.fullmatch(value))
+
+
+def _in_words(part: Any) -> Message:
+    return {"type": "text", "text": _part_text(part)}
+
+
 def _without_bytes(message: Message) -> Message:
     return {**message, "content": [_described(part) for part in message["content"]]}
 

@@ -76,9 +76,11 @@ def place_of(
     *,
     new_each_time: bool,
     plain: bool,
+    previous: str | None = None,
 ) -> Place:
     """Return where a request goes on; ``conversation_id`` is None where the client did not name one. Blocks.
 
+    ``previous`` is the turn before where the client names it, whatever else a history may be the one of.
     ``plain`` tells that nothing but texts was sent, so that no raw messages are looked for.
     """
     reader = ledger.conversations
@@ -99,6 +101,7 @@ def place_of(
     else:
         turns, last = _matched(ledger, stream, turns, found)
         follows = last.memory_id if last is not None else reader.newest_turn(stream)
+    follows = previous or follows
     inexact = any(not turn.exact for turn in turns or ())
     kept = {} if plain and not inexact else _kept(ledger, stream)
     return Place(stream, turns, follows, continued, kept)

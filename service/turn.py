@@ -153,6 +153,7 @@ class TurnService:
             request.asked,
             new_each_time=self._settings.conversation_without_id == "new",
             plain=request.plain,
+            previous=request.previous,
         )
         return await self._memory.in_search_thread(find)
 

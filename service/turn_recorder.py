@@ -124,6 +124,10 @@ class TurnRequest:
     is_retry: bool = False
     instead_of: str | None = None
     """The turn of an earlier try, whose answer the client did not get whole."""
+    previous: str | None = None
+    """The turn that the client names as the one before; it need not be the newest of its conversation."""
+    response: JsonObject | None = None
+    """The fields of a request to ``/v1/responses`` that its answer repeats."""
 
     @property
     def plain(self) -> bool:
@@ -441,8 +445,8 @@ class _Sent:
             history = tuple(self._told(told) for told in prompt.built.window if isinstance(told, ClientTurn))
         alone = list(request.asked) == asked_alone(request.question)
         asked = None if alone else self._said(request.asked, None)
-        if history is not None or asked is not None or self._tools is not None:
-            self.as_event = FromClient(history=history, asked=asked, tools=self._tools)
+        if history is not None or asked is not None or self._tools is not None or request.response is not None:
+            self.as_event = FromClient(history=history, asked=asked, tools=self._tools, response=request.response)
 
     def short(self, call: ModelCall) -> ModelCall:
         """Return a call whose request names the tools instead of holding them."""
@@ -495,7 +499,10 @@ def _tools_used(request: TurnRequest) -> tuple[str, ...]:
 
 
 def _call_of(call: JsonObject) -> ToolCall:
-    return ToolCall(call_id=str(call.get("id") or ""), name=_tool_name(call))
+    function = call.get("function")
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    said = arguments if isinstance(arguments, str) else None
+    return ToolCall(call_id=str(call.get("id") or ""), name=_tool_name(call), arguments=said)
 
 
 def _whole(request: TurnRequest, said: str) -> str:

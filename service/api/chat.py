@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from pydantic import ValidationError
 
 from domain.errors import InvalidInput
+from domain.origin import Origin
 from domain.retrieval import Candidate
 from service.answers import Answering, Placed
 from service.api.access import user_of
@@ -23,13 +24,14 @@ from service.api.memory_fields import Scored, memory_status, retrieved, shown
 from service.api.openai_types import ChatCompletionRequest
 from service.api.responses import ChatCompletion, ModelList, TurnReference
 from service.chat_answers import Delta
+from service.container import Services
 from service.knobs import Knobs
 from service.turn import PassedOn, Started
-from service.turn_recorder import Finished
+from service.turn_recorder import Finished, TurnRequest
 
 router = APIRouter(prefix="/v1")
 
-_CLIENT_CLOSED_REQUEST = 499
+CLIENT_CLOSED_REQUEST = 499
 _LINE_ENDS = {char.encode(): f"\\u{ord(char):04x}".encode() for char in "\u0085\u2028\u2029"}
 
 Beginning = Started | PassedOn
@@ -49,24 +51,21 @@ async def chat_completions(
     body: ChatCompletionRequest, request: Request, services: ServicesDep, owner: OwnerDep, origin: OriginDep
 ) -> Response:
     """Answer with memory; stream when asked to."""
-    persons = services.ledger.persons
-    user_id = user_of(owner, body.user, persons.has_events)
-    asked = body.as_turn(user_id, _knobs(body.metadata or {}), persons.has_conversation, origin, request.headers)
-    turn = services.answers.begin(asked)
+    turn = services.answers.begin(await turn_request(body, request, services, owner, origin))
     try:
-        headers = _headers(await _placed(turn))
+        headers = headers_of(await placed(turn))
         if not body.stream:
             answer = await while_connected(request, _whole_answer(turn))
             return Response(msgspec.json.encode(answer), media_type="application/json", headers=headers)
         # The status line waits a moment for the first sign of an answer, since an error before it has its own status.
-        beginning = await begun_while_connected(request, _begin(turn), patience_s=FIRST_BYTES_S)
+        beginning = await begun_while_connected(request, begin(turn), patience_s=FIRST_BYTES_S)
     except ClientGone:
-        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     waits = not beginning.done()
     if not waits:
         beginning.result()
     events = _events(turn, beginning, request.state.request_id, include_usage=body.wants_usage)
-    return EventStream(events, cut_off=_sse(service_stopped()), silent_at_first=waits, headers=headers)
+    return EventStream(events, cut_off=lambda: sse(service_stopped()), silent_at_first=waits, headers=headers)
 
 
 @router.get("/models", dependencies=[Depends(key_owner)])
@@ -98,17 +97,26 @@ def _knobs(metadata: dict[str, Any]) -> Knobs:
         raise InvalidInput(field, value, str(first["msg"]).removeprefix("Value error, ")) from None
 
 
-async def _placed(turn: Answering) -> Placed:
+async def turn_request(
+    body: ChatCompletionRequest, request: Request, services: Services, owner: str, origin: Origin
+) -> TurnRequest:
+    """Return the request of a turn, for the person and the conversation that it is of."""
+    persons = services.ledger.persons
+    user_id = user_of(owner, body.user, persons.has_events)
+    return body.as_turn(user_id, _knobs(body.metadata or {}), persons.has_conversation, origin, request.headers)
+
+
+async def placed(turn: Answering) -> Placed:
     first = await anext(turn)
     assert isinstance(first, Placed)
     return first
 
 
-def _headers(placed: Placed) -> dict[str, str]:
+def headers_of(placed: Placed) -> dict[str, str]:
     return {"x-opm-conversation-id": quote(placed.conversation_id)} if placed.conversation_id else {}
 
 
-async def _begin(turn: Answering) -> Beginning:
+async def begin(turn: Answering) -> Beginning:
     first = await anext(turn)
     assert isinstance(first, Started | PassedOn)
     return first
@@ -116,7 +124,7 @@ async def _begin(turn: Answering) -> Beginning:
 
 async def _whole_answer(turn: Answering) -> dict[str, Any]:
     try:
-        started = await _begin(turn)
+        started = await begin(turn)
         text, reasoning = "", ""
         async for part in turn:
             if isinstance(part, Delta):
@@ -133,8 +141,8 @@ async def _whole_answer(turn: Answering) -> dict[str, Any]:
         **_head(started, "chat.completion"),
         "choices": [{"index": 0, "message": message, "finish_reason": finished.finish_reason, "logprobs": None}],
         "usage": finished.usage.model_dump() if finished.usage is not None else None,
-        **_memory_fields(started),
-        "turn": _turn_field(finished),
+        **memory_fields(started),
+        "turn": turn_field(finished),
     }
 
 
@@ -145,22 +153,22 @@ async def _events(
     try:
         started = await beginning
         head = _head(started, "chat.completion.chunk")
-        yield _sse({**head, "choices": [_choice({"role": "assistant", "content": ""})], **_memory_fields(started)})
+        yield sse({**head, "choices": [_choice({"role": "assistant", "content": ""})], **memory_fields(started)})
         async for part in turn:
             if isinstance(part, Delta):
                 delta = {"content": part.text} if part.text else {}
                 if part.reasoning:
                     delta["reasoning_content"] = part.reasoning
                 if delta:
-                    yield _sse({**head, "choices": [_choice(delta)]})
+                    yield sse({**head, "choices": [_choice(delta)]})
             elif isinstance(part, Finished):
-                yield _sse({**head, "choices": [_choice({}, part.finish_reason)], "turn": _turn_field(part)})
+                yield sse({**head, "choices": [_choice({}, part.finish_reason)], "turn": turn_field(part)})
                 if include_usage and part.usage is not None:
-                    yield _sse({**head, "choices": [], "usage": part.usage.model_dump()})
+                    yield sse({**head, "choices": [], "usage": part.usage.model_dump()})
         yield b"data: [DONE]\n\n"
     except Exception as error:  # noqa: BLE001 - the outermost loop of a stream: logged, and told in OpenAI's shape
         log_error(error, request_id)
-        yield _sse(body_of(error)[1])
+        yield sse(body_of(error)[1])
     finally:
         await turn.aclose()
 
@@ -178,7 +186,7 @@ def _choice(delta: dict[str, str], finish_reason: str | None = None) -> dict[str
     return {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
 
 
-def _sse(value: object) -> bytes:
+def sse(value: object) -> bytes:
     line = msgspec.json.encode(value)
     # Many clients split a stream with `str.splitlines`, which also ends a line at these three.
     for char, escaped in _LINE_ENDS.items():
@@ -186,7 +194,7 @@ def _sse(value: object) -> bytes:
     return b"data: " + line + b"\n\n"
 
 
-def _turn_field(finished: Finished) -> TurnReference | None:
+def turn_field(finished: Finished) -> TurnReference | None:
     if finished.turn is None or finished.memory_id is None:
         return None
     return {
@@ -196,7 +204,7 @@ def _turn_field(finished: Finished) -> TurnReference | None:
     }
 
 
-def _memory_fields(started: Beginning) -> dict[str, Any]:
+def memory_fields(started: Beginning) -> dict[str, Any]:
     if isinstance(started, PassedOn):
         return {}
     return {

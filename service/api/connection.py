@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -69,8 +69,8 @@ class EventStream(Response):
 
     Each event is sent by itself: ``docs/decisions/0040-uvicorn-and-streams.md`` has the reason. Where the generator is
     silent for a while, a comment goes out, which clients ignore: proxies, and people, give up on a silent connection.
-    A service that stops cancels the request; then ``cut_off`` is the last event, or clients would take what they have
-    for the whole.
+    A service that stops cancels the request; then ``cut_off`` returns the last event, or clients would take what they
+    have for the whole.
     """
 
     media_type = "text/event-stream"
@@ -79,7 +79,7 @@ class EventStream(Response):
         self,
         events: AsyncGenerator[bytes, None],
         *,
-        cut_off: bytes,
+        cut_off: Callable[[], bytes],
         silent_at_first: bool = False,
         headers: Mapping[str, str],
     ) -> None:
@@ -112,7 +112,7 @@ class EventStream(Response):
             await self._close(writing, watching)
             if not self._begun:
                 raise
-            await send(_body(self._cut_off, more=False))
+            await send(_body(self._cut_off(), more=False))
         finally:
             await self._close(writing, watching)
 
