@@ -168,14 +168,17 @@ def _described(value: Any, name: str = "") -> Any:
     if isinstance(value, list):
         return [_described(item) for item in value]
     if isinstance(value, str) and (_DATA_URL.match(value) or name in _BASE64_FIELDS):
-        if _DESCRIPTION.fullmatch(value):
-            return value
         return description(value)
     return value
 
 
 def description(data: str) -> str:
-    """Return what is kept of a data URL or of bare base64: ``image/png, 20481 bytes, sha256 1f3a…``."""
+    """Return what is kept of a data URL or of bare base64: ``image/png, 20481 bytes, sha256 1f3a…``.
+
+    What is such a text already stays as it is.
+    """
+    if _DESCRIPTION.fullmatch(data):
+        return data
     url = _DATA_URL.match(data)
     encoded = data[url.end() :] if url else data
     try:
