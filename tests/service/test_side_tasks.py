@@ -334,7 +334,7 @@ class TestAPersonWhoQuotesAPrompt:
     def test_whatever_stands_around_it(self, before: str, known: tuple[str, str], after: str) -> None:
         _, prompt = known
         if before.strip():
-            assert side_task(user(before + prompt), streamed=True) is None or before.strip() in prompt
+            assert side_task(user(before + prompt), streamed=True) is None
         ending = after.strip()
         if ending and not ending.endswith(("`", '"', ">", ":")):
             assert side_task(user(prompt + after), streamed=True) is None
