@@ -35,6 +35,11 @@ class ConversationReader(Reader):
         rows = self._rows("newest_turn", user_id=stream.user_id, conversation_id=stream.conversation_id)
         return str(rows[0].event_id) if rows else None
 
+    def turn_of_request(self, user_id: str, request_key: str) -> Event | None:
+        """Return the turn that a request is recorded with, if it is among the user's last ones."""
+        rows = self._rows("turn_of_request", user_id=user_id, request_key=request_key)
+        return event_of(rows[0]) if rows else None
+
     def newest_answer(self, stream: StreamId) -> Event | None:
         """Return the event with which the last answer of a conversation ended: a turn, a failure, calls of tools."""
         rows = self._rows("newest_answer", user_id=stream.user_id, conversation_id=stream.conversation_id)

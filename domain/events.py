@@ -96,6 +96,8 @@ class PromptReport(_Value):
     shares: PromptShares | None = None
     shortened: tuple[Shortened, ...] = ()
     timezone: str = "UTC"
+    shared_tokens: int | None = None
+    """About how many tokens it begins with as the prompt before in this conversation; None where none is known."""
     messages_hash: str | None = None
     """Hash of the messages as they were sent, which proves that a reconstructed prompt is the same."""
 
@@ -119,10 +121,10 @@ class TurnRecorded(Payload):
 
     ``client_system`` is the client's own system text, None where it was not recorded (schema 1). ``neighbours`` are the
     turns beside the replayed ones that were shown with them. ``follows`` is the turn before it on its branch of the
-    conversation, ``exchange_key`` is by what a client's history is matched with it, ``tools_used`` are the tools by
-    name that the answer was given with. An imported turn names its source in ``imported_from`` and
-    has no prompt; ``source_ids`` are the source's own ids of its messages. ``first_recorded_at`` is when the ledger of
-    another installation recorded it, None for a turn that none did.
+    conversation. By ``exchange_key`` a client's history is matched with it, by ``request_key`` a repeated request.
+    ``tools_used`` names the tools whose results the answer was given with. An imported turn names its source in
+    ``imported_from`` and has no prompt; ``source_ids`` are the source's own ids of its messages. ``first_recorded_at``
+    is when the ledger of another installation recorded it, None for a turn that none did.
     """
 
     type: ClassVar[str] = "TurnRecorded"
@@ -150,6 +152,7 @@ class TurnRecorded(Payload):
     from_client: FromClient | None = None
     follows: str | None = None
     exchange_key: str | None = None
+    request_key: str | None = None
     tools_used: tuple[str, ...] = ()
 
 

@@ -12,6 +12,11 @@ remembered, as notes in the order of time, and after them the question. Small mo
 question, and continue turns rather than believe the newest of them. A note takes no more than the same memory as turns
 does, so the budget is shared alike.
 
+Layout ``prefix-window-notes-1`` is that with the day beside the notes. All that changes from turn to turn stands in the
+message of the question, and the window loses whole blocks of turns, not one turn each time. So a prompt begins as the
+one before did, and an endpoint that caches prefixes reads little of it again. What memory leaves does not extend the
+window.
+
 In layout 3 and before, memories carry dates in UTC, and such a memory is shown as its whole exchange. Layout 2 does not
 name the day of the question; layout 1 has no neighbors and no dates in the window.
 
@@ -54,10 +59,11 @@ THIRD_LAYOUT = "system-replay-window-3"
 SECOND_LAYOUT = "system-replay-window-2"
 FIRST_LAYOUT = "system-replay-window-1"
 NOTES_LAYOUT = "system-window-notes-1"
-LAYOUTS = (FIRST_LAYOUT, SECOND_LAYOUT, THIRD_LAYOUT, LAYOUT, NOTES_LAYOUT)
-"""New prompts use the last two. Prompts of the older ones can be reconstructed."""
+PREFIX_LAYOUT = "prefix-window-notes-1"
+LAYOUTS = (FIRST_LAYOUT, SECOND_LAYOUT, THIRD_LAYOUT, LAYOUT, NOTES_LAYOUT, PREFIX_LAYOUT)
+"""New prompts use the last three. Prompts of the older ones can be reconstructed."""
 _NAMING_THE_DAY = frozenset({THIRD_LAYOUT, LAYOUT, NOTES_LAYOUT})
-_DATED_IN_THE_ZONE = frozenset({LAYOUT, NOTES_LAYOUT})
+_DATED_IN_THE_ZONE = frozenset({LAYOUT, NOTES_LAYOUT, PREFIX_LAYOUT})
 _MESSAGE_OVERHEAD_TOKENS = 8
 """Upper bound of what a chat template adds around a message: role, start and end marks."""
 _MEDIA_TOKENS = 1_000
@@ -149,10 +155,13 @@ def asked_alone(question: str) -> list[Message]:
     return [{"role": "user", "content": question}]
 
 
-def fit_window(window: Sequence[WindowTurn], asked_at: datetime, rest_tokens: int, count: CountTokens) -> FittedWindow:
+def fit_window(
+    window: Sequence[WindowTurn], asked_at: datetime, rest_tokens: int, count: CountTokens, block: int | None = None
+) -> FittedWindow:
     """Return what is shown for certain of the recent window (oldest first); ``rest_tokens`` is for it and memory.
 
-    The newest turn always is. One that the client sent is not shortened: it may hold what cannot be.
+    The newest turn always is. One that the client sent is not shortened: it may hold what cannot be. With ``block``
+    the first turn shown is the first of a block of so many.
     """
     if not window:
         return FittedWindow([])
@@ -166,7 +175,22 @@ def fit_window(window: Sequence[WindowTurn], asked_at: datetime, rest_tokens: in
     while older and (cost := _exchange_cost(older[-1], asked_at, count)) <= room:
         room -= cost
         shown.insert(0, older.pop())
+    while block is not None and len(shown) > 1 and _number(shown[0], len(older)) % block:
+        older.append(shown.pop(0))
     return FittedWindow(shown, older, shortened)
+
+
+def beginning_with_a_block(window: Sequence[Memory], block: int) -> list[Memory]:
+    """Return the newest ``block`` turns, and those before them in the block that they began in."""
+    if not window:
+        return []
+    first = max(window[-1].turn_id - block, 0) // block * block
+    return [turn for turn in window if turn.turn_id > first]
+
+
+def _number(turn: WindowTurn, at: int) -> int:
+    """Return how many turns of the conversation come before one that stands at a place of the window."""
+    return turn.turn_id - 1 if isinstance(turn, Memory) else at
 
 
 def build_prompt(
@@ -217,7 +241,7 @@ def build_prompt(
     memory_tokens = budget_tokens - fixed - window_tokens - room.tokens
 
     shown = replayed | shown_beside | {memory.memory_id for memory in needed}
-    closed = False
+    closed = layout == PREFIX_LAYOUT
     for turn in reversed(window.older):
         # What a client sent stays one piece, even where a part of it was recalled too.
         if turn.memory_id in shown and isinstance(turn, Memory):
@@ -323,12 +347,15 @@ def laid_out(
     """
     fixed = _fixed(system, client_system, asked_at if layout in _NAMING_THE_DAY else None)
     dated_from = asked_at if layout in _DATED_IN_THE_ZONE else None
-    if layout == NOTES_LAYOUT:
+    if layout in {NOTES_LAYOUT, PREFIX_LAYOUT}:
         whole = [*replay, *(neighbor.memory for neighbor in neighbors)]
         messages: list[Message] = [{"role": "system", "content": fixed}]
         for turn in window:
             messages += _turn_messages(turn, dated_from)
         question, *rest = asked
+        if layout == PREFIX_LAYOUT:
+            today = f"{_today(asked_at)}\n\n"
+            return [*messages, beginning_with(today, _after_notes(question, whole, summarised, asked_at)), *rest]
         return [*messages, _after_notes(question, whole, summarised, asked_at), *rest]
     messages = [{"role": "system", "content": _with_summaries(fixed, summarised, dated_from)}]
     if layout == FIRST_LAYOUT:
@@ -349,8 +376,12 @@ def messages_hash(messages: Sequence[Message]) -> str:
 
 
 def _fixed(system: str, client_system: str, asked_at: datetime | None) -> str:
-    today = f"Today is {day(asked_at)}." if asked_at is not None else ""
+    today = _today(asked_at) if asked_at is not None else ""
     return "\n\n".join(part for part in (system.strip(), today, client_system.strip()) if part)
+
+
+def _today(asked_at: datetime) -> str:
+    return f"Today is {day(asked_at)}."
 
 
 def _date(memory: Memory, asked_at: datetime | None) -> str:

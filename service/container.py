@@ -32,6 +32,7 @@ from projections.mirror.mirror import Mirror
 from projections.part_erasure import finish_parts
 from projections.search.memory_search import MemorySearch
 from service.access_log import AccessLog
+from service.answers import Answers
 from service.background import follow_alone, lock_file
 from service.chat_client import ChatClient
 from service.context_probe import ContextLength
@@ -57,6 +58,7 @@ class Services:
     reranker: Reranker | None
     index: DenseIndex
     turns: TurnService
+    answers: Answers
     summarizer: Summarizer
     followers: dict[str, Follower]
     access_log: AccessLog
@@ -122,6 +124,7 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
             reranker=reranker,
             index=index,
             turns=turns,
+            answers=Answers(ledger, turns),
             summarizer=summarizer,
             followers=followers,
             access_log=access_log,

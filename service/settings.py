@@ -118,8 +118,10 @@ class ServiceSettings(ProjectionSettings):
     answer_reserve_tokens: int = Field(
         default=1024, ge=1, description="tokens kept free for an answer whose max_tokens is not given"
     )
-    replay_as: Literal["turns", "notes"] = Field(
-        default="turns", description="how memories reach the chat model: as past turns, or as notes before the question"
+    replay_as: Literal["turns", "notes", "prefix_cache"] = Field(
+        default="turns",
+        description="how memories reach the chat model: as past turns, as notes before the question, or as such notes "
+        "in prompts that begin alike, for an endpoint that caches prefixes",
     )
     prompts_dir: Folder | None = Field(
         default=None, description="folder of CHAT_SYSTEM.txt and others that replace prompts"

@@ -23,7 +23,17 @@ from domain.identity import DEFAULT_USER
 from domain.ledger import Ledger
 from domain.ledger_reader import turn_chars_max
 from domain.neighbors import Neighbor, neighbors_of, placed
-from domain.prompt import LAYOUT, NOTES_LAYOUT, FittedWindow, build_prompt, fit_window, fixed_tokens, messages_hash
+from domain.prompt import (
+    LAYOUT,
+    NOTES_LAYOUT,
+    PREFIX_LAYOUT,
+    FittedWindow,
+    beginning_with_a_block,
+    build_prompt,
+    fit_window,
+    fixed_tokens,
+    messages_hash,
+)
 from domain.prompts import Prompts
 from domain.reasoning import visible
 from domain.retrieval import Candidate, exclude_window
@@ -36,6 +46,7 @@ from service.decider import Decider, Gated, Reranked
 from service.knobs import Knobs
 from service.long_texts import with_texts
 from service.placing import Continued, Place, place_of
+from service.prompt_prefixes import PromptPrefixes
 from service.reranker import Reranker
 from service.settings import ServiceSettings
 from service.token_counter import Counting, TokenCounter
@@ -53,6 +64,7 @@ from service.turn_recorder import (
 
 log = logging.getLogger(__name__)
 
+_LAYOUTS = {"turns": LAYOUT, "notes": NOTES_LAYOUT, "prefix_cache": PREFIX_LAYOUT}
 _SURELY_TOO_LONG = 2.0
 """An estimate of tokens may be too high, but not by that factor."""
 
@@ -125,6 +137,7 @@ class TurnService:
         self._prompts = prompts
         self._settings = settings
         self._recorder = TurnRecorder(ledger, chat.model)
+        self._prefixes = PromptPrefixes()
         self.tokens = TokenCounter(chat)
         self.context = ContextLimit(settings)
         self._decider = Decider(chat, prompts, settings, reranker, self.context.refused)
@@ -225,9 +238,11 @@ class TurnService:
             first = max(len(turn.place.history) - limit, 0) if asks_for_fewer else 0
             window = list(turn.place.history[first:])
         else:
+            block = self._block(turn)
             read = partial(self._ledger.reader.recent_turns, chars_max=turn_chars_max(limit))
             with turn.timed("window"):
-                window = [*await self._memory.in_search_thread(read, turn.stream, limit)]
+                newest = await self._memory.in_search_thread(read, turn.stream, limit if block is None else 2 * limit)
+            window = [*(newest if block is None else beginning_with_a_block(newest, block))]
         turn.builds_on = next((told.memory_id for told in window if told.memory_id), None)
         return await self._fitted(turn, window)
 
@@ -241,7 +256,11 @@ class TurnService:
         fixed = fixed_tokens(system, request.client_system, request.asked, turn.asked_at, count)
         if self.context.known and fixed > _SURELY_TOO_LONG * self.context.tokens:
             raise ContextExceeded.of_question(fixed, self.context.tokens)
-        return fit_window(window, turn.asked_at, self._budget(request) - fixed, count)
+        return fit_window(window, turn.asked_at, self._budget(request) - fixed, count, self._block(turn))
+
+    def _block(self, turn: TurnLog) -> int | None:
+        """Return by how many turns at once the window is cut at its beginning; None for one by one."""
+        return max(turn.knobs.recent_turns, 1) if self._settings.replay_as == "prefix_cache" else None
 
     async def _recalled(self, turn: TurnLog, window: list[WindowTurn]) -> Recalled:
         """Decide what comes in from memory; an exchange that goes on keeps what was decided when it began."""
@@ -407,7 +426,7 @@ class TurnService:
         counting: Counting,
     ) -> ShownPrompt:
         system = self._prompts.chat_for(turn.request.question)
-        layout = NOTES_LAYOUT if self._settings.replay_as == "notes" else LAYOUT
+        layout = _LAYOUTS[self._settings.replay_as]
         built = build_prompt(
             system=system.text,
             client_system=turn.request.client_system,
@@ -431,6 +450,7 @@ class TurnService:
             left_out=built.left_out,
             shares=built.shares,
             shortened=built.shortened,
+            shared_tokens=self._prefixes.shared(turn.stream, built.messages, built.tokens),
             messages_hash=messages_hash(built.messages),
         )
         return ShownPrompt(built, report)

@@ -115,6 +115,11 @@ class TurnRequest:
     messages: tuple[Message, ...] = ()
     memory: MemoryMode = "on"
     origin: Origin | None = None
+    request_key: str | None = None
+    """What this request and its repeats have in common; None where the client does not say that it repeats."""
+    is_retry: bool = False
+    instead_of: str | None = None
+    """The turn of an earlier try, whose answer the client did not get whole."""
 
     @property
     def plain(self) -> bool:
@@ -276,6 +281,7 @@ class TurnRecorder:
                 call=call,
                 follows=turn.place.follows,
                 exchange_key=key,
+                request_key=turn.request.request_key,
                 tools_used=_tools_used(turn.request),
             )
 

@@ -45,3 +45,19 @@ WHERE user_id = :user_id
   AND salt <> ''
 ORDER BY position DESC
 LIMIT :count;
+
+-- name: turn_of_request
+-- The turn of a user that was recorded with a request's key, if it is among the last 100: clients ask again at once.
+SELECT *
+FROM (
+    SELECT *
+    FROM events
+    WHERE user_id = :user_id
+      AND type = 'TurnRecorded'
+      AND salt <> ''
+    ORDER BY position DESC
+    LIMIT 100
+)
+WHERE payload ->> '$.request_key' = :request_key
+ORDER BY position DESC
+LIMIT 1;

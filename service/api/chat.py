@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from domain.errors import InvalidInput
 from domain.retrieval import Candidate
+from service.answers import Answering, Placed
 from service.api.access import user_of
 from service.api.connection import FIRST_BYTES_S, ClientGone, EventStream, begun_while_connected, while_connected
 from service.api.dependencies import OriginDep, OwnerDep, ServicesDep, key_owner
@@ -32,7 +33,6 @@ _CLIENT_CLOSED_REQUEST = 499
 _LINE_ENDS = {char.encode(): f"\\u{ord(char):04x}".encode() for char in "\u0085\u2028\u2029"}
 
 Beginning = Started | PassedOn
-Turn = AsyncGenerator[Started | PassedOn | Delta | Finished, None]
 
 
 @router.post(
@@ -52,15 +52,9 @@ async def chat_completions(
     persons = services.ledger.persons
     user_id = user_of(owner, body.user, persons.has_events)
     asked = body.as_turn(user_id, _knobs(body.metadata or {}), persons.has_conversation, origin, request.headers)
-    turn: Turn
-    headers: dict[str, str] = {}
-    if asked.memory == "off":
-        turn = services.turns.pass_on(asked)
-    else:
-        place = await services.turns.place(asked)
-        headers["x-opm-conversation-id"] = quote(place.stream.conversation_id)
-        turn = services.turns.answer(asked, place)
+    turn = services.answers.begin(asked)
     try:
+        headers = _headers(await _placed(turn))
         if not body.stream:
             answer = await while_connected(request, _whole_answer(turn))
             return Response(msgspec.json.encode(answer), media_type="application/json", headers=headers)
@@ -104,13 +98,23 @@ def _knobs(metadata: dict[str, Any]) -> Knobs:
         raise InvalidInput(field, value, str(first["msg"]).removeprefix("Value error, ")) from None
 
 
-async def _begin(turn: Turn) -> Beginning:
+async def _placed(turn: Answering) -> Placed:
+    first = await anext(turn)
+    assert isinstance(first, Placed)
+    return first
+
+
+def _headers(placed: Placed) -> dict[str, str]:
+    return {"x-opm-conversation-id": quote(placed.conversation_id)} if placed.conversation_id else {}
+
+
+async def _begin(turn: Answering) -> Beginning:
     first = await anext(turn)
     assert isinstance(first, Started | PassedOn)
     return first
 
 
-async def _whole_answer(turn: Turn) -> dict[str, Any]:
+async def _whole_answer(turn: Answering) -> dict[str, Any]:
     try:
         started = await _begin(turn)
         text, reasoning = "", ""
@@ -135,7 +139,7 @@ async def _whole_answer(turn: Turn) -> dict[str, Any]:
 
 
 async def _events(
-    turn: Turn, beginning: asyncio.Task[Beginning], request_id: str, *, include_usage: bool
+    turn: Answering, beginning: asyncio.Task[Beginning], request_id: str, *, include_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     """Render a turn as chunks. The one with the finish reason leaves only after the turn is on the disk."""
     try:

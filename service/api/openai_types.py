@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from domain.chain import canonical, digest
 from domain.client_messages import SYSTEM_ROLES, Message, text_of, without_bytes
 from domain.errors import InvalidInput, Unrecordable
 from domain.events import JsonObject, recorded_text
@@ -51,6 +52,8 @@ _CONVERSATION_HEADERS = (
     "x-session-id",
 )
 _SESSION_HEADER = re.compile(r"x-.+-session-id", re.ASCII)
+_RETRIES = "x-stainless-retry-count"
+"""How often OpenAI's own libraries have asked before."""
 _Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 
@@ -152,7 +155,17 @@ class ChatCompletionRequest(BaseModel):
             messages=tuple(messages),
             memory="on" if messages[at]["role"] == "user" else "off",
             origin=origin,
+            request_key=self._request_key(user_id, headers),
+            is_retry="idempotency-key" in headers or headers.get(_RETRIES, "0") != "0",
         )
+
+    def _request_key(self, user_id: str, headers: Mapping[str, str]) -> str | None:
+        """Return what a request and its repeats have in common, None where the client does not count its tries."""
+        named = headers.get("idempotency-key", "")
+        if not named and _RETRIES not in headers:
+            return None
+        body = self.model_dump(mode="json", exclude_unset=True, exclude={"stream", "stream_options"})
+        return digest(canonical([user_id, named, body]))
 
     def _parameters(self) -> JsonObject:
         """Return what the chat model gets as it was sent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, timedelta
 from typing import Any
 
@@ -14,10 +15,12 @@ from domain.prompt import (
     FIRST_LAYOUT,
     LAYOUT,
     NOTES_LAYOUT,
+    PREFIX_LAYOUT,
     SECOND_LAYOUT,
     THIRD_LAYOUT,
     BuiltPrompt,
     asked_alone,
+    beginning_with_a_block,
     build_prompt,
     fit_window,
     fixed_tokens,
@@ -59,7 +62,7 @@ PARTS = {
 }
 
 
-@given(**PARTS, layout=st.sampled_from([LAYOUT, NOTES_LAYOUT]))
+@given(**PARTS, layout=st.sampled_from([LAYOUT, NOTES_LAYOUT, PREFIX_LAYOUT]))
 def test_it_fits_unless_system_and_question_alone_do_not(
     window: list[Memory], replay: list[Memory], summarised: list[Memory], budget: int, client_system: str, layout: str
 ) -> None:
@@ -429,3 +432,39 @@ def test_summaries_stand_in_the_system_message_one_line_each() -> None:
         f"- ({memory(1).ts:%Y-%m-%d}) First fact.",
         f"- ({memory(3).ts:%Y-%m-%d}) Third fact.",
     ]
+
+
+def test_prompts_of_the_prefix_layout_begin_alike() -> None:
+    """Over twelve turns only what stands after the window changes, but for one turn at which a block falls away."""
+    turns = [memory(number, f"Remark {number}.") for number in range(1, 13)]
+    beginnings = []
+    for newest in range(6, 13):
+        shown = beginning_with_a_block(turns[:newest], 5)
+        built = build_prompt(
+            system="Be kind.",
+            client_system="",
+            window=fit_window(shown, START, 5_000, count, 5),
+            replay=[memory(40 + newest)],
+            summarised=[memory(60 + newest, summary="Sum.")],
+            asked=asked_alone("Who?"),
+            asked_at=START,
+            budget_tokens=10_000,
+            count=count,
+            layout=PREFIX_LAYOUT,
+        )
+        assert built.messages[0] == {"role": "system", "content": "Be kind."}
+        assert built.messages[-1]["content"].startswith("Today is 2026-01-02, a Friday.\n\nWhat you remember:\n- (")
+        assert built.messages[-1]["content"].endswith("\n\nWho?")
+        assert 5 <= len(built.window) < 10
+        beginnings.append(built.messages[:-1])
+    changed = [one for one, other in itertools.pairwise(beginnings) if other[: len(one)] != one]
+    assert len(changed) == 1
+
+
+@given(some_memories(12), st.integers(0, 300), st.integers(1, 6))
+def test_a_window_cut_in_blocks_begins_with_one(window: list[Memory], rest: int, block: int) -> None:
+    window = sorted(window, key=lambda item: item.position)
+    fitted = fit_window(window, START, rest, count, block)
+    assert [*fitted.older, *fitted.shown] == window
+    first = fitted.shown[0] if len(fitted.shown) > 1 else None
+    assert first is None or (isinstance(first, Memory) and (first.turn_id - 1) % block == 0)
