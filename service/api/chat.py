@@ -24,6 +24,7 @@ from service.api.openai_types import ChatCompletionRequest
 from service.api.responses import ChatCompletion, ModelList, TurnReference
 from service.chat_answers import Delta
 from service.knobs import Knobs
+from service.side_tasks import NO_MEMORY_SUFFIX
 from service.turn import PassedOn, Started
 from service.turn_recorder import Finished
 
@@ -71,18 +72,23 @@ async def chat_completions(
 
 @router.get("/models", dependencies=[Depends(key_owner)])
 async def models(services: ServicesDep) -> ModelList:
-    """List the one chat model that answers, with the knobs of a request that sets none."""
+    """List the one chat model that answers, with the knobs of a request that sets none.
+
+    It stands there a second time, for what a frontend asks for itself: so named it has no memory.
+    """
+    model = services.settings.llm_model
     return {
         "object": "list",
         "data": [
             {
-                "id": services.settings.llm_model,
+                "id": name,
                 "object": "model",
                 "created": services.started_at,
                 "owned_by": "openpersistentmemory",
                 "max_model_len": services.turns.context.tokens if services.turns.context.known else None,
                 "knobs": services.turns.effective(Knobs()),
             }
+            for name in (model, f"{model}{NO_MEMORY_SUFFIX}")
         ],
     }
 
