@@ -102,14 +102,13 @@ class TurnRequest:
 
     ``conversation_id`` is None where the client did not name one. ``history`` are the messages that it sent before the
     question, None where it sent none. ``asked`` are the question's message and all after it, as they were sent;
-    ``question`` is the text of that message, and ``query`` the part of it that is searched for. ``messages`` is all
+    ``question`` is what the person says in it, without a template that a frontend puts around it. ``messages`` is all
     that was sent, for a request that is passed on as it is.
     """
 
     user_id: str
     conversation_id: str | None
     question: str
-    query: str
     client_system: str
     asked: tuple[Message, ...]
     knobs: Knobs
@@ -190,7 +189,7 @@ class TurnLog:
         self.request = request
         self.place = place
         self.stream = place.stream
-        self.query = excerpt(request.query, _QUERY_CHARS_MAX)
+        self.query = excerpt(request.question, _QUERY_CHARS_MAX)
         """The question as it is searched for, and as gate and rerank see it."""
         self.knobs = knobs
         self.ts: datetime = ledger.clock.now()
