@@ -305,8 +305,8 @@ class TurnService:
             window = await self._fitted(turn, [*window.older, *window.shown])
 
     def _check_said(self, answer: AnswerSoFar, max_tokens: int | None) -> None:
-        """Raise :class:`UpstreamError` for an empty answer, which would be an empty memory."""
-        if not visible(answer.text):
+        """Raise :class:`UpstreamError` for an empty answer, which would be an empty memory. A tool call is no such."""
+        if not visible(answer.text) and not answer.tool_calls:
             raise self._chat.names.said_nothing(
                 answer.finish_reason,
                 reasoned=answer.reasoned or bool(answer.text.strip()),
