@@ -292,7 +292,7 @@ class TurnRecorder:
         sent = _Sent(turn, turn.prompt, imports.ids)
         shown, call = _shown(turn, turn.prompt, sent), _answered(turn, answer, sent)
         # Not in the writer's thread, where everybody's appends would wait for it.
-        said = _whole(turn.request, visible(answer.text))
+        said = _whole(turn.request.begun, answer.text)
         key = exchange_key(turn.request.question, said)
 
         def recorded(head: StreamHead) -> TurnRecorded:
@@ -519,9 +519,12 @@ def _call_of(call: JsonObject) -> ToolCall:
     return ToolCall(call_id=str(call.get("id") or ""), name=_tool_name(call))
 
 
-def _whole(request: TurnRequest, said: str) -> str:
-    """Return an answer with the beginning that the client gave it, unless the model said that again."""
-    return said if said.startswith(request.begun) else f"{request.begun}{said}"
+def _whole(begun: str, text: str) -> str:
+    """Return what is said in an answer, after the beginning that the client gave it, unless that was said again."""
+    said = visible(text)
+    if said.startswith(begun):
+        return said
+    return f"{begun}{' ' if text[:1].isspace() else ''}{said}"
 
 
 def _shown(turn: TurnLog, prompt: ShownPrompt, sent: _Sent) -> dict[str, Any]:
