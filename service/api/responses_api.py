@@ -204,7 +204,19 @@ class _Telling:
         return self._events.begun(made)
 
     def _said(self, piece: Delta) -> list[JsonObject]:
-        return self._events.said(reasoning=piece.reasoning, text=piece.text)
+        if piece.index != 0:
+            return []  # a response is one answer
+        refusal, annotations = piece.more.get("refusal"), piece.more.get("annotations")
+        return self._events.said(
+            reasoning=piece.reasoning,
+            text=piece.text,
+            refusal=refusal if isinstance(refusal, str) else "",
+            annotations=[each for each in annotations if isinstance(each, dict)]
+            if isinstance(annotations, list)
+            else (),
+            logprobs=(piece.logprobs or {}).get("content") or (),
+            calls=piece.tool_calls,
+        )
 
     def _finished(self, finished: Finished) -> list[JsonObject]:
         return self._events.finished(finished.finish_reason, finished.usage, int(time.time()))
