@@ -23,7 +23,7 @@ from service.api.dependencies import OriginDep, OwnerDep, ServicesDep
 from service.api.errors import body_of, log_error, service_stopped
 from service.chat_answers import Delta
 from service.container import Services
-from service.responses_api.events import ResponseEvents
+from service.responses_api.events import ResponseEvents, objects
 from service.responses_api.frame import frame
 from service.responses_api.request import Earlier, ResponsesRequest, Translated, named_as_sent, translated
 from service.responses_api.stored import StoredResponse, StoredResponses
@@ -206,15 +206,13 @@ class _Telling:
     def _said(self, piece: Delta) -> list[JsonObject]:
         if piece.index != 0:
             return []  # a response is one answer
-        refusal, annotations = piece.more.get("refusal"), piece.more.get("annotations")
+        refusal = piece.more.get("refusal")
         return self._events.said(
             reasoning=piece.reasoning,
             text=piece.text,
             refusal=refusal if isinstance(refusal, str) else "",
-            annotations=[each for each in annotations if isinstance(each, dict)]
-            if isinstance(annotations, list)
-            else (),
-            logprobs=(piece.logprobs or {}).get("content") or (),
+            annotations=objects(piece.more.get("annotations")),
+            logprobs=objects((piece.logprobs or {}).get("content")),
             calls=piece.tool_calls,
         )
 

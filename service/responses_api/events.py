@@ -381,13 +381,18 @@ def usage_of(usage: Usage | None) -> JsonObject | None:
     }
 
 
+def objects(value: Any) -> list[JsonObject]:
+    """Return the objects of a list; an endpoint may send anything in its place."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
 def _of_part(message: _Message, part: _Part) -> JsonObject:
     return {"item_id": message.id, "output_index": message.index, "content_index": part.index}
 
 
 def _logprob(entry: JsonObject) -> JsonObject:
     """Return what a chat completion says of a token, as a response says it: bytes are always a list."""
-    others = [{**other, "bytes": other.get("bytes") or []} for other in entry.get("top_logprobs") or ()]
+    others = [{**other, "bytes": other.get("bytes") or []} for other in objects(entry.get("top_logprobs"))]
     return {**entry, "bytes": entry.get("bytes") or [], "top_logprobs": others}
 
 

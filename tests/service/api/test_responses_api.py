@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from domain.events import MemoryForgotten, ResponseDeleted, TurnFailed, TurnRecorded
 from tests.service.running import Running, running, someone
-from tests.upstream import Fault, Reply, ScriptedUpstream
+from tests.upstream import ChatRequest, Fault, Reply, ScriptedUpstream
 
 RESPONSE: TypeAdapter[Any] = TypeAdapter(Response)
 QUIET = {"candidate_n": "0"}
@@ -91,7 +91,7 @@ def test_a_stream_says_what_the_whole_response_says(client: OpenAI, user: str) -
     assert final.status == "completed"
     kept = client.responses.retrieve(final.id)
     assert kept.output_text == said
-    assert kept.output[0].id == final.output[0].id
+    assert kept.output[0].model_dump()["id"] == final.output[0].model_dump()["id"]
 
 
 def test_the_events_of_a_stream_are_numbered_and_named(service: Running, user: str) -> None:
@@ -116,7 +116,8 @@ def test_reasoning_is_shown_and_not_kept(service: Running, client: OpenAI, user:
     assert [item.type for item in client.responses.retrieve(final.id).output] == ["message"]
     # What it thought may be sent again, and is not sent on.
     again = [*[item.model_dump() for item in final.output], {"role": "user", "content": "Sure?"}]
-    client.responses.create(model="m", input=[{"role": "user", "content": "Tea?"}, *again], user=user)  # type: ignore[arg-type]
+    history: Any = [{"role": "user", "content": "Tea?"}, *again]
+    client.responses.create(model="m", input=history, user=user)
     assert [text for _, text in asked(service)][-3:] == ["Tea?", "Yes.", "Sure?"]
 
 
@@ -153,8 +154,8 @@ def test_a_response_goes_on_from_the_one_before(service: Running, client: OpenAI
 
 def test_a_response_that_is_not_the_newest_begins_a_branch(service: Running, client: OpenAI, user: str) -> None:
     def ask(text: str, before: Response | None = None) -> Response:
-        more: Any = {"previous_response_id": before.id} if before is not None else {}
-        return client.responses.create(model="m", input=text, user=user, metadata=QUIET, **more)
+        before_id = before.id if before is not None else None
+        return client.responses.create(model="m", input=text, previous_response_id=before_id, user=user, metadata=QUIET)
 
     first = ask("I like tea.")
     left = ask("Green tea.", first)
@@ -163,7 +164,9 @@ def test_a_response_that_is_not_the_newest_begins_a_branch(service: Running, cli
     assert [text for role, text in asked(service) if role == "user"] == ["I like tea.", "Black tea.", "With milk."]
     ask("With lemon.", left)
     assert [text for role, text in asked(service) if role == "user"] == ["I like tea.", "Green tea.", "With lemon."]
-    assert service.ledger.reader.events_of_answer(f"chatcmpl-{other.id[5:]}")[-1].payload.follows == _memory_of(first)  # type: ignore[attr-defined]
+    followed = {turn.user: turn.follows for turn in turns(service, first)}
+    assert followed["Black tea."] == followed["Green tea."] == _memory_of(first)
+    assert followed["With lemon."] == _memory_of(left)
 
 
 def _memory_of(response: Response) -> str:
@@ -363,3 +366,174 @@ def test_an_answer_that_was_cut_is_incomplete(service: Running, client: OpenAI, 
     assert made.incomplete_details is not None
     assert made.incomplete_details.reason == "max_output_tokens"
     assert client.responses.retrieve(made.id).incomplete_details == made.incomplete_details
+
+
+WEATHER: Any = {
+    "type": "function",
+    "name": "weather",
+    "description": "Tell the weather.",
+    "parameters": {"type": "object", "properties": {"place": {"type": "string"}}},
+    "strict": False,
+}
+
+
+def calling(*calls: tuple[str, str], text: str = "") -> Reply:
+    """Return an answer that calls tools by name, with arguments that come in two pieces."""
+    deltas: list[dict[str, Any]] = []
+    for index, (name, arguments) in enumerate(calls):
+        begun = {"name": name, "arguments": arguments[:3]}
+        deltas.append({"tool_calls": [{"index": index, "id": f"call_{index}", "type": "function", "function": begun}]})
+        deltas.append({"tool_calls": [{"index": index, "function": {"arguments": arguments[3:]}}]})
+    return Reply(text, finish_reason="tool_calls", deltas=tuple(deltas))
+
+
+def uses_tools(request: ChatRequest) -> Reply:
+    """Call the weather for a question, and answer by its result."""
+    last = request.body["messages"][-1]
+    if last["role"] == "tool":
+        return Reply(f"It is {last['content']}.")
+    if "tools" not in request.body:
+        return Reply("I see.")
+    return calling(("weather", '{"place": "Bern"}'))
+
+
+def outputs(response: Response, said: str = "sunny") -> Any:
+    """The outputs of all calls of a response."""
+    return [
+        {"type": "function_call_output", "call_id": item.call_id, "output": said}
+        for item in response.output
+        if item.type == "function_call"
+    ]
+
+
+def test_tools_are_used_over_the_response_before(service: Running, client: OpenAI, user: str) -> None:
+    service.upstream.responders["answer"] = uses_tools
+    more: Any = {"model": "m", "tools": [WEATHER], "user": user, "metadata": QUIET}
+    first = client.responses.create(input="What is the weather?", **more)
+    [called] = first.output
+    assert called.type == "function_call"
+    assert (called.name, called.arguments) == ("weather", '{"place": "Bern"}')
+    second = client.responses.create(input=outputs(first), previous_response_id=first.id, **more)
+    assert second.output_text == "It is sunny."
+    sent = service.upstream.calls_of("answer")[-1].body["messages"][1:]
+    assert [message["role"] for message in sent] == ["user", "assistant", "tool"]
+    assert sent[1]["tool_calls"][0]["function"] == {"name": "weather", "arguments": '{"place": "Bern"}'}
+    [turn] = turns(service, second)
+    assert (turn.user, turn.assistant, turn.tools_used) == ("What is the weather?", "It is sunny.", ("weather",))
+    third = client.responses.create(input="And tomorrow?", previous_response_id=second.id, **{**more, "tools": []})
+    assert [turn.user for turn in turns(service, third)] == ["What is the weather?", "And tomorrow?"]
+    for response in (first, second):
+        kept = client.responses.retrieve(response.id)
+        assert [item.model_dump() for item in kept.output] == [item.model_dump() for item in response.output]
+        assert kept.tools == response.tools
+    items = client.responses.input_items.list(second.id, order="asc").data
+    assert [item.type for item in items] == ["message", "function_call", "function_call_output"]
+
+
+def test_tools_are_used_over_a_history_that_is_sent_again(service: Running, client: OpenAI, user: str) -> None:
+    service.upstream.responders["answer"] = uses_tools
+    more: Any = {"model": "m", "tools": [WEATHER], "user": user, "metadata": QUIET}
+    history: Any = [{"role": "user", "content": "What is the weather?"}]
+    first = client.responses.create(input=history, **more)
+    history += [*(item.model_dump() for item in first.output), *outputs(first)]
+    second = client.responses.create(input=history, **more)
+    assert second.output_text == "It is sunny."
+    assert [turn.user for turn in turns(service, second)] == ["What is the weather?"]
+    assert second.id[:37] == first.id
+
+
+def test_tools_are_used_over_references_to_items(service: Running, client: OpenAI, user: str) -> None:
+    service.upstream.responders["answer"] = uses_tools
+    more: Any = {"model": "m", "tools": [WEATHER], "user": user, "metadata": QUIET}
+    question: Any = {"role": "user", "content": "What is the weather?"}
+    first = client.responses.create(input=[question], **more)
+    reference: Any = {"type": "item_reference", "id": first.output[0].id}
+    second = client.responses.create(input=[question, reference, *outputs(first)], **more)
+    assert second.output_text == "It is sunny."
+    assert len(turns(service, second)) == 1
+
+
+def test_calls_of_tools_are_streamed(service: Running, client: OpenAI, user: str) -> None:
+    both = (("weather", '{"place": "Bern"}'), ("weather", '{"place": "Oslo"}'))
+    service.upstream.responders["answer"] = lambda _: calling(*both, text="Let me see.")
+    with client.responses.stream(model="m", input="Weather?", tools=[WEATHER], user=user, metadata=QUIET) as stream:
+        deltas = [event for event in stream if event.type == "response.function_call_arguments.delta"]
+        final = stream.get_final_response()
+    assert [item.type for item in final.output] == ["message", "function_call", "function_call"]
+    said = {at: "".join(event.delta for event in deltas if event.output_index == at) for at in (1, 2)}
+    assert [said[1], said[2]] == [arguments for _, arguments in both]
+    assert len({item.model_dump()["id"] for item in final.output}) == 3
+
+
+def test_a_custom_tool_is_called_with_free_text(service: Running, client: OpenAI, user: str) -> None:
+    service.upstream.responders["answer"] = lambda request: (
+        Reply("Done.")
+        if request.body["messages"][-1]["role"] == "tool"
+        else calling(("apply_patch", '{"input": "*** Begin Patch"}'))
+    )
+    more: Any = {"model": "m", "tools": [{"type": "custom", "name": "apply_patch"}], "user": user, "metadata": QUIET}
+    with client.responses.stream(input="Edit it.", **more) as stream:
+        said = [event for event in stream if event.type == "response.custom_tool_call_input.done"]
+        first = stream.get_final_response()
+    assert [event.input for event in said] == ["*** Begin Patch"]
+    [called] = first.output
+    assert called.type == "custom_tool_call"
+    assert [item.model_dump() for item in client.responses.retrieve(first.id).output] == [called.model_dump()]
+    done: Any = [{"type": "custom_tool_call_output", "call_id": called.call_id, "output": "ok"}]
+    second = client.responses.create(input=done, previous_response_id=first.id, **more)
+    assert second.output_text == "Done."
+
+
+def test_a_photo_in_a_question_that_calls_tools_is_said_in_words(service: Running, client: OpenAI, user: str) -> None:
+    service.upstream.responders["answer"] = uses_tools
+    more: Any = {"model": "m", "tools": [WEATHER], "user": user, "metadata": QUIET}
+    parts: Any = [{"type": "input_text", "text": "Where is this?"}, {"type": "input_image", "image_url": PNG}]
+    first = client.responses.create(input=[{"role": "user", "content": parts}], **more)
+    second = client.responses.create(input=outputs(first), previous_response_id=first.id, **more)
+    sent = service.upstream.calls_of("answer")[-1].body["messages"][1]["content"]
+    assert sent.startswith("Where is this?\n[image: image/png, 8 bytes, sha256 ")
+    [turn] = turns(service, second)
+    assert turn.user == sent
+
+
+def test_a_deleted_call_of_a_tool_is_gone(service: Running, client: OpenAI, user: str) -> None:
+    service.upstream.responders["answer"] = uses_tools
+    made = client.responses.create(model="m", input="Weather?", tools=[WEATHER], user=user, metadata=QUIET)
+    client.responses.delete(made.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(made.id)
+    with pytest.raises(openai.BadRequestError):
+        client.responses.create(model="m", input=outputs(made), previous_response_id=made.id, user=user)
+
+
+def test_what_is_not_to_be_stored_is_recalled_for_and_not_kept(service: Running, client: OpenAI, user: str) -> None:
+    made = client.responses.create(model="m", input="I like tea.", user=user, store=False)
+    assert made.model_dump()["store"] is False
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(made.id)
+    assert service.ledger.reader.count_turns(user) == 0
+    streamed = client.responses.create(model="m", input="I like tea.", user=user, store=False, stream=True)
+    assert [event.type for event in streamed][-1] == "response.completed"
+
+
+def test_a_refusal_comes_as_one(service: Running, client: OpenAI, user: str) -> None:
+    service.upstream.responders["answer"] = lambda _: Reply("", deltas=({"refusal": "I will "}, {"refusal": "not."}))
+    with client.responses.stream(model="m", input="Do it.", user=user, metadata=QUIET) as stream:
+        final = stream.get_final_response()
+    message = final.output[0]
+    assert message.type == "message"
+    assert [part.model_dump() for part in message.content] == [{"type": "refusal", "refusal": "I will not."}]
+
+
+def test_details_of_usage_and_probabilities_come_along(service: Running, client: OpenAI, user: str) -> None:
+    details = {"prompt_tokens_details": {"cached_tokens": 3}, "completion_tokens_details": {"reasoning_tokens": 2}}
+    service.upstream.responders["answer"] = lambda _: Reply("Yes.", usage=details)
+    made = client.responses.create(
+        model="m", input="Tea?", user=user, metadata=QUIET, include=["message.output_text.logprobs"], top_logprobs=2
+    )
+    assert made.usage is not None
+    assert made.usage.input_tokens_details.cached_tokens == 3
+    assert made.usage.output_tokens_details.reasoning_tokens == 2
+    part = made.output[0].model_dump()["content"][0]
+    assert [each["token"] for each in part["logprobs"]] == ["Yes."]
+    assert service.upstream.calls_of("answer")[-1].body["top_logprobs"] == 2
