@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Query, Request
@@ -21,6 +22,7 @@ from service.api.access import user_of
 from service.api.connection import FIRST_BYTES_S, ClientGone, EventStream, begun_while_connected, while_connected
 from service.api.dependencies import OriginDep, OwnerDep, ServicesDep
 from service.api.errors import body_of, log_error, service_stopped
+from service.api.responses import DeletedResponse, InputItems, ResponseAnswer, ResponseTurn
 from service.chat_answers import Delta
 from service.container import Services
 from service.responses_api.events import ResponseEvents, objects
@@ -38,7 +40,16 @@ LEFT_OUT = "x-opm-tools-left-out"
 """Names the types of tools that a request offered and that cannot be had."""
 
 
-@router.post("/responses")
+@router.post(
+    "/responses",
+    response_model=ResponseAnswer,
+    responses={
+        200: {
+            "description": "The response; with `stream` as server-sent events, each named after its type.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        }
+    },
+)
 async def create(
     body: ResponsesRequest, request: Request, services: ServicesDep, owner: OwnerDep, origin: OriginDep
 ) -> Response:
@@ -51,7 +62,7 @@ async def create(
         headers |= chat.headers_of(await chat.placed(turn))
         if not body.stream:
             answer = await while_connected(request, telling.whole(turn))
-            return Response(msgspec.json.encode(answer), media_type="application/json", headers=headers)
+            return _json(answer, headers)
         beginning = await begun_while_connected(request, chat.begin(turn), patience_s=FIRST_BYTES_S)
     except ClientGone:
         return Response(status_code=chat.CLIENT_CLOSED_REQUEST)
@@ -62,14 +73,21 @@ async def create(
     return EventStream(events, cut_off=telling.cut_off, silent_at_first=waits, headers=headers)
 
 
-@router.get("/responses/{response_id}")
+@router.get("/responses/{response_id}", response_model=ResponseAnswer)
 async def read(
-    services: ServicesDep, request: Request, owner: OwnerDep, response_id: str, user: str | None = None
-) -> dict[str, Any]:
+    services: ServicesDep,
+    request: Request,
+    owner: OwnerDep,
+    response_id: str,
+    user: str | None = None,
+    stream: bool = False,
+) -> Response:
     """Give a response back."""
+    if stream:
+        raise InvalidInput("stream", stream, "a response that is kept is given back whole: leave it out")
     found = await _found(services, request, owner, response_id, user)
-    turn = {"conversation_id": found.event.conversation_id}
-    return {**found.response, "turn": {**turn, "memory_id": found.memory_id} if found.memory_id else None}
+    turn: ResponseTurn = {"conversation_id": found.event.conversation_id, "memory_id": found.memory_id}
+    return _json({**found.response, "turn": turn})
 
 
 @router.delete("/responses/{response_id}")
@@ -80,14 +98,14 @@ async def delete(
     origin: OriginDep,
     response_id: str,
     user: str | None = None,
-) -> dict[str, Any]:
+) -> DeletedResponse:
     """Delete a response; the memory that it is, is forgotten."""
     found = await _found(services, request, owner, response_id, user)
     await asyncio.to_thread(_stored(services, owner, user).delete, found, origin)
     return {"id": response_id, "object": "response", "deleted": True}
 
 
-@router.get("/responses/{response_id}/input_items")
+@router.get("/responses/{response_id}/input_items", response_model=InputItems)
 async def input_items(
     services: ServicesDep,
     request: Request,
@@ -97,7 +115,7 @@ async def input_items(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Literal["asc", "desc"] = "desc",
     after: str | None = None,
-) -> dict[str, Any]:
+) -> Response:
     """List what the model was shown of the client's own, the newest first unless asked otherwise."""
     found = await _found(services, request, owner, response_id, user)
     items = found.input_items if order == "asc" else found.input_items[::-1]
@@ -106,13 +124,15 @@ async def input_items(
         raise InvalidInput("after", after, "name an item of this list")
     first = ids.index(after) + 1 if after is not None else 0
     page = items[first : first + limit]
-    return {
-        "object": "list",
-        "data": page,
-        "first_id": page[0]["id"] if page else None,
-        "last_id": page[-1]["id"] if page else None,
-        "has_more": first + limit < len(items),
-    }
+    return _json(
+        {
+            "object": "list",
+            "data": page,
+            "first_id": page[0]["id"] if page else "",
+            "last_id": page[-1]["id"] if page else "",
+            "has_more": first + limit < len(items),
+        }
+    )
 
 
 async def _asked(
@@ -223,6 +243,10 @@ class _Telling:
 def _with(event: JsonObject, own: JsonObject) -> JsonObject:
     """Return an event with the service's own fields in its response, if it has one."""
     return {**event, "response": {**event["response"], **own}} if "response" in event else event
+
+
+def _json(answer: object, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
+    return Response(msgspec.json.encode(answer), media_type="application/json", headers=headers)
 
 
 def _sse(event: JsonObject) -> bytes:
