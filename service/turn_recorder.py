@@ -207,6 +207,11 @@ class AnswerSoFar:
             self.functions += [delta.more["function_call"]] if "function_call" in delta.more else []
 
 
+def answer_id(correlation_id: str, step: int) -> str:
+    """Return the id of an answer, before which ``step`` answers of its exchange called tools."""
+    return f"{correlation_id}-{step}" if step else correlation_id
+
+
 class TurnLog:
     """What happened in a turn so far: the events of its decisions, in their order, and how long its steps took."""
 
@@ -227,7 +232,7 @@ class TurnLog:
         continued = place.continued
         if continued is not None and continued.event.correlation_id is not None:
             self.correlation_id = continued.event.correlation_id
-            self.answer_id = f"{self.correlation_id}-{continued.step}"
+            self.answer_id = answer_id(self.correlation_id, continued.step)
         self.timings_ms: dict[str, float] = {}
         self.events: list[NewEvent] = []
         self.builds_on: str | None = None

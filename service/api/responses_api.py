@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Annotated, Literal
@@ -141,9 +141,11 @@ async def _asked(
     """Return the request of a turn, and how it was translated."""
     stored = _stored(services, owner, None)
     earlier: Earlier | None = None
-    if body.previous_response_id is not None:
+    if body.previous_response_id:
         earlier = await asyncio.to_thread(stored.earlier, body.previous_response_id)
-    referred = await asyncio.to_thread(stored.referred, body.referred_ids)
+    referred: Mapping[str, Sequence[JsonObject]] = {}
+    if body.referred_ids:
+        referred = await asyncio.to_thread(stored.referred, body.referred_ids)
     meant = translated(body, earlier, referred.get)
     if meant.tools.left_out:
         log.info("request %s: tools left out: %s", request.state.request_id, ", ".join(meant.tools.left_out))
@@ -153,7 +155,7 @@ async def _asked(
         raise named_as_sent(error, meant.fields) from None
     if stored.owners - {asked.user_id}:
         # A key for any user finds everybody's. The person whom the request is of goes on with their own only.
-        if body.previous_response_id is not None:
+        if body.previous_response_id:
             raise UnknownResponse("previous_response_id", body.previous_response_id)
         raise InvalidInput("input", body.referred_ids, "refer to items of the same user")
     return replace(asked, response=meant.repeated, previous=earlier.turn_id if earlier is not None else None), meant

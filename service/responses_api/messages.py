@@ -126,8 +126,9 @@ def _add_message(made: list[Sent], item: JsonObject, field: str) -> None:
     if isinstance(content, list):
         content = [_part(part, f"{field}.content.{at}") for at, part in enumerate(content)]
     before = made[-1].message if made else {}
-    if role == "assistant" and before.get("tool_calls"):
-        # The outputs of tools have to follow their calls directly.
+    if role == "assistant" and before.get("role") == "assistant":
+        # Several items may be one answer. Chat templates want a person's message between two, and the outputs of tools
+        # directly after their calls.
         text = "\n".join(filter(None, (text_of(before), text_of({"content": content}))))
         made[-1] = Sent({**before, "content": text or None}, made[-1].field)
         return

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from domain.client_messages import Message
 from domain.errors import InvalidInput
 from domain.events import JsonObject
-from service.api.openai_types import ChatCompletionRequest
+from service.api.openai_types import ChatCompletionRequest, check_recordable
 from service.responses_api.messages import Referred, Sent, messages_of
 from service.responses_api.tools import Tools, tools_of
 
@@ -40,6 +40,7 @@ _REPEATED = (
     "prompt_cache_key",
 )
 """The fields of a response that say what was asked for."""
+_IDS = ("previous_response_id", "conversation", "user")
 _NOT_SENT_ON = frozenset(
     {
         "input",
@@ -100,8 +101,9 @@ class ResponsesRequest(BaseModel):
 
     @property
     def given(self) -> JsonObject:
-        """The fields as the client sent them; null says nothing."""
-        return {name: value for name, value in self.model_dump(exclude_unset=True).items() if value is not None}
+        """The fields as the client sent them; null says nothing, and neither does an empty id."""
+        given = self.model_dump(exclude_unset=True)
+        return {name: value for name, value in given.items() if value is not None and (value != "" or name not in _IDS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,8 @@ def translated(request: ResponsesRequest, earlier: Earlier | None, referred: Ref
     if request.instructions and request.instructions.strip():
         # The text itself is recorded with what the client's system messages say, and begins it.
         repeated["instructions_chars"] = len(request.instructions)
+    for name, value in repeated.items():
+        check_recordable(name, value)
     names = [each.field for each in sent]
     try:
         return Translated(ChatCompletionRequest.model_validate(fields), repeated, tools, names)

@@ -58,7 +58,9 @@ def tools_of(tools: Sequence[JsonObject] | None, choice: Any, parallel: Any) -> 
         elif any(can_be_had) and _is_offered_by_default(tool):
             left_out.append(str(tool["type"]))
         else:
-            raise InvalidInput(f"{field}.type", tool.get("type"), "this tool cannot be had here: send functions")
+            raise InvalidInput(
+                f"{field}.type", tool.get("type"), "only OpenAI has this tool: leave it out, or send a function"
+            )
     chosen, allowed = _choice(choice)
     if allowed is not None:
         functions = [function for function in functions if _name(function) in allowed]
@@ -168,5 +170,5 @@ def _choice(choice: Any) -> tuple[Any, set[str] | None]:
         tools = [tool for tool in given.get("tools") or () if isinstance(tool, dict)]
         return given.get("mode", "auto"), {str(_nested(tool, tool.get("type")).get("name")) for tool in tools}
     if isinstance(choice, dict):
-        raise InvalidInput("tool_choice.type", kind, "this tool cannot be had here: choose a function")
+        raise InvalidInput("tool_choice.type", kind, "only OpenAI has this tool: choose a function")
     raise InvalidInput("tool_choice", choice, "send none, auto, required or a function")

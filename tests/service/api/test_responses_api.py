@@ -11,7 +11,10 @@ from openai import OpenAI
 from openai.types.responses import Response
 from pydantic import BaseModel, TypeAdapter
 
+from domain.audit_reader import AuditReader
 from domain.events import MemoryForgotten, ResponseDeleted, TurnFailed, TurnRecorded
+from domain.sqlite import open_engine
+from service.audit.explain import trace_of
 from tests.service.running import Running, running, someone
 from tests.upstream import ChatRequest, Fault, Reply, ScriptedUpstream
 
@@ -428,6 +431,36 @@ def test_tools_are_used_over_the_response_before(service: Running, client: OpenA
         assert kept.tools == response.tools
     items = client.responses.input_items.list(second.id, order="asc").data
     assert [item.type for item in items] == ["message", "function_call", "function_call_output"]
+
+
+def test_every_prompt_of_a_conversation_is_proved(service: Running, client: OpenAI, user: str) -> None:
+    service.upstream.responders["answer"] = uses_tools
+    more: Any = {"model": "m", "tools": [WEATHER], "user": user}
+    first = client.responses.create(input="What is the weather?", **more)
+    second = client.responses.create(input=outputs(first), previous_response_id=first.id, **more)
+    third = client.responses.create(model="m", input="And then?", previous_response_id=second.id, user=user)
+    engine = open_engine(service.ledger.path, writer=False)
+    try:
+        reader = AuditReader(engine)
+        for response in (second, third):
+            events = reader.events_of_answer(f"chatcmpl-{response.id[5:37]}")
+            trace = trace_of(reader, events)
+            assert [proof.proof for proof in trace.proofs] == ["same_as_sent"] * len(trace.proofs)
+            assert trace.prompt is not None
+    finally:
+        engine.dispose()
+
+
+def test_a_retry_gets_the_response_that_it_had(service: Running, client: OpenAI, user: str) -> None:
+    service.upstream.responders["answer"] = uses_tools
+    more: Any = {"model": "m", "tools": [WEATHER], "user": user, "metadata": QUIET}
+    first = client.responses.create(input="What is the weather?", **more)
+    same: Any = {"input": outputs(first), "previous_response_id": first.id, **more}
+    once = client.responses.create(**same, extra_headers={"Idempotency-Key": "k1"})
+    again = client.responses.create(**same, extra_headers={"Idempotency-Key": "k1"})
+    assert (again.id, again.output_text) == (once.id, once.output_text)
+    assert len(turns(service, once)) == 1
+    assert client.responses.retrieve(again.id).output_text == once.output_text
 
 
 def test_tools_are_used_over_a_history_that_is_sent_again(service: Running, client: OpenAI, user: str) -> None:

@@ -108,6 +108,23 @@ def test_calls_and_the_text_beside_them_are_one_message() -> None:
     ]
 
 
+def test_items_that_are_one_answer_are_one_message() -> None:
+    made = messages(
+        {"role": "user", "content": "Tea?"},
+        {"role": "assistant", "content": "I think so."},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "Yes."}]},
+        {"role": "user", "content": "Sure?"},
+    )
+    assert [message["role"] for message in made] == ["user", "assistant", "user"]
+    assert made[1]["content"] == "I think so.\nYes."
+
+
+def test_an_empty_id_names_nothing() -> None:
+    meant = read(previous_response_id="", conversation="", user="")
+    assert {"conversation", "user"}.isdisjoint(meant.body.model_dump(exclude_unset=True))
+    assert meant.repeated == {}
+
+
 def test_a_call_alone_has_no_text() -> None:
     called = {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": "{}"}
     made = messages({"role": "user", "content": "Weather?"}, called)
@@ -283,6 +300,7 @@ def test_only_allowed_tools_are_offered() -> None:
         ({"conversation": "c", "previous_response_id": "resp_1"}, "previous_response_id"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"temperature": 3}, "temperature"),
+        ({"reasoning": {"summary": "\ud800"}}, "reasoning"),
     ],
 )
 def test_what_cannot_be_had_is_refused_by_its_name(body: JsonObject, field: str) -> None:
