@@ -183,11 +183,11 @@ def test_the_beginning_of_an_answer_that_goes_on_replaces_it(service: Running, u
 
 
 def test_a_retry_takes_the_place_of_an_answer_that_was_cut(service: Running, user: str) -> None:
-    service.upstream.fail("answer", Fault(content="One two three four five six", chunk_delay_s=0.6))
+    service.upstream.fail("answer", Fault(content="One two three four five six", chunk_delay_s=0.8))
     body = {"messages": [{"role": "user", "content": "Count."}], "user": user, "metadata": {"conversation_id": "c"}}
     with pytest.raises(Exception, match="timed out"):
         service.client.http.post(
-            "/v1/chat/completions", json=body, headers={"x-stainless-retry-count": "0"}, timeout=1.5
+            "/v1/chat/completions", json=body, headers={"x-stainless-retry-count": "0"}, timeout=2.5
         )
     until("the first try is recorded", lambda: service.ledger.all(TurnRecorded, user))
     again = service.client.post(body, **{"x-stainless-retry-count": "1"})
