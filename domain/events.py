@@ -306,6 +306,12 @@ class SummaryFailed(Payload):
     call: ModelCall | None = None
 
 
+Exclusion = Literal[
+    "recent_window", "same_text_as_window", "left_behind", "older_same_question", "older_near_duplicate"
+]
+"""Why a candidate went no further. ``left_behind``: the conversation leaves that turn behind with this one."""
+
+
 class CandidateFound(_Value):
     """One memory that the indices proposed; ``excluded`` says why it went no further.
 
@@ -328,9 +334,7 @@ class CandidateFound(_Value):
     lexical_rank: int | None = None
     matched: Facet | None
     summary_position: int | None = None
-    excluded: Literal["recent_window", "same_text_as_window", "older_same_question", "older_near_duplicate"] | None = (
-        None
-    )
+    excluded: Exclusion | None = None
 
 
 class RetrievalRecorded(Payload):

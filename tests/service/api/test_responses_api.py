@@ -177,6 +177,59 @@ def _memory_of(response: Response) -> str:
     return str(response.model_extra["turn"]["memory_id"])
 
 
+def test_what_a_branch_leaves_behind_is_hidden_until_it_is_gone_on_from(
+    service: Running, client: OpenAI, user: str
+) -> None:
+    more: Any = {"model": "m", "user": user, "metadata": QUIET}
+    first = client.responses.create(input="I like tea.", **more)
+    left = client.responses.create(input="Green tea.", previous_response_id=first.id, **more)
+    other = client.responses.create(input="Black tea.", previous_response_id=first.id, **more)
+    assert _listed(service, user) == {"I like tea.", "Black tea."}
+    assert client.responses.retrieve(left.id).output_text == left.output_text
+    client.responses.create(input="With lemon.", previous_response_id=left.id, **more)
+    assert _listed(service, user) == {"I like tea.", "Green tea.", "With lemon."}
+    client.responses.create(input="With milk.", previous_response_id=other.id, **more)
+    assert _listed(service, user) == {"I like tea.", "Black tea.", "With milk."}
+
+
+def _listed(service: Running, user: str) -> set[str]:
+    """The questions among a person's memories."""
+    return {each["user"] for each in service.client.get("/v1/memories", user=user).json()["data"]}
+
+
+def test_a_conversation_is_named_by_response_and_by_id_in_turns(service: Running, client: OpenAI, user: str) -> None:
+    more: Any = {"model": "m", "user": user, "metadata": QUIET}
+    first = client.responses.create(input="I like tea.", conversation="conv_2", **more)
+    client.responses.create(input="And milk.", previous_response_id=first.id, **more)
+    client.responses.create(input="What do I like?", conversation="conv_2", **more)
+    assert len(service.ledger.all(TurnRecorded, user, "conv_2")) == 3
+    assert len(_listed(service, user)) == 3
+
+
+def test_the_same_question_is_answered_with_tools_again(service: Running, client: OpenAI, user: str) -> None:
+    service.upstream.responders["answer"] = uses_tools
+    more: Any = {"model": "m", "tools": [WEATHER], "user": user, "metadata": QUIET}
+    before: str | None = None
+    for _ in range(2):
+        called = client.responses.create(input="What is the weather?", previous_response_id=before, **more)
+        answered = client.responses.create(input=outputs(called), previous_response_id=called.id, **more)
+        before = answered.id
+    assert len(turns(service, answered)) == 2
+    assert service.client.get("/v1/memories", user=user).json()["data"][1]["user"] == "What is the weather?"
+
+
+def test_the_same_question_in_a_conversation_is_another_turn(service: Running, client: OpenAI, user: str) -> None:
+    service.upstream.responders["answer"] = uses_tools
+    more: Any = {"model": "m", "tools": [WEATHER], "user": user, "metadata": QUIET, "conversation": "conv_3"}
+    question: Any = {"role": "user", "content": "What is the weather?"}
+    for _ in range(2):
+        called = client.responses.create(input=[question], **more)
+        given = [question, *(item.model_dump() for item in called.output), *outputs(called)]
+        client.responses.create(input=given, **more)
+    listed = service.client.get("/v1/memories", user=user).json()["data"]
+    assert [each["user"] for each in listed] == ["What is the weather?"] * 2
+
+
 def test_instructions_do_not_go_on_and_system_messages_do(service: Running, client: OpenAI, user: str) -> None:
     given: Any = [{"role": "developer", "content": "Answer in French."}, {"role": "user", "content": "Hi there."}]
     first = client.responses.create(model="m", input=given, instructions="Be brief.", user=user, metadata=QUIET)
