@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Annotated, Literal
@@ -57,7 +57,7 @@ async def create(
     asked, meant = await _asked(body, request, services, owner, origin)
     headers = {LEFT_OUT: ", ".join(meant.tools.left_out)} if meant.tools.left_out else {}
     turn = services.answers.begin(asked)
-    telling = _Telling(body, meant)
+    telling = _Telling(body, meant, is_kept=asked.memory in {"on", "write"})
     try:
         headers |= chat.headers_of(await chat.placed(turn))
         if not body.stream:
@@ -164,8 +164,9 @@ async def _asked(
 class _Telling:
     """Tells a turn as a response, whole or as it comes."""
 
-    def __init__(self, body: ResponsesRequest, meant: Translated) -> None:
+    def __init__(self, body: ResponsesRequest, meant: Translated, *, is_kept: bool) -> None:
         self._meant = meant
+        self._is_kept = is_kept
         self._instructions = body.instructions
         self._events = ResponseEvents(meant.tools.custom)
 
@@ -223,7 +224,7 @@ class _Telling:
             instructions=self._instructions,
             tools=self._meant.tools.body.get("tools", ()),
         )
-        return self._events.begun(made)
+        return self._events.begun({**made, "store": self._is_kept})
 
     def _said(self, piece: Delta) -> list[JsonObject]:
         if piece.index != 0:
@@ -262,7 +263,10 @@ def _stored(services: Services, owner: str, user: str | None) -> StoredResponses
     speak for any user needs no more.
     """
     named = None if owner == ANY_USER and user is None else user_of(owner, user, services.ledger.persons.has_events)
-    is_allowed: Callable[[str], bool] = lambda user_id: named is None or user_id == named  # noqa: E731
+
+    def is_allowed(user_id: str) -> bool:
+        return named is None or user_id == named
+
     return StoredResponses(services.ledger, is_allowed)
 
 

@@ -31,10 +31,14 @@ class _Reasoning:
     id: str
     index: int
     status: Status = "in_progress"
-    text: str = ""
+    pieces: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
 
     def as_json(self) -> JsonObject:
-        summary = [{"type": "summary_text", "text": self.text}] if self.text else []
+        summary = [{"type": "summary_text", "text": self.text}] if self.pieces else []
         shown = {"summary": summary, "encrypted_content": None}
         return {"id": self.id, "type": "reasoning", "status": self.status, **shown}
 
@@ -45,9 +49,13 @@ class _Part:
 
     kind: Literal["output_text", "refusal"]
     index: int
-    text: str = ""
+    pieces: list[str] = field(default_factory=list)
     annotations: list[JsonObject] = field(default_factory=list)
     logprobs: list[JsonObject] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
 
     def as_json(self) -> JsonObject:
         if self.kind == "refusal":
@@ -81,7 +89,11 @@ class _Call:
     name: str
     custom: bool
     status: Status = "in_progress"
-    arguments: str = ""
+    pieces: list[str] = field(default_factory=list)
+
+    @property
+    def arguments(self) -> str:
+        return "".join(self.pieces)
 
     def as_json(self) -> JsonObject:
         return call_item(self.id, self.call_id, self.name, self.arguments, self.status, custom=self.custom)
@@ -170,8 +182,10 @@ class ResponseEvents:
     def failed(self, status: int, error: Mapping[str, Any]) -> list[JsonObject]:
         """Return the events that tell of an error with an HTTP status, in OpenAI's shape of errors.
 
-        Before a response has begun that is an ``error`` event, then a failed response.
+        Before a response has begun that is an ``error`` event, then a failed response. There are none after its end.
         """
+        if self._ended:
+            return []
         message = str(error.get("message") or "")
         if not self.has_begun:
             return [self._event("error", code=error.get("code"), message=message, param=error.get("param"))]
@@ -248,13 +262,13 @@ class ResponseEvents:
                     part=part,
                 )
             )
-        current.text += text
+        current.pieces.append(text)
         at = {"item_id": current.id, "output_index": current.index, "summary_index": 0}
         return [*events, self._event("response.reasoning_summary_text.delta", **at, delta=text)]
 
     def _told(self, text: str, annotations: Sequence[JsonObject], logprobs: list[JsonObject]) -> list[JsonObject]:
         message, part, events = self._part("output_text")
-        part.text += text
+        part.pieces.append(text)
         part.logprobs += logprobs
         at = _of_part(message, part)
         if text or logprobs:
@@ -270,7 +284,7 @@ class ResponseEvents:
 
     def _refused(self, text: str) -> list[JsonObject]:
         message, part, events = self._part("refusal")
-        part.text += text
+        part.pieces.append(text)
         return [*events, self._event("response.refusal.delta", **_of_part(message, part), delta=text)]
 
     def _part(self, kind: Literal["output_text", "refusal"]) -> tuple[_Message, _Part, list[JsonObject]]:
@@ -309,7 +323,7 @@ class ResponseEvents:
             self._calls[piece["index"]] = call
             events += self._add(call)
         said = function.get("arguments") or ""
-        call.arguments += said
+        call.pieces.append(said)
         if said and not call.custom:
             at = {"item_id": call.id, "output_index": call.index}
             events.append(self._event("response.function_call_arguments.delta", **at, delta=said))
@@ -338,7 +352,7 @@ def output_message(item_id: str, content: list[JsonObject], status: Status = "co
 
 def output_text(text: str) -> JsonObject:
     """Return a text of the model as a part of a message."""
-    return _Part("output_text", 0, text).as_json()
+    return _Part("output_text", 0, [text]).as_json()
 
 
 def call_item(

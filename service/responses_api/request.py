@@ -22,7 +22,6 @@ from service.responses_api.tools import Tools, tools_of
 _REPEATED = (
     "previous_response_id",
     "conversation",
-    "store",
     "metadata",
     "tool_choice",
     "parallel_tool_calls",

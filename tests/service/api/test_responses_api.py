@@ -602,6 +602,14 @@ def test_what_is_not_to_be_stored_is_recalled_for_and_not_kept(service: Running,
     assert [event.type for event in streamed][-1] == "response.completed"
 
 
+def test_a_side_task_is_answered_and_not_kept(client: OpenAI, user: str) -> None:
+    made = client.responses.create(model="m", input="A title?", user=user, metadata={"task": "title_generation"})
+    assert made.output_text
+    assert made.model_dump()["store"] is False
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(made.id)
+
+
 def test_a_refusal_comes_as_one(service: Running, client: OpenAI, user: str) -> None:
     service.upstream.responders["answer"] = lambda _: Reply("", deltas=({"refusal": "I will "}, {"refusal": "not."}))
     with client.responses.stream(model="m", input="Do it.", user=user, metadata=QUIET) as stream:

@@ -166,6 +166,7 @@ def test_an_error_before_the_response_is_an_event_and_one_in_it_a_failed_respons
     assert failed["response"]["status"] == "failed"
     assert failed["response"]["error"] == {"code": "rate_limit_exceeded", "message": "too slow"}
     assert failed["response"]["output"][0]["status"] == "incomplete"
+    assert telling.failed(503, error) == []
 
 
 def any_piece() -> st.SearchStrategy[Piece]:
