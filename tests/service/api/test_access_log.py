@@ -14,7 +14,7 @@ import pytest
 
 from domain.sqlite import DRIVER
 from service.access_log import AccessEntry, AccessLog
-from service.api.access import label_of
+from service.keys import label_of
 from tests.ledgers import START, STREAM, new_ledger_file, opened, record_turn
 from tests.service.opm import environment, opm
 from tests.service.running import Running, running, until
