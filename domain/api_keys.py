@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DatabaseError
 
 from domain.clock import iso
+from domain.errors import LedgerReadFailed
 from domain.key_reader import KeyReader, StoredKey, UserIs
 from domain.ledger import Ledger
-from domain.sqlite import open_engine
+from domain.sqlite import DRIVER, open_engine, reason_of, transaction
 from domain.statements import STATEMENTS
 
 _BEGINNING = "sk-opm-"
@@ -61,18 +64,7 @@ def make_key(ledger: Ledger, wanted: NewKey, by: str) -> tuple[str, StoredKey]:
         revoked_by=None,
         last_used_at=None,
     )
-    values = {
-        "key_id": kept.key_id,
-        "key_hash": kept.key_hash,
-        "name": kept.name,
-        "user_id": kept.user_id,
-        "trust_headers": kept.trust_headers,
-        "read_only": kept.read_only,
-        "user_is": kept.user_is,
-        "created_at": iso(kept.created_at),
-        "created_by": kept.created_by,
-        "expires_at": iso(kept.expires_at) if kept.expires_at is not None else None,
-    }
+    values = _columns(kept)
 
     def add(connection: Connection) -> None:
         connection.execute(STATEMENTS["add_key"], values)
@@ -96,14 +88,48 @@ def note_uses(connection: Connection, uses: Mapping[str, datetime]) -> None:
     connection.execute(STATEMENTS["note_key_use"], [{"key_id": key, "at": iso(at)} for key, at in uses.items()])
 
 
-def keys_were_made(ledger_path: Path) -> bool:
-    """Tell whether a ledger holds any key, also before it is migrated or where there is none."""
+def keys_in(ledger_path: Path) -> list[StoredKey]:
+    """Return the keys in a ledger's file, also where it is not migrated yet or there is none.
+
+    Raises :class:`LedgerReadFailed`.
+    """
     if not ledger_path.is_file() or not ledger_path.stat().st_size:
-        return False
+        return []
     engine = open_engine(ledger_path, writer=False)
     try:
         with engine.connect() as connection:
             found = connection.exec_driver_sql("SELECT 1 FROM sqlite_schema WHERE name = 'api_keys'").first()
-        return found is not None and bool(KeyReader(engine).all())
+        return KeyReader(engine).all() if found is not None else []
+    except DatabaseError as error:
+        raise LedgerReadFailed(f"the keys cannot be read ({reason_of(error)})") from None
     finally:
         engine.dispose()
+
+
+def carry_keys(keys: Iterable[StoredKey], ledger_path: Path) -> None:
+    """Let keys of another ledger count in this file, which nobody uses: those it lacks, and what was revoked since."""
+    with closing(DRIVER.connect(ledger_path, isolation_level=None)) as connection, transaction(connection):
+        present = {key_id for (key_id,) in connection.execute("SELECT key_id FROM api_keys")}
+        for key in keys:
+            if key.key_id not in present:
+                connection.execute(STATEMENTS["add_key"].text, _columns(key))
+            if key.revoked_at is not None:
+                revoked = {"key_id": key.key_id, "at": iso(key.revoked_at), "by": key.revoked_by}
+                connection.execute(STATEMENTS["revoke_key"].text, revoked)
+            if key.last_used_at is not None:
+                connection.execute(STATEMENTS["note_key_use"].text, {"key_id": key.key_id, "at": iso(key.last_used_at)})
+
+
+def _columns(key: StoredKey) -> dict[str, object]:
+    return {
+        "key_id": key.key_id,
+        "key_hash": key.key_hash,
+        "name": key.name,
+        "user_id": key.user_id,
+        "trust_headers": key.trust_headers,
+        "read_only": key.read_only,
+        "user_is": key.user_is,
+        "created_at": iso(key.created_at),
+        "created_by": key.created_by,
+        "expires_at": iso(key.expires_at) if key.expires_at is not None else None,
+    }

@@ -7,7 +7,7 @@ import sys
 
 import uvicorn
 
-from domain.api_keys import keys_were_made
+from domain.api_keys import keys_in
 from domain.console import print_any_text
 from domain.errors import OpmError, SettingsError
 from domain.prompts import load_prompts
@@ -61,7 +61,7 @@ def main() -> None:
 
 def _check_host(host: str, settings: ServiceSettings) -> None:
     """Refuse to listen where others can call, as long as nobody needs a key to read every memory."""
-    if is_loopback(host) or settings.allow_anonymous or settings.api_keys or keys_were_made(settings.ledger_path):
+    if is_loopback(host) or settings.allow_anonymous or settings.api_keys or keys_in(settings.ledger_path):
         return
     raise SettingsError(
         f"--host {host} lets others than this machine call, and there are no keys: make one (`opm keys create`), set "

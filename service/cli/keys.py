@@ -12,13 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
-from domain.api_keys import NewKey, make_key, revoke_key
+from domain.api_keys import NewKey, keys_in, make_key, revoke_key
 from domain.clock import iso
 from domain.errors import InvalidInput
-from domain.key_reader import KeyReader, StoredKey
+from domain.key_reader import StoredKey
 from domain.origin import command_origin
 from domain.settings import StorageSettings, load_settings, new_ledger_notice
-from domain.sqlite import open_engine
 from migrations.runner import migrate, schema_revision
 from service.cli.moments import moment_of
 from service.cli.shell import AsJson, err, opened_ledger, out, print_json, print_parts, user_named
@@ -27,7 +26,6 @@ from service.cli.texts import cell, one_line, table, utc
 _NAME_CHARS_MAX = 100
 _NAME_CELLS = 24
 _SPAN = re.compile(r"([1-9][0-9]{0,4})([dh])")
-_BEFORE_KEYS = "0006"
 
 
 class UserIs(StrEnum):
@@ -127,13 +125,8 @@ def revoke(
 
 
 def _all_keys(settings: StorageSettings) -> list[StoredKey]:
-    if schema_revision(settings.ledger_path) < _BEFORE_KEYS:
-        return []
-    engine = open_engine(settings.ledger_path, writer=False)
-    try:
-        return KeyReader(engine).all()
-    finally:
-        engine.dispose()
+    schema_revision(settings.ledger_path)
+    return keys_in(settings.ledger_path)
 
 
 def _named(keys: list[StoredKey], given: str) -> StoredKey:

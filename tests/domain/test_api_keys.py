@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from domain import erasure
-from domain.api_keys import NewKey, hash_of, keys_were_made, make_key, note_uses, revoke_key
+from domain.api_keys import NewKey, carry_keys, hash_of, keys_in, make_key, note_uses, revoke_key
 from domain.key_reader import StoredKey
 from domain.ledger import Ledger
 from domain.sqlite import DRIVER
@@ -117,15 +118,31 @@ def test_a_person_who_is_erased_is_in_no_key_and_reaches_nothing_with_theirs(tmp
             assert (found.revoked_by, found.revoked_at is not None) == (by, True)
 
 
-def test_whether_any_was_made_is_known_of_any_ledger(tmp_path: Path) -> None:
+def test_the_keys_of_any_ledger_can_be_told(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite3"
-    assert not keys_were_made(path)
+    assert not keys_in(path)
     path.touch()
-    assert not keys_were_made(path)
+    assert not keys_in(path)
     migrate(path, "0005")
-    assert not keys_were_made(path)
+    assert not keys_in(path)
     migrate(path)
-    assert not keys_were_made(path)
+    assert not keys_in(path)
     with opened(path) as ledger:
         made(ledger)
-    assert keys_were_made(path)
+    assert keys_in(path)
+
+
+def test_keys_are_carried_to_another_ledger_with_what_became_of_them(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    with opened(new_ledger_file(tmp_path)) as ledger:
+        for name in ("kept", "revoked", "used"):
+            made(ledger, name=name, read_only=True, expires_at=ledger.clock.now())
+        _, revoked, used = ledger.keys.all()
+        shutil.copy(ledger.path, tmp_path / "before.sqlite3")
+        revoke_key(ledger, revoked.key_id, "account:bob")
+        ledger.write(lambda connection: note_uses(connection, {used.key_id: ledger.clock.now()})).result()
+        now = ledger.keys.all()
+    for other in (new_ledger_file(tmp_path / "new"), tmp_path / "before.sqlite3"):
+        for _ in range(2):
+            carry_keys(now, other)
+            assert keys_in(other) == now

@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from domain.api_keys import NewKey, keys_were_made, make_key
+from domain.api_keys import NewKey, keys_in, make_key
 from service.api.access import AccessDenied, AnonymousGuard, is_loopback
 from service.settings import ServiceSettings
 from tests.processes import ROOT, free_port, service_process
@@ -239,7 +239,7 @@ class TestElsewhere:
     def test_with_a_key_or_leave_it_does(self, tmp_path: Path, given: dict[str, str], key: bool) -> None:
         if key:
             made(tmp_path, "--user", "ann")
-            assert keys_were_made(tmp_path / "ledger.sqlite3")
+            assert keys_in(tmp_path / "ledger.sqlite3")
         # An address that this machine does not have: it gets as far as the port.
         ended = started(tmp_path, "192.0.2.77", **given)
         assert "there are no keys" not in ended.stderr
