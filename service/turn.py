@@ -396,7 +396,7 @@ class TurnService:
             window = await self._fitted(turn, [*window.older, *window.shown])
 
     def _check_said(self, answer: AnswerSoFar, max_tokens: int | None) -> None:
-        """Raise :class:`UpstreamError` for an empty answer, which would be an empty memory."""
+        """Raise :class:`UpstreamError` for an empty answer, which would be an empty memory. A tool call is no such."""
         if not visible(answer.text) and not answer.tool_calls:
             raise self._chat.names.said_nothing(
                 answer.finish_reason,

@@ -46,10 +46,12 @@ from domain.prompt import BuiltPrompt, asked_alone
 from domain.reasoning import visible
 from domain.temporal.zones import in_zone, zone_named
 from projections.follower import safe_message
+from service.answer_fields import merged
 from service.chat_answers import Delta
 from service.chat_client import answered
 from service.knobs import Knobs
 from service.placing import Place, text_of_messages
+from service.tool_calls import whole_calls
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,9 @@ _FROM_HISTORY = "client history"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _QUERY_CHARS_MAX = 4000
 """Of a long paste, this much is searched for and shown to gate and rerank; the chat model gets all of it."""
+
+_SHOWN = {"audio", "images"}
+"""What an answer may consist of without any words; the record has a mark of it."""
 
 DISCONNECTED = "client_disconnected"
 """``finish_reason`` of an answer whose client hung up: what was generated until then is kept."""
@@ -102,14 +107,13 @@ class TurnRequest:
 
     ``conversation_id`` is None where the client did not name one. ``history`` are the messages that it sent before the
     question, None where it sent none. ``asked`` are the question's message and all after it, as they were sent;
-    ``question`` is the text of that message, and ``query`` the part of it that is searched for. ``messages`` is all
+    ``question`` is what the person says in it, without a template that a frontend puts around it. ``messages`` is all
     that was sent, for a request that is passed on as it is.
     """
 
     user_id: str
     conversation_id: str | None
     question: str
-    query: str
     client_system: str
     asked: tuple[Message, ...]
     knobs: Knobs
@@ -158,7 +162,7 @@ class ShownPrompt:
 
 @dataclass(slots=True)
 class AnswerSoFar:
-    """What the chat model has said until now."""
+    """What the chat model has said until now: of several choices, the first is the one that is recorded."""
 
     pieces: list[str] = field(default_factory=list)
     finish_reason: str | None = None
@@ -166,20 +170,37 @@ class AnswerSoFar:
     model: str | None = None
     fingerprint: str | None = None
     reasoned: bool = False
-    tool_calls: list[JsonObject] = field(default_factory=list)
-    """The tools that the model calls, each whole."""
+    said_otherwise: list[str] = field(default_factory=list)
+    shown: set[str] = field(default_factory=set)
+    calls: list[JsonObject] = field(default_factory=list)
+    functions: list[JsonObject] = field(default_factory=list)
 
     @property
     def text(self) -> str:
-        return "".join(self.pieces)
+        """What was said. Where the model refuses, speaks or draws, that stands in another place than the content."""
+        marks = " ".join(f"[{name}]" for name in sorted(self.shown))
+        return "".join(self.pieces) or "".join(self.said_otherwise) or marks
+
+    @property
+    def tool_calls(self) -> list[JsonObject]:
+        """The calls of the answer, put together from their pieces. One of the old API, of a function, has no id."""
+        function = {"id": "", "type": "function", "function": merged(self.functions)} if self.functions else None
+        return [*whole_calls(self.calls), *([function] if function is not None else [])]
 
     def add(self, delta: Delta) -> None:
-        self.pieces.append(delta.text)
-        self.finish_reason = delta.finish_reason or self.finish_reason
         self.usage = delta.usage or self.usage
-        self.reasoned = self.reasoned or bool(delta.reasoning)
         self.model = self.model or delta.model
         self.fingerprint = self.fingerprint or delta.fingerprint
+        if delta.index != 0:
+            return
+        self.pieces.append(delta.text)
+        self.finish_reason = delta.finish_reason or self.finish_reason
+        self.reasoned = self.reasoned or bool(delta.reasoning)
+        self.calls += delta.tool_calls
+        if delta.more:
+            self.said_otherwise.append(delta.said_otherwise)
+            self.shown |= delta.more.keys() & _SHOWN
+            self.functions += [delta.more["function_call"]] if "function_call" in delta.more else []
 
 
 class TurnLog:
@@ -190,7 +211,7 @@ class TurnLog:
         self.request = request
         self.place = place
         self.stream = place.stream
-        self.query = excerpt(request.query, _QUERY_CHARS_MAX)
+        self.query = excerpt(request.question, _QUERY_CHARS_MAX)
         """The question as it is searched for, and as gate and rerank see it."""
         self.knobs = knobs
         self.ts: datetime = ledger.clock.now()
@@ -271,7 +292,7 @@ class TurnRecorder:
         sent = _Sent(turn, turn.prompt, imports.ids)
         shown, call = _shown(turn, turn.prompt, sent), _answered(turn, answer, sent)
         # Not in the writer's thread, where everybody's appends would wait for it.
-        said = _whole(turn.request, visible(answer.text))
+        said = _whole(turn.request.begun, answer.text)
         key = exchange_key(turn.request.question, said)
 
         def recorded(head: StreamHead) -> TurnRecorded:
@@ -498,9 +519,12 @@ def _call_of(call: JsonObject) -> ToolCall:
     return ToolCall(call_id=str(call.get("id") or ""), name=_tool_name(call))
 
 
-def _whole(request: TurnRequest, said: str) -> str:
-    """Return an answer with the beginning that the client gave it, unless the model said that again."""
-    return said if said.startswith(request.begun) else f"{request.begun}{said}"
+def _whole(begun: str, text: str) -> str:
+    """Return what is said in an answer, after the beginning that the client gave it, unless that was said again."""
+    said = visible(text)
+    if said.startswith(begun):
+        return said
+    return f"{begun}{' ' if text[:1].isspace() else ''}{said}"
 
 
 def _shown(turn: TurnLog, prompt: ShownPrompt, sent: _Sent) -> dict[str, Any]:

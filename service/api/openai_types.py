@@ -138,7 +138,7 @@ class ChatCompletionRequest(BaseModel):
         for field, value in parameters.items():
             _check_recordable(field, value)
         at = max((at for at, each in enumerate(messages) if each["role"] == "user"), default=len(messages) - 1)
-        question = text_of(messages[at])
+        question = asked_text(text_of(messages[at]))
         if not question.strip() and at == len(messages) - 1:
             raise InvalidInput(f"messages.{at}.content", question, "say something")
         # Many chat templates take a system message at the beginning only.
@@ -148,7 +148,6 @@ class ChatCompletionRequest(BaseModel):
             user_id=user_id,
             conversation_id=self._conversation(headers, lambda name: kept(StreamId(user_id, name))),
             question=question,
-            query=asked_text(question),
             client_system="\n\n".join(text for text in leading if text.strip()),
             asked=tuple(messages[at:]),
             knobs=knobs,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from domain.events import RetrievalRecorded, TurnRecorded
+from domain.events import MessagesSent, RetrievalRecorded, TurnRecorded
 from tests.service.running import Running, chat_body, someone
 
 FACT = "My bicycle is called Rosinante."
@@ -122,5 +122,7 @@ def test_memory_is_searched_by_what_was_asked_and_the_record_keeps_both(service:
     answer = service.client.post(chat_body(message, user, "another"))
     assert answer.status == 200, answer.body
     assert service.ledger.one(RetrievalRecorded, answer).query == QUESTION
-    assert service.ledger.one(TurnRecorded, answer).user == message
+    assert service.ledger.one(TurnRecorded, answer).user == QUESTION
+    assert service.ledger.one(MessagesSent, answer).messages == ({"role": "user", "content": message},)
+    assert sent(service)[-1]["content"] == message
     assert answer.replayed == [FACT]
