@@ -32,6 +32,8 @@ RetrievalMode = Literal["hybrid", "dense", "lexical"]
 
 PromptPart = Literal["window", "replay", "summary", "neighbour"]
 """What a memory is in a prompt; a neighbour is a turn beside a replayed one."""
+SupersededReason = Literal["regenerated", "edited", "left", "retried"]
+"""Why a conversation went on without one of its turns."""
 
 
 class _Value(BaseModel):
@@ -440,6 +442,39 @@ class MemoryForgotten(Payload):
     reason: str | None = None
 
 
+class MemoryRestored(Payload):
+    """A person took back that they had withdrawn a memory: the newest of the two events counts."""
+
+    type: ClassVar[str] = "MemoryRestored"
+
+    memory_id: str
+    turn_id: int
+    reason: str | None = None
+
+
+class TurnSuperseded(Payload):
+    """The conversation went on without this turn: from here on it is hidden, as if it were forgotten.
+
+    The client asked the same again (``regenerated``), or something else in its place (``edited``), went on from an
+    earlier turn (``left``), or never got the answer and asked again (``retried``).
+    """
+
+    type: ClassVar[str] = "TurnSuperseded"
+
+    memory_id: str
+    turn_id: int
+    reason: SupersededReason
+
+
+class TurnRestored(Payload):
+    """The conversation came back to a superseded turn: the newest of the two events counts."""
+
+    type: ClassVar[str] = "TurnRestored"
+
+    memory_id: str
+    turn_id: int
+
+
 class UserErased(Payload):
     """A person's texts and ids were blanked in every event of theirs, this one's own ids included.
 
@@ -531,6 +566,9 @@ CATALOGUE: Mapping[str, type[Payload]] = {
         RerankDecided,
         MemoryEdited,
         MemoryForgotten,
+        MemoryRestored,
+        TurnSuperseded,
+        TurnRestored,
         UserErased,
         MemoriesErased,
         ErasureCompleted,
