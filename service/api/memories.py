@@ -12,9 +12,9 @@ from domain import memory
 from domain.errors import UnknownMemory
 from domain.person_reader import PersonReader
 from domain.statements import LATEST
-from service.api.access import user_of
-from service.api.dependencies import OriginDep, OwnerDep, ServicesDep, UserDep
+from service.api.dependencies import AskerDep, OriginDep, ServicesDep, UserDep
 from service.api.memory_fields import timestamp
+from service.api.openai_types import Named
 from service.api.responses import EditedMemory, ForgottenMemory, Memory, MemoryList
 from service.memory_commands import MemoryCommands
 
@@ -26,7 +26,7 @@ class Correction(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    user: str | None = None
+    user: Named = None
     summary: str
 
 
@@ -53,11 +53,11 @@ async def read(services: ServicesDep, user_id: UserDep, memory_id: str) -> Memor
 
 @router.patch("/memories/{memory_id}")
 async def edit(
-    services: ServicesDep, owner: OwnerDep, origin: OriginDep, memory_id: str, correction: Correction
+    services: ServicesDep, asker: AskerDep, origin: OriginDep, memory_id: str, correction: Correction
 ) -> EditedMemory:
     """Put a person's own summary in the place of a memory's."""
     ledger = services.ledger
-    user_id = user_of(owner, correction.user, ledger.persons.has_events)
+    user_id = asker.user(correction.user)
     changed = await asyncio.to_thread(MemoryCommands(ledger, origin).edit, user_id, memory_id, correction.summary)
     found = await asyncio.to_thread(ledger.persons.memory, user_id, memory_id)
     if found is None:  # forgotten or erased in between

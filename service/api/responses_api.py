@@ -14,13 +14,14 @@ import msgspec
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from domain.errors import InvalidInput, UnknownResponse
+from domain.errors import InvalidInput
 from domain.events import JsonObject
+from domain.origin import Origin
 from service.answers import Answering
 from service.api import chat
-from service.api.access import user_of
+from service.api.access import Asker
 from service.api.connection import FIRST_BYTES_S, ClientGone, EventStream, begun_while_connected, while_connected
-from service.api.dependencies import OriginDep, OwnerDep, ServicesDep
+from service.api.dependencies import AskerDep, OriginDep, ServicesDep
 from service.api.errors import body_of, log_error, service_stopped
 from service.api.responses import DeletedResponse, InputItems, ResponseAnswer, ResponseTurn
 from service.chat_answers import Delta
@@ -29,7 +30,6 @@ from service.responses_api.events import ResponseEvents, objects
 from service.responses_api.frame import frame
 from service.responses_api.request import Earlier, ResponsesRequest, Translated, named_as_sent, translated
 from service.responses_api.stored import StoredResponse, StoredResponses
-from service.settings import ANY_USER
 from service.turn_recorder import Finished, TurnRequest
 
 log = logging.getLogger(__name__)
@@ -51,10 +51,10 @@ LEFT_OUT = "x-opm-tools-left-out"
     },
 )
 async def create(
-    body: ResponsesRequest, request: Request, services: ServicesDep, owner: OwnerDep, origin: OriginDep
+    body: ResponsesRequest, request: Request, services: ServicesDep, asker: AskerDep, origin: OriginDep
 ) -> Response:
     """Answer with memory; stream when asked to."""
-    asked, meant = await _asked(body, request, services, owner, origin)
+    asked, meant = await _asked(body, request, services, asker, origin)
     headers = {LEFT_OUT: ", ".join(meant.tools.left_out)} if meant.tools.left_out else {}
     turn = services.answers.begin(asked)
     telling = _Telling(body, meant, is_kept=asked.memory in {"on", "write"})
@@ -77,7 +77,7 @@ async def create(
 async def read(
     services: ServicesDep,
     request: Request,
-    owner: OwnerDep,
+    asker: AskerDep,
     response_id: str,
     user: str | None = None,
     stream: bool = False,
@@ -85,7 +85,7 @@ async def read(
     """Give a response back."""
     if stream:
         raise InvalidInput("stream", stream, "a response that is kept is given back whole: leave it out")
-    found = await _found(services, request, owner, response_id, user)
+    found = await _found(services, request, asker, response_id, user)
     turn: ResponseTurn = {"conversation_id": found.event.conversation_id, "memory_id": found.memory_id}
     return _json({**found.response, "turn": turn})
 
@@ -94,14 +94,14 @@ async def read(
 async def delete(
     services: ServicesDep,
     request: Request,
-    owner: OwnerDep,
+    asker: AskerDep,
     origin: OriginDep,
     response_id: str,
     user: str | None = None,
 ) -> DeletedResponse:
     """Delete a response; the memory that it is, is forgotten."""
-    found = await _found(services, request, owner, response_id, user)
-    await asyncio.to_thread(_stored(services, owner, user).delete, found, origin)
+    found = await _found(services, request, asker, response_id, user)
+    await asyncio.to_thread(StoredResponses(services.ledger, found.event.user_id).delete, found, origin)
     return {"id": response_id, "object": "response", "deleted": True}
 
 
@@ -109,7 +109,7 @@ async def delete(
 async def input_items(
     services: ServicesDep,
     request: Request,
-    owner: OwnerDep,
+    asker: AskerDep,
     response_id: str,
     user: str | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -117,7 +117,7 @@ async def input_items(
     after: str | None = None,
 ) -> Response:
     """List what the model was shown of the client's own, the newest first unless asked otherwise."""
-    found = await _found(services, request, owner, response_id, user)
+    found = await _found(services, request, asker, response_id, user)
     items = found.input_items if order == "asc" else found.input_items[::-1]
     ids = [item["id"] for item in items]
     if after is not None and after not in ids:
@@ -136,10 +136,10 @@ async def input_items(
 
 
 async def _asked(
-    body: ResponsesRequest, request: Request, services: Services, owner: str, origin: OriginDep
+    body: ResponsesRequest, request: Request, services: Services, asker: Asker, origin: Origin
 ) -> tuple[TurnRequest, Translated]:
     """Return the request of a turn, and how it was translated."""
-    stored = _stored(services, owner, None)
+    stored = StoredResponses(services.ledger, asker.person(body.user, body.safety_identifier).user_id)
     earlier: Earlier | None = None
     if body.previous_response_id:
         earlier = await asyncio.to_thread(stored.earlier, body.previous_response_id)
@@ -150,14 +150,9 @@ async def _asked(
     if meant.tools.left_out:
         log.info("request %s: tools left out: %s", request.state.request_id, ", ".join(meant.tools.left_out))
     try:
-        asked = await chat.turn_request(meant.body, request, services, owner, origin)
+        asked = await chat.turn_request(meant.body, request, services, asker, origin)
     except InvalidInput as error:
         raise named_as_sent(error, meant.fields) from None
-    if stored.owners - {asked.user_id}:
-        # A key for any user finds everybody's. The person whom the request is of goes on with their own only.
-        if body.previous_response_id:
-            raise UnknownResponse("previous_response_id", body.previous_response_id)
-        raise InvalidInput("input", body.referred_ids, "refer to items of the same user")
     return replace(asked, response=meant.repeated, previous=earlier.turn_id if earlier is not None else None), meant
 
 
@@ -256,23 +251,15 @@ def _sse(event: JsonObject) -> bytes:
     return f"event: {event['type']}\n".encode() + chat.sse(event)
 
 
-def _stored(services: Services, owner: str, user: str | None) -> StoredResponses:
-    """Return the responses that a caller may see.
+async def _found(
+    services: Services, request: Request, asker: Asker, response_id: str, user: str | None
+) -> StoredResponse:
+    """Return a response that the caller may see.
 
     Clients name no user where they ask for a response by its id. Nobody guesses such an id, so that a key which may
     speak for any user needs no more.
     """
-    named = None if owner == ANY_USER and user is None else user_of(owner, user, services.ledger.persons.has_events)
-
-    def is_allowed(user_id: str) -> bool:
-        return named is None or user_id == named
-
-    return StoredResponses(services.ledger, is_allowed)
-
-
-async def _found(
-    services: Services, request: Request, owner: str, response_id: str, user: str | None
-) -> StoredResponse:
-    found = await asyncio.to_thread(_stored(services, owner, user).find, response_id)
+    stored = StoredResponses(services.ledger, asker.named(user))
+    found = await asyncio.to_thread(stored.find, response_id)
     request.state.user_id = found.event.user_id
     return found

@@ -270,7 +270,7 @@ def test_items_are_referred_to_by_id(service: Running, client: OpenAI, user: str
     assert asked(service)[1] == ("assistant", first.output_text)
     with pytest.raises(openai.BadRequestError) as error:
         client.responses.create(model="m", input=given, user=someone())
-    assert error.value.param == "input"
+    assert error.value.param == "input.1.id"
 
 
 def test_a_response_is_given_back_as_it_was(client: OpenAI, user: str) -> None:
