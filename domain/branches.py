@@ -65,7 +65,7 @@ def moves_to(
 ) -> list[NewEvent]:
     """Return the events by which a conversation goes on with the turns in ``path`` (their memory ids) and no others.
 
-    They are to be appended in one commit with the turn that comes next, whose ``correlation_id`` they take: so it can be
+    They are to be appended after the turn that comes next, in one commit, and take its ``correlation_id``: so it can be
     told which answer a turn made way for. There are none where the conversation goes on from its end.
     """
     events: list[NewEvent] = []

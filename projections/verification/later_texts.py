@@ -1,8 +1,8 @@
 """Which texts an index may rightly hold otherwise than the ledger had them at the index's position.
 
-An index takes in events in parts, and with each it asks whether the memory is hidden or was corrected *by now*. So at its
-position it may know already what later events say. Whatever it holds of a text that a later event records, withdraws or
-brings back, that event sets right when the index reads on.
+An index takes in events in parts, and with each it asks whether the memory is hidden or was corrected *by now*. So at
+its position it may know already what later events say. Whatever it holds of a text that a later event records or takes
+away, that event sets right when the index reads on.
 """
 
 from __future__ import annotations
