@@ -17,8 +17,8 @@ from domain.events import NewEvent, Payload, SupersededReason, TurnRestored, Tur
 class TurnState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One turn of a conversation, its number among the conversation's events, and whether it is hidden.
 
-    ``follows`` and ``exchange_key`` are those of its ``TurnRecorded``, None where it has none. There may be ten thousand
-    of these, all of which are read at once.
+    ``follows`` and ``exchange_key`` are those of its ``TurnRecorded``, None where it has none. A conversation may have
+    ten thousand of these, which are read at once.
     """
 
     position: int

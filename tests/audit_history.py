@@ -24,6 +24,7 @@ from domain.events import (
     LeftOut,
     MemoryEdited,
     MemoryForgotten,
+    MemoryRestored,
     NewEvent,
     Payload,
     PromptReport,
@@ -32,6 +33,8 @@ from domain.events import (
     SummaryFailed,
     TurnFailed,
     TurnRecorded,
+    TurnRestored,
+    TurnSuperseded,
     Usage,
     UserErased,
     Verdict,
@@ -114,9 +117,13 @@ KINDS = (
     "summary failed",
     "edit",
     "forget",
+    "unforget",
+    "supersede",
+    "return",
     "foreign summary",
     "foreign edit",
     "foreign withdrawal",
+    "foreign return",
     "erase",
 )
 STEPS = st.lists(
@@ -134,6 +141,11 @@ RICH: Sequence[Step] = [
         ("edit", 3),
         ("answer", 6),
         ("forget", 2),
+        ("supersede", 4),
+        ("edit", 2),
+        ("return", 3),
+        ("forget", 4),
+        ("unforget", 4),
         ("answer of schema 1", 4),
         ("imported answer", 2),
         ("failed", 3),
@@ -195,6 +207,7 @@ def _append_step(ledger: Ledger, number: int, kind: str, stream: StreamId, rng: 
             "foreign summary": summary_of(memory_id, text=f"foreign {number}"),
             "foreign edit": MemoryEdited(memory_id=memory_id, turn_id=1, summary=f"foreign {number}"),
             "foreign withdrawal": MemoryForgotten(memory_id=memory_id, turn_id=1),
+            "foreign return": TurnRestored(memory_id=memory_id, turn_id=1),
         }
         record(ledger, stream, foreign[kind], causation_id=memory_id)
     elif about is not None:
@@ -205,6 +218,9 @@ def _append_step(ledger: Ledger, number: int, kind: str, stream: StreamId, rng: 
             ),
             "edit": MemoryEdited(memory_id=about, turn_id=1, summary=f"corrected {number}"),
             "forget": MemoryForgotten(memory_id=about, turn_id=1, reason=rng.choice((None, "asked to"))),
+            "unforget": MemoryRestored(memory_id=about, turn_id=1, reason=rng.choice((None, "by mistake"))),
+            "supersede": TurnSuperseded(memory_id=about, turn_id=1, reason=rng.choice(("left", "edited"))),
+            "return": TurnRestored(memory_id=about, turn_id=1),
         }
         if kind in said:
             record(ledger, stream, said[kind], causation_id=about)
