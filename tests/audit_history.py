@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -104,6 +104,12 @@ class RerankOfSchema1(Payload):
     latency_ms: float
 
 
+HIDES: Mapping[str, tuple[type[Payload], type[Payload]]] = {
+    "forgotten": (MemoryForgotten, MemoryRestored),
+    "superseded": (TurnSuperseded, TurnRestored),
+}
+"""What hides a memory, and what brings it back, by the name that the views give it."""
+
 Step = tuple[str, str, str, int]
 KINDS = (
     *("answer",) * 5,
@@ -155,6 +161,23 @@ RICH: Sequence[Step] = [
     for seed in range(times)
 ]
 """A history in which everything happens, also what random steps seldom bring together."""
+
+
+def hiding(events: Sequence[Event], how: str) -> Event | None:
+    """Return the event among those about a memory since which it is hidden in this way, None where it is not."""
+    hides, restores = HIDES[how]
+    since: Event | None = None
+    for event in events:
+        if isinstance(event.payload, hides):
+            since = since or event
+        elif isinstance(event.payload, restores):
+            since = None
+    return since
+
+
+def hidden_by(events: Sequence[Event]) -> str | None:
+    """Return what hides the memory that these events are about, after all of them."""
+    return next((how for how in HIDES if hiding(events, how) is not None), None)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,7 +46,7 @@ from domain.origin import is_imported
 from domain.sqlite import DRIVER
 from domain.statements import LATEST
 from projections.audit_index import AUDIT_NAME, bring_up_to_date
-from tests.audit_history import NOT_ASKED, RICH, STEPS, Step, erase, history
+from tests.audit_history import HIDES, NOT_ASKED, RICH, STEPS, Step, erase, hidden_by, hiding, history
 from tests.ledgers import ROOT, STREAM, new_ledger_file, opened, record, record_turn, summary_of
 
 VIEWS = (
@@ -68,11 +68,6 @@ VIEWS = (
     "usage_by_month",
     "hidings",
 )
-# What hides a memory, what brings it back, and the names of both in the views.
-HIDES: Mapping[str, tuple[type[Payload], type[Payload]]] = {
-    "forgotten": (MemoryForgotten, MemoryRestored),
-    "superseded": (TurnSuperseded, TurnRestored),
-}
 Row = dict[str, Any]
 P = TypeVar("P", bound=Payload)
 
@@ -113,22 +108,6 @@ def envelope(event: Event, own_id: str = "event_id") -> Row:
         "conversation_id": event.conversation_id,
         "recorded_at": iso(event.recorded_at),
     }
-
-
-def hiding(events: Sequence[Event], how: str) -> Event | None:
-    """Return the event among those about a memory since which it is hidden in this way, None where it is not."""
-    hides, restores = HIDES[how]
-    since: Event | None = None
-    for event in events:
-        if isinstance(event.payload, hides):
-            since = since or event
-        elif isinstance(event.payload, restores):
-            since = None
-    return since
-
-
-def hidden_by(events: Sequence[Event]) -> str | None:
-    return next((how for how in HIDES if hiding(events, how) is not None), None)
 
 
 def fields(payload: Any, *names: str) -> Row:
