@@ -144,8 +144,8 @@ class Ledger:
     def write(self, work: Callable[[Connection], T], *, transaction: bool = True) -> Future[T]:
         """Run ``work`` with the writing connection, in a transaction of its own or outside of any.
 
-        For erasures and the access log, and nothing else. The future fails with what ``work`` raised, or with
-        :class:`LedgerWriteFailed`. Raises as :meth:`append` does.
+        For erasures, for the access log, and to wait for what was appended before; for nothing else. The future fails
+        with what ``work`` raised, or with :class:`LedgerWriteFailed`. Raises as :meth:`append` does.
         """
         done: Future[T] = Future()
         self._enqueue(_Work(work, transaction, done))
