@@ -21,6 +21,7 @@ from tests.faults.failing_disks import FAULTS, failing_disk
 from tests.faults.kills import kills
 from tests.faults.life import Life
 from tests.faults.power_cuts import power_cuts
+from tests.faults.two_services import two_services
 
 Outcome = tuple[str, list[str]]
 """What was done, in a few words, and what went wrong."""
@@ -73,6 +74,13 @@ def _life(_folder: Path, share: float, _seed: int) -> Outcome:
     return f"{runs} lives of 100 steps", []
 
 
+def _two_services(folder: Path, share: float, _seed: int) -> Outcome:
+    seconds = max(300 * share, 5)
+    done = two_services(folder, users=16, clients_of_each=4, seconds=seconds)
+    not_acknowledged = f"{done.refused} refused, {done.broken} broken off"
+    return f"64 clients for {seconds:.0f} s, {done.acknowledged} turns acknowledged, {not_acknowledged}", done.wrong
+
+
 CAMPAIGNS: Mapping[str, Callable[[Path, float, int], Outcome]] = {
     "kills": _kills,
     "power-cuts": _power_cuts,
@@ -80,6 +88,7 @@ CAMPAIGNS: Mapping[str, Callable[[Path, float, int], Outcome]] = {
     "failing-disks": _failing_disks,
     "damage": _damage,
     "life": _life,
+    "two-services": _two_services,
 }
 
 

@@ -46,7 +46,7 @@ def power_cuts(folder: Path, *, cuts: int, turns: int, seed: int, durable: bool 
         env = environment(storage, upstream)
         app = "service.app:app" if durable else LAX_APP
         with service_process({**env, **shim_environment(library, storage, journal)}, app=app) as service:
-            load = Load(service.base_url, lambda: journal.stat().st_size)
+            load = Load([service.base_url], lambda: journal.stat().st_size)
             with load.running():
                 until("enough turns were acknowledged", lambda: len(load.acknowledged) >= turns)
             service.kill9()
