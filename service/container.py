@@ -25,7 +25,7 @@ from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient
 from projections.embedding.known_addresses import remember_address
 from projections.erasure import finish_erasures
-from projections.follower import Follower
+from projections.follower import Follower, safe_message
 from projections.lexical.index_files import LexicalFiles
 from projections.lexical.projection import LexicalProjection
 from projections.mirror.mirror import Mirror
@@ -46,6 +46,7 @@ from service.turn import TurnService
 log = logging.getLogger(__name__)
 
 _LIMITS_RETRY_S = 30.0
+_LAST_EVENTS_S_MAX = 5.0
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,9 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
     memory = MemorySearch(ledger.reader, index, lexical)
     turns = TurnService(ledger, memory, chat, prompts, settings, reranker)
     summarizer = Summarizer(ledger, chat, prompts.summary, settings, lambda: turns.context.tokens)
+    mirror = Mirror(ledger.reader, settings.storage_dir)
     followers = {
-        "mirror": Follower(ledger, Mirror(ledger.reader, settings.storage_dir)),
+        "mirror": Follower(ledger, mirror),
         "vectors": Follower(ledger, DenseProjection(ledger, index, cache)),
         "words": Follower(ledger, LexicalProjection(ledger, lexical)),
         "summaries": Follower(ledger, summarizer),
@@ -143,6 +145,7 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await summarizer.close()
+        await _mirror_the_last(ledger, mirror)
         await memory.close()
         await index.close()
         await turns.tokens.close()
@@ -153,6 +156,16 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
         await asyncio.to_thread(lexical.close)
         await asyncio.to_thread(ledger.close)
         await asyncio.to_thread(cache.close)
+
+
+async def _mirror_the_last(ledger: Ledger, mirror: Mirror) -> None:
+    """Mirror what was recorded as the service ended, so that a storage at rest is whole."""
+    try:
+        # An append that was cancelled may have been committed all the same: let the writer come to this first.
+        await asyncio.wrap_future(ledger.write(lambda _connection: None, transaction=False))
+        await mirror.finish(_LAST_EVENTS_S_MAX)
+    except (OpmError, OSError) as error:
+        log.warning("the mirror lacks the last events, which the next start adds: %s", safe_message(error))
 
 
 async def _activate_prompts(ledger: Ledger, prompts: Prompts) -> None:
