@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from domain.errors import OpmError
 from domain.prompts import load_prompts
 from domain.settings import load_settings
-from service.api import chat, docs, errors, health, history, memories
+from service.api import chat, docs, errors, health, history, memories, models, passed_through
 from service.api.access import CrossSiteGuard, HostGuard, label_of
 from service.api.access_notes import AccessNotes
 from service.api.responses import ERRORS, ChatCompletionChunk
@@ -68,7 +68,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.add_middleware(errors.RequestIds)
     app.add_middleware(AccessNotes)
     app.add_middleware(errors.StartupErrors)
-    for module in (chat, history, memories, health, docs):
+    for module in (chat, models, passed_through, history, memories, health, docs):
         app.include_router(module.router, responses=ERRORS)
     return app
 

@@ -35,6 +35,7 @@ from service.access_log import AccessLog
 from service.background import follow_alone, lock_file
 from service.chat_client import ChatClient
 from service.context_probe import ContextLength
+from service.passthrough import PassThrough
 from service.reranker import Reranker
 from service.retention import keep_for_days
 from service.settings import ServiceSettings
@@ -55,6 +56,7 @@ class Services:
     embeddings: EmbeddingClient
     chat: ChatClient
     reranker: Reranker | None
+    passthrough: PassThrough
     index: DenseIndex
     turns: TurnService
     summarizer: Summarizer
@@ -93,6 +95,7 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
     embeddings, chat = EmbeddingClient(settings), ChatClient(settings)
     index = DenseIndex(ledger, embeddings, cache, settings)
     reranker = Reranker(settings) if settings.rerank_strategy == "endpoint" else None
+    passthrough = PassThrough(settings)
     lexical = LexicalFiles(ledger.reader, settings.users_dir)
     memory = MemorySearch(ledger.reader, index, lexical)
     turns = TurnService(ledger, memory, chat, prompts, settings, reranker)
@@ -120,6 +123,7 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
             embeddings=embeddings,
             chat=chat,
             reranker=reranker,
+            passthrough=passthrough,
             index=index,
             turns=turns,
             summarizer=summarizer,
@@ -138,6 +142,7 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
         await turns.tokens.close()
         if reranker is not None:
             await reranker.close()
+        await passthrough.close()
         await chat.close()
         await embeddings.close()
         await asyncio.to_thread(lexical.close)

@@ -109,6 +109,21 @@ class Dialect:
         data = [] if fault.empty_choices else rows
         return {"object": "list", "model": body["model"], "data": data, "usage": usage}
 
+    def completion(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer a request of the old API, whose prompt is a text: say it again."""
+        self._check_model(body, (self.chat_model,))
+        if not isinstance(body.get("prompt"), str):
+            raise wire.BadRequestError("prompt must be a string", param="prompt")
+        text = f"You wrote: {body['prompt']}"
+        return {
+            "id": "cmpl-1",
+            "object": "text_completion",
+            "created": 1_700_000_000,
+            "model": self.answers_as,
+            "choices": [{"index": 0, "text": text, "logprobs": None, "finish_reason": "stop"}],
+            "usage": wire.usage((("user", body["prompt"]),), text),
+        }
+
     def scores(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Score documents by the words they share with the query, best first, as vLLM, Jina and Cohere do."""
         self._check_model(body, (self.rerank_model,))
