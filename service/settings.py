@@ -22,6 +22,8 @@ ANY_USER = "*"
 
 _HOST = re.compile(r"\*|[a-z0-9._-]+")
 _BEFORE_HOST = re.compile(r"^https?://", re.IGNORECASE)
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d+)?")
+_USUAL_PORT = re.compile(r"^(?:(http://.*):80|(https://.*):443)$")
 _AFTER_HOST = re.compile(r"(:\d+)?(/.*)?$")
 
 
@@ -54,6 +56,19 @@ def _host_name(value: object) -> object:
 HostNames = Annotated[list[Annotated[str, BeforeValidator(_host_name)]], BeforeValidator(_host_names)]
 
 
+def _origin(value: object) -> object:
+    """Read the origin of a page: scheme, host, port where it is not the usual one."""
+    if not isinstance(value, str):
+        return value
+    # Browsers leave out the usual port.
+    origin = _USUAL_PORT.sub(r"\1\2", as_meant(value).lower().rstrip("/"))
+    if origin != "*" and not _ORIGIN.fullmatch(origin):
+        raise ValueError('an origin is no address of a page: give one such as "https://chat.example" without a path')
+    return origin
+
+
+Origins = Annotated[tuple[Annotated[str, BeforeValidator(_origin)], ...], BeforeValidator(_host_names)]
+
 _NOT_RECORDED = (
     "openai_api_key",
     "rerank_api_key",
@@ -62,6 +77,7 @@ _NOT_RECORDED = (
     "storage_dir",
     "prompts_dir",
     "allowed_hosts",
+    "cors_origins",
 )
 AccessKept = Literal["off", "refused", "reads"]
 """What the access log keeps: nothing, refused calls, or those and reads of what is kept about a person."""
@@ -139,12 +155,16 @@ class ServiceSettings(ProjectionSettings):
         default=["127.0.0.1", "localhost", "[::1]"],
         description="names under which the API may be called while API_KEYS is empty, as a JSON list or with commas",
     )
+    cors_origins: Origins = Field(
+        default=(),
+        description="origins whose pages may call the API from a browser, as a JSON list or with commas; empty: none",
+    )
     access_log: AccessKept = Field(
         default="refused",
         description="what the ledger's access log keeps: off, refused (calls without a right to it), or reads too",
     )
     access_log_days: int = Field(default=90, ge=1, description="days after which an entry of the access log goes")
-    request_bytes_max: int = Field(default=4_000_000, ge=1024, description="largest request body accepted")
+    request_bytes_max: int = Field(default=32_000_000, ge=1024, description="largest request body accepted")
     request_timeout_s: float = Field(
         default=30.0, gt=0, description="how long a client may take over a request's headers, and again over its body"
     )
@@ -182,6 +202,13 @@ class ServiceSettings(ProjectionSettings):
         if chosen is None and len(missing) == 1:
             raise ValueError(f"set {missing[0]} too, or RERANKER to llm or none")
         return chosen
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _not_everybody_without_a_key(cls, origins: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "*" in origins and not info.data.get("api_keys", True):
+            raise ValueError('with "*" every website could read memories: name the origins, or set API_KEYS')
+        return origins
 
     @field_validator("api_keys")
     @classmethod

@@ -17,6 +17,7 @@ from domain.identity import DEFAULT_USER, check_id, nothing_kept
 from service.settings import ANY_USER
 
 _LABEL_SALT = b"openpersistentmemory: label of an API key"
+_PROBES = ("/health", "/health/ready")
 _PORT = re.compile(r":\d+$")
 
 
@@ -91,8 +92,10 @@ class CrossSiteGuard:
     ``/health/ready``, which call nobody, are open to all.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, allowed: Sequence[str] = ()) -> None:
+        """``allowed`` are the origins whose pages may ask, see ``CORS_ORIGINS``."""
         self._app = app
+        self._allowed = frozenset(allowed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and _works(scope["path"]):
@@ -100,7 +103,8 @@ class CrossSiteGuard:
             origin = headers.get(b"origin", b"").decode("latin-1").lower()
             own = _PORT.sub("", headers.get(b"host", b"").decode("latin-1").lower())
             elsewhere = bool(origin) and _PORT.sub("", origin.partition("://")[2]) != own
-            if elsewhere or headers.get(b"sec-fetch-site") == b"cross-site":
+            allowed = bool(origin) and not self._allowed.isdisjoint((origin, "*"))
+            if not allowed and (elsewhere or headers.get(b"sec-fetch-site") == b"cross-site"):
                 raise AccessDenied(
                     "another website asks through a browser: open the address itself, or ask without a browser",
                     status=403,
@@ -117,7 +121,8 @@ class HostGuard:
     """Middleware: without API keys, only requests to the service's own host names are answered.
 
     Another site can point its own name at this machine (DNS rebinding) and read a person's memory through their
-    browser. The Host header gives that name away.
+    browser. The Host header gives that name away. ``/health`` and ``/health/ready`` tell of nobody, and probes ask by
+    an address.
     """
 
     def __init__(self, app: ASGIApp, allowed: Sequence[str]) -> None:
@@ -125,7 +130,7 @@ class HostGuard:
         self._allowed = {host.lower() for host in allowed}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and "*" not in self._allowed:
+        if scope["type"] == "http" and "*" not in self._allowed and scope["path"] not in _PROBES:
             host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
             name = _PORT.sub("", host).lower()
             if name not in self._allowed:

@@ -94,7 +94,7 @@ class TestHosts:
     ) -> None:
         http = service.client.http
         for response in (
-            http.get("/health", headers={"host": host}),
+            http.get("/health/llm", headers={"host": host}),
             http.get("/v1/turns", params={"user": user}, headers={"host": host}),
             http.post(COMPLETIONS, json=chat_body("Hi.", user), headers={"host": host}),
         ):
