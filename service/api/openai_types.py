@@ -148,9 +148,9 @@ class ChatCompletionRequest(BaseModel):
 
 
 def _check_recordable(field: str, value: object) -> None:
-    """Refuse what could not be recorded with the answer, by the encoder that will record it."""
+    """Refuse what could not be recorded with the answer, by the encoder that will record it, where it nests deepest."""
     try:
-        recorded_text({"parameters": {field: value}})
+        recorded_text({"call": {"request": {field: value}}})
     except Unrecordable:
         fix = "send finite numbers and valid Unicode, nested less deeply"
         raise InvalidInput(field, value, fix) from None

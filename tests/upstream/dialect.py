@@ -142,7 +142,7 @@ class Dialect:
 
     def _refuse(self, body: Mapping[str, Any]) -> None:
         """Refuse what this server does not take, in the words of servers that do not."""
-        structure = (body.get("response_format") or {}).get("type")
+        structure = wire.response_format(body, "type")
         roles = [role for role, _ in wire.messages(body)]
         refusals = {
             "json_schema": (structure == "json_schema", "'response_format.type' must be 'json_object' or 'text'"),
