@@ -13,6 +13,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
 from domain.errors import ContextExceeded, UpstreamError
 from domain.events import JsonObject
 from domain.model_call import ModelCall
@@ -129,7 +131,10 @@ class ChatClient:
 
     @asynccontextmanager
     async def stream(
-        self, messages: Sequence[Message], parameters: JsonObject, broken_off: Callable[[ModelCall], None]
+        self,
+        messages: Sequence[Message],
+        parameters: JsonObject,
+        broken_off: Callable[[ModelCall], None] | None = None,
     ) -> AsyncIterator[Answering]:
         """Open an answer; leaving the context closes the connection, which makes the endpoint stop generating.
 
@@ -225,7 +230,7 @@ class ChatClient:
         """Yield the answer, what came together as one piece; raise where it ends without a reason to."""
         if isinstance(answer, Completion):
             for choice in answer.choices:
-                yield replace(choice, finish_reason=choice.finish_reason or _own_end(choice))
+                yield msgspec.structs.replace(choice, finish_reason=choice.finish_reason or _own_end(choice))
             return
         reader = ChunkReader(several=several)
         ended, chars, size = False, 0, 0

@@ -37,6 +37,7 @@ from service.background import follow_alone, lock_file
 from service.chat_client import ChatClient
 from service.context_probe import ContextLength
 from service.keys import KeyRing
+from service.passthrough import PassThrough
 from service.reranker import Reranker
 from service.retention import keep_for_days
 from service.settings import ServiceSettings
@@ -58,6 +59,7 @@ class Services:
     embeddings: EmbeddingClient
     chat: ChatClient
     reranker: Reranker | None
+    passthrough: PassThrough
     index: DenseIndex
     turns: TurnService
     answers: Answers
@@ -98,6 +100,7 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
     embeddings, chat = EmbeddingClient(settings), ChatClient(settings)
     index = DenseIndex(ledger, embeddings, cache, settings)
     reranker = Reranker(settings) if settings.rerank_strategy == "endpoint" else None
+    passthrough = PassThrough(settings)
     lexical = LexicalFiles(ledger.reader, settings.users_dir)
     memory = MemorySearch(ledger.reader, index, lexical)
     turns = TurnService(ledger, memory, chat, prompts, settings, reranker)
@@ -129,6 +132,7 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
             embeddings=embeddings,
             chat=chat,
             reranker=reranker,
+            passthrough=passthrough,
             index=index,
             turns=turns,
             answers=Answers(ledger, turns),
@@ -151,6 +155,7 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
         await turns.tokens.close()
         if reranker is not None:
             await reranker.close()
+        await passthrough.close()
         await chat.close()
         await embeddings.close()
         await asyncio.to_thread(lexical.close)

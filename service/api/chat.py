@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions`` and ``GET /v1/models``."""
+"""``POST /v1/chat/completions``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import ValidationError
 
@@ -17,23 +17,22 @@ from domain.errors import InvalidInput
 from domain.events import JsonObject
 from domain.retrieval import Candidate
 from service.answers import Answering, Placed
+from service.api.connection import CLIENT_CLOSED_REQUEST as _CLIENT_CLOSED_REQUEST
 from service.api.connection import FIRST_BYTES_S, ClientGone, EventStream, begun_while_connected, while_connected
-from service.api.dependencies import AskerDep, OriginDep, ServicesDep, key_caller
+from service.api.connection import as_event as _sse
+from service.api.dependencies import AskerDep, OriginDep, ServicesDep
 from service.api.errors import body_of, log_error, service_stopped
 from service.api.memory_fields import Scored, memory_status, retrieved, shown
 from service.api.openai_types import ChatCompletionRequest
-from service.api.responses import ChatCompletion, ModelList, TurnReference
+from service.api.responses import ChatCompletion, TurnReference
 from service.chat_answers import Delta, joined
 from service.knobs import Knobs
-from service.side_tasks import NO_MEMORY_SUFFIX
 from service.tool_calls import whole_calls
 from service.turn import PassedOn, Started
 from service.turn_recorder import Finished
 
 router = APIRouter(prefix="/v1")
 
-_CLIENT_CLOSED_REQUEST = 499
-_LINE_ENDS = {char.encode(): f"\\u{ord(char):04x}".encode() for char in "\u0085\u2028\u2029"}
 
 Beginning = Started | PassedOn
 _OWN_FIELDS = {"retrieved", "memory_status", "turn"}
@@ -82,29 +81,6 @@ async def chat_completions(
         beginning.result()
     events = _events(turn, beginning, request.state.request_id, include_usage=body.wants_usage)
     return EventStream(events, cut_off=_sse(service_stopped()), silent_at_first=waits, headers=headers)
-
-
-@router.get("/models", dependencies=[Depends(key_caller)])
-async def models(services: ServicesDep) -> ModelList:
-    """List the one chat model that answers, with the knobs of a request that sets none.
-
-    It stands there a second time, for what a frontend asks for itself: so named it has no memory.
-    """
-    model = services.settings.llm_model
-    return {
-        "object": "list",
-        "data": [
-            {
-                "id": name,
-                "object": "model",
-                "created": services.started_at,
-                "owned_by": "openpersistentmemory",
-                "max_model_len": services.turns.context.tokens if services.turns.context.known else None,
-                "knobs": services.turns.effective(Knobs()),
-            }
-            for name in (model, f"{model}{NO_MEMORY_SUFFIX}")
-        ],
-    }
 
 
 def _knobs(metadata: dict[str, Any]) -> Knobs:
@@ -264,14 +240,6 @@ def _end(piece: Delta) -> JsonObject:
         "finish_reason": piece.finish_reason,
         "logprobs": None,
     }
-
-
-def _sse(value: object) -> bytes:
-    line = msgspec.json.encode(value)
-    # Many clients split a stream with `str.splitlines`, which also ends a line at these three.
-    for char, escaped in _LINE_ENDS.items():
-        line = line.replace(char, escaped)
-    return b"data: " + line + b"\n\n"
 
 
 def _turn_field(finished: Finished) -> TurnReference | None:

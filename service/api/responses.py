@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from openai.types import chat
+from openai.types import Completion, CreateEmbeddingResponse, chat
 from openai.types.chat import chat_completion, chat_completion_chunk
 from pydantic import WithJsonSchema
 from typing_extensions import TypedDict
@@ -166,6 +166,14 @@ class ChatCompletionChunk(chat.ChatCompletionChunk):
     retrieved: Retrieved | None = None
     memory_status: MemoryStatus | None = None
     turn: TurnReference | None = None
+
+
+class EmbeddingAnswer(CreateEmbeddingResponse):
+    """What the embedding endpoint answers, passed on as it is."""
+
+
+class CompletionAnswer(Completion):
+    """What the chat endpoint answers to a request of the old API, passed on as it is."""
 
 
 class ModelCard(TypedDict):
