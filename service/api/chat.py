@@ -14,6 +14,7 @@ from fastapi.responses import Response
 from pydantic import ValidationError
 
 from domain.errors import InvalidInput
+from domain.identity import check_id
 from domain.retrieval import Candidate
 from service.answers import Answering, Placed
 from service.api.connection import FIRST_BYTES_S, ClientGone, EventStream, begun_while_connected, while_connected
@@ -50,8 +51,10 @@ async def chat_completions(
 ) -> Response:
     """Answer with memory; stream when asked to."""
     persons = services.ledger.persons
-    user_id = asker.person(body.user, (body.model_extra or {}).get("safety_identifier")).user_id
-    asked = body.as_turn(user_id, _knobs(body.metadata or {}), persons.has_conversation, origin, request.headers)
+    person = asker.person(body.user, (body.model_extra or {}).get("safety_identifier"))
+    asked = body.as_turn(person.user_id, _knobs(body.metadata or {}), persons.has_conversation, origin, request.headers)
+    if asked.conversation_id is None and person.conversation is not None:
+        asked = replace(asked, conversation_id=check_id("user", person.conversation))
     if asker.caller.read_only and asked.memory != "off":
         asked = replace(asked, memory="read")
     turn = services.answers.begin(asked)
