@@ -81,8 +81,8 @@ def _source(value: object) -> object:
 
 
 HostNames = Annotated[list[Annotated[str, BeforeValidator(_host_name)]], BeforeValidator(_names)]
-Origins = Annotated[tuple[Annotated[str, BeforeValidator(_origin)], ...], BeforeValidator(_names)]
-Sources = Annotated[tuple[Annotated[str, BeforeValidator(_source)], ...], BeforeValidator(_names)]
+Origins = Annotated[list[Annotated[str, BeforeValidator(_origin)]], BeforeValidator(_names)]
+Sources = Annotated[list[Annotated[str, BeforeValidator(_source)]], BeforeValidator(_names)]
 
 _NOT_RECORDED = (
     "openai_api_key",
@@ -188,11 +188,11 @@ class ServiceSettings(ProjectionSettings):
         description="answer without keys also where others than this machine reach the service",
     )
     cors_origins: Origins = Field(
-        default=(),
+        default=[],
         description="origins of web pages that may call the API from a browser, as a JSON list or with commas",
     )
     user_from: Sources = Field(
-        default=(*BODY_SOURCES, "x-openwebui-user-id", SIGNED_SOURCE, "x-user-id"),
+        default=[*BODY_SOURCES, "x-openwebui-user-id", SIGNED_SOURCE, "x-user-id"],
         description="where a key that speaks for any user takes the person from: fields of a body and headers, the "
         "first that names one counts",
     )
