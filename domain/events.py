@@ -127,12 +127,14 @@ class FromClient(_Value):
     ``history`` are the turns of its own window, oldest first: a recorded turn stands for its two texts, a
     ``MessagesSent`` event for its messages. It is None where the window came from the ledger. ``asked`` is the
     ``MessagesSent`` event of the question's message and all after it, None where that is the question's text alone.
-    ``tools`` is the ``ToolsOffered`` event.
+    ``tools`` is the ``ToolsOffered`` event. ``response`` are the fields of a request to ``/v1/responses`` that its
+    answer repeats, None where the request came by another way.
     """
 
     history: tuple[str, ...] | None = None
     asked: str | None = None
     tools: str | None = None
+    response: JsonObject | None = None
 
 
 class TurnRecorded(Payload):
@@ -204,10 +206,11 @@ class TurnFailed(Payload):
 
 
 class ToolCall(_Value):
-    """A tool that the model calls, by the id of that call."""
+    """A tool that the model calls, by the id of that call; ``arguments`` are None where they were not recorded."""
 
     call_id: str
     name: str
+    arguments: str | None = None
 
 
 class ToolsCalled(Payload):
@@ -236,6 +239,17 @@ class ToolsCalled(Payload):
     call: ModelCall | None = None
     from_client: FromClient | None = None
     follows: str | None = None
+
+
+class ResponseDeleted(Payload):
+    """A client deleted a response that is no memory, by the id of its event: nothing gives it back or goes on from it.
+
+    One that is a memory is forgotten instead.
+    """
+
+    type: ClassVar[str] = "ResponseDeleted"
+
+    answer: str
 
 
 class MessagesSent(Payload):
@@ -572,6 +586,7 @@ CATALOGUE: Mapping[str, type[Payload]] = {
         TurnRecorded,
         TurnFailed,
         ToolsCalled,
+        ResponseDeleted,
         MessagesSent,
         ToolsOffered,
         SummaryRecorded,

@@ -230,8 +230,10 @@ def _quotes(event: Event, turns: Collection[str], quotes: Quotes) -> bool:
     match event.payload:
         case RetrievalRecorded(query=query):
             return quotes.are_in(query)
-        case TurnFailed() | ToolsCalled():
+        case TurnFailed():
             return any(map(quotes.are_in, _texts_of(event)))
+        case ToolsCalled(calls=calls):
+            return any(map(quotes.are_in, (*_texts_of(event), *(call.arguments or "" for call in calls))))
         case MessagesSent(messages=messages, memory_id=memory_id):
             return memory_id in turns or any(map(quotes.are_in, _strings(messages)))
         case GateDecided(verdicts=verdicts, raw_answer=raw):

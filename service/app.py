@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from domain.errors import OpmError
 from domain.prompts import load_prompts
 from domain.settings import load_settings
-from service.api import chat, docs, errors, health, history, memories, models, passed_through
+from service.api import chat, docs, errors, health, history, memories, models, passed_through, responses_api
 from service.api.access import AnonymousGuard
 from service.api.access_notes import AccessNotes
 from service.api.lenient import JsonByDefault, TrailingSlash
@@ -83,7 +83,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
             allow_private_network=True,
         )
     app.add_middleware(errors.StartupErrors)
-    for module in (chat, models, passed_through, history, memories, health, docs):
+    for module in (chat, responses_api, models, passed_through, history, memories, health, docs):
         app.include_router(module.router, responses=ERRORS)
     return app
 

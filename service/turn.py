@@ -156,6 +156,7 @@ class TurnService:
             client=request.origin.client if request.origin is not None else None,
             resends=request.resends,
             instead_of=request.instead_of,
+            previous=request.previous,
         )
         return await self._memory.in_search_thread(find)
 

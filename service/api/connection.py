@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -76,8 +76,8 @@ class EventStream(Response):
 
     Each event is sent by itself: ``docs/decisions/0040-uvicorn-and-streams.md`` has the reason. Where the generator is
     silent for a while, a comment goes out, which clients ignore: proxies, and people, give up on a silent connection.
-    A service that stops cancels the request; then ``cut_off`` is the last event, or clients would take what they have
-    for the whole.
+    A service that stops cancels the request; then ``cut_off`` returns the last event, or clients would take what they
+    have for the whole.
     """
 
     media_type = "text/event-stream"
@@ -86,7 +86,7 @@ class EventStream(Response):
         self,
         events: AsyncGenerator[bytes, None],
         *,
-        cut_off: bytes,
+        cut_off: Callable[[], bytes],
         silent_at_first: bool = False,
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
@@ -119,7 +119,7 @@ class EventStream(Response):
             await self._close(writing, watching)
             if not self._begun:
                 raise
-            await send(_body(self._cut_off, more=False))
+            await send(_body(self._cut_off(), more=False))
         finally:
             await self._close(writing, watching)
 

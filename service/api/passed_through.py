@@ -52,7 +52,7 @@ async def completions(body: dict[str, Any], request: Request, services: Services
     if not waits:
         beginning.result()
     told = _told(beginning, events, request.state.request_id)
-    return EventStream(told, cut_off=as_event(service_stopped()), silent_at_first=waits)
+    return EventStream(told, cut_off=lambda: as_event(service_stopped()), silent_at_first=waits)
 
 
 async def _first(events: AsyncGenerator[bytes]) -> bytes:

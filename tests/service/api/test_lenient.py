@@ -161,7 +161,7 @@ class TestOrigins:
         monkeypatch.chdir(tmp_path)
         for name, text in {**self.GIVEN, "CORS_ORIGINS": value, **more}.items():
             monkeypatch.setenv(name, text)
-        return load_settings(ServiceSettings).cors_origins
+        return tuple(load_settings(ServiceSettings).cors_origins)
 
     @pytest.mark.parametrize(
         ("value", "origins"),
