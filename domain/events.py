@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
 from pydantic_core import from_json
 
 from domain.chain import canonical
@@ -44,8 +51,8 @@ class _Value(BaseModel):
 class Usage(_Value):
     """Tokens as the chat endpoint counted them.
 
-    The details say how many of them were of which kind, such as ``cached_tokens`` or ``reasoning_tokens``, where the
-    endpoint tells.
+    The details say how many of them were of which kind, such as ``cached_tokens`` or ``reasoning_tokens``. Where the
+    endpoint does not tell they are not written, as in events of before they were recorded.
     """
 
     prompt_tokens: int
@@ -53,6 +60,10 @@ class Usage(_Value):
     total_tokens: int
     prompt_tokens_details: dict[str, int] | None = None
     completion_tokens_details: dict[str, int] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_missing_details(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if value is not None}
 
 
 class Payload(_Value):

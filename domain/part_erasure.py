@@ -40,7 +40,7 @@ from domain.identity import StreamId, user_stream
 from domain.ledger import Ledger, StreamHead
 from domain.origin import Origin
 from domain.person_reader import PersonReader
-from domain.quotes import Quotes, has_words
+from domain.quotes import Quotes, has_words, repeats_documents
 from domain.reader import json_list
 from domain.statements import STATEMENTS
 
@@ -240,9 +240,10 @@ def _quotes(event: Event, turns: Collection[str], quotes: Quotes) -> bool:
             # Reasons are a part of the raw answer, or else say a score.
             about = any(verdict.memory_id in turns for verdict in verdicts)
             return (about and has_words(raw)) or quotes.are_in(raw or "")
-        case RerankDecided(order=order, raw_answer=raw):
+        case RerankDecided(order=order, raw_answer=raw, strategy=strategy):
             about = any(memory_id in turns for memory_id in order)
-            return (about and has_words(raw)) or quotes.are_in(raw or "")
+            words = repeats_documents(raw) if strategy == "endpoint" else has_words(raw)
+            return (about and words) or quotes.are_in(raw or "")
         case _:
             return False
 

@@ -388,7 +388,7 @@ class TurnService:
         for last_try in (False, True):
             prompt = turn.prompt = await self._prompt(turn, window, recalled)
             try:
-                async with self._chat.stream(prompt.built.messages, turn.request.parameters) as answering:
+                async with self._chat.stream(prompt.built.messages, turn.request.parameters, turn.called) as answering:
                     turn.called(answering.call)
                     async for delta in answering.deltas:
                         yield delta

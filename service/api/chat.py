@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions`` and ``GET /v1/models``."""
+"""``POST /v1/chat/completions``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import ValidationError
 
@@ -19,24 +19,29 @@ from domain.origin import Origin
 from domain.retrieval import Candidate
 from service.answers import Answering, Placed
 from service.api.access import Asker
-from service.api.connection import FIRST_BYTES_S, ClientGone, EventStream, begun_while_connected, while_connected
-from service.api.dependencies import AskerDep, OriginDep, ServicesDep, key_caller
+from service.api.connection import (
+    CLIENT_CLOSED_REQUEST,
+    FIRST_BYTES_S,
+    ClientGone,
+    EventStream,
+    as_event,
+    begun_while_connected,
+    while_connected,
+)
+from service.api.dependencies import AskerDep, OriginDep, ServicesDep
 from service.api.errors import body_of, log_error, service_stopped
 from service.api.memory_fields import Scored, memory_status, retrieved, shown
 from service.api.openai_types import ChatCompletionRequest
-from service.api.responses import ChatCompletion, ModelList, TurnReference
+from service.api.responses import ChatCompletion, TurnReference
 from service.chat_answers import Delta, joined
 from service.container import Services
 from service.knobs import Knobs
-from service.side_tasks import NO_MEMORY_SUFFIX
 from service.tool_calls import whole_calls
 from service.turn import PassedOn, Started
 from service.turn_recorder import Finished, TurnRequest
 
 router = APIRouter(prefix="/v1")
 
-CLIENT_CLOSED_REQUEST = 499
-_LINE_ENDS = {char.encode(): f"\\u{ord(char):04x}".encode() for char in "\u0085\u2028\u2029"}
 
 Beginning = Started | PassedOn
 _OWN_FIELDS = {"retrieved", "memory_status", "turn"}
@@ -72,30 +77,7 @@ async def chat_completions(
     if not waits:
         beginning.result()
     events = _events(turn, beginning, request.state.request_id, include_usage=body.wants_usage)
-    return EventStream(events, cut_off=lambda: sse(service_stopped()), silent_at_first=waits, headers=headers)
-
-
-@router.get("/models", dependencies=[Depends(key_caller)])
-async def models(services: ServicesDep) -> ModelList:
-    """List the one chat model that answers, with the knobs of a request that sets none.
-
-    It stands there a second time, for what a frontend asks for itself: so named it has no memory.
-    """
-    model = services.settings.llm_model
-    return {
-        "object": "list",
-        "data": [
-            {
-                "id": name,
-                "object": "model",
-                "created": services.started_at,
-                "owned_by": "openpersistentmemory",
-                "max_model_len": services.turns.context.tokens if services.turns.context.known else None,
-                "knobs": services.turns.effective(Knobs()),
-            }
-            for name in (model, f"{model}{NO_MEMORY_SUFFIX}")
-        ],
-    }
+    return EventStream(events, cut_off=lambda: as_event(service_stopped()), silent_at_first=waits, headers=headers)
 
 
 def _knobs(metadata: dict[str, Any]) -> Knobs:
@@ -113,12 +95,11 @@ async def turn_request(
     body: ChatCompletionRequest, request: Request, services: Services, asker: Asker, origin: Origin
 ) -> TurnRequest:
     """Return the request of a turn, for the person and the conversation that it is of."""
-    persons = services.ledger.persons
     person = asker.person(body.user, (body.model_extra or {}).get("safety_identifier"))
     asked = body.as_turn(
         person.user_id,
         _knobs(body.metadata or {}),
-        persons.has_conversation,
+        services.ledger.persons.has_conversation,
         origin,
         request.headers,
         person.conversation,
@@ -175,7 +156,7 @@ async def _events(
     try:
         started = await beginning
         head = _head(started, "chat.completion.chunk")
-        yield sse({**head, "choices": [_beginning(0)], **memory_fields(started)})
+        yield as_event({**head, "choices": [_beginning(0)], **memory_fields(started)})
         begun = {0}
         waiting: JsonObject = {}
         ends: dict[int, Delta] = {}
@@ -191,20 +172,20 @@ async def _events(
                     if part.index not in begun:
                         # A chunk of its own, as OpenAI sends it: openai-python takes what else it held twice.
                         begun.add(part.index)
-                        yield sse({**head, "choices": [_beginning(part.index)]})
-                    yield sse({**waiting, **head, "choices": [_choice(part)]})
+                        yield as_event({**head, "choices": [_beginning(part.index)]})
+                    yield as_event({**waiting, **head, "choices": [_choice(part)]})
                     waiting = {}
             elif isinstance(part, Finished):
                 own: JsonObject = {"turn": turn_field(part)}
                 for index in sorted(ends):
-                    yield sse({**waiting, **head, "choices": [_end(ends[index])], **own})
+                    yield as_event({**waiting, **head, "choices": [_end(ends[index])], **own})
                     waiting, own = {}, {}
                 if include_usage and usage is not None:
-                    yield sse({**head, "choices": [], "usage": usage})
+                    yield as_event({**head, "choices": [], "usage": usage})
         yield b"data: [DONE]\n\n"
     except Exception as error:  # noqa: BLE001 - the outermost loop of a stream: logged, and told in OpenAI's shape
         log_error(error, request_id)
-        yield sse(body_of(error)[1])
+        yield as_event(body_of(error)[1])
     finally:
         await turn.aclose()
 
@@ -275,15 +256,6 @@ def _end(piece: Delta) -> JsonObject:
         "finish_reason": piece.finish_reason,
         "logprobs": None,
     }
-
-
-def sse(value: object) -> bytes:
-    """Return a value as the data of a server-sent event."""
-    line = msgspec.json.encode(value)
-    # Many clients split a stream with `str.splitlines`, which also ends a line at these three.
-    for char, escaped in _LINE_ENDS.items():
-        line = line.replace(char, escaped)
-    return b"data: " + line + b"\n\n"
 
 
 def turn_field(finished: Finished) -> TurnReference | None:

@@ -224,7 +224,7 @@ class ChatCompletionRequest(BaseModel):
 
 
 def check_recordable(field: str, value: object) -> None:
-    """Refuse what could not be recorded with the answer, by the encoder that will record it."""
+    """Refuse what could not be recorded with the answer, by the encoder that will record it, where it nests deepest."""
     try:
         recorded_text({field: value})
     except Unrecordable as error:

@@ -20,7 +20,15 @@ from domain.origin import Origin
 from service.answers import Answering
 from service.api import chat
 from service.api.access import Asker
-from service.api.connection import FIRST_BYTES_S, ClientGone, EventStream, begun_while_connected, while_connected
+from service.api.connection import (
+    CLIENT_CLOSED_REQUEST,
+    FIRST_BYTES_S,
+    ClientGone,
+    EventStream,
+    as_event,
+    begun_while_connected,
+    while_connected,
+)
 from service.api.dependencies import AskerDep, OriginDep, ServicesDep
 from service.api.errors import body_of, log_error, service_stopped
 from service.api.responses import DeletedResponse, InputItems, ResponseAnswer, ResponseTurn
@@ -65,7 +73,7 @@ async def create(
             return _json(answer, headers)
         beginning = await begun_while_connected(request, chat.begin(turn), patience_s=FIRST_BYTES_S)
     except ClientGone:
-        return Response(status_code=chat.CLIENT_CLOSED_REQUEST)
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     waits = not beginning.done()
     if not waits:
         beginning.result()
@@ -248,7 +256,7 @@ def _json(answer: object, headers: Mapping[str, str] = MappingProxyType({})) -> 
 
 
 def _sse(event: JsonObject) -> bytes:
-    return f"event: {event['type']}\n".encode() + chat.sse(event)
+    return f"event: {event['type']}\n".encode() + as_event(event)
 
 
 async def _found(
