@@ -93,11 +93,14 @@ class Asker:
 
         Raises :class:`InvalidInput` for a name that is no id, and :class:`AccessDenied` for one whose signature fails.
         """
-        return self.named(named) or DEFAULT_USER
+        return self._first_named({"user": named}) or DEFAULT_USER
 
-    def named(self, named: object = None) -> str | None:
-        """Return that user, None where the key stands for any and nobody is named. Raises as :meth:`user` does."""
-        return self._first_named({"user": named})
+    def named(self, user: object = None) -> str | None:
+        """Return the user whom a request is restricted to, None for a caller who may ask about anybody and names none.
+
+        Raises as :meth:`user` does.
+        """
+        return self._first_named({"user": user})
 
     def person(self, user: object = None, safety_identifier: object = None) -> Person:
         """Return for whom a request is to be answered, from these fields of its body. Raises as :meth:`user` does."""
