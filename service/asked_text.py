@@ -48,8 +48,7 @@ _CHERRY = re.compile(r"Please answer the question based on the reference materia
 _LAST_QUESTION = re.compile(
     r"(?:Use the following (?:pieces of )?(?:retrieved )?context to answer the (?:user's )?question"
     r"|You are an assistant for question-answering tasks\. Use the following pieces of retrieved context"
-    r"|Context information is below\.\s+-{5,}"
-    r"|Context:\s)"
+    r"|Context information is below\.\s+-{5,})"
 )
 _QUESTION_MARKS = ("\nQUESTION: ", "\nQuestion: ", "\nQuery: ")
 _ANSWER_MARK = re.compile(r"(?:\s+-{5,})?\s+(?:Helpful )?Answer:\s*\Z")

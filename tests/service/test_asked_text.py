@@ -94,7 +94,6 @@ class TestTemplates:
                 f"{ASKED}\n\n# *SEARCH/REPLACE block* Rules:\n\nEvery *SEARCH/REPLACE block* must use this format.\n",
                 id="aider",
             ),
-            pytest.param(f"Context: Trees.\n\nQuestion: {ASKED}", id="a template in two words"),
             pytest.param(
                 f"Answer by the context below.\n\n{CONTEXT}\n{ASKED}", id="a template of somebody's own, with a context"
             ),
@@ -141,6 +140,7 @@ class TestOrdinaryMessages:
             "What does `### Task:` mean?\n\n### Task:\nRespond to the user query using the provided context",
             "I have a question.\nQuestion: which of these is right?\nAnswer: none",
             "```python\nprint('hello')\n```\n\nWhat does it print?",
+            "Context: I moved to Oslo in May.\n\nQuestion: which coat do I need?",
             "Attached document(s):\nnone, sorry. What now?",
             "Tool `x` Output: what is that?",
             "My question is:\n\nwhere are the ## Reference Materials:\n?",
