@@ -120,6 +120,12 @@ class TestTemplates:
         for message in (f"{RAG_TASK}{RULES}{CONTEXT}\n", ATTACHED, CHATBOX_FILE, INTERPRETER):
             assert asked_text(message) == message
 
+    def test_what_is_attached_stays(self) -> None:
+        """As text_of says it of a message, whose image comes after its text."""
+        image = "[image: image/png, 20481 bytes, sha256 1f]"
+        for message in (f"{ASKED}{CHATBOX_FILE}", f"{RAG_TASK}{RULES}{CONTEXT}\n{ASKED}", ASKED):
+            assert asked_text(f"{message}\n{image}\n{image}") == f"{ASKED}\n{image}\n{image}"
+
 
 class TestOrdinaryMessages:
     @pytest.mark.parametrize(
@@ -185,7 +191,7 @@ _PIECES = (
 )
 
 
-_LONE = ("<", "\n", " ", "-", "`", "<context " + "a" * 290, "\n\nTool `" + "a" * 199)
+_LONE = ("\n[image: x]", "<", "\n", " ", "-", "`", "<context " + "a" * 290, "\n\nTool `" + "a" * 199)
 _BEGINNINGS = ("", RAG_TASK, "<context>\n", "Context: ", "Use the following context to answer the question")
 
 
