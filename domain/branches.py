@@ -12,13 +12,14 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 
 from domain.events import NewEvent, Payload, SupersededReason, TurnRestored, TurnSuperseded
+from domain.origin import Origin
 
 
 class TurnState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One turn of a conversation, its number among the conversation's events, and whether it is hidden.
 
-    ``follows`` and ``exchange_key`` are those of its ``TurnRecorded``, None where it has none. There may be ten
-    thousand of these, all of which are read at once.
+    ``follows`` and ``exchange_key`` are those of its ``TurnRecorded``, None where it has none. A conversation may have
+    ten thousand of these, which are read at once.
     """
 
     position: int
@@ -62,11 +63,13 @@ def moves_to(
     reason: SupersededReason,
     new_id: Callable[[], str],
     correlation_id: str | None = None,
+    *,
+    origin: Origin | None = None,
 ) -> list[NewEvent]:
     """Return the events by which a conversation goes on with the turns in ``path`` (their memory ids) and no others.
 
-    They are to be appended in one commit with the turn that comes next, whose ``correlation_id`` they take: so it can
-    be told which answer a turn made way for. There are none where the conversation goes on from its end.
+    They are to be appended after the turn that comes next, in one commit, and take its ``correlation_id``: so it can be
+    told which answer a turn made way for. There are none where the conversation goes on from its end.
     """
     events: list[NewEvent] = []
     for turn in turns:
@@ -76,5 +79,5 @@ def moves_to(
         elif not turn.superseded and turn.memory_id not in path:
             said = TurnSuperseded(memory_id=turn.memory_id, turn_id=turn.turn_id, reason=reason)
         if said is not None:
-            events.append(NewEvent(new_id(), said, correlation_id, turn.memory_id))
+            events.append(NewEvent(new_id(), said, correlation_id, turn.memory_id, origin))
     return events

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 import sys
@@ -12,13 +11,15 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from domain.errors import OpmError
 from domain.prompts import load_prompts
 from domain.settings import load_settings
-from service.api import chat, docs, errors, health, history, memories
-from service.api.access import CrossSiteGuard, HostGuard, label_of
+from service.api import chat, docs, errors, health, history, memories, models, passed_through, responses_api
+from service.api.access import AnonymousGuard
 from service.api.access_notes import AccessNotes
+from service.api.lenient import JsonByDefault, TrailingSlash
 from service.api.responses import ERRORS, ChatCompletionChunk
 from service.api.slow_requests import LIMITS, BodyDeadline, RequestLimits, allowed_connections
 from service.container import open_services
@@ -28,6 +29,11 @@ log = logging.getLogger(__name__)
 
 _ALLOCATIONS_PER_COLLECTION = 10_000
 """A turn makes thousands of objects and keeps few, so that collecting at the default of 700 is mostly wasted work."""
+
+
+_CORS_METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
+_CORS_EXPOSED = ("X-Request-Id", "Retry-After", "*")
+"""A browser reads ``*`` as every header while no cookies are sent, and this service takes none."""
 
 
 class _App(FastAPI):
@@ -47,8 +53,6 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         connections = allowed_connections(settings.connections_max)
-        for key in settings.api_keys:  # each takes a while, which no request is to wait for
-            await asyncio.to_thread(label_of, key.get_secret_value())
         async with open_services(settings) as services:
             app.state.services = services
             yield {LIMITS: RequestLimits(settings.request_timeout_s, connections)}
@@ -58,17 +62,28 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         version=version("openpersistentmemory"),
         lifespan=lifespan,
         openapi_url=None,  # FastAPI's own would answer without a key: `docs` does it
+        redirect_slashes=False,
     )
     errors.install(app)
     app.add_middleware(errors.BodyLimit, bytes_max=settings.request_bytes_max)
     app.add_middleware(BodyDeadline, seconds=settings.request_timeout_s)
-    app.add_middleware(CrossSiteGuard)
-    if not settings.api_keys:
-        app.add_middleware(HostGuard, allowed=settings.allowed_hosts)
+    app.add_middleware(JsonByDefault)
+    app.add_middleware(AnonymousGuard, settings=settings)
     app.add_middleware(errors.RequestIds)
     app.add_middleware(AccessNotes)
+    app.add_middleware(TrailingSlash)
+    if settings.cors_origins:
+        # Outside of what refuses, so that a page is told the reason.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=_CORS_METHODS,
+            allow_headers=["*"],
+            expose_headers=_CORS_EXPOSED,
+            allow_private_network=True,
+        )
     app.add_middleware(errors.StartupErrors)
-    for module in (chat, history, memories, health, docs):
+    for module in (chat, responses_api, models, passed_through, history, memories, health, docs):
         app.include_router(module.router, responses=ERRORS)
     return app
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import anyio
 
+from domain.branches import moves_to
 from domain.chain import canonical
 from domain.client_messages import ClientTurn, Message, exchange_key, text_of, without_bytes
 from domain.errors import LedgerError, OpmError, UpstreamError
@@ -126,8 +127,14 @@ class TurnRequest:
     request_key: str | None = None
     """What this request and its repeats have in common; None where the client does not say that it repeats."""
     is_retry: bool = False
-    instead_of: str | None = None
+    resends: bool = False
+    """Whether the client is known to send its history always."""
+    instead_of: Event | None = None
     """The turn of an earlier try, whose answer the client did not get whole."""
+    previous: str | None = None
+    """The turn that the client names as the one before; it need not be the newest of its conversation."""
+    response: JsonObject | None = None
+    """The fields of a request to ``/v1/responses`` that its answer repeats."""
 
     @property
     def plain(self) -> bool:
@@ -203,6 +210,11 @@ class AnswerSoFar:
             self.functions += [delta.more["function_call"]] if "function_call" in delta.more else []
 
 
+def answer_id(correlation_id: str, step: int) -> str:
+    """Return the id of an answer, before which ``step`` answers of its exchange called tools."""
+    return f"{correlation_id}-{step}" if step else correlation_id
+
+
 class TurnLog:
     """What happened in a turn so far: the events of its decisions, in their order, and how long its steps took."""
 
@@ -223,7 +235,7 @@ class TurnLog:
         continued = place.continued
         if continued is not None and continued.event.correlation_id is not None:
             self.correlation_id = continued.event.correlation_id
-            self.answer_id = f"{self.correlation_id}-{continued.step}"
+            self.answer_id = answer_id(self.correlation_id, continued.step)
         self.timings_ms: dict[str, float] = {}
         self.events: list[NewEvent] = []
         self.builds_on: str | None = None
@@ -247,6 +259,20 @@ class TurnLog:
         before = continued.event.event_id if continued is not None else None
         cause = self.events[-1].event_id if self.events else before
         return NewEvent(self._clock.new_id(), payload, self.correlation_id, cause, self.request.origin)
+
+    @property
+    def left_behind(self) -> frozenset[str]:
+        """The turns that the conversation leaves behind with this one."""
+        return self.place.move.left_behind if self.place.move is not None else frozenset()
+
+    def moves(self) -> list[NewEvent]:
+        """Return the events by which the conversation goes on from another turn than its last."""
+        move = self.place.move
+        if move is None:
+            return []
+        return moves_to(
+            move.path, move.turns, move.reason, self.new_id, self.correlation_id, origin=self.request.origin
+        )
 
     def new_id(self) -> str:
         return self._clock.new_id()
@@ -315,10 +341,11 @@ class TurnRecorder:
             )
 
         # The turn's number is known to the ledger alone, so its event is made there.
-        events = await self._append(turn, sent, lambda head: turn.event(recorded(head)), imports.events)
-        last = events[-1]
-        assert isinstance(last.payload, TurnRecorded)
-        return Finished(finish_reason, answer.usage, last.conversation_id, last.payload, last.event_id)
+        events = await self._append(turn, sent, lambda head: turn.event(recorded(head)), imports.events, turn.moves())
+        for event in reversed(events):
+            if isinstance(event.payload, TurnRecorded):
+                return Finished(finish_reason, answer.usage, event.conversation_id, event.payload, event.event_id)
+        raise AssertionError("the turn was not recorded")
 
     async def called_tools(self, turn: TurnLog, answer: AnswerSoFar, finish_reason: str) -> Finished:
         """Record an answer that calls tools, from which the exchange goes on when their results come."""
@@ -389,11 +416,12 @@ class TurnRecorder:
         sent: _Sent,
         last: Callable[[StreamHead], NewEvent],
         before: Callable[[StreamHead], list[NewEvent]] = lambda _head: [],
+        moves: Sequence[NewEvent] = (),
     ) -> tuple[Event, ...]:
         """Append what was decided, what the client sent and how the turn ended, in one commit."""
         append = self._ledger.append(
             turn.stream,
-            lambda head: [*before(head), *turn.events, *sent.events, last(head)],
+            lambda head: [*before(head), *turn.events, *sent.events, last(head), *moves],
             builds_on=turn.builds_on,
         )
         # Once handed over it is written, whether or not anybody still waits for it.
@@ -462,8 +490,8 @@ class _Sent:
             history = tuple(self._told(told) for told in prompt.built.window if isinstance(told, ClientTurn))
         alone = list(request.asked) == asked_alone(request.question)
         asked = None if alone else self._said(request.asked, None)
-        if history is not None or asked is not None or self._tools is not None:
-            self.as_event = FromClient(history=history, asked=asked, tools=self._tools)
+        if history is not None or asked is not None or self._tools is not None or request.response is not None:
+            self.as_event = FromClient(history=history, asked=asked, tools=self._tools, response=request.response)
 
     def short(self, call: ModelCall) -> ModelCall:
         """Return a call whose request names the tools instead of holding them."""
@@ -516,7 +544,10 @@ def _tools_used(request: TurnRequest) -> tuple[str, ...]:
 
 
 def _call_of(call: JsonObject) -> ToolCall:
-    return ToolCall(call_id=str(call.get("id") or ""), name=_tool_name(call))
+    function = call.get("function")
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    said = arguments if isinstance(arguments, str) else None
+    return ToolCall(call_id=str(call.get("id") or ""), name=_tool_name(call), arguments=said)
 
 
 def _whole(begun: str, text: str) -> str:

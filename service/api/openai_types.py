@@ -54,6 +54,8 @@ _CONVERSATION_HEADERS = (
     "x-litellm-session-id",
     "x-session-id",
 )
+_SEND_HISTORY = frozenset({"x-openwebui-chat-id", "x-librechat-conversation-id"})
+"""The headers of clients that send their whole history with each message."""
 _SESSION_HEADER = re.compile(r"x-.+-session-id", re.ASCII)
 _RETRIES = "x-stainless-retry-count"
 """How often OpenAI's own libraries have asked before."""
@@ -125,18 +127,20 @@ class ChatCompletionRequest(BaseModel):
         kept: Callable[[StreamId], bool],
         origin: Origin,
         headers: Mapping[str, str] = MappingProxyType({}),
+        user_as_conversation: str | None = None,
     ) -> TurnRequest:
         """Return the request of a turn; raise :class:`InvalidInput` for what cannot be recorded or understood.
 
+        ``user_as_conversation`` is the field ``user`` of a client whose key says that it names a conversation by it.
         ``kept`` tells whether a conversation stands in the ledger, see :func:`check_id`.
         """
         messages = [message.as_sent() for message in self.messages]
         for at, message in enumerate(messages):
-            _check_recordable(f"messages.{at}.content", without_bytes([message])[0].get("content"))
-            _check_recordable(f"messages.{at}", without_bytes([message]))
+            check_recordable(f"messages.{at}.content", without_bytes([message])[0].get("content"))
+            check_recordable(f"messages.{at}", without_bytes([message]))
         parameters = self._parameters()
         for field, value in parameters.items():
-            _check_recordable(field, value)
+            check_recordable(field, value)
         at = max((at for at, each in enumerate(messages) if each["role"] == "user"), default=len(messages) - 1)
         question = asked_text(text_of(messages[at]))
         if not question.strip() and at == len(messages) - 1:
@@ -146,7 +150,9 @@ class ChatCompletionRequest(BaseModel):
         history = tuple(message for message in messages[:at] if message["role"] not in SYSTEM_ROLES)
         return TurnRequest(
             user_id=user_id,
-            conversation_id=self._conversation(headers, lambda name: kept(StreamId(user_id, name))),
+            conversation_id=self._conversation(
+                headers, user_as_conversation, lambda name: kept(StreamId(user_id, name))
+            ),
             question=question,
             client_system="\n\n".join(text for text in leading if text.strip()),
             asked=tuple(messages[at:]),
@@ -158,6 +164,7 @@ class ChatCompletionRequest(BaseModel):
             memory=self._memory(messages, parameters, headers) if messages[at]["role"] == "user" else "off",
             origin=origin,
             request_key=self._request_key(user_id, headers),
+            resends=not _SEND_HISTORY.isdisjoint(headers),
             is_retry="idempotency-key" in headers or headers.get(_RETRIES, "0") != "0",
         )
 
@@ -202,9 +209,9 @@ class ChatCompletionRequest(BaseModel):
             parameters["metadata"] = metadata
         return parameters
 
-    def _conversation(self, headers: Mapping[str, str], kept: Callable[[str], bool]) -> str | None:
+    def _conversation(self, headers: Mapping[str, str], user: str | None, kept: Callable[[str], bool]) -> str | None:
         """Return the conversation that the request names, in its body first; None where it names none."""
-        for field, value in self._conversations_named(headers):
+        for field, value in (*self._conversations_named(headers), ("user", user)):
             if value is not None and value != "":
                 return check_id(field, _as_text(value), kept)
         return None
@@ -220,8 +227,8 @@ class ChatCompletionRequest(BaseModel):
         yield "prompt_cache_key", given.get("prompt_cache_key")
 
 
-def _check_recordable(field: str, value: object) -> None:
-    """Refuse what could not be recorded with the answer, by the encoder that will record it."""
+def check_recordable(field: str, value: object) -> None:
+    """Refuse what could not be recorded with the answer, by the encoder that will record it, where it nests deepest."""
     try:
         recorded_text({field: value})
     except Unrecordable as error:
