@@ -26,13 +26,13 @@ for (const [name, model, thing, city] of [
   const messages = [];
   await step(`${name}: first message`, async () => {
     messages.push({ role: "user", content: `My ${thing} is red.` });
-    const answer = await generateText({ model, messages, instructions: "Be brief." });
+    const answer = await generateText({ model, messages, system: "Be brief." });
     check(answer.text.includes("Noted"));
     messages.push({ role: "assistant", content: answer.text });
   });
   await step(`${name}: second message, streamed`, async () => {
     messages.push({ role: "user", content: `The ${thing} is old.` });
-    const streamed = streamText({ model, messages, instructions: "Be brief." });
+    const streamed = streamText({ model, messages, system: "Be brief." });
     let text = "";
     for await (const piece of streamed.textStream) text += piece;
     check(text.includes("Noted"));
