@@ -61,7 +61,8 @@ class ModelWithTools(ScriptedUpstream):
         self.responders["answer"] = self._speak
 
     def _speak(self, request: ChatRequest) -> Reply:
-        if request.user.lstrip().startswith("### Task:"):
+        # The template around a document begins like those of the tasks, without a chat in it.
+        if request.user.lstrip().startswith("### Task:") and "<chat_history>" in request.user:
             return Reply(_TASK_ANSWER)
         self._answered += 1
         prompt = "\n".join(text for _, text in request.messages)
