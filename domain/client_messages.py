@@ -67,9 +67,9 @@ class ClientTurn:
     def key(self) -> str:
         return exchange_key(self.user, self.assistant)
 
-    def says_exactly(self, memory: Memory) -> bool:
-        """Tell whether these messages are the two that a recorded turn makes."""
-        return list(self.messages) == exchange_messages(memory.user, memory.assistant)
+    def is_exchange(self, user: str, assistant: str) -> bool:
+        """Tell whether these messages are the two that a turn with these texts makes."""
+        return list(self.messages) == exchange_messages(user, assistant)
 
 
 WindowTurn = Memory | ClientTurn

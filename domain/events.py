@@ -40,11 +40,17 @@ class _Value(BaseModel):
 
 
 class Usage(_Value):
-    """Tokens as the chat endpoint counted them."""
+    """Tokens as the chat endpoint counted them.
+
+    The details say how many of them were of which kind, such as ``cached_tokens`` or ``reasoning_tokens``, where the
+    endpoint tells.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: dict[str, int] | None = None
+    completion_tokens_details: dict[str, int] | None = None
 
 
 class Payload(_Value):

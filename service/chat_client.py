@@ -20,13 +20,13 @@ from domain.prompt import messages_hash
 from projections.http_client import HttpClient, HttpFailure, Refused, events, whole
 from projections.refusal_reason import reason_in
 from service.chat_answers import (
+    ChunkReader,
     Completion,
     Delta,
     Reported,
     Unreadable,
     is_count,
     joined,
-    read_chunk,
     read_completion,
 )
 from service.context_probe import ContextLength, context_length
@@ -41,6 +41,11 @@ _PROBE_TIMEOUT_S = 5.0
 _DONE = b"[DONE]"
 _ANSWER_CHARS_MAX = 1_000_000
 """Text and reasoning together: more than any model writes. There the answer ends, as at the model's own limit."""
+_ANSWER_BYTES_MAX = 256 * 1024 * 1024
+"""With all that stands around the text, such as log probabilities. There it ends in the same way."""
+_WHOLE_BYTES_MAX = 64 * 1024 * 1024
+"""Of an answer that comes in one piece, perhaps with sound or pictures in it."""
+_STREAMED_AUDIO = "pcm16"
 _SHORT_ANSWER_BYTES_MAX = 4 * 1024 * 1024
 _SHORT_ANSWER_CHARS_MAX = 100_000
 """Of a decision or summary: many times what was asked for, which only a broken endpoint sends."""
@@ -137,16 +142,19 @@ class ChatClient:
             **self._settings.llm_extra_body,
             "stream": True,
         }
+        if _is_spoken_whole(body):
+            body = {name: value for name, value in body.items() if name != "stream_options"} | {"stream": False}
         silence_s = self._settings.llm_timeout_s
+        several = is_count(body.get("n")) and body["n"] > 1
         async with AsyncExitStack() as stack:
 
             async def ask(sent: JsonObject) -> AsyncIterator[bytes] | Completion:
                 opened = self._http.stream("/chat/completions", sent, silence_s=silence_s)
-                return await _begun(await stack.enter_async_context(opened))
+                return await _begun(await stack.enter_async_context(opened), several=several)
 
             answer, call = await self._negotiated(body, ask, silence_s, "LLM_TIMEOUT_S")
             try:
-                yield Answering(call, self._deltas(answer))
+                yield Answering(call, self._deltas(answer, several=several))
             except Unreadable:
                 raise self.names.unreadable().of(call) from None
             except HttpFailure as failure:
@@ -204,50 +212,52 @@ class ChatClient:
             attempts=attempt,
         )
 
-    async def _deltas(self, answer: AsyncIterator[bytes] | Completion) -> AsyncIterator[Delta]:
+    async def _deltas(self, answer: AsyncIterator[bytes] | Completion, *, several: bool) -> AsyncIterator[Delta]:
         """Yield the answer, what came together as one piece; raise where it ends without a reason to."""
         if isinstance(answer, Completion):
-            reason = answer.finish_reason or "stop"
-            yield Delta(answer.text, answer.reasoning, reason, answer.usage, answer.model, answer.fingerprint)
+            for choice in answer.choices:
+                yield replace(choice, finish_reason=choice.finish_reason or _own_end(choice))
             return
-        ended, finished, said = False, False, False
-        chars = 0
+        reader = ChunkReader(several=several)
+        ended, chars, size = False, 0, 0
+        ends: dict[int, str] = {}  # why each choice that has begun would have ended
+        finished: set[int] = set()
         async for together in events(answer):
-            deltas, failure = self._read(together)
-            if deltas:
-                delta = joined(deltas)
-                finished = finished or delta.finish_reason is not None
-                said = said or bool(delta.text or delta.reasoning)
-                chars += len(delta.text) + len(delta.reasoning)
+            deltas, failure = self._read(reader, together)
+            for delta in joined(deltas) if deltas else ():
+                if delta.says and ends.get(delta.index, "stop") == "stop":
+                    ends[delta.index] = _own_end(delta)
+                if delta.finish_reason is not None:
+                    finished.add(delta.index)
+                chars += delta.chars
                 yield delta
-                if chars > _ANSWER_CHARS_MAX:
-                    yield Delta(finish_reason="length")
-                    return
+            size += sum(map(len, together))
+            if chars > _ANSWER_CHARS_MAX or size > _ANSWER_BYTES_MAX:
+                for index in sorted(ends.keys() | finished):
+                    yield Delta(finish_reason="length", index=index)
+                return
             if failure is not None:
                 raise failure
             if ended := _DONE in together:
                 break
-        if finished:
-            return
-        if not said:
+        if not ends and not finished:
             raise self.names.broke_off() if ended else self.names.unreadable()
         # Some endpoints give no reason; one that did not come to its end either was cut.
-        yield Delta(finish_reason="stop" if ended else "length")
+        for index in sorted(ends.keys() - finished):
+            yield Delta(finish_reason=ends[index] if ended else "length", index=index)
 
-    def _read(self, together: Sequence[bytes]) -> tuple[list[Delta], UpstreamError | None]:
+    def _read(self, reader: ChunkReader, together: Sequence[bytes]) -> tuple[list[Delta], UpstreamError | None]:
         """Read chunks up to one that cannot be read or tells of an error; return that error beside them."""
         deltas: list[Delta] = []
         for data in together:
             if data == _DONE:
                 break
             try:
-                delta = read_chunk(data)
+                deltas += reader.read(data)
             except Unreadable:
                 return deltas, self.names.unreadable()
             except Reported as reported:
                 return deltas, self.names.failed(str(reported))
-            if delta is not None:
-                deltas.append(delta)
         return deltas, None
 
     async def context_length(self) -> ContextLength | None:
@@ -274,7 +284,18 @@ def answered(call: ModelCall, model: str | None, fingerprint: str | None) -> Mod
     return call.model_copy(update={"answered_by": model, "fingerprint": fingerprint})
 
 
-async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes] | Completion:
+def _is_spoken_whole(body: JsonObject) -> bool:
+    """Tell whether spoken words are asked for in a format that no endpoint gives in pieces."""
+    audio = body.get("audio")
+    return isinstance(audio, dict) and audio.get("format") not in {None, _STREAMED_AUDIO}
+
+
+def _own_end(said: Delta) -> str:
+    """Return the reason to end of a choice that gives none, by what it says."""
+    return "tool_calls" if said.tool_calls else "function_call" if "function_call" in said.more else "stop"
+
+
+async def _begun(pieces: AsyncIterator[bytes], *, several: bool) -> AsyncIterator[bytes] | Completion:
     """Wait for the first event of a stream, and return all of it; or the answer, where it came as one JSON.
 
     Raises :class:`Reported` where the first event tells of an error, so that it can be met as a refusal.
@@ -288,14 +309,15 @@ async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes] | Complet
         if begins and (begins == b"{" or _EVENT_END.search(first)):
             break
     if first.lstrip(_BOM_AND_SPACE).startswith(b"{"):
-        return read_completion(first.lstrip(_BOM_AND_SPACE) + await whole(pieces, _BEGINNING_BYTES_MAX))
+        rest = await whole(pieces, _WHOLE_BYTES_MAX)
+        return read_completion(first.lstrip(_BOM_AND_SPACE) + rest, several=several)
 
     async def only_first() -> AsyncIterator[bytes]:
         yield first
 
     async for together in events(only_first()):
         with suppress(Unreadable):
-            read_chunk(together[0])
+            ChunkReader().read(together[0])
         break
 
     async def again() -> AsyncIterator[bytes]:

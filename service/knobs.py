@@ -45,6 +45,9 @@ class Knobs(BaseModel):
         default=None, ge=0, le=NEIGHBOR_TURNS_MAX, description="turns on each side that come along with a replayed one"
     )
     gate_keep_max: Whole = Field(default=30, ge=1, le=500, description="memories the gate may keep")
+    memory_import: bool | None = Field(
+        default=None, description="make memories of the turns in the request's history that are not recorded yet"
+    )
     timezone: Zone | None = Field(default=None, description="time zone of the person, whose days count")
     use_gate: bool = Field(default=True, description="let the gate drop what does not help")
     use_rerank: bool | None = Field(default=None, description="let the chat model pick the ones to replay")

@@ -168,7 +168,7 @@ def _matched(
     matched = []
     for turn, one in zip(turns, chosen, strict=True):
         memory = memories.get(one.position) if one is not None else None
-        exact = memory is not None and turn.says_exactly(memory)
+        exact = memory is not None and turn.is_exchange(memory.user, memory.assistant)
         matched.append(replace(turn, memory=memory, exact=exact) if memory is not None else turn)
     return matched, next((one for one in reversed(chosen) if one is not None), None)
 

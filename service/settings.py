@@ -132,6 +132,9 @@ class ServiceSettings(ProjectionSettings):
         description="where a message goes that comes with no conversation and no history: one shared conversation, "
         "or a new one each time",
     )
+    memory_import_default: bool = Field(
+        default=False, description="memory_import of a request that does not say: remember a history begun elsewhere"
+    )
     summary_timeout_s: float = Field(default=120.0, gt=0, description="how long one try at a summary may take")
     summary_attempts: int = Field(default=5, ge=1, description="tries at a summary until the next start")
     summary_concurrency: int = Field(default=2, ge=1, le=64, description="summaries written at the same time")

@@ -218,6 +218,7 @@ class TurnService:
     def effective(self, knobs: Knobs, user_id: str = DEFAULT_USER) -> Knobs:
         """Return the knobs with the operator's default where a request of this user did not say."""
         defaults = {
+            "memory_import": self._settings.memory_import_default,
             "neighbor_turns": self._settings.neighbor_turns_default,
             "timezone": self._settings.timezone_of(user_id),
             "use_rerank": self._settings.use_rerank_default and self._settings.rerank_strategy != "none",
@@ -395,7 +396,7 @@ class TurnService:
             window = await self._fitted(turn, [*window.older, *window.shown])
 
     def _check_said(self, answer: AnswerSoFar, max_tokens: int | None) -> None:
-        """Raise :class:`UpstreamError` for an empty answer, which would be an empty memory."""
+        """Raise :class:`UpstreamError` for an empty answer, which would be an empty memory. A tool call is no such."""
         if not visible(answer.text) and not answer.tool_calls:
             raise self._chat.names.said_nothing(
                 answer.finish_reason,

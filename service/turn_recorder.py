@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import anyio
@@ -45,15 +46,23 @@ from domain.prompt import BuiltPrompt, asked_alone
 from domain.reasoning import visible
 from domain.temporal.zones import in_zone, zone_named
 from projections.follower import safe_message
+from service.answer_fields import merged
 from service.chat_answers import Delta
 from service.chat_client import answered
 from service.knobs import Knobs
 from service.placing import Place, text_of_messages
+from service.tool_calls import whole_calls
 
 log = logging.getLogger(__name__)
 
+_IMPORTED = "imported"
+_FROM_HISTORY = "client history"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _QUERY_CHARS_MAX = 4000
 """Of a long paste, this much is searched for and shown to gate and rerank; the chat model gets all of it."""
+
+_SHOWN = {"audio", "images"}
+"""What an answer may consist of without any words; the record has a mark of it."""
 
 DISCONNECTED = "client_disconnected"
 """``finish_reason`` of an answer whose client hung up: what was generated until then is kept."""
@@ -98,14 +107,13 @@ class TurnRequest:
 
     ``conversation_id`` is None where the client did not name one. ``history`` are the messages that it sent before the
     question, None where it sent none. ``asked`` are the question's message and all after it, as they were sent;
-    ``question`` is the text of that message, and ``query`` the part of it that is searched for. ``messages`` is all
+    ``question`` is what the person says in it, without a template that a frontend puts around it. ``messages`` is all
     that was sent, for a request that is passed on as it is.
     """
 
     user_id: str
     conversation_id: str | None
     question: str
-    query: str
     client_system: str
     asked: tuple[Message, ...]
     knobs: Knobs
@@ -154,7 +162,7 @@ class ShownPrompt:
 
 @dataclass(slots=True)
 class AnswerSoFar:
-    """What the chat model has said until now."""
+    """What the chat model has said until now: of several choices, the first is the one that is recorded."""
 
     pieces: list[str] = field(default_factory=list)
     finish_reason: str | None = None
@@ -162,20 +170,37 @@ class AnswerSoFar:
     model: str | None = None
     fingerprint: str | None = None
     reasoned: bool = False
-    tool_calls: list[JsonObject] = field(default_factory=list)
-    """The tools that the model calls, each whole."""
+    said_otherwise: list[str] = field(default_factory=list)
+    shown: set[str] = field(default_factory=set)
+    calls: list[JsonObject] = field(default_factory=list)
+    functions: list[JsonObject] = field(default_factory=list)
 
     @property
     def text(self) -> str:
-        return "".join(self.pieces)
+        """What was said. Where the model refuses, speaks or draws, that stands in another place than the content."""
+        marks = " ".join(f"[{name}]" for name in sorted(self.shown))
+        return "".join(self.pieces) or "".join(self.said_otherwise) or marks
+
+    @property
+    def tool_calls(self) -> list[JsonObject]:
+        """The calls of the answer, put together from their pieces. One of the old API, of a function, has no id."""
+        function = {"id": "", "type": "function", "function": merged(self.functions)} if self.functions else None
+        return [*whole_calls(self.calls), *([function] if function is not None else [])]
 
     def add(self, delta: Delta) -> None:
-        self.pieces.append(delta.text)
-        self.finish_reason = delta.finish_reason or self.finish_reason
         self.usage = delta.usage or self.usage
-        self.reasoned = self.reasoned or bool(delta.reasoning)
         self.model = self.model or delta.model
         self.fingerprint = self.fingerprint or delta.fingerprint
+        if delta.index != 0:
+            return
+        self.pieces.append(delta.text)
+        self.finish_reason = delta.finish_reason or self.finish_reason
+        self.reasoned = self.reasoned or bool(delta.reasoning)
+        self.calls += delta.tool_calls
+        if delta.more:
+            self.said_otherwise.append(delta.said_otherwise)
+            self.shown |= delta.more.keys() & _SHOWN
+            self.functions += [delta.more["function_call"]] if "function_call" in delta.more else []
 
 
 class TurnLog:
@@ -186,7 +211,7 @@ class TurnLog:
         self.request = request
         self.place = place
         self.stream = place.stream
-        self.query = excerpt(request.query, _QUERY_CHARS_MAX)
+        self.query = excerpt(request.question, _QUERY_CHARS_MAX)
         """The question as it is searched for, and as gate and rerank see it."""
         self.knobs = knobs
         self.ts: datetime = ledger.clock.now()
@@ -222,6 +247,9 @@ class TurnLog:
         before = continued.event.event_id if continued is not None else None
         cause = self.events[-1].event_id if self.events else before
         return NewEvent(self._clock.new_id(), payload, self.correlation_id, cause, self.request.origin)
+
+    def new_id(self) -> str:
+        return self._clock.new_id()
 
     def beside(self, payload: Payload, cause: str | None) -> NewEvent:
         """Return an event of this turn that is no step of it."""
@@ -260,15 +288,16 @@ class TurnRecorder:
         turn.mark("total")
         assert turn.prompt is not None, "an answer has a prompt"
 
-        sent = _Sent(turn, turn.prompt)
+        imports = _Imports(turn)
+        sent = _Sent(turn, turn.prompt, imports.ids)
         shown, call = _shown(turn, turn.prompt, sent), _answered(turn, answer, sent)
         # Not in the writer's thread, where everybody's appends would wait for it.
-        said = _whole(turn.request, visible(answer.text))
+        said = _whole(turn.request.begun, answer.text)
         key = exchange_key(turn.request.question, said)
 
         def recorded(head: StreamHead) -> TurnRecorded:
             return TurnRecorded(
-                turn_id=head.turn_id + 1,
+                turn_id=head.turn_id + len(imports.ids) + 1,
                 ts=turn.ts,
                 user=turn.request.question,
                 assistant=said,
@@ -279,14 +308,14 @@ class TurnRecorder:
                 **shown,
                 timings_ms=turn.timings_ms,
                 call=call,
-                follows=turn.place.follows,
+                follows=next(reversed(imports.ids.values()), turn.place.follows),
                 exchange_key=key,
                 request_key=turn.request.request_key,
                 tools_used=_tools_used(turn.request),
             )
 
         # The turn's number is known to the ledger alone, so its event is made there.
-        events = await self._append(turn, sent, lambda head: turn.event(recorded(head)))
+        events = await self._append(turn, sent, lambda head: turn.event(recorded(head)), imports.events)
         last = events[-1]
         assert isinstance(last.payload, TurnRecorded)
         return Finished(finish_reason, answer.usage, last.conversation_id, last.payload, last.event_id)
@@ -354,10 +383,18 @@ class TurnRecorder:
         else:
             await self.failed(turn, answer, _INTERRUPTIONS[reason])
 
-    async def _append(self, turn: TurnLog, sent: _Sent, last: Callable[[StreamHead], NewEvent]) -> tuple[Event, ...]:
+    async def _append(
+        self,
+        turn: TurnLog,
+        sent: _Sent,
+        last: Callable[[StreamHead], NewEvent],
+        before: Callable[[StreamHead], list[NewEvent]] = lambda _head: [],
+    ) -> tuple[Event, ...]:
         """Append what was decided, what the client sent and how the turn ended, in one commit."""
         append = self._ledger.append(
-            turn.stream, lambda head: [*turn.events, *sent.events, last(head)], builds_on=turn.builds_on
+            turn.stream,
+            lambda head: [*before(head), *turn.events, *sent.events, last(head)],
+            builds_on=turn.builds_on,
         )
         # Once handed over it is written, whether or not anybody still waits for it.
         written = asyncio.shield(asyncio.wrap_future(append))
@@ -366,10 +403,52 @@ class TurnRecorder:
         return written.result()
 
 
+class _Imports:
+    """The turns of a client's history that are recorded with the turn, because the request wants that.
+
+    ``ids`` are those that they get as memories, by their exchange, oldest first.
+    """
+
+    def __init__(self, turn: TurnLog) -> None:
+        self._turn = turn
+        told = turn.place.history or [] if turn.knobs.memory_import else []
+        self._told = [each for each in told if each.memory is None and each.user.strip() and each.assistant.strip()]
+        self.ids = {each.words: turn.new_id() for each in self._told}
+
+    def events(self, head: StreamHead) -> list[NewEvent]:
+        """Return the events, for a conversation that has come to ``head``."""
+        made: list[NewEvent] = []
+        follows = self._turn.place.follows
+        for number, told in enumerate({each.words: each for each in self._told}.values(), start=1):
+            payload = TurnRecorded(
+                turn_id=head.turn_id + number,
+                ts=self._turn.ts,
+                user=told.user,
+                assistant=told.assistant,
+                model=_IMPORTED,
+                parameters={},
+                finish_reason="stop",
+                usage=None,
+                window=(),
+                replayed=(),
+                summarised=(),
+                imported_from=_FROM_HISTORY,
+                prompt=None,
+                timings_ms={},
+                follows=follows,
+                exchange_key=told.key,
+            )
+            follows = self.ids[told.words]
+            made.append(NewEvent(follows, payload, origin=self._turn.request.origin))
+        return made
+
+
 class _Sent:
     """What the client itself sent of a prompt, as the ledger names it, and the events for what none holds yet."""
 
-    def __init__(self, turn: TurnLog, prompt: ShownPrompt | None) -> None:
+    def __init__(self, turn: TurnLog, prompt: ShownPrompt | None, imported: Mapping[str, str] = _NOTHING) -> None:
+        """``imported`` are the ids of turns that are recorded now, by their exchange."""
+        self._imported = imported
         self.events: list[NewEvent] = []
         self._turn = turn
         request = turn.request
@@ -392,7 +471,12 @@ class _Sent:
         return call.model_copy(update={"request": request}) if tools else call
 
     def _told(self, told: ClientTurn) -> str:
-        return told.memory_id if told.exact else self._said(told.messages, told.memory_id or None)
+        if told.exact:
+            return told.memory_id
+        imported = self._imported.get(told.words)
+        if imported is not None and told.is_exchange(told.user, told.assistant):
+            return imported
+        return self._said(told.messages, told.memory_id or imported)
 
     def _said(self, messages: Sequence[Message], memory_id: str | None) -> str:
         payload = MessagesSent(messages=tuple(without_bytes(messages)), memory_id=memory_id)
@@ -435,9 +519,12 @@ def _call_of(call: JsonObject) -> ToolCall:
     return ToolCall(call_id=str(call.get("id") or ""), name=_tool_name(call))
 
 
-def _whole(request: TurnRequest, said: str) -> str:
-    """Return an answer with the beginning that the client gave it, unless the model said that again."""
-    return said if said.startswith(request.begun) else f"{request.begun}{said}"
+def _whole(begun: str, text: str) -> str:
+    """Return what is said in an answer, after the beginning that the client gave it, unless that was said again."""
+    said = visible(text)
+    if said.startswith(begun):
+        return said
+    return f"{begun}{' ' if text[:1].isspace() else ''}{said}"
 
 
 def _shown(turn: TurnLog, prompt: ShownPrompt, sent: _Sent) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from pydantic import ValidationError
 
 from domain.errors import InvalidInput
+from domain.events import JsonObject
 from domain.retrieval import Candidate
 from service.answers import Answering, Placed
 from service.api.access import user_of
@@ -22,8 +23,10 @@ from service.api.errors import body_of, log_error, service_stopped
 from service.api.memory_fields import Scored, memory_status, retrieved, shown
 from service.api.openai_types import ChatCompletionRequest
 from service.api.responses import ChatCompletion, ModelList, TurnReference
-from service.chat_answers import Delta
+from service.chat_answers import Delta, joined
 from service.knobs import Knobs
+from service.side_tasks import NO_MEMORY_SUFFIX
+from service.tool_calls import whole_calls
 from service.turn import PassedOn, Started
 from service.turn_recorder import Finished
 
@@ -33,6 +36,9 @@ _CLIENT_CLOSED_REQUEST = 499
 _LINE_ENDS = {char.encode(): f"\\u{ord(char):04x}".encode() for char in "\u0085\u2028\u2029"}
 
 Beginning = Started | PassedOn
+_OWN_FIELDS = {"retrieved", "memory_status", "turn"}
+_INSTEAD_OF_TEXT = {"tool_calls", "function_call", "refusal", "audio"}
+"""What an answer without a text consists of; then its content is null."""
 
 
 @router.post(
@@ -71,18 +77,23 @@ async def chat_completions(
 
 @router.get("/models", dependencies=[Depends(key_owner)])
 async def models(services: ServicesDep) -> ModelList:
-    """List the one chat model that answers, with the knobs of a request that sets none."""
+    """List the one chat model that answers, with the knobs of a request that sets none.
+
+    It stands there a second time, for what a frontend asks for itself: so named it has no memory.
+    """
+    model = services.settings.llm_model
     return {
         "object": "list",
         "data": [
             {
-                "id": services.settings.llm_model,
+                "id": name,
                 "object": "model",
                 "created": services.started_at,
                 "owned_by": "openpersistentmemory",
                 "max_model_len": services.turns.context.tokens if services.turns.context.known else None,
                 "knobs": services.turns.effective(Knobs()),
             }
+            for name in (model, f"{model}{NO_MEMORY_SUFFIX}")
         ],
     }
 
@@ -117,22 +128,21 @@ async def _begin(turn: Answering) -> Beginning:
 async def _whole_answer(turn: Answering) -> dict[str, Any]:
     try:
         started = await _begin(turn)
-        text, reasoning = "", ""
+        said: list[Delta] = []
         async for part in turn:
             if isinstance(part, Delta):
-                text += part.text
-                reasoning += part.reasoning
+                said.append(part)
             elif isinstance(part, Finished):
                 finished = part
     finally:
         await turn.aclose()
-    message = {"role": "assistant", "content": text}
-    if reasoning:
-        message["reasoning_content"] = reasoning
+    first, *others = joined(said)
     return {
+        **_foreign(first),
         **_head(started, "chat.completion"),
-        "choices": [{"index": 0, "message": message, "finish_reason": finished.finish_reason, "logprobs": None}],
-        "usage": finished.usage.model_dump() if finished.usage is not None else None,
+        **_answered_with(first),
+        "choices": [_whole_choice(choice) for choice in (first, *others)],
+        "usage": first.spent,
         **_memory_fields(started),
         "turn": _turn_field(finished),
     }
@@ -141,22 +151,36 @@ async def _whole_answer(turn: Answering) -> dict[str, Any]:
 async def _events(
     turn: Answering, beginning: asyncio.Task[Beginning], request_id: str, *, include_usage: bool
 ) -> AsyncGenerator[bytes, None]:
-    """Render a turn as chunks. The one with the finish reason leaves only after the turn is on the disk."""
+    """Render a turn as chunks. Those with a finish reason leave only after the turn is on the disk."""
     try:
         started = await beginning
         head = _head(started, "chat.completion.chunk")
-        yield _sse({**head, "choices": [_choice({"role": "assistant", "content": ""})], **_memory_fields(started)})
+        yield _sse({**head, "choices": [_beginning(0)], **_memory_fields(started)})
+        begun = {0}
+        waiting: JsonObject = {}
+        ends: dict[int, Delta] = {}
+        usage: JsonObject | None = None
         async for part in turn:
             if isinstance(part, Delta):
-                delta = {"content": part.text} if part.text else {}
-                if part.reasoning:
-                    delta["reasoning_content"] = part.reasoning
-                if delta:
-                    yield _sse({**head, "choices": [_choice(delta)]})
+                head |= _answered_with(part)
+                waiting |= _foreign(part)
+                usage = part.spent or usage
+                if part.finish_reason is not None:
+                    ends[part.index] = part
+                if part.says or part.logprobs is not None or (part.choice and part.finish_reason is None):
+                    if part.index not in begun:
+                        # A chunk of its own, as OpenAI sends it: openai-python takes what else it held twice.
+                        begun.add(part.index)
+                        yield _sse({**head, "choices": [_beginning(part.index)]})
+                    yield _sse({**waiting, **head, "choices": [_choice(part)]})
+                    waiting = {}
             elif isinstance(part, Finished):
-                yield _sse({**head, "choices": [_choice({}, part.finish_reason)], "turn": _turn_field(part)})
-                if include_usage and part.usage is not None:
-                    yield _sse({**head, "choices": [], "usage": part.usage.model_dump()})
+                own: JsonObject = {"turn": _turn_field(part)}
+                for index in sorted(ends):
+                    yield _sse({**waiting, **head, "choices": [_end(ends[index])], **own})
+                    waiting, own = {}, {}
+                if include_usage and usage is not None:
+                    yield _sse({**head, "choices": [], "usage": usage})
         yield b"data: [DONE]\n\n"
     except Exception as error:  # noqa: BLE001 - the outermost loop of a stream: logged, and told in OpenAI's shape
         log_error(error, request_id)
@@ -174,8 +198,63 @@ def _head(started: Beginning, kind: str) -> dict[str, Any]:
     }
 
 
-def _choice(delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
-    return {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
+def _answered_with(said: Delta) -> JsonObject:
+    """Return what the endpoint tells of itself; from then on each chunk says it."""
+    tier = {"service_tier": said.answer["service_tier"]} if "service_tier" in said.answer else {}
+    return {**tier, "system_fingerprint": said.fingerprint} if said.fingerprint is not None else tier
+
+
+def _foreign(said: Delta) -> JsonObject:
+    """Return the endpoint's own fields of an answer, as far as they are no names of ours."""
+    return {name: value for name, value in said.answer.items() if name not in _OWN_FIELDS}
+
+
+def _said(piece: Delta) -> JsonObject:
+    """Return what a piece of an answer says, as the delta of a chunk."""
+    delta: JsonObject = {"content": piece.text} if piece.text else {}
+    if piece.reasoning:
+        delta["reasoning_content"] = piece.reasoning
+    if piece.tool_calls:
+        delta["tool_calls"] = piece.tool_calls
+    return {**piece.more, **delta}
+
+
+def _whole_choice(said: Delta) -> JsonObject:
+    message = {**_said(said), "role": "assistant"}
+    if said.tool_calls:
+        message["tool_calls"] = whole_calls(said.tool_calls)
+    if not said.text:
+        message["content"] = None if message.keys() & _INSTEAD_OF_TEXT else ""
+    return {
+        **said.choice,
+        "index": said.index,
+        "message": message,
+        "finish_reason": said.finish_reason,
+        "logprobs": said.logprobs,
+    }
+
+
+def _beginning(index: int) -> JsonObject:
+    """Return the choice of the first chunk of a choice."""
+    delta = {"role": "assistant", "content": ""}
+    return {"index": index, "delta": delta, "finish_reason": None, "logprobs": None}
+
+
+def _choice(piece: Delta) -> JsonObject:
+    """Return the choice of a chunk that carries a piece of it, and never its end."""
+    more = piece.choice if piece.finish_reason is None else {}
+    return {**more, "index": piece.index, "delta": _said(piece), "finish_reason": None, "logprobs": piece.logprobs}
+
+
+def _end(piece: Delta) -> JsonObject:
+    """Return the choice of the chunk that ends it."""
+    return {
+        **piece.choice,
+        "index": piece.index,
+        "delta": {},
+        "finish_reason": piece.finish_reason,
+        "logprobs": None,
+    }
 
 
 def _sse(value: object) -> bytes:

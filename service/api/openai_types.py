@@ -15,8 +15,11 @@ from domain.errors import InvalidInput, Unrecordable
 from domain.events import JsonObject, recorded_text
 from domain.identity import StreamId, check_id
 from domain.origin import Origin
+from service.asked_text import asked_text
 from service.knobs import Knobs, Whole
-from service.turn_recorder import TurnRequest
+from service.memory_mode import memory_mode
+from service.side_tasks import side_task
+from service.turn_recorder import MemoryMode, TurnRequest
 
 
 def _numeric(value: Any) -> Any:
@@ -135,7 +138,7 @@ class ChatCompletionRequest(BaseModel):
         for field, value in parameters.items():
             _check_recordable(field, value)
         at = max((at for at, each in enumerate(messages) if each["role"] == "user"), default=len(messages) - 1)
-        question = text_of(messages[at])
+        question = asked_text(text_of(messages[at]))
         if not question.strip() and at == len(messages) - 1:
             raise InvalidInput(f"messages.{at}.content", question, "say something")
         # Many chat templates take a system message at the beginning only.
@@ -145,7 +148,6 @@ class ChatCompletionRequest(BaseModel):
             user_id=user_id,
             conversation_id=self._conversation(headers, lambda name: kept(StreamId(user_id, name))),
             question=question,
-            query=question,
             client_system="\n\n".join(text for text in leading if text.strip()),
             asked=tuple(messages[at:]),
             knobs=knobs,
@@ -153,10 +155,27 @@ class ChatCompletionRequest(BaseModel):
             max_tokens=self.max_completion_tokens or self.max_tokens,
             history=history or None,
             messages=tuple(messages),
-            memory="on" if messages[at]["role"] == "user" else "off",
+            memory=self._memory(messages, parameters, headers) if messages[at]["role"] == "user" else "off",
             origin=origin,
             request_key=self._request_key(user_id, headers),
             is_retry="idempotency-key" in headers or headers.get(_RETRIES, "0") != "0",
+        )
+
+    def _memory(self, messages: list[Message], parameters: JsonObject, headers: Mapping[str, str]) -> MemoryMode:
+        task = side_task(
+            messages,
+            model=self.model,
+            metadata=self.metadata,
+            headers=headers,
+            parameters=parameters,
+            streamed=bool(self.stream),
+        )
+        return memory_mode(
+            metadata=self.metadata,
+            headers=headers,
+            store=(self.model_extra or {}).get("store"),
+            chat_ids=[value for _, value in self._conversations_named(headers) if isinstance(value, str)],
+            is_side_task=task is not None,
         )
 
     def _request_key(self, user_id: str, headers: Mapping[str, str]) -> str | None:

@@ -133,7 +133,7 @@ class AnswerMessage(chat.ChatCompletionMessage):
 
 
 class ChatChoice(chat_completion.Choice):
-    """The one answer to a request."""
+    """One answer to a request, the only one unless it asks for ``n``."""
 
     message: AnswerMessage
 
@@ -154,7 +154,7 @@ class ChunkDelta(chat_completion_chunk.ChoiceDelta):
 
 
 class ChunkChoice(chat_completion_chunk.Choice):
-    """The one answer to a request, as far as this chunk carries it on."""
+    """One answer to a request, as far as this chunk carries it on."""
 
     delta: ChunkDelta
 

@@ -22,11 +22,14 @@ from domain.errors import InvalidInput, UnknownEvent, Unrecordable
 from domain.events import (
     MemoryEdited,
     MemoryForgotten,
+    MessagesSent,
     NewEvent,
     Payload,
     RetrievalRecorded,
     SummaryFailed,
     SummaryRecorded,
+    ToolsCalled,
+    ToolsOffered,
     TurnFailed,
     TurnRecorded,
     decode_payload,
@@ -40,7 +43,18 @@ from service.importing.exchanges import FIRST_YEAR, LAST_YEAR, Conversation, Exc
 from service.importing.own_decisions import DECISIONS, Places, not_in_it
 
 SOURCE = "export"
-TAKEN = (TurnRecorded, TurnFailed, SummaryRecorded, SummaryFailed, MemoryEdited, MemoryForgotten, *DECISIONS)
+TAKEN = (
+    TurnRecorded,
+    TurnFailed,
+    ToolsCalled,
+    MessagesSent,
+    ToolsOffered,
+    SummaryRecorded,
+    SummaryFailed,
+    MemoryEdited,
+    MemoryForgotten,
+    *DECISIONS,
+)
 
 
 _ID = re.compile(r"[!-~]{1,200}")

@@ -62,15 +62,17 @@ def conversation_of(answer: Answer) -> str:
 
 def assert_proved(service: Running, *answers: Answer) -> None:
     """Every prompt of these answers can be made again from the ledger."""
+    for answer in answers:
+        assert_proved_exchange(service, answer.id)
+
+
+def assert_proved_exchange(service: Running, correlation_id: str) -> None:
     engine = open_engine(service.ledger.path, writer=False)
     try:
         reader = AuditReader(engine)
-        for answer in answers:
-            trace = trace_of(
-                reader, reader.events_of_answer(answer.id.rsplit("-", 1)[0] if answer.id.count("-") > 1 else answer.id)
-            )
-            assert [proof.proof for proof in trace.proofs] == ["same_as_sent"] * len(trace.proofs)
-            assert trace.prompt is not None
+        trace = trace_of(reader, reader.events_of_answer(correlation_id))
+        assert [(proof.proof, proof.note) for proof in trace.proofs if proof.proof != "same_as_sent"] == []
+        assert trace.prompt is not None
     finally:
         engine.dispose()
 
@@ -240,3 +242,28 @@ def test_a_user_is_taken_as_meant(service: Running, given: Any, meant: str) -> N
     answer = service.client.post(body)
     assert answer.status == 200
     assert service.ledger.of_answer(answer)[-1].user_id == meant
+
+
+def test_a_history_begun_elsewhere_is_remembered_where_the_request_wants_it(each_anew: Running, user: str) -> None:
+    chat = Chat(each_anew, user, metadata={"memory_import": True, "use_gate": False})
+    chat.messages = [
+        {"role": "user", "content": "My aunt lives in Porto."},
+        {"role": "assistant", "content": "How nice."},
+        {"role": "user", "content": "Her dog is called Bruno."},
+        {"role": "assistant", "content": "**Bruno**, a fine name."},
+    ]
+    first = chat.say("She is 70.")
+    second = chat.say("She likes figs.")
+    turns = each_anew.ledger.all(TurnRecorded, user, conversation_of(first))
+    assert [turn.user for turn in turns] == [
+        "My aunt lives in Porto.",
+        "Her dog is called Bruno.",
+        "She is 70.",
+        "She likes figs.",
+    ]
+    assert [turn.imported_from for turn in turns] == ["client history", "client history", None, None]
+    assert [turn.turn_id for turn in turns] == [1, 2, 3, 4]
+    assert each_anew.ledger.all(MessagesSent, user, conversation_of(first)) == []
+    assert_proved(each_anew, first, second)
+    elsewhere = Chat(each_anew, user, metadata={"use_gate": False}).say("Where does my aunt live?")
+    assert "My aunt lives in Porto." in elsewhere.replayed

@@ -25,6 +25,7 @@ DEFAULTS = {
     "gate_keep_max": 30,
     "timezone": "UTC",
     "use_gate": True,
+    "memory_import": False,
     "use_rerank": True,
 }
 
@@ -56,6 +57,7 @@ def test_values_and_strings_mean_the_same(service: Running, user: str, as_given:
         "gate_keep_max": 1,
         "timezone": "Europe/Vienna",
         "use_gate": False,
+        "memory_import": False,
         "use_rerank": True,
     }
     answer = service.client.tell("Hi.", user, **{name: as_given(value) for name, value in knobs.items()})
@@ -150,7 +152,6 @@ def test_max_tokens_is_passed_on(service: Running, user: str, name: str) -> None
         ("max_tokens", 1.5),
         ("max_tokens", True),
         ("max_tokens", "lots"),
-        ("n", 2),
     ],
 )
 def test_sampling_parameters_are_checked(client: Client, user: str, name: str, bad: object) -> None:

@@ -158,7 +158,8 @@ class Dialect:
                 raise wire.BadRequestError(f"{name} was removed, use response_format", param=name)
         self._refuse(body)
         if self.strict_template:
-            roles = [role for role, _ in messages]
+            # Templates that know tools take a call and its result between the question and the answer.
+            roles = [message["role"] for message in body["messages"] if not _of_tools(message)]
             if "system" in roles[1:]:
                 raise wire.BadRequestError("System message must be at the beginning.", param="messages")
             turns = roles[1:] if roles[0] == "system" else roles
@@ -170,3 +171,7 @@ class Dialect:
         if most is not None and asked > most:
             message = f"This model's maximum context length is {most} tokens, {asked} were asked for."
             raise wire.BadRequestError(message, param="messages", code="context_length_exceeded")
+
+
+def _of_tools(message: Mapping[str, Any]) -> bool:
+    return message["role"] == "tool" or bool(message.get("tool_calls"))

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -84,6 +84,16 @@ class Reply:
     finish_reason: str = "stop"
     reasoning: str | None = None
     reasoning_field: str = "reasoning_content"
+    deltas: tuple[Mapping[str, Any], ...] = ()
+    """Deltas of a stream that follow the text, such as pieces of tool calls."""
+    message: Mapping[str, Any] = field(default_factory=dict)
+    """More fields of a whole message, such as its tool calls."""
+    choice: Mapping[str, Any] = field(default_factory=dict)
+    """More fields of each choice."""
+    answer: Mapping[str, Any] = field(default_factory=dict)
+    """More fields of the whole answer, or of each chunk."""
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    """More fields of the count of tokens."""
 
 
 def content_words(text: str) -> list[str]:

@@ -210,28 +210,32 @@ class ScriptedUpstream(Dialect, Script):
             reasoning=fault.reasoning or reply.reasoning,
             reasoning_field=fault.reasoning_field if fault.reasoning else reply.reasoning_field,
         )
-        usage = wire.usage(request.messages, f"{reply.reasoning or ''} {text}")
+        usage = {**wire.usage(request.messages, f"{reply.reasoning or ''} {text}"), **reply.usage}
         head: dict[str, Any] = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": self.answers_as,
             "system_fingerprint": self.fingerprint,
+            **reply.answer,
         }
         call.status = 200
         if request.body.get("stream"):
             head["object"] = "chat.completion.chunk"
             wants_usage = (request.body.get("stream_options") or {}).get("include_usage", False)
-            return await self._stream(head, reply, usage if wants_usage else None, fault, connection)
-        message = {"role": "assistant", "content": text}
+            return await self._stream(request, head, reply, usage if wants_usage else None, fault, connection)
+        message = {"role": "assistant", "content": text, **reply.message}
         if reply.reasoning is not None:
             message[reply.reasoning_field] = reply.reasoning
-        choices = [{"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish_reason}]
+        logprobs = wire.logprobs(wire.pieces(text)) if request.body.get("logprobs") else None
+        shared = {"message": message, "logprobs": logprobs, "finish_reason": reply.finish_reason, **reply.choice}
+        choices = [{"index": index, **shared} for index in range(request.body.get("n") or 1)]
         answer = {**head, "object": "chat.completion", "usage": usage}
         answer["choices"] = [] if fault.empty_choices else choices
         return self._send(connection, answer, fault)
 
     async def _stream(
         self,
+        request: ChatRequest,
         head: Mapping[str, Any],
         reply: Reply,
         usage: Mapping[str, int] | None,
@@ -239,16 +243,22 @@ class ScriptedUpstream(Dialect, Script):
         connection: Connection,
     ) -> None:
         def event(delta: Mapping[str, Any], finish_reason: str | None = None) -> bytes:
-            choices = [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]
-            data = wire.encode({**head, "choices": [] if fault.empty_choices else choices})
-            if fault.garbage:
-                return b"\xff\xfe\x00<html>\x80 not an event\n\n"
-            return b"data: %b\n\n" % (data[: len(data) // 2] if fault.malformed else data)
+            said = [delta["content"]] if request.body.get("logprobs") and delta.get("content") else None
+            shared = {"delta": delta, "logprobs": wire.logprobs(said) if said else None, "finish_reason": finish_reason}
+            more = reply.choice if finish_reason is not None else {}
+            chunks = []
+            for index in range(request.body.get("n") or 1):
+                choices = [] if fault.empty_choices else [{"index": index, **shared, **more}]
+                data = wire.encode({**head, "choices": choices})
+                chunks.append(b"data: %b\n\n" % (data[: len(data) // 2] if fault.malformed else data))
+            return b"\xff\xfe\x00<html>\x80 not an event\n\n" if fault.garbage else b"".join(chunks)
 
         connection.start_stream()
         connection.chunk(event({"role": "assistant", "content": ""}))
-        deltas = [{reply.reasoning_field: piece} for piece in wire.pieces(reply.reasoning or "")]
+        deltas: list[Mapping[str, Any]] = []
+        deltas += [{reply.reasoning_field: piece} for piece in wire.pieces(reply.reasoning or "")]
         deltas += [{"content": piece} for piece in wire.pieces(reply.content)]
+        deltas += reply.deltas
         for index, delta in enumerate(deltas):
             if index == fault.after_chunks and await self._break_off(fault, connection):
                 return

@@ -67,6 +67,12 @@ def pieces(text: str) -> list[str]:
     return [word if i == 0 else f" {word}" for i, word in enumerate(words)] if text else []
 
 
+def logprobs(said: list[str]) -> dict[str, Any]:
+    """Log probabilities as of a model that was certain of each piece."""
+    tops: list[Any] = []
+    return {"content": [{"token": piece, "logprob": 0.0, "bytes": None, "top_logprobs": tops} for piece in said]}
+
+
 def error(refusal: BadRequestError) -> dict[str, Any]:
     kinds = {
         400: "invalid_request_error",
