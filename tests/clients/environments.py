@@ -62,7 +62,9 @@ class NodeEnvironment:
         folder.mkdir(parents=True, exist_ok=True)
         if not self.version(root):
             (folder / "package.json").write_text('{"private": true}')
-            subprocess.run(["nice", "npm", "install", "--no-audit", "--no-fund", *self.packages], cwd=folder, check=True)
+            subprocess.run(
+                ["nice", "npm", "install", "--no-audit", "--no-fund", *self.packages], cwd=folder, check=True
+            )
 
     def version(self, root: Path) -> str:
         manifest = root / self.name / "node_modules" / self.package / "package.json"

@@ -1,8 +1,8 @@
 """A chat model that uses tools: it calls the one that a question names, and tells what came of it.
 
-It answers ``/v1/chat/completions`` and, for clients that are recorded without the service, ``/v1/responses``. Each answer
-is another text, so that a client's next request shows which of them it repeats. A question with the words "fail once"
-gets a 500 the first time.
+It answers ``/v1/chat/completions`` and, for clients that are recorded without the service, ``/v1/responses``. Each
+answer is another text, so that a client's next request shows which of them it repeats. The first question with the words
+"fail once" gets a 500.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from typing import Any
 
 from tests.upstream import ChatRequest, Reply, ScriptedUpstream, wire
 from tests.upstream.http import Connection, HttpRequest
-from tests.upstream.script import OpenCall
 
-_FAIL_ONCE = b"fail once"
+_FAIL_ONCE = "fail once"
 _TASK_ANSWER = json.dumps(
     {"title": "A title", "tags": ["colours"], "follow_ups": ["And then?"], "queries": [], "text": "and more"}
 )
@@ -38,12 +37,21 @@ class ToolUse:
     def call_id(self) -> str:
         return f"call_{hashlib.sha256(f'{self.name} {self.arguments}'.encode()).hexdigest()[:16]}"
 
-    def chat(self) -> dict[str, Any]:
-        return {
-            "id": self.call_id,
-            "type": "function",
-            "function": {"name": self.name, "arguments": self.arguments},
-        }
+    def reply(self) -> Reply:
+        """Return the answer that makes this call; streamed, its arguments come in two pieces."""
+        function = {"name": self.name, "arguments": self.arguments}
+        call = {"id": self.call_id, "type": "function", "function": function}
+        begun = {**call, "index": 0, "function": {**function, "arguments": ""}}
+        half = len(self.arguments) // 2
+        pieces = [
+            {"index": 0, "function": {"arguments": each}} for each in (self.arguments[:half], self.arguments[half:])
+        ]
+        return Reply(
+            "",
+            "tool_calls",
+            deltas=tuple({"tool_calls": [piece]} for piece in (begun, *pieces)),
+            message={"content": None, "tool_calls": [call]},
+        )
 
 
 @dataclass
@@ -54,7 +62,7 @@ class ModelWithTools(ScriptedUpstream):
     says: Mapping[str, str] = field(default_factory=dict)
     """What it answers where the prompt has these words, such as the change to a file that a coding client expects."""
     _answered: int = 0
-    _failed: set[bytes] = field(default_factory=set)
+    _failed: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,6 +73,10 @@ class ModelWithTools(ScriptedUpstream):
         if request.user.lstrip().startswith("### Task:") and "<chat_history>" in request.user:
             return Reply(_TASK_ANSWER)
         self._answered += 1
+        offered = [tool["function"] for tool in request.body.get("tools") or () if "function" in tool]
+        use = tool_for(request.user, offered) if request.messages[-1][0] == "user" else None
+        if use is not None:
+            return use.reply()
         prompt = "\n".join(text for _, text in request.messages)
         for words, said in self.says.items():
             if words in prompt:
@@ -74,39 +86,15 @@ class ModelWithTools(ScriptedUpstream):
         return Reply(f"Noted as number {self._answered}.{said}")
 
     async def _handle(self, http: HttpRequest, connection: Connection) -> None:
-        asks = http.method == "POST" and http.path in {"/v1/chat/completions", "/v1/responses"}
-        if asks and _FAIL_ONCE in http.body and http.body not in self._failed:
-            self._failed.add(http.body)
+        body = wire.decode(http.body) or {} if http.path in {"/v1/chat/completions", "/v1/responses"} else {}
+        asked = wire.messages(body)[-1:] if wire.chat_kind(body) == "answer" else ()
+        if not self._failed and any(_FAIL_ONCE in text for _, text in asked):
+            self._failed = True
             failure = wire.BadRequestError("scripted failure", 500)
             return connection.send(500, wire.encode(wire.error(failure)))
-        if asks and http.path == "/v1/responses":
-            return self._respond(wire.decode(http.body) or {}, connection)
+        if http.path == "/v1/responses":
+            return self._respond(body, connection)
         return await super()._handle(http, connection)
-
-    async def _chat(self, request: ChatRequest, call: OpenCall, connection: Connection) -> None:
-        last = (request.body.get("messages") or [{}])[-1]
-        offered = [tool["function"] for tool in request.body.get("tools") or () if "function" in tool]
-        use = tool_for(request.user, offered) if last.get("role") == "user" else None
-        if use is None or request.kind != "answer":
-            return await super()._chat(request, call, connection)
-        call.status = 200
-        head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": self.answers_as}
-        usage = wire.usage(request.messages, use.arguments)
-        if not request.body.get("stream"):
-            message = {"role": "assistant", "content": None, "tool_calls": [use.chat()]}
-            choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "tool_calls"}
-            answer = {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
-            return connection.send(200, wire.encode(answer))
-        connection.start_stream()
-        head["object"] = "chat.completion.chunk"
-        for delta, reason in _tool_deltas(use):
-            choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-            connection.chunk(b"data: %b\n\n" % wire.encode({**head, "choices": [choice]}))
-        if (request.body.get("stream_options") or {}).get("include_usage"):
-            connection.chunk(b"data: %b\n\n" % wire.encode({**head, "choices": [], "usage": usage}))
-        connection.chunk(b"data: [DONE]\n\n")
-        connection.end_stream()
-        return None
 
     def _respond(self, body: Mapping[str, Any], connection: Connection) -> None:
         messages = _as_messages(body.get("input") or "")
@@ -125,10 +113,12 @@ class ModelWithTools(ScriptedUpstream):
 
 
 def tool_for(question: str, offered: Sequence[Mapping[str, Any]]) -> ToolUse | None:
-    """Return a call of the first tool all words of whose name are in the question, but for "get" and "to".
+    """Return a call of the first tool all words of whose name are in the question's last line, but for "get" and "to".
 
     Each argument that it requires is the last word of the question, or 1.
     """
+    # What a client puts around a question, a document say, stands before it.
+    question = (question.strip().splitlines() or [""])[-1]
     words = re.findall(r"[a-z0-9]+", question.lower())
     for tool in offered:
         name = str(tool["name"])
@@ -141,17 +131,6 @@ def tool_for(question: str, offered: Sequence[Mapping[str, Any]]) -> ToolUse | N
             values = {key: last if kinds.get(key) == "string" else 1 for key in required}
             return ToolUse(name, json.dumps(values))
     return None
-
-
-def _tool_deltas(use: ToolUse) -> Iterator[tuple[dict[str, Any], str | None]]:
-    called = use.chat()
-    yield {"role": "assistant", "content": None}, None
-    begun = {**called, "index": 0, "function": {"name": use.name, "arguments": ""}}
-    yield {"tool_calls": [begun]}, None
-    half = len(use.arguments) // 2
-    for piece in (use.arguments[:half], use.arguments[half:]):
-        yield {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}, None
-    yield {}, "tool_calls"
 
 
 def _as_messages(given: str | Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,10 @@ from uuid import uuid4
 
 import httpx2
 
+from tests.clients.client import Chats, Row
 from tests.clients.environments import PythonEnvironment, clean_environment
+from tests.clients.model import ModelWithTools
+from tests.clients.recording import RecordingProxy
 from tests.processes import free_port
 
 ENVIRONMENT = PythonEnvironment("open-webui", ("open-webui",))
@@ -43,14 +47,97 @@ _WITHOUT_DOWNLOADS = {
 }
 
 
+@dataclass(frozen=True)
+class OpenWebUi:
+    """Two people with three chats each: tools, an answer asked for again and gone on with, a picture, a document."""
+
+    name: str = "open-webui"
+    environment: PythonEnvironment = ENVIRONMENT
+    says: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def chats(self) -> Mapping[str, Chats]:
+        # By default nothing tells the service who speaks.
+        return {"": (*_chats("bicycle"), *_chats("boat"))}
+
+    def run(self, environments: Path, proxy: RecordingProxy, model: ModelWithTools) -> Iterator[Row]:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            open_webui(environments, Path(folder), proxy.base_url, model.base_url) as url,
+        ):
+            ada = Person.signed_up(url, "Ada")
+            bob = ada.adds(url, "Bob")
+            _said(ada.http.get("/api/models"))
+            for person, thing in ((ada, "bicycle"), (bob, "boat")):
+                for step, do in _steps(person, model.chat_model, thing):
+                    proxy.step = f"{person.name}: {step}"
+                    failed = ""
+                    try:
+                        do()
+                    except WentWrongError as error:
+                        failed = str(error)[:300]
+                    yield Row(self.name, proxy.step, failed)
+
+
+def _chats(thing: str) -> Chats:
+    return (
+        (f"My {thing} is red.", "What is the current timestamp?", f"The {thing} is old."),
+        (f"What is the {thing} here?\n[image: image/png, 70 bytes, sha256 ...", f"Who owns the {thing}?"),
+        (f"What does the note say about the {thing}?", "And what else?"),
+    )
+
+
+def _steps(person: Person, model: str, thing: str) -> Iterator[tuple[str, Callable[[], None]]]:
+    first, second, third = (Chat(person, model) for _ in range(3))
+
+    def says(chat: Chat, text: str, holds: str = "Noted") -> None:
+        answer = chat.text(chat.says(text))
+        if holds not in answer:
+            raise WentWrongError(f"the answer is {answer!r}")
+
+    def regenerates() -> None:
+        before = str(first.newest)
+        if first.text(before) == first.text(first.regenerates(before)):
+            raise WentWrongError("the answer is the one before")
+
+    def continues() -> None:
+        before = first.text(str(first.newest))
+        answer = first.text(first.continues(str(first.newest)))
+        if not answer.startswith(before) or answer == before:
+            raise WentWrongError(f"after {before!r} the answer is {answer!r}")
+
+    def is_titled() -> None:
+        deadline = time.monotonic() + ANSWER_S_MAX
+        while first.title != "A title" and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        if first.title != "A title":
+            raise WentWrongError(f"the title is {first.title!r}")
+
+    yield "first message", lambda: says(first, f"My {thing} is red.")
+    yield "title", is_titled
+    yield "tools", lambda: says(first, "What is the current timestamp?", "The tool says")
+    yield "third message", lambda: says(first, f"The {thing} is old.")
+    yield "regenerate", regenerates
+    yield "continue", continues
+    yield "image", lambda: _done(second.says(f"What is the {thing} here?", [picture(person)]))
+    yield "after the image", lambda: says(second, f"Who rides the {thing}?")
+    yield "edit", lambda: _done(second.edits(str(second.newest), f"Who owns the {thing}?"))
+    note = f"The {thing} sleeps in the harbour."
+    yield "document", lambda: _done(third.says(f"What does the note say about the {thing}?", [document(person, note)]))
+    yield "after the document", lambda: says(third, "And what else?")
+
+
+def _done(_: str) -> None:
+    """What counts is that an answer came."""
+
+
 class WentWrongError(AssertionError):
     """Open WebUI showed an error in place of an answer."""
 
 
 @contextmanager
-def open_webui(
-    environments: Path, folder: Path, base_url: str, embeddings_url: str, **settings: str
-) -> Iterator[str]:
+def open_webui(environments: Path, folder: Path, base_url: str, embeddings_url: str, **settings: str) -> Iterator[str]:
     """Run it with an empty database and an OpenAI connection to ``base_url``; yield where its page is."""
     port = free_port()
     environment = clean_environment(

@@ -12,7 +12,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -218,11 +218,12 @@ def all_recorded() -> list[Recorded]:
 
 
 def recorded(
-    client: str, version: str, day: str, exchanges: Iterable[Exchange], replaced: Mapping[str, str]
+    client: str, version: str, day: str, exchanges: Sequence[Exchange], replaced: Mapping[str, str]
 ) -> Recorded:
     """Return what is kept of exchanges; ``replaced`` are texts of this machine and what stands for them."""
     requests: list[Request] = []
     answers: list[Answer] = []
+    replaced = {**replaced, **_ids_of(exchanges)}
     for exchange in exchanges:
         headers = {
             name: "Bearer key" if name in _SECRET else _clean(value, replaced)
@@ -231,9 +232,7 @@ def recorded(
         }
         body = _marked(_shortened(exchange.body), answers)
         cleaned = json.loads(_clean(json.dumps(body, ensure_ascii=False), replaced))
-        requests.append(
-            Request(exchange.step, exchange.method, exchange.path, headers, cleaned, exchange.status)
-        )
+        requests.append(Request(exchange.step, exchange.method, exchange.path, headers, cleaned, exchange.status))
         answers.append(exchange.answer)
     return Recorded(client, version, day, tuple(requests))
 
@@ -257,6 +256,13 @@ def _shortened(value: Any, name: str = "") -> Any:
         half = LONG_TEXT_CHARS // 2
         return f"{value[:half]}\n[...]\n{value[-half:]}"
     return value
+
+
+def _ids_of(exchanges: Sequence[Exchange]) -> dict[str, str]:
+    """Return a made-up UUID for each that the client made or was given, so that the same stay the same."""
+    said = json.dumps([[each.headers, each.body, each.path] for each in exchanges])
+    found = dict.fromkeys(re.findall(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", said))
+    return {each: f"00000000-0000-4000-8000-{number:012d}" for number, each in enumerate(found, 1)}
 
 
 def _clean(text: str, replaced: Mapping[str, str]) -> str:

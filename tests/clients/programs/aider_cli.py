@@ -22,10 +22,18 @@ ENVIRONMENT = {
     "GIT_COMMITTER_EMAIL": "ada@example.org",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
 }
-OPTIONS = (
-    "--yes-always --no-check-update --analytics-disable --no-show-model-warnings --no-show-release-notes "
-    "--edit-format whole --no-detect-urls --no-gitignore --no-pretty --restore-chat-history"
-).split()
+OPTIONS = [
+    "--yes-always",
+    "--no-check-update",
+    "--analytics-disable",
+    "--no-show-model-warnings",
+    "--no-show-release-notes",
+    "--no-detect-urls",
+    "--no-gitignore",
+    "--no-pretty",
+    "--edit-format=whole",
+    "--restore-chat-history",
+]
 
 
 def run(*command):
