@@ -22,6 +22,16 @@ class FoundTurn:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class NewestTurn:
+    """The last turn of a conversation; ``resent`` tells that its client sent its own history with it."""
+
+    position: int
+    memory_id: str
+    resent: bool
+    client: str | None
+
+
 class ConversationReader(Reader):
     """What requests ask that come with a history of their own, or with the results of tools."""
 
@@ -30,10 +40,10 @@ class ConversationReader(Reader):
         rows = self._rows("turns_by_exchange", user_id=user_id, keys=json_list(keys))
         return [FoundTurn(**row._asdict()) for row in rows]
 
-    def newest_turn(self, stream: StreamId) -> str | None:
-        """Return the id of the newest turn of a conversation that is not hidden, None where there is none."""
+    def newest_turn(self, stream: StreamId) -> NewestTurn | None:
+        """Return the newest turn of a conversation that is not hidden, None where there is none."""
         rows = self._rows("newest_turn", user_id=stream.user_id, conversation_id=stream.conversation_id)
-        return str(rows[0].event_id) if rows else None
+        return NewestTurn(rows[0].position, rows[0].memory_id, bool(rows[0].resent), rows[0].client) if rows else None
 
     def turn_of_request(self, user_id: str, request_key: str) -> Event | None:
         """Return the turn that a request is recorded with, if it is among the user's last ones."""

@@ -32,6 +32,8 @@ RetrievalMode = Literal["hybrid", "dense", "lexical"]
 
 PromptPart = Literal["window", "replay", "summary", "neighbour"]
 """What a memory is in a prompt; a neighbour is a turn beside a replayed one."""
+SupersededReason = Literal["regenerated", "edited", "left", "retried"]
+"""Why a conversation went on without one of its turns."""
 
 
 class _Value(BaseModel):
@@ -290,6 +292,12 @@ class SummaryFailed(Payload):
     call: ModelCall | None = None
 
 
+Exclusion = Literal[
+    "recent_window", "same_text_as_window", "left_behind", "older_same_question", "older_near_duplicate"
+]
+"""Why a candidate went no further. ``left_behind``: the conversation leaves that turn behind with this one."""
+
+
 class CandidateFound(_Value):
     """One memory that the indices proposed; ``excluded`` says why it went no further.
 
@@ -312,9 +320,7 @@ class CandidateFound(_Value):
     lexical_rank: int | None = None
     matched: Facet | None
     summary_position: int | None = None
-    excluded: Literal["recent_window", "same_text_as_window", "older_same_question", "older_near_duplicate"] | None = (
-        None
-    )
+    excluded: Exclusion | None = None
 
 
 class RetrievalRecorded(Payload):
@@ -436,6 +442,39 @@ class MemoryForgotten(Payload):
     reason: str | None = None
 
 
+class MemoryRestored(Payload):
+    """A person took back that they had withdrawn a memory: the newest of the two events counts."""
+
+    type: ClassVar[str] = "MemoryRestored"
+
+    memory_id: str
+    turn_id: int
+    reason: str | None = None
+
+
+class TurnSuperseded(Payload):
+    """The conversation went on without this turn: from here on it is hidden, as if it were forgotten.
+
+    The client asked the same again (``regenerated``), or something else in its place (``edited``), went on from an
+    earlier turn (``left``), or never got the answer and asked again (``retried``).
+    """
+
+    type: ClassVar[str] = "TurnSuperseded"
+
+    memory_id: str
+    turn_id: int
+    reason: SupersededReason
+
+
+class TurnRestored(Payload):
+    """The conversation came back to a superseded turn: the newest of the two events counts."""
+
+    type: ClassVar[str] = "TurnRestored"
+
+    memory_id: str
+    turn_id: int
+
+
 class UserErased(Payload):
     """A person's texts and ids were blanked in every event of theirs, this one's own ids included.
 
@@ -527,6 +566,9 @@ CATALOGUE: Mapping[str, type[Payload]] = {
         RerankDecided,
         MemoryEdited,
         MemoryForgotten,
+        MemoryRestored,
+        TurnSuperseded,
+        TurnRestored,
         UserErased,
         MemoriesErased,
         ErasureCompleted,

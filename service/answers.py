@@ -46,15 +46,22 @@ class Answers:
         if key is None:
             return self._answer(request)
         running = self._running.get(key)
-        if running is not None and request.is_retry:
+        if running is not None and not running.abandoned and request.is_retry:
             return running.follow()
-        if running is not None:
+        if running is not None and not request.is_retry:
             # The same question on purpose, twice at once.
             return self._answer(request)
-        running = self._running[key] = _Running(self._answer(request), lambda: self._running.pop(key, None))
-        return running.follow()
+        # What all have left is about to be recorded as far as it came.
+        begun = self._running[key] = _Running(self._answer(request, after=running), lambda: self._end(key, begun))
+        return begun.follow()
 
-    async def _answer(self, request: TurnRequest) -> Answering:
+    def _end(self, key: str, ended: _Running) -> None:
+        if self._running.get(key) is ended:
+            del self._running[key]
+
+    async def _answer(self, request: TurnRequest, *, after: _Running | None = None) -> Answering:
+        if after is not None:
+            await after.ended()
         if request.memory == "off":
             yield Placed("")
             async with aclosing(self._turns.pass_on(request)) as passed:
@@ -67,7 +74,7 @@ class Answers:
                 for told in _again(before, before.payload):
                     yield told
                 return
-            request = replace(request, instead_of=before.event_id)
+            request = replace(request, instead_of=before)
         place = await self._turns.place(request)
         yield Placed(place.stream.conversation_id)
         async with aclosing(self._turns.answer(request, place)) as answering:
@@ -99,6 +106,7 @@ class _Running:
         self._items: list[Item] = []
         self._changed = asyncio.Event()
         self._followers = 0
+        self._begun = False
         self._ended = ended
         self._task = asyncio.create_task(self._run(answering))
         self._task.add_done_callback(self._end)
@@ -117,9 +125,19 @@ class _Running:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    @property
+    def abandoned(self) -> bool:
+        """Whether somebody followed it, and all of them have gone."""
+        return self._begun and not self._followers
+
+    async def ended(self) -> None:
+        """Wait until it has come to an end, whatever that is."""
+        await asyncio.wait({self._task})
+
     async def follow(self) -> Answering:
         """Yield all items; raises as the answer does."""
         self._followers += 1
+        self._begun = True
         at = 0
         reason: str | None = None
         try:

@@ -153,6 +153,9 @@ class TurnService:
             request.asked,
             new_each_time=self._settings.conversation_without_id == "new",
             plain=request.plain,
+            client=request.origin.client if request.origin is not None else None,
+            resends=request.resends,
+            instead_of=request.instead_of,
         )
         return await self._memory.in_search_thread(find)
 
@@ -243,6 +246,7 @@ class TurnService:
             read = partial(self._ledger.reader.recent_turns, chars_max=turn_chars_max(limit))
             with turn.timed("window"):
                 newest = await self._memory.in_search_thread(read, turn.stream, limit if block is None else 2 * limit)
+            newest = [memory for memory in newest if memory.memory_id not in turn.left_behind]
             window = [*(newest if block is None else beginning_with_a_block(newest, block))]
         turn.builds_on = next((told.memory_id for told in window if told.memory_id), None)
         return await self._fitted(turn, window)
@@ -312,7 +316,8 @@ class TurnService:
             return Retrieved([], asked(outcome="degraded", degraded_code=error.kind, degraded_reason=error.told))
         memories = [candidate.memory for candidate in found.candidates]
         candidates, excluded = await with_texts(
-            _chars(turn, [*window, *memories]), lambda: _compared(found.candidates, window, knobs.candidate_n)
+            _chars(turn, [*window, *memories]),
+            lambda: _compared(found.candidates, window, knobs.candidate_n, turn.left_behind),
         )
         proposed = sorted([*candidates, *excluded], key=lambda candidate: candidate.rank)
         event = asked(
@@ -371,6 +376,7 @@ class TurnService:
         with turn.timed("neighbours"):
             read = partial(self._ledger.reader.neighbors, chars_max=turn_chars_max(2 * reach * len(positions)))
             around = await self._memory.in_search_thread(read, turn.stream.user_id, positions, reach)
+            around = [memory for memory in around if memory.memory_id not in turn.left_behind]
             return neighbors_of(replayed, around, window, reach)
 
     async def _said(self, turn: TurnLog, window: FittedWindow, recalled: Recalled) -> AsyncGenerator[Delta]:
@@ -508,9 +514,11 @@ def _chars(turn: TurnLog, memories: Iterable[WindowTurn]) -> int:
     return own + sum(len(memory.user) + len(memory.assistant) for memory in memories)
 
 
-def _compared(found: list[Candidate], window: list[WindowTurn], limit: int) -> tuple[list[Candidate], list[Candidate]]:
+def _compared(
+    found: list[Candidate], window: list[WindowTurn], limit: int, left_behind: frozenset[str]
+) -> tuple[list[Candidate], list[Candidate]]:
     """Exclude what the window shows, and put each candidate on one line, as the decisions will read it."""
-    candidates, excluded = exclude_window(found, window, limit)
+    candidates, excluded = exclude_window(found, window, limit, left_behind)
     for candidate in candidates:
         _ = candidate.memory.line
     return candidates, excluded

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import anyio
 
+from domain.branches import moves_to
 from domain.chain import canonical
 from domain.client_messages import ClientTurn, Message, exchange_key, text_of, without_bytes
 from domain.errors import LedgerError, OpmError, UpstreamError
@@ -126,7 +127,9 @@ class TurnRequest:
     request_key: str | None = None
     """What this request and its repeats have in common; None where the client does not say that it repeats."""
     is_retry: bool = False
-    instead_of: str | None = None
+    resends: bool = False
+    """Whether the client is known to send its history always."""
+    instead_of: Event | None = None
     """The turn of an earlier try, whose answer the client did not get whole."""
 
     @property
@@ -248,6 +251,20 @@ class TurnLog:
         cause = self.events[-1].event_id if self.events else before
         return NewEvent(self._clock.new_id(), payload, self.correlation_id, cause, self.request.origin)
 
+    @property
+    def left_behind(self) -> frozenset[str]:
+        """The turns that the conversation leaves behind with this one."""
+        return self.place.move.left_behind if self.place.move is not None else frozenset()
+
+    def moves(self) -> list[NewEvent]:
+        """Return the events by which the conversation goes on from another turn than its last."""
+        move = self.place.move
+        if move is None:
+            return []
+        return moves_to(
+            move.path, move.turns, move.reason, self.new_id, self.correlation_id, origin=self.request.origin
+        )
+
     def new_id(self) -> str:
         return self._clock.new_id()
 
@@ -315,7 +332,7 @@ class TurnRecorder:
             )
 
         # The turn's number is known to the ledger alone, so its event is made there.
-        events = await self._append(turn, sent, lambda head: turn.event(recorded(head)), imports.events)
+        events = await self._append(turn, sent, lambda head: turn.event(recorded(head)), imports.events, turn.moves())
         last = events[-1]
         assert isinstance(last.payload, TurnRecorded)
         return Finished(finish_reason, answer.usage, last.conversation_id, last.payload, last.event_id)
@@ -389,11 +406,12 @@ class TurnRecorder:
         sent: _Sent,
         last: Callable[[StreamHead], NewEvent],
         before: Callable[[StreamHead], list[NewEvent]] = lambda _head: [],
+        moves: Sequence[NewEvent] = (),
     ) -> tuple[Event, ...]:
         """Append what was decided, what the client sent and how the turn ended, in one commit."""
         append = self._ledger.append(
             turn.stream,
-            lambda head: [*before(head), *turn.events, *sent.events, last(head)],
+            lambda head: [*moves, *before(head), *turn.events, *sent.events, last(head)],
             builds_on=turn.builds_on,
         )
         # Once handed over it is written, whether or not anybody still waits for it.

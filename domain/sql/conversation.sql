@@ -11,16 +11,19 @@ WHERE user_id = :user_id
   AND payload ->> '$.exchange_key' IN (SELECT value FROM json_each(:keys));
 
 -- name: newest_turn
--- The newest turn of a conversation that is not hidden.
-SELECT event_id
+-- The newest turn of a conversation that is not hidden, and whether it was asked with a history of the client's own.
+SELECT turn.position,
+       turn.event_id AS memory_id,
+       json_type(turn.payload, '$.from_client.history') = 'array' AS resent,
+       turn.payload ->> '$.origin.client' AS client
 FROM events AS turn
 WHERE turn.user_id = :user_id
   AND turn.conversation_id = :conversation_id
   AND turn.type = 'TurnRecorded'
   AND turn.salt <> ''
   AND NOT EXISTS (
-    SELECT 1 FROM events
-    WHERE causation_id = turn.event_id AND type = 'MemoryForgotten' AND user_id = turn.user_id
+    SELECT 1 FROM hidings AS held
+    WHERE held.memory_id = turn.event_id AND +held.user_id = turn.user_id AND held.until_position IS NULL
   )
 ORDER BY turn.version DESC
 LIMIT 1;

@@ -11,7 +11,7 @@ ORDER BY last_recorded_at DESC, user_id
 LIMIT :count;
 
 -- name: conversations
--- A user's conversations, the one used last first. One of which every turn was forgotten is not among them.
+-- A user's conversations, the one used last first. One of which every turn is hidden is not among them.
 -- Title and time are read for the conversations of the page alone, hence the subquery.
 SELECT page.conversation_id,
        page.turns,
@@ -28,8 +28,8 @@ FROM (
       AND turn.type = 'TurnRecorded'
       AND turn.salt <> ''
       AND NOT EXISTS (
-        SELECT 1 FROM events
-        WHERE causation_id = turn.event_id AND type = 'MemoryForgotten' AND user_id = turn.user_id
+        SELECT 1 FROM hidings AS held
+        WHERE held.memory_id = turn.event_id AND +held.user_id = turn.user_id AND held.until_position IS NULL
       )
     GROUP BY turn.conversation_id
     ORDER BY last_position DESC

@@ -54,6 +54,8 @@ _CONVERSATION_HEADERS = (
     "x-litellm-session-id",
     "x-session-id",
 )
+_SEND_HISTORY = frozenset({"x-openwebui-chat-id", "x-librechat-conversation-id"})
+"""The headers of clients that send their whole history with each message."""
 _SESSION_HEADER = re.compile(r"x-.+-session-id", re.ASCII)
 _RETRIES = "x-stainless-retry-count"
 """How often OpenAI's own libraries have asked before."""
@@ -158,6 +160,7 @@ class ChatCompletionRequest(BaseModel):
             memory=self._memory(messages, parameters, headers) if messages[at]["role"] == "user" else "off",
             origin=origin,
             request_key=self._request_key(user_id, headers),
+            resends=not _SEND_HISTORY.isdisjoint(headers),
             is_retry="idempotency-key" in headers or headers.get(_RETRIES, "0") != "0",
         )
 

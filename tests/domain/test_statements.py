@@ -29,6 +29,7 @@ FILES = {
 }
 TURN = (
     "recent_turns",
+    "branch",
     "memories",
     "neighbors",
     "positions_beside",
@@ -42,7 +43,7 @@ TURN = (
 )
 """What a turn asks, from its window to its append; ``head``, the last row of the table, is looked at below."""
 KEYED_BY_INTEGER = "INTEGER PRIMARY KEY (rowid=?)"
-OF_A_CONVERSATION = "events_stream_type (user_id=? AND conversation_id=? AND type=?)"
+OF_A_CONVERSATION = "events_branch (user_id=? AND conversation_id=?)"
 SMALL = re.compile(r"SCAN (CONSTANT ROW|json_each VIRTUAL TABLE .*|remembered|\(subquery-\d+\))")
 """One row, the positions asked for, and the rows found by them: none of these is the table."""
 
