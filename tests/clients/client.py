@@ -47,6 +47,11 @@ class Client(Protocol):
         ...
 
     @property
+    def recorded_chats(self) -> Chats:
+        """Those of the person whose requests are recorded."""
+        ...
+
+    @property
     def settings(self) -> Mapping[str, str]:
         """Settings of the service."""
         ...
@@ -69,6 +74,10 @@ class Program:
     @property
     def chats(self) -> Mapping[str, Chats]:
         return {"": self.words}
+
+    @property
+    def recorded_chats(self) -> Chats:
+        return self.words
 
     @property
     def settings(self) -> Mapping[str, str]:

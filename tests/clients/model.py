@@ -1,13 +1,12 @@
 """A chat model that uses tools: it calls the one that a question names, and tells what came of it.
 
 It answers ``/v1/chat/completions`` and, for clients that are recorded without the service, ``/v1/responses``. Each
-answer is another text, so that a client's next request shows which of them it repeats. The first question with the words
-"fail once" gets a 500.
+answer is another text, so that a client's next request shows which of them it repeats. The first question with the
+words "fail once" gets a 500.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import time
@@ -32,10 +31,7 @@ class ToolUse:
 
     name: str
     arguments: str
-
-    @property
-    def call_id(self) -> str:
-        return f"call_{hashlib.sha256(f'{self.name} {self.arguments}'.encode()).hexdigest()[:16]}"
+    call_id: str = field(default_factory=lambda: f"call_{uuid.uuid4().hex}")
 
     def reply(self) -> Reply:
         """Return the answer that makes this call; streamed, its arguments come in two pieces."""

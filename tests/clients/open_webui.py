@@ -61,6 +61,10 @@ class OpenWebUi:
         # By default nothing tells the service who speaks.
         return {"": (*_chats("bicycle"), *_chats("boat"))}
 
+    @property
+    def recorded_chats(self) -> Chats:
+        return _chats("bicycle")
+
     def run(self, environments: Path, proxy: RecordingProxy, model: ModelWithTools) -> Iterator[Row]:
         with (
             tempfile.TemporaryDirectory() as folder,
