@@ -19,7 +19,7 @@ from tests.clients.catalogue import CLIENTS
 from tests.clients.client import Client
 from tests.clients.live import chats_of, unlike
 from tests.clients.model import ModelWithTools
-from tests.clients.recording import FOLDER, Exchange, Recorded, answer_of
+from tests.clients.recording import FOLDER, Answer, Exchange, Recorded, answer_of
 from tests.service.running import running
 
 CLIENT_OF = {client.name: client for client in CLIENTS}
@@ -53,7 +53,7 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Replay
 
 
 def _sent_again(recorded: Recorded, http: httpx2.Client) -> Iterator[Exchange]:
-    answers = []
+    answers: list[Answer] = []
     for request in recorded.requests:
         body, started = request.filled(answers), time.monotonic()
         answer = http.request(request.method, request.path, headers=request.headers, json=body)
@@ -101,8 +101,8 @@ def test_each_request_is_answered_as_it_was_asked(name: str, replayed: Callable[
 
 @pytest.mark.parametrize("name", _clients("chats"))
 def test_the_ledger_holds_each_chat_and_nothing_else(name: str, replayed: Callable[[str], Replayed]) -> None:
-    client = replayed(name).client
-    assert sorted(replayed(name).chats) == sorted(client.recorded_chats)
+    found = sorted(replayed(name).chats)
+    assert found == sorted(replayed(name).client.recorded_chats), found
 
 
 @pytest.mark.parametrize("name", _clients("prompts"))
