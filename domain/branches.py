@@ -18,8 +18,8 @@ from domain.origin import Origin
 class TurnState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One turn of a conversation, its number among the conversation's events, and whether it is hidden.
 
-    ``follows`` and ``exchange_key`` are those of its ``TurnRecorded``, None where it has none. There may be ten
-    thousand of these, all of which are read at once.
+    ``follows`` and ``exchange_key`` are those of its ``TurnRecorded``, None where it has none. A conversation may have
+    ten thousand of these, which are read at once.
     """
 
     position: int
@@ -68,8 +68,8 @@ def moves_to(
 ) -> list[NewEvent]:
     """Return the events by which a conversation goes on with the turns in ``path`` (their memory ids) and no others.
 
-    They are to be appended in one commit with the turn that comes next, whose ``correlation_id`` they take: so it can
-    be told which answer a turn made way for. There are none where the conversation goes on from its end.
+    They are to be appended after the turn that comes next, in one commit, and take its ``correlation_id``: so it can be
+    told which answer a turn made way for. There are none where the conversation goes on from its end.
     """
     events: list[NewEvent] = []
     for turn in turns:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
+from domain.clock import iso
 from domain.errors import LedgerWriteFailed
 from domain.events import ErasureCompleted, NewEvent, UserErased
 from domain.identity import ERASED_PREFIX, SYSTEM_STREAM, user_stream
@@ -48,6 +49,13 @@ def blank(ledger: Ledger, user_id: str, event_id: str) -> int:
     A second call goes on where the first was interrupted. Raises :class:`LedgerWriteFailed` when the ledger refuses.
     """
     pseudonym = pseudonym_of(event_id)
+    keys = {"user_id": user_id, "pseudonym": pseudonym, "at": iso(ledger.clock.now())}
+
+    # First: whoever holds one of the person's keys could go on writing under their name.
+    def revoke_keys(connection: Connection) -> None:
+        connection.execute(STATEMENTS["erase_keys"], keys)
+
+    ledger.write(revoke_keys).result()
     blanked = 0
     while changed := ledger.write(lambda connection: _blank_batch(connection, user_id, pseudonym)).result():
         blanked += changed

@@ -363,11 +363,15 @@ class Verdict(_Value):
 
 
 class DecisionAsked(_Value):
-    """What a deciding model was shown: so many candidates, from the first, and how much of each and of the question."""
+    """What a deciding model was shown: so many candidates, from the first, and how much of each and of the question.
+
+    ``layout`` says how the candidates were quoted, see `domain.decisions.DECISION_LAYOUTS`.
+    """
 
     candidates: int
     line_chars: int
     question_chars: int
+    layout: str = "lines-1"
 
 
 class GateDecided(Payload):

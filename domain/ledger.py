@@ -40,6 +40,7 @@ from domain.errors import (
 from domain.events import Event, NewEvent, TurnRecorded, check_text
 from domain.history_reader import HistoryReader
 from domain.identity import StreamId
+from domain.key_reader import KeyReader
 from domain.ledger_reader import LedgerReader
 from domain.person_reader import PersonReader
 from domain.reader import StoredEvent, odd_column
@@ -107,6 +108,7 @@ class Ledger:
         self.reader = LedgerReader(self._readers)
         self.persons = PersonReader(self._readers)
         self.history = HistoryReader(self._readers)
+        self.keys = KeyReader(self._readers)
         self.conversations = ConversationReader(self._readers)
         self._queue: queue.SimpleQueue[_Append | _Work | None] = queue.SimpleQueue()
         self._listeners: list[Callable[[], None]] = []
@@ -146,8 +148,8 @@ class Ledger:
     def write(self, work: Callable[[Connection], T], *, transaction: bool = True) -> Future[T]:
         """Run ``work`` with the writing connection, in a transaction of its own or outside of any.
 
-        For erasures and the access log, and nothing else. The future fails with what ``work`` raised, or with
-        :class:`LedgerWriteFailed`. Raises as :meth:`append` does.
+        For erasures, the access log and the service's keys, and nothing else. The future fails with what ``work``
+        raised, or with :class:`LedgerWriteFailed`. Raises as :meth:`append` does.
         """
         done: Future[T] = Future()
         self._enqueue(_Work(work, transaction, done))

@@ -289,8 +289,12 @@ class LedgerReader(Reader):
         return self._count(FACET_TYPES, user_id, after)
 
     def count_turns(self, user_id: str | None) -> int:
-        """Count the memories of one user or of all."""
+        """Count the turns of one user or of all, hidden ones included."""
         return self._count((TurnRecorded.type,), user_id)
+
+    def count_memories(self, user_id: str | None) -> int:
+        """Count the memories of one user or of all: the turns that are not hidden."""
+        return self.count_turns(user_id) - int(self._rows("count_hidden_turns", user_id=user_id)[0][0])
 
     def _count(self, types: Sequence[str], user_id: str | None, after: int = 0) -> int:
         if user_id is None:

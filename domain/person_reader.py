@@ -22,7 +22,7 @@ _PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class TurnPlace:
-    """Where a turn stands: its conversation and the last version of that, its position, its number; what hides it."""
+    """Where a turn stands: its conversation with its last version, its position, its number, and what hides it."""
 
     stream: StreamId
     position: int
@@ -40,6 +40,15 @@ class ImportedTurn:
     assistant: str
     source_ids: frozenset[str]
     forgotten: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hiding:
+    """An event that hides a memory now, and in which way: ``forgotten`` or ``superseded``."""
+
+    memory_id: str
+    hidden_by: str
+    event_id: str
 
 
 class PersonReader(Reader):
@@ -110,6 +119,11 @@ class PersonReader(Reader):
             ImportedTurn(row.user, row.assistant, frozenset(json.loads(row.source_ids)), bool(row.forgotten))
             for row in rows
         ]
+
+    def hidings_of(self, user_id: str, memory_ids: Collection[str]) -> list[Hiding]:
+        """Return what hides some of this user's memories now."""
+        rows = self._rows("hidings_of", user_id=user_id, memory_ids=json_list(memory_ids))
+        return [Hiding(row.memory_id, row.hidden_by, row.event_id) for row in rows]
 
     def erasures_begun(self) -> list[tuple[str, str]]:
         """Return user and event id of each ``UserErased`` event whose user's ids still stand in the ledger."""

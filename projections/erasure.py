@@ -86,7 +86,8 @@ def erase_user(ledger: Ledger, storage_dir: Path, user_id: str, origin: Origin |
             marker = begun[0]
         else:
             extent = extent_of(ledger, storage_dir, user_id)
-            if not extent.events and not extent.files:
+            has_key = any(key.user_id == user_id for key in ledger.keys.all())
+            if not extent.events and not extent.files and not has_key:
                 raise InvalidInput("--user", user_id, "name a user of whom something is kept; nothing of this one is")
             marker = _Marker(user_id=user_id, event_id=ledger.clock.new_id(), origin=origin)
         return _erase(ledger, storage_dir, marker)

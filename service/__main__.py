@@ -7,10 +7,12 @@ import sys
 
 import uvicorn
 
+from domain.api_keys import keys_in
 from domain.console import print_any_text
-from domain.errors import OpmError
+from domain.errors import OpmError, SettingsError
 from domain.prompts import load_prompts
 from domain.settings import load_settings
+from service.api.access import is_loopback
 from service.api.slow_requests import BoundedHttp
 from service.ports import port_trouble
 from service.settings import ServiceSettings
@@ -39,7 +41,9 @@ def main() -> None:
     given = parser.parse_args()
     try:
         # uvicorn would start a worker again and again that ends because of its settings.
-        load_prompts(load_settings(ServiceSettings).prompts_dir)
+        settings = load_settings(ServiceSettings)
+        load_prompts(settings.prompts_dir)
+        _check_host(given.host, settings)
     except OpmError as error:
         sys.exit(f"openpersistentmemory: {error}")
     if (trouble := port_trouble(given.host, given.port)) is not None:
@@ -52,6 +56,16 @@ def main() -> None:
         http=_HTTP,
         access_log=False,  # as in `service.app`, which logs requests itself
         timeout_graceful_shutdown=given.answers_end_s,
+    )
+
+
+def _check_host(host: str, settings: ServiceSettings) -> None:
+    """Refuse to listen where others can call, as long as nobody needs a key to read every memory."""
+    if is_loopback(host) or settings.allow_anonymous or settings.api_keys or keys_in(settings.ledger_path):
+        return
+    raise SettingsError(
+        f"--host {host} lets others than this machine call, and there are no keys: make one (`opm keys create`), set "
+        "API_KEYS, or set ALLOW_ANONYMOUS=1 if all who reach it may read every memory"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 import sys
@@ -17,7 +16,7 @@ from domain.errors import OpmError
 from domain.prompts import load_prompts
 from domain.settings import load_settings
 from service.api import chat, docs, errors, health, history, memories
-from service.api.access import CrossSiteGuard, HostGuard, label_of
+from service.api.access import AnonymousGuard
 from service.api.access_notes import AccessNotes
 from service.api.responses import ERRORS, ChatCompletionChunk
 from service.api.slow_requests import LIMITS, BodyDeadline, RequestLimits, allowed_connections
@@ -47,8 +46,6 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         connections = allowed_connections(settings.connections_max)
-        for key in settings.api_keys:  # each takes a while, which no request is to wait for
-            await asyncio.to_thread(label_of, key.get_secret_value())
         async with open_services(settings) as services:
             app.state.services = services
             yield {LIMITS: RequestLimits(settings.request_timeout_s, connections)}
@@ -62,9 +59,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     errors.install(app)
     app.add_middleware(errors.BodyLimit, bytes_max=settings.request_bytes_max)
     app.add_middleware(BodyDeadline, seconds=settings.request_timeout_s)
-    app.add_middleware(CrossSiteGuard)
-    if not settings.api_keys:
-        app.add_middleware(HostGuard, allowed=settings.allowed_hosts)
+    app.add_middleware(AnonymousGuard, settings=settings)
     app.add_middleware(errors.RequestIds)
     app.add_middleware(AccessNotes)
     app.add_middleware(errors.StartupErrors)

@@ -36,6 +36,7 @@ from service.answers import Answers
 from service.background import follow_alone, lock_file
 from service.chat_client import ChatClient
 from service.context_probe import ContextLength
+from service.keys import KeyRing
 from service.reranker import Reranker
 from service.retention import keep_for_days
 from service.settings import ServiceSettings
@@ -62,6 +63,7 @@ class Services:
     summarizer: Summarizer
     followers: dict[str, Follower]
     access_log: AccessLog
+    keys: KeyRing
     started_at: int
 
 
@@ -114,6 +116,9 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
         tasks.append(asyncio.create_task(_try_embeddings(index), name="embeddings"))
         access_log = AccessLog(ledger, settings.access_log, settings.access_log_days)
         tasks.append(asyncio.create_task(access_log.write_forever(), name="access log"))
+        # In a thread: the label of each of API_KEYS takes a while.
+        keys = await asyncio.to_thread(KeyRing, ledger, settings)
+        tasks.append(asyncio.create_task(keys.follow(), name="keys"))
         if settings.retention_days:
             tasks.append(asyncio.create_task(keep_for_days(ledger, settings), name="retention"))
         yield Services(
@@ -128,9 +133,11 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
             summarizer=summarizer,
             followers=followers,
             access_log=access_log,
+            keys=keys,
             started_at=int(time.time()),
         )
         await access_log.write()
+        await keys.note()
     finally:
         for task in tasks:
             task.cancel()

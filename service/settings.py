@@ -7,7 +7,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from domain.errors import InvalidInput
 from domain.events import JsonObject
@@ -20,13 +20,20 @@ from service.knobs import NEIGHBOR_TURNS_MAX
 ANY_USER = "*"
 """The owner of an API key that may act for any user."""
 
+BODY_SOURCES = ("user", "safety_identifier")
+"""The fields of a request's body that may name a person."""
+SIGNED_SOURCE = "x-openwebui-user-jwt"
+"""The header in which Open WebUI names a person in a signed token; any other header is taken at its word."""
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/@\s]+")
+_HEADER = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
 _HOST = re.compile(r"\*|[a-z0-9._-]+")
 _BEFORE_HOST = re.compile(r"^https?://", re.IGNORECASE)
 _AFTER_HOST = re.compile(r"(:\d+)?(/.*)?$")
 
 
-def _host_names(value: object) -> object:
-    """Read a JSON list of host names, or names with commas between them."""
+def _names(value: object) -> object:
+    """Read a JSON list of names, or names with commas between them."""
     if not isinstance(value, str):
         return value
     try:
@@ -51,8 +58,29 @@ def _host_name(value: object) -> object:
     return name
 
 
-HostNames = Annotated[list[Annotated[str, BeforeValidator(_host_name)]], BeforeValidator(_host_names)]
+def _origin(value: object) -> object:
+    """Read the origin of a web page: a scheme and a host, with a port where it is not the usual one."""
+    if not isinstance(value, str):
+        return value
+    origin = as_meant(value).lower().rstrip("/")
+    if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
+        raise ValueError('a site is no origin: give a list such as ["https://chat.example"], or "*" for any')
+    return origin
 
+
+def _source(value: object) -> object:
+    """Read where a person's name may come from: a field of a body, or a header."""
+    if not isinstance(value, str):
+        return value
+    source = as_meant(value).lower()
+    if source not in BODY_SOURCES and not _HEADER.fullmatch(source):
+        raise ValueError(f"give {', '.join(BODY_SOURCES)}, or a header's name such as x-user-id")
+    return source
+
+
+HostNames = Annotated[list[Annotated[str, BeforeValidator(_host_name)]], BeforeValidator(_names)]
+Origins = Annotated[tuple[Annotated[str, BeforeValidator(_origin)], ...], BeforeValidator(_names)]
+Sources = Annotated[tuple[Annotated[str, BeforeValidator(_source)], ...], BeforeValidator(_names)]
 
 _NOT_RECORDED = (
     "openai_api_key",
@@ -62,6 +90,9 @@ _NOT_RECORDED = (
     "storage_dir",
     "prompts_dir",
     "allowed_hosts",
+    "allow_anonymous",
+    "cors_origins",
+    "openwebui_jwt_secret",
 )
 AccessKept = Literal["off", "refused", "reads"]
 """What the access log keeps: nothing, refused calls, or those and reads of what is kept about a person."""
@@ -143,11 +174,30 @@ class ServiceSettings(ProjectionSettings):
     )
 
     api_keys: dict[ApiKey, str] = Field(
-        default={}, description='JSON object from API key to user id, "*" for any user; empty: no key is asked for'
+        default={},
+        description='JSON object from API key to user id, "*" for any user; beside the keys that `opm keys` makes',
     )
     allowed_hosts: HostNames = Field(
         default=["127.0.0.1", "localhost", "[::1]"],
-        description="names under which the API may be called while API_KEYS is empty, as a JSON list or with commas",
+        description="names under which the API may be called while there are no keys, as a JSON list or with commas",
+    )
+    allow_anonymous: bool = Field(
+        default=False,
+        description="answer without keys also where others than this machine reach the service",
+    )
+    cors_origins: Origins = Field(
+        default=(),
+        description="origins of web pages that may call the API from a browser, as a JSON list or with commas",
+    )
+    user_from: Sources = Field(
+        default=(*BODY_SOURCES, "x-openwebui-user-id", SIGNED_SOURCE, "x-user-id"),
+        description="where a key that speaks for any user takes the person from: fields of a body and headers, the "
+        "first that names one counts",
+    )
+    openwebui_jwt_secret: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="FORWARD_USER_INFO_HEADER_JWT_SECRET of Open WebUI, to check whom it names in x-openwebui-user-jwt",
     )
     access_log: AccessKept = Field(
         default="refused",

@@ -333,9 +333,10 @@ class TurnRecorder:
 
         # The turn's number is known to the ledger alone, so its event is made there.
         events = await self._append(turn, sent, lambda head: turn.event(recorded(head)), imports.events, turn.moves())
-        last = events[-1]
-        assert isinstance(last.payload, TurnRecorded)
-        return Finished(finish_reason, answer.usage, last.conversation_id, last.payload, last.event_id)
+        for event in reversed(events):
+            if isinstance(event.payload, TurnRecorded):
+                return Finished(finish_reason, answer.usage, event.conversation_id, event.payload, event.event_id)
+        raise AssertionError("the turn was not recorded")
 
     async def called_tools(self, turn: TurnLog, answer: AnswerSoFar, finish_reason: str) -> Finished:
         """Record an answer that calls tools, from which the exchange goes on when their results come."""
@@ -411,7 +412,7 @@ class TurnRecorder:
         """Append what was decided, what the client sent and how the turn ended, in one commit."""
         append = self._ledger.append(
             turn.stream,
-            lambda head: [*moves, *before(head), *turn.events, *sent.events, last(head)],
+            lambda head: [*before(head), *turn.events, *sent.events, last(head), *moves],
             builds_on=turn.builds_on,
         )
         # Once handed over it is written, whether or not anybody still waits for it.

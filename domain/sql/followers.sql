@@ -123,6 +123,16 @@ FROM events
 WHERE user_id = :user_id
   AND type IN (SELECT value FROM json_each(:types)) AND salt <> '' AND position > :position;
 
+-- name: count_hidden_turns
+-- How many turns are hidden, of one user, or of all where :user_id is NULL.
+SELECT count(DISTINCT turn.position)
+FROM hidings AS held
+JOIN events AS turn ON turn.event_id = held.memory_id AND +turn.user_id = held.user_id
+WHERE (:user_id IS NULL OR held.user_id = :user_id)
+  AND held.until_position IS NULL
+  AND turn.type = 'TurnRecorded'
+  AND turn.salt <> '';
+
 -- name: turns_without_summary
 -- The next turns after a position that are not hidden and that nobody has summarised or edited yet, in order; and the
 -- earlier ones that were brought back after it. "since" is the event that recorded or brought back the turn.

@@ -148,6 +148,16 @@ WHERE turn.user_id = :user_id
   AND turn.salt <> ''
   AND CASE WHEN json_valid(turn.payload) THEN json_extract(turn.payload, '$.imported_from') END = :source;
 
+-- name: hidings_of
+-- What hides a user's memories in the JSON array :memory_ids now, in order.
+SELECT held.memory_id, held.hidden_by, cause.event_id
+FROM hidings AS held
+JOIN events AS cause ON cause.position = held.from_position
+WHERE held.memory_id IN (SELECT value FROM json_each(:memory_ids))
+  AND +held.user_id = :user_id
+  AND held.until_position IS NULL
+ORDER BY held.from_position;
+
 -- name: erasures_begun
 -- The erasures that are not finished, in order: their events still name their users.
 SELECT user_id, event_id

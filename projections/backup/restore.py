@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from domain.api_keys import carry_keys, keys_in
 from domain.clock import Clock
 from domain.errors import InvalidInput, LedgerLocked, LedgerReadFailed, LedgerSchemaError, OpmError
 from domain.ledger_reader import LedgerReader
@@ -24,7 +25,7 @@ from domain.private_files import PRIVATE_FILE, PRIVATE_FOLDER
 from domain.settings import StorageSettings
 from domain.sqlite import DRIVER, WriterLock, open_engine
 from domain.verification import GENESIS_HEAD, LedgerHead, damage_among
-from migrations.runner import schema_revision
+from migrations.runner import migrate, schema_revision
 from projections.backup.known_backups import Backup, known_backups, remember_backup
 from projections.durable import fsync_path, replace_durably
 from projections.embedding.cache import VectorCache
@@ -49,11 +50,13 @@ class Restored:
     """The head of the restored ledger, and the folder into which the former storage moved, if there was any.
 
     ``erasures_undone`` counts the erasures, of people or of parts of a memory, of which this ledger knows nothing.
+    ``keys_kept`` is False where the keys of the former ledger cannot be read: those of the copy are good again then.
     """
 
     head: LedgerHead
     put_aside: Path | None
     erasures_undone: int
+    keys_kept: bool
 
 
 def restore_backup(settings: StorageSettings, backup: Path, clock: Clock | None = None) -> Restored:
@@ -124,9 +127,10 @@ def _restore(settings: StorageSettings, make: Callable[[Path], LedgerHead], cloc
             try:
                 _remove(new)
                 head = make(new)
+                keys_kept = _keep_keys(path, new)
                 _fold_wal(new)
                 undone = len(_erasures(path) - _erasures(new))
-                return Restored(head, _put_in_place(settings, new, clock), undone)
+                return Restored(head, _put_in_place(settings, new, clock), undone, keys_kept)
             finally:
                 _remove(new)
     except OSError as error:
@@ -217,6 +221,22 @@ def _erasures(path: Path) -> set[str]:
         return set()
     finally:
         engine.dispose()
+
+
+def _keep_keys(present: Path, new: Path) -> bool:
+    """Let the keys of the present ledger count in the new one too; False where they cannot be read.
+
+    A key that was revoked since the copy was made must not be good again, and a service must not open itself because
+    a copy has no keys yet, or the mirror none at all.
+    """
+    try:
+        keys = keys_in(present)
+    except LedgerReadFailed:
+        return False
+    if keys:
+        migrate(new)
+        carry_keys(keys, new)
+    return True
 
 
 def _remove(new: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -16,9 +17,8 @@ from domain.errors import InvalidInput
 from domain.events import JsonObject
 from domain.retrieval import Candidate
 from service.answers import Answering, Placed
-from service.api.access import user_of
 from service.api.connection import FIRST_BYTES_S, ClientGone, EventStream, begun_while_connected, while_connected
-from service.api.dependencies import OriginDep, OwnerDep, ServicesDep, key_owner
+from service.api.dependencies import AskerDep, OriginDep, ServicesDep, key_caller
 from service.api.errors import body_of, log_error, service_stopped
 from service.api.memory_fields import Scored, memory_status, retrieved, shown
 from service.api.openai_types import ChatCompletionRequest
@@ -52,12 +52,21 @@ _INSTEAD_OF_TEXT = {"tool_calls", "function_call", "refusal", "audio"}
     },
 )
 async def chat_completions(
-    body: ChatCompletionRequest, request: Request, services: ServicesDep, owner: OwnerDep, origin: OriginDep
+    body: ChatCompletionRequest, request: Request, services: ServicesDep, asker: AskerDep, origin: OriginDep
 ) -> Response:
     """Answer with memory; stream when asked to."""
     persons = services.ledger.persons
-    user_id = user_of(owner, body.user, persons.has_events)
-    asked = body.as_turn(user_id, _knobs(body.metadata or {}), persons.has_conversation, origin, request.headers)
+    person = asker.person(body.user, (body.model_extra or {}).get("safety_identifier"))
+    asked = body.as_turn(
+        person.user_id,
+        _knobs(body.metadata or {}),
+        persons.has_conversation,
+        origin,
+        request.headers,
+        person.conversation,
+    )
+    if asker.caller.read_only and asked.memory != "off":
+        asked = replace(asked, memory="read")
     turn = services.answers.begin(asked)
     try:
         headers = _headers(await _placed(turn))
@@ -75,7 +84,7 @@ async def chat_completions(
     return EventStream(events, cut_off=_sse(service_stopped()), silent_at_first=waits, headers=headers)
 
 
-@router.get("/models", dependencies=[Depends(key_owner)])
+@router.get("/models", dependencies=[Depends(key_caller)])
 async def models(services: ServicesDep) -> ModelList:
     """List the one chat model that answers, with the knobs of a request that sets none.
 

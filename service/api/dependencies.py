@@ -8,11 +8,15 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from domain.origin import Origin
-from service.api.access import Caller, caller_of, user_of
+from service.api.access import AccessDenied, Asker, caller_of
 from service.container import Services
+from service.keys import Caller
 
 _CLIENT_CHARS_MAX = 200
-_API_KEY = HTTPBearer(auto_error=False, description="One of `API_KEYS`; none is needed while that is empty.")
+_API_KEY = HTTPBearer(auto_error=False, description="A key; none is needed while there are no keys.")
+_READS = ("GET", "HEAD")
+RECALLS = frozenset({"/v1/chat/completions"})
+"""Routes that record nothing for a key that may only read."""
 
 
 # All of these are `async`, since FastAPI hands a plain function to a thread.
@@ -28,21 +32,30 @@ ServicesDep = Annotated[Services, Depends(services_of)]
 async def key_caller(
     request: Request, services: ServicesDep, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_API_KEY)]
 ) -> Caller:
-    """Return whom the request's key stands for; raise :class:`AccessDenied` for a missing or unknown key."""
-    caller = caller_of(services.settings.api_keys, given.credentials.strip() if given is not None else None)
+    """Return whom the request's key stands for.
+
+    Raises :class:`AccessDenied` for a missing or unknown key, and for one that may not write where this would.
+    """
+    caller = caller_of(services.keys, given.credentials.strip() if given is not None else None)
     request.state.key_label = caller.key_label  # for the access log, which stands outside
+    if caller.read_only and request.method not in _READS and request.scope["route"].path not in RECALLS:
+        raise AccessDenied(
+            "this API key may read and recall, and change nothing: use one that was made without --read-only",
+            status=403,
+            code="read_only_key",
+        )
     return caller
 
 
 CallerDep = Annotated[Caller, Depends(key_caller)]
 
 
-async def key_owner(caller: CallerDep) -> str:
-    """Return the user whom the request's key stands for."""
-    return caller.owner
+async def asker_of(request: Request, services: ServicesDep, caller: CallerDep) -> Asker:
+    """Return what says whose memory the request is about."""
+    return Asker(caller, request.headers, services.keys, services.settings, services.ledger.persons.has_events)
 
 
-OwnerDep = Annotated[str, Depends(key_owner)]
+AskerDep = Annotated[Asker, Depends(asker_of)]
 
 
 def client_named(user_agent: str) -> str | None:
@@ -63,9 +76,9 @@ async def origin_of(request: Request, caller: CallerDep) -> Origin:
 OriginDep = Annotated[Origin, Depends(origin_of)]
 
 
-async def queried_user(request: Request, services: ServicesDep, owner: OwnerDep, user: str | None = None) -> str:
-    """Return the user whom the query names, or whom the key stands for."""
-    request.state.user_id = user_of(owner, user, services.ledger.persons.has_events)
+async def queried_user(request: Request, asker: AskerDep, user: str | None = None) -> str:
+    """Return the user whom the key stands for or, if it stands for any, whom the query or a header names."""
+    request.state.user_id = asker.user(user)
     return str(request.state.user_id)
 
 

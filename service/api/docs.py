@@ -8,9 +8,9 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 
-from service.api.dependencies import key_owner
+from service.api.dependencies import key_caller
 
-router = APIRouter(dependencies=[Depends(key_owner)], include_in_schema=False)
+router = APIRouter(dependencies=[Depends(key_caller)], include_in_schema=False)
 
 _DOCUMENT = "/openapi.json"
 

@@ -12,7 +12,7 @@ from domain.errors import EmbeddingError, IndexUnavailable, LedgerError, Upstrea
 from domain.identity import SYSTEM_ID
 from domain.memory import Memory
 from domain.rerank_scores import read_scores
-from service.api.dependencies import ServicesDep, key_owner
+from service.api.dependencies import ServicesDep, key_caller
 from service.api.responses import Alive, ChatHealth, Check, EmbedHealth, Readiness, RerankHealth
 from service.container import Services
 
@@ -34,7 +34,7 @@ async def alive() -> Alive:
     return {"status": "ok"}
 
 
-@router.get("/embed", dependencies=[Depends(key_owner)], responses=_unavailable(EmbedHealth))
+@router.get("/embed", dependencies=[Depends(key_caller)], responses=_unavailable(EmbedHealth))
 async def embed(services: ServicesDep, response: Response) -> EmbedHealth:
     """Embed one word and tell the dimension."""
     client = services.embeddings
@@ -46,7 +46,7 @@ async def embed(services: ServicesDep, response: Response) -> EmbedHealth:
     return {"status": "ok", "model": client.model, "dimension": vectors.shape[1], "learned": client.learned}
 
 
-@router.get("/llm", dependencies=[Depends(key_owner)], responses=_unavailable(ChatHealth))
+@router.get("/llm", dependencies=[Depends(key_caller)], responses=_unavailable(ChatHealth))
 async def llm(services: ServicesDep, response: Response) -> ChatHealth:
     """Ask the chat model for a few words and show them."""
     chat = services.chat
@@ -67,7 +67,7 @@ async def llm(services: ServicesDep, response: Response) -> ChatHealth:
     }
 
 
-@router.get("/rerank", dependencies=[Depends(key_owner)], responses=_unavailable(RerankHealth))
+@router.get("/rerank", dependencies=[Depends(key_caller)], responses=_unavailable(RerankHealth))
 async def rerank(services: ServicesDep, response: Response) -> RerankHealth:
     """Let the rerank endpoint score a word where there is one; tell who reranks in any case."""
     strategy, reranker = services.settings.rerank_strategy, services.reranker

@@ -127,9 +127,11 @@ class ChatCompletionRequest(BaseModel):
         kept: Callable[[StreamId], bool],
         origin: Origin,
         headers: Mapping[str, str] = MappingProxyType({}),
+        user_as_conversation: str | None = None,
     ) -> TurnRequest:
         """Return the request of a turn; raise :class:`InvalidInput` for what cannot be recorded or understood.
 
+        ``user_as_conversation`` is the field ``user`` of a client whose key says that it names a conversation by it.
         ``kept`` tells whether a conversation stands in the ledger, see :func:`check_id`.
         """
         messages = [message.as_sent() for message in self.messages]
@@ -148,7 +150,9 @@ class ChatCompletionRequest(BaseModel):
         history = tuple(message for message in messages[:at] if message["role"] not in SYSTEM_ROLES)
         return TurnRequest(
             user_id=user_id,
-            conversation_id=self._conversation(headers, lambda name: kept(StreamId(user_id, name))),
+            conversation_id=self._conversation(
+                headers, user_as_conversation, lambda name: kept(StreamId(user_id, name))
+            ),
             question=question,
             client_system="\n\n".join(text for text in leading if text.strip()),
             asked=tuple(messages[at:]),
@@ -201,9 +205,9 @@ class ChatCompletionRequest(BaseModel):
             parameters["metadata"] = metadata
         return parameters
 
-    def _conversation(self, headers: Mapping[str, str], kept: Callable[[str], bool]) -> str | None:
+    def _conversation(self, headers: Mapping[str, str], user: str | None, kept: Callable[[str], bool]) -> str | None:
         """Return the conversation that the request names, in its body first; None where it names none."""
-        for field, value in self._conversations_named(headers):
+        for field, value in (*self._conversations_named(headers), ("user", user)):
             if value is not None and value != "":
                 return check_id(field, _as_text(value), kept)
         return None

@@ -260,6 +260,19 @@ class ForgottenMemory(TypedDict):
     changed: bool
 
 
+class RestoredMemory(TypedDict):
+    """The receipt for a memory taken back; ``changed`` is false where it was not withdrawn.
+
+    ``superseded`` says that its conversation has gone on without it: it stays hidden until a client returns to it.
+    """
+
+    object: Literal["memory.restored"]
+    memory_id: str
+    restored: Literal[True]
+    changed: bool
+    superseded: bool
+
+
 class Alive(TypedDict):
     """The process answers."""
 

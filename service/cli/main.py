@@ -23,7 +23,8 @@ from service.cli.backup import backup
 from service.cli.erase import erase, retention
 from service.cli.explain import explain
 from service.cli.export_import import export, import_
-from service.cli.forget import edit, forget
+from service.cli.forget import edit, forget, unforget
+from service.cli.keys import create, list_, revoke
 from service.cli.lists import conversations, memories, users
 from service.cli.recall import recall
 from service.cli.report import report
@@ -87,8 +88,13 @@ _COMMANDS = (
     # Change.
     _Command("edit", edit, "Correct the summary of a memory.", 'opm edit MEMORY_ID --summary "Ann lives in Vienna."'),
     _Command("forget", forget, "Forget a memory.", 'opm forget MEMORY_ID --reason "no longer true"'),
+    _Command("unforget", unforget, "Take back that a memory was forgotten.", "opm unforget MEMORY_ID"),
     _Command("erase", erase, "Erase a user, a memory or a conversation.", "opm erase -u ann --dry-run"),
     _Command("retention", retention, "Erase what is older than RETENTION_DAYS.", "opm retention --dry-run"),
+    # Let in.
+    _Command("keys create", create, "Make a key for a person or a program.", "opm keys create -u ann --name laptop"),
+    _Command("keys list", list_, "List the keys that were made.", "opm keys list --json"),
+    _Command("keys revoke", revoke, "Revoke a key.", "opm keys revoke KEY_ID"),
     # Import and export.
     _Command("import", import_, "Import conversations from elsewhere.", "opm import conversations.json -u ann"),
     _Command("export", export, "Write everything stored about a user as JSONL.", "opm export -u ann -o ann.jsonl"),
@@ -97,8 +103,12 @@ _COMMANDS = (
     _Command("backup", backup, "Copy the ledger; the service may be running.", "opm backup ledger-copy.sqlite3"),
     _Command("restore", restore, "Replace the ledger with a backup.", "opm restore ledger-copy.sqlite3"),
 )
+_keys = typer.Typer(no_args_is_help=True)
+app.add_typer(_keys, name="keys", help="Make, list and revoke the keys with which the service is called.")
 for _command in _COMMANDS:
-    app.command(_command.name, short_help=_command.in_short, epilog=f"Example: {_command.example}")(_command.function)
+    _, _, _own_name = _command.name.rpartition(" ")
+    _group = app if _own_name == _command.name else _keys
+    _group.command(_own_name, short_help=_command.in_short, epilog=f"Example: {_command.example}")(_command.function)
 
 
 def main() -> None:

@@ -58,8 +58,8 @@ def restore(
         complain(f"the JSONL files cannot be written ({why}): the next start completes them")
     aside = str(restored.put_aside) if restored.put_aside is not None else None
     if json:
-        undone = restored.erasures_undone
-        print_json({"restored": True, "head": str(restored.head), "put_aside": aside, "erasures_undone": undone})
+        told = {"restored": True, "head": str(restored.head), "put_aside": aside}
+        print_json({**told, "erasures_undone": restored.erasures_undone, "keys_kept": restored.keys_kept})
         return
     out.print(f"restored: {restored.head.position} events, head {restored.head}", markup=False)
     if aside is not None:
@@ -71,4 +71,9 @@ def restore(
             f"erasures undone: {restored.erasures_undone}. Who or what was erased after this copy was made is in it "
             "again: erase it once more",
             markup=False,
+        )
+    if not restored.keys_kept:
+        out.print(
+            "the keys of the previous ledger cannot be read, so those of this copy count, also ones that were revoked "
+            "since: see `opm keys list`. Without any key the service asks for none"
         )

@@ -145,7 +145,12 @@ def _response(
     body: Mapping[str, Any], messages: tuple[tuple[str, str], ...], said: str, use: ToolUse | None
 ) -> dict[str, Any]:
     text = {"type": "output_text", "text": said, "annotations": [], "logprobs": []}
-    output = {"type": "message", "id": f"msg_{uuid.uuid4().hex}", "status": "completed", "role": "assistant"}
+    output: dict[str, Any] = {
+        "type": "message",
+        "id": f"msg_{uuid.uuid4().hex}",
+        "status": "completed",
+        "role": "assistant",
+    }
     output |= {"content": [text]}
     if use is not None:
         output = {"type": "function_call", "id": f"fc_{uuid.uuid4().hex}", "status": "completed"}

@@ -248,7 +248,7 @@ class Chat:
     def says(self, text: str, files: Sequence[dict[str, Any]] = (), *, after: str | None = "newest") -> str:
         """Send a message, and return the id of its answer once it is there; ``after`` says which one it follows."""
         parent = self.newest if after == "newest" else after
-        message = {
+        message: dict[str, Any] = {
             "id": str(uuid4()),
             "parentId": parent,
             "childrenIds": [],

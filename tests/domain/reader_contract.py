@@ -217,6 +217,18 @@ class ReaderContract(StoreTests):
             assert made.history.conversations(user, 1) == expected[:1]
 
     @any_history
+    def test_how_many_memories_people_have(self, made: History) -> None:
+        remembered: dict[str, list[Event]] = {}
+        for user in USERS:
+            if kept := [turn for turn in made.of(user, TurnRecorded) if not made.is_hidden(turn)]:
+                remembered[user] = kept
+            assert made.reader.count_memories(user) == len(kept)
+            assert made.reader.count_turns(user) == len(made.of(user, TurnRecorded))
+        assert made.reader.count_memories(None) == sum(map(len, remembered.values()))
+        listed = {found.user_id: found.memories for found in made.history.users(100)}
+        assert listed == {user: len(kept) for user, kept in remembered.items()}
+
+    @any_history
     def test_the_active_model_and_prompts(self, made: History) -> None:
         for user in (*USERS, NOBODY):
             seen = [

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain import erasure
+from domain.api_keys import NewKey, make_key
 from domain.errors import InvalidInput
 from domain.events import EmbeddingModelActivated, ErasureCompleted, MemoryEdited, MemoryForgotten
 from domain.identity import StreamId, user_stream
@@ -74,6 +75,7 @@ async def test_a_byte_search_finds_nothing(storage: Path, upstream: ScriptedUpst
         record(ledger, stream, edited, causation_id=memory.memory_id)
         forgotten = MemoryForgotten(memory_id=memory.memory_id, turn_id=1, reason="Zanzibarreason")
         record(ledger, stream, forgotten, causation_id=memory.memory_id)
+        make_key(ledger, NewKey(user, name="Zanzibarlaptop"), "account:opm")
         await rebuild(ledger, world.client, world.cache, world.settings, user_id=None)
         await rebuild(ledger, world.client, world.cache, world.settings, user_id=user)
         while await mirror.advance():
@@ -83,7 +85,7 @@ async def test_a_byte_search_finds_nothing(storage: Path, upstream: ScriptedUpst
         await search_all(world, files, user, facts[:2])
         wanted = [
             *(word for number in range(40) for word in words_of(number)),
-            *("Klabautermannlang", "Zanzibaredited", "Zanzibarreason"),
+            *("Klabautermannlang", "Zanzibaredited", "Zanzibarreason", "Zanzibarlaptop"),
             *(user, conversation),
         ]
         assert len(traces(storage, wanted)) > len(wanted), "the search finds what is there"
@@ -155,6 +157,14 @@ def test_a_user_of_whom_nothing_is_kept_is_refused(storage: Path, ledger: Ledger
     with pytest.raises(InvalidInput, match="--user = 'ann'"):
         erase_user(ledger, storage, "ann")
     assert ledger.reader.head_position() == 1
+
+
+def test_a_user_who_has_only_a_key_is_erased(storage: Path, ledger: Ledger) -> None:
+    record_turn(ledger, StreamId("bob", "c"))
+    make_key(ledger, NewKey("Zanzibarann", name="Zanzibarlaptop"), "account:opm")
+    erase_user(ledger, storage, "Zanzibarann")
+    assert traces(storage, ["Zanzibar"]) == []
+    assert [key.revoked_by for key in ledger.keys.all()] == ["erasure"]
 
 
 def test_an_erased_id_can_begin_anew_and_be_erased_again(storage: Path, ledger: Ledger) -> None:

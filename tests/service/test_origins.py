@@ -9,7 +9,7 @@ import pytest
 
 from domain.events import TurnRecorded
 from domain.origin import Origin, command_origin
-from service.api.access import label_of
+from service.keys import label_of
 from tests.service.opm import environment, opm
 from tests.service.running import Running, chat_body, running
 from tests.upstream import ScriptedUpstream

@@ -197,7 +197,7 @@ class TestPrompt:
         assert [role for role, _ in messages] == ["system", *["user", "assistant"] * 3, "user"]
         system = messages[0][1]
         assert system.index(CHAT_SYSTEM) < system.index("Speak like a pirate.") < system.index("Be brief.")
-        assert system.index("Be brief.") < system.index("What you remember:")
+        assert system.index("Be brief.") < system.index("What you remember, until the line ")
         assert len(answer.replayed) == 2
         assert len(answer.summaries) == 4
         assert all(text in system for text in answer.summaries)

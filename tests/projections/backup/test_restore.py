@@ -19,6 +19,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from domain import chain
+from domain.api_keys import NewKey, keys_in, make_key, revoke_key
 from domain.clock import Clock
 from domain.errors import InvalidInput, LedgerLocked, LedgerSchemaError, OpmError
 from domain.events import UserErased
@@ -28,6 +29,7 @@ from domain.reader import StoredEvent
 from domain.settings import StorageSettings
 from domain.sqlite import DRIVER, open_engine
 from domain.verification import LedgerHead, hash_of
+from migrations.runner import migrate
 from projections.backup.known_backups import known_backups
 from projections.backup.ledger_copy import back_up
 from projections.backup.restore import RestoreRefused, restore_backup, restore_from_mirror
@@ -36,7 +38,7 @@ from projections.erasure import erase_user
 from projections.mirror.event_file import line_of
 from projections.mirror.ledger_from_mirror import MirrorIncomplete
 from projections.mirror.mirror import Mirror, mirror_path
-from projections.verification.storage import head_of, verify_storage
+from projections.verification.storage import head_of, verify_ledger_file, verify_storage
 from tests.ledgers import ROOT, STREAM, all_stored, one_of_each, opened, record, record_turn
 from tests.projections.world import FACTS, remember, settings_for
 from tests.projections.world import opened as world_opened
@@ -408,3 +410,42 @@ async def test_killed_at_any_point_there_is_the_old_ledger_or_the_new_one(
     assert verify_storage(last_old).findings == ()
     restore_backup(last_old, tmp_path / "copy.sqlite3")
     assert rows_of(last_old.ledger_path) == new
+
+
+class TestKeys:
+    """A restore brings back what people said, and no way in that was closed since."""
+
+    @staticmethod
+    def left(settings: StorageSettings) -> list[tuple[str, bool]]:
+        return [(key.name, key.revoked_at is None) for key in keys_in(settings.ledger_path)]
+
+    @pytest.mark.parametrize("source", ["backup", "mirror"])
+    def test_those_of_now_count(self, kept: StorageSettings, tmp_path: Path, source: str) -> None:
+        copy = tmp_path / "copy.sqlite3"
+        with opened(kept.ledger_path) as ledger:
+            _, stolen = make_key(ledger, NewKey("ann", name="stolen"), "account:ann")
+        back_up(kept, copy)
+        with opened(kept.ledger_path) as ledger:
+            make_key(ledger, NewKey("ann", name="later"), "account:ann")
+            revoke_key(ledger, stolen.key_id, "account:ann")
+        restored = restore_backup(kept, copy) if source == "backup" else restore_from_mirror(kept)
+        assert restored.keys_kept
+        assert self.left(kept) == [("stolen", False), ("later", True)]
+        assert list(verify_ledger_file(kept.ledger_path, deep=True)[1]) == []
+
+    def test_where_they_cannot_be_read_it_says_so(self, kept: StorageSettings, tmp_path: Path) -> None:
+        copy = tmp_path / "copy.sqlite3"
+        with opened(kept.ledger_path) as ledger:
+            make_key(ledger, NewKey("ann", name="before"), "account:ann")
+        back_up(kept, copy)
+        kept.ledger_path.write_bytes(b"no database any more" * 1000)
+        assert not restore_backup(kept, copy).keys_kept
+        assert self.left(kept) == [("before", True)]
+
+    def test_a_copy_from_before_there_were_keys_takes_them(self, kept: StorageSettings, tmp_path: Path) -> None:
+        old = tmp_path / "old.sqlite3"
+        migrate(old, "0005")
+        with opened(kept.ledger_path) as ledger:
+            make_key(ledger, NewKey("ann", name="now"), "account:ann")
+        assert restore_backup(kept, old).keys_kept
+        assert self.left(kept) == [("now", True)]

@@ -40,33 +40,34 @@ def refused(response: httpx2.Response, status: int) -> dict[str, Any]:
 
 
 class TestOtherWebsites:
-    """A page of somebody else can make a browser ask; that must cost no model call."""
+    """A page of somebody else can make a browser ask; that must cost no model call and leave no turn."""
 
     ASKING = (
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"},
         {"origin": "https://evil.example"},
+        {"origin": "https://evil.example", "sec-fetch-site": "same-origin"},
         {"origin": "http://127.0.0.1.evil.example"},
+        {"origin": "http://localhost.evil.example:9000"},
         {"origin": "null"},
     )
 
     @pytest.mark.parametrize("headers", ASKING)
-    def test_no_get_is_worked_for(self, service: Running, headers: dict[str, str]) -> None:
+    def test_nothing_is_worked_for(self, service: Running, user: str, headers: dict[str, str]) -> None:
+        http = service.client.http
         service.upstream.forget_calls()
-        for path in (*GUARDED, "/health/nothing", "/v1/memories/m1"):
-            for method in ("GET", "HEAD"):
-                response = service.client.http.request(method, path, headers=headers)
-                assert response.status_code == 403
-                if method == "GET":
-                    assert refused(response, 403)["code"] == "cross_site_request"
-        # A form of another page can send texts, but no JSON.
-        sent = json.dumps(chat_body("Hi.", someone()))
-        response = service.client.http.post(
-            COMPLETIONS, content=sent, headers={**headers, "content-type": "text/plain"}
-        )
-        assert 400 <= response.status_code < 500
-        assert not service.upstream.calls_of("answer")
-        assert not service.upstream.calls_of("embed")
+        for path in (*GUARDED, *DOCS, "/health/nothing", "/v1/memories/m1"):
+            assert http.head(path, headers=headers).status_code == 403
+            assert refused(http.get(path, headers=headers), 403)["code"] == "cross_site_request"
+        # A form or a script of another page can send a text without asking first, also one that is JSON.
+        sent = json.dumps(chat_body("Hi.", user))
+        for kind in ("text/plain", "application/json", "application/x-www-form-urlencoded"):
+            answered = http.post(COMPLETIONS, content=sent, headers={**headers, "content-type": kind})
+            assert refused(answered, 403)["code"] == "cross_site_request"
+        for method in ("PATCH", "DELETE", "OPTIONS"):
+            refused(http.request(method, "/v1/memories/m1", headers=headers), 403)
+        assert not service.upstream.calls
+        assert not service.ledger.stream(user)
 
     @pytest.mark.parametrize("headers", ASKING)
     def test_whether_it_is_alive_is_told_to_all(self, service: Running, headers: dict[str, str]) -> None:
@@ -79,10 +80,34 @@ class TestOtherWebsites:
             {"sec-fetch-site": "none"},
             {"sec-fetch-site": "same-origin"},
             {"sec-fetch-site": "same-site", "origin": "http://127.0.0.1:8501"},
+            {"sec-fetch-site": "cross-site", "origin": "http://localhost:3000"},
+            {"origin": "http://tauri.localhost"},
+            # Programs and extensions that a person has installed.
+            {"sec-fetch-site": "cross-site", "origin": "app://obsidian.md"},
+            {"sec-fetch-site": "cross-site", "origin": "chrome-extension://abcdefghijklmnop"},
         ],
     )
-    def test_the_services_own_host_may(self, service: Running, headers: dict[str, str]) -> None:
+    def test_the_services_own_host_and_a_persons_own_programs_may(
+        self, service: Running, user: str, headers: dict[str, str]
+    ) -> None:
         assert service.client.http.get("/health/llm", headers=headers).status_code == 200
+        assert service.client.http.post(COMPLETIONS, json=chat_body("Hi.", user), headers=headers).status_code == 200
+
+    def test_a_site_that_the_operator_names_may(self, upstream: ScriptedUpstream, tmp_path: Path) -> None:
+        named = "https://chat.example:8443"
+        with running(upstream, tmp_path, cors_origins="https://Chat.example:8443/, https://b.example") as service:
+            for origin, status in ((named, 200), ("https://chat.example", 403), ("https://c.example", 403)):
+                headers = {"origin": origin, "sec-fetch-site": "cross-site"}
+                answered = service.client.http.post(COMPLETIONS, json=chat_body("Hi.", "ann"), headers=headers)
+                assert answered.status_code == status
+
+    def test_with_keys_the_key_decides(self, upstream: ScriptedUpstream, tmp_path: Path) -> None:
+        with running(upstream, tmp_path, api_keys={ANN_KEY: "ann"}) as service:
+            headers = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
+            post = service.client.http.post
+            refused(post(COMPLETIONS, json=chat_body("Hi.", "ann"), headers=headers), 401)
+            headers["authorization"] = f"Bearer {ANN_KEY}"
+            assert post(COMPLETIONS, json=chat_body("Hi.", "ann"), headers=headers).status_code == 200
 
 
 class TestHosts:
@@ -94,7 +119,6 @@ class TestHosts:
     ) -> None:
         http = service.client.http
         for response in (
-            http.get("/health", headers={"host": host}),
             http.get("/v1/turns", params={"user": user}, headers={"host": host}),
             http.post(COMPLETIONS, json=chat_body("Hi.", user), headers={"host": host}),
         ):
@@ -103,6 +127,10 @@ class TestHosts:
             assert "ALLOWED_HOSTS" in error["message"]
             assert response.headers["x-request-id"] in service.log()
         assert not service.ledger.stream(user)
+
+    def test_probes_are_answered_under_any_name(self, service: Running) -> None:
+        for path in ("/health", "/health/ready"):
+            assert service.client.http.get(path, headers={"host": "evil.example"}).status_code == 200
 
     @pytest.mark.parametrize(
         "host", ["127.0.0.1", "127.0.0.1:9000", "localhost", "LocalHost:9000", "[::1]", "[::1]:9000"]
@@ -146,21 +174,34 @@ class TestKeys:
         del body["user"]
         assert http.post(COMPLETIONS, json=body, headers=headers).status_code == 200
         assert guarded.ledger.all(TurnRecorded, "ann", "own")[-1].user == said
-        assert http.post(COMPLETIONS, json=chat_body(said, "ann", "own"), headers=headers).status_code == 200
-        listed = http.get("/v1/turns", params={"conversation_id": "own"}, headers=headers).json()["data"]
-        assert [turn["user"] for turn in listed] == [said, said]
+        # Whatever the client calls its person is a label.
+        for label in ("ann", "bob", 17, "", " \n"):
+            answered = http.post(COMPLETIONS, json={**body, "user": label}, headers=headers)
+            assert answered.status_code == 200, answered.text
+        for params in ({}, {"user": "ann"}, {"user": "bob"}, {"user": "a\x00b"}):
+            turns = http.get("/v1/turns", params={"conversation_id": "own", **params}, headers=headers).json()["data"]
+            assert [turn["user"] for turn in turns] == [said] * 6
+            memories = http.get("/v1/memories", params=params, headers=headers).json()["data"]
+            assert said in {memory["user"] for memory in memories}
+        memory = f"/v1/memories/{turns[0]['memory_id']}"
+        corrected = http.patch(memory, json={"user": "bob", "summary": "s"}, headers=headers)
+        assert corrected.json()["summary"] == "s"
+        assert http.delete(memory, params={"user": "bob"}, headers=headers).status_code == 200
+        assert not guarded.ledger.stream("bob", "own")
+
+    def test_a_key_does_not_reach_the_memory_of_another(self, guarded: Running, user: str) -> None:
+        http = guarded.client.http
+        told = http.post(COMPLETIONS, json=chat_body("Hi.", user), headers=self.bearer(ANY_KEY)).json()["turn"]
+        memory, headers = f"/v1/memories/{told['memory_id']}", self.bearer(ANN_KEY)
         for response in (
-            http.post(COMPLETIONS, json=chat_body("Hi.", "bob"), headers=headers),
-            http.get("/v1/turns", params={"user": "bob"}, headers=headers),
-            http.get("/v1/conversations", params={"user": "bob"}, headers=headers),
-            http.get("/v1/memories", params={"user": "bob"}, headers=headers),
-            http.get("/v1/memories/m1", params={"user": "bob"}, headers=headers),
-            http.delete("/v1/memories/m1", params={"user": "bob"}, headers=headers),
-            http.patch("/v1/memories/m1", json={"user": "bob", "summary": "s"}, headers=headers),
+            http.get(memory, params={"user": user}, headers=headers),
+            http.patch(memory, json={"user": user, "summary": "s"}, headers=headers),
+            http.delete(memory, params={"user": user}, headers=headers),
         ):
-            error = refused(response, 403)
-            assert (error["param"], error["code"]) == ("user", "user_not_allowed")
-        assert not guarded.ledger.stream("bob")
+            assert response.status_code == 404
+        for path in ("/v1/turns", "/v1/conversations", "/v1/memories"):
+            assert memory not in http.get(path, params={"user": user}, headers=headers).text
+        assert http.get(memory, params={"user": user}, headers=self.bearer(ANY_KEY)).json()["summary"] != "s"
 
     def test_a_key_for_anybody_speaks_for_whom_it_names(self, guarded: Running, user: str) -> None:
         http, headers = guarded.client.http, self.bearer(ANY_KEY)
@@ -198,5 +239,5 @@ class TestKeys:
         for headers in (self.bearer(ANN_KEY), self.bearer("opm-canary-wrong")):
             http.post(COMPLETIONS, json=chat_body("Hi.", "bob"), headers=headers)
             http.post(COMPLETIONS, content=b"{", headers=headers)
-        assert "does not stand for" in guarded.log()
+        assert "send one of the service's API keys" in guarded.log()
         assert "opm-canary" not in guarded.log()

@@ -14,7 +14,7 @@ import pytest
 
 from domain.sqlite import DRIVER
 from service.access_log import AccessEntry, AccessLog
-from service.api.access import label_of
+from service.keys import label_of
 from tests.ledgers import START, STREAM, new_ledger_file, opened, record_turn
 from tests.service.opm import environment, opm
 from tests.service.running import Running, running, until
@@ -46,13 +46,15 @@ def call(service: Running, key: str | None, path: str, **params: str) -> Any:
 
 @pytest.mark.parametrize("kept", ["off", "refused", "reads"])
 def test_what_is_kept_is_what_the_setting_says(tmp_path: Path, kept: str) -> None:
+    made = opm(environment(tmp_path), "keys", "create", "--user", "bob", "--read-only", "--json").json
     with keeping(tmp_path, kept) as service:
         said = service.client.post({"messages": [{"role": "user", "content": "Hi."}]}, authorization=f"Bearer {KEY}")
         assert said.status == 200
         unknown = call(service, None, "/v1/memories")
-        foreign = call(service, OTHER, "/v1/memories", user="ann")
+        reader = {"authorization": f"Bearer {made['key']}", "user-agent": "curl/8"}
+        beyond = service.client.http.delete("/v1/memories/m1", headers=reader)
         read = call(service, KEY, "/v1/memories")
-        assert [answer.status_code for answer in (unknown, foreign, read)] == [401, 403, 200]
+        assert [answer.status_code for answer in (unknown, beyond, read)] == [401, 403, 200]
         call(service, KEY, "/v1/models")
         service.client.http.get("/health")
         expected = {"off": [], "refused": [401, 403], "reads": [401, 403, 200]}[kept]
@@ -62,9 +64,10 @@ def test_what_is_kept_is_what_the_setting_says(tmp_path: Path, kept: str) -> Non
     found = entries(path)
     assert [row["status"] for row in found] == expected
     if kept == "reads":
-        assert [row["actor"] for row in found] == [None, label_of(OTHER), label_of(KEY)]
+        assert [row["actor"] for row in found] == [None, made["actor"], label_of(KEY)]
         assert [row["user_id"] for row in found] == [None, None, "ann"]
-        assert {row["route"] for row in found} == {"GET /v1/memories"}
+        routes = ["GET /v1/memories", "DELETE /v1/memories/{memory_id}", "GET /v1/memories"]
+        assert [row["route"] for row in found] == routes
         assert {row["client"] for row in found} == {"curl/8"}
         assert found[2]["request_id"] == read.headers["x-request-id"]
         assert [row["refused"] for row in found] == [1, 1, 0]

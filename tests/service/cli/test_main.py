@@ -45,7 +45,7 @@ def test_under_json_they_are_the_one_document(
 
 def test_every_command_gives_one_document(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for command in _COMMANDS:
-        ran(monkeypatch, command.name, "--help")
+        ran(monkeypatch, *command.name.split(), "--help")
         assert "--json" in capsys.readouterr().out, command.name
 
 
@@ -69,7 +69,7 @@ def test_a_shell_completes_names_of_commands(tmp_path: Path) -> None:
 @pytest.mark.parametrize("asked", ["-h", "--help"])
 @pytest.mark.parametrize("name", [command.name for command in _COMMANDS])
 def test_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, asked: str) -> None:
-    assert not ran(monkeypatch, name, asked)
+    assert not ran(monkeypatch, *name.split(), asked)
     said = capsys.readouterr().out
     assert said.startswith(f"Usage: opm {name} ")
     assert f"Example: opm {name} " in said
