@@ -51,8 +51,7 @@ def record(client: Client, environments: Path) -> list[Row]:
         rows = list(client.run(environments, proxy, model))
     day = datetime.now(UTC).date().isoformat()
     replaced = {str(environments): "ENVIRONMENTS", str(ROOT): "ROOT"}
-    # Where nothing says who speaks, what a second person sends is what the first one did.
-    kept = [exchange for exchange in proxy.exchanges if not exchange.step.startswith("Bob:")]
+    kept = [exchange for exchange in proxy.exchanges if not exchange.step.startswith(client.left_out)]
     recorded(client.name, client.environment.version(environments), day, kept, replaced).save()
     return rows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.clients.client import Client, Program
 from tests.clients.environments import NodeEnvironment, PythonEnvironment
-from tests.clients.open_webui import OpenWebUi
+from tests.clients.open_webui_clients import OpenWebUi, OpenWebUiWithPeople
 
 _PICTURE = "What is on this picture?"
 _PICTURE_SENT = f"{_PICTURE}\n[image: image/png, 70 bytes, sha256 ..."
@@ -106,4 +106,5 @@ CLIENTS: tuple[Client, ...] = (
         (("My bicycle is red.",), _BOAT, ("list the files",)),
     ),
     OpenWebUi(),
+    OpenWebUiWithPeople(),
 )

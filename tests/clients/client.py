@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tests.clients.environments import Environment, clean_environment
 from tests.clients.model import ModelWithTools
@@ -47,13 +47,18 @@ class Client(Protocol):
         ...
 
     @property
-    def recorded_chats(self) -> Chats:
-        """Those of the person whose requests are recorded."""
+    def recorded_chats(self) -> Mapping[str, Chats]:
+        """Those of the people whose requests are recorded."""
         ...
 
     @property
-    def settings(self) -> Mapping[str, str]:
-        """Settings of the service."""
+    def left_out(self) -> tuple[str, ...]:
+        """How the names of steps begin that are not recorded."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Settings of the service, beside its defaults."""
         ...
 
     def run(self, environments: Path, proxy: RecordingProxy, model: ModelWithTools) -> Iterator[Row]:
@@ -76,11 +81,15 @@ class Program:
         return {"": self.words}
 
     @property
-    def recorded_chats(self) -> Chats:
-        return self.words
+    def recorded_chats(self) -> Mapping[str, Chats]:
+        return self.chats
 
     @property
-    def settings(self) -> Mapping[str, str]:
+    def left_out(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
         return {}
 
     def run(self, environments: Path, proxy: RecordingProxy, model: ModelWithTools) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from domain.identity import DEFAULT_CONVERSATION, DEFAULT_USER
 from service.placing import forked_from
 from tests.clients.client import Chats, Client, Row
 from tests.clients.model import ModelWithTools
-from tests.clients.recording import Exchange, RecordingProxy
+from tests.clients.recording import Exchange, RecordingProxy, Request
 from tests.processes import service_process
 from tests.service.running import LedgerView
 from tests.upstream import Call, wire
@@ -31,7 +32,7 @@ def drive(client: Client, environments: Path) -> Iterator[Row]:
             "LLM_MODEL": model.chat_model,
             "EMB_BASE_URL": model.base_url,
             "EMB_MODEL": model.embedding_model,
-            **client.settings,
+            **{name.upper(): json.dumps(value) for name, value in client.settings.items()},
         }
         with service_process(settings) as service, RecordingProxy(service.base_url) as proxy:
             yield from client.run(environments, proxy, model)
@@ -42,12 +43,18 @@ def drive(client: Client, environments: Path) -> Iterator[Row]:
         finally:
             ledger.close()
         for person, chats in client.chats.items():
-            found = chats_of(events, person or DEFAULT_USER)
+            found = chats_of(events, user_of(person, proxy.exchanges))
             failed = "" if sorted(found) == sorted(chats) else f"{sorted(found)} instead of {sorted(chats)}"
             yield Row(client.name, f"the ledger{f' of {person}' if person else ''}", failed)
         yield Row(client.name, "what the model was sent", "; ".join(unlike(proxy.exchanges, model.calls)))
         complaints = [line for line in log.splitlines() if "ERROR" in line or "Traceback" in line]
         yield Row(client.name, "the service's log", "; ".join(complaints)[:300])
+
+
+def user_of(person: str, exchanges: Sequence[Exchange | Request]) -> str:
+    """Return by which id the client named a person, or whom the service takes a request for that names nobody."""
+    named = {each.headers.get("x-openwebui-user-name"): each.headers.get("x-openwebui-user-id") for each in exchanges}
+    return named.get(person) or person or DEFAULT_USER
 
 
 def chats_of(events: Sequence[Event], user_id: str) -> Chats:

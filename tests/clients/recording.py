@@ -27,7 +27,6 @@ TOOLS_KEPT = 4
 
 _HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive", "content-length", "host", "accept-encoding"}
 _UNKEPT = _HOP_BY_HOP | {"traceparent", "baggage", "sentry-trace", "date"}
-_SECRET = {"authorization", "api-key", "cookie", "x-api-key"}
 
 
 @dataclass
@@ -226,9 +225,7 @@ def recorded(
     replaced = {**replaced, **_ids_of(exchanges)}
     for exchange in exchanges:
         headers = {
-            name: "Bearer key" if name in _SECRET else _clean(value, replaced)
-            for name, value in sorted(exchange.headers.items())
-            if name not in _UNKEPT
+            name: _clean(value, replaced) for name, value in sorted(exchange.headers.items()) if name not in _UNKEPT
         }
         body = _marked(_shortened(exchange.body), answers)
         cleaned = json.loads(_clean(json.dumps(body, ensure_ascii=False), replaced))

@@ -14,10 +14,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from domain.identity import DEFAULT_USER
 from tests.clients.catalogue import CLIENTS
-from tests.clients.client import Client
-from tests.clients.live import chats_of, unlike
+from tests.clients.client import Chats, Client
+from tests.clients.live import chats_of, unlike, user_of
 from tests.clients.model import ModelWithTools
 from tests.clients.recording import FOLDER, Answer, Exchange, Recorded, answer_of
 from tests.service.running import running
@@ -34,7 +33,7 @@ class Replayed:
     client: Client
     recorded: Recorded
     exchanges: tuple[Exchange, ...]
-    chats: tuple[tuple[str, ...], ...]
+    chats: dict[str, Chats]
     unlike: tuple[str, ...]
     log: str
 
@@ -44,9 +43,12 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Replay
     @cache
     def replay(name: str) -> Replayed:
         client, recorded = CLIENT_OF[name], Recorded.load(FOLDER / f"{name}.json")
-        with ModelWithTools(says=client.says) as model, running(model, tmp_path_factory.mktemp(name)) as service:
+        storage = tmp_path_factory.mktemp(name)
+        with ModelWithTools(says=client.says) as model, running(model, storage, **client.settings) as service:
             exchanges = tuple(_sent_again(recorded, service.client.http))
-            chats = chats_of(service.ledger.reader.events_after(0, 1_000_000), DEFAULT_USER)
+            events = service.ledger.reader.events_after(0, 1_000_000)
+            people = client.recorded_chats
+            chats = {person: chats_of(events, user_of(person, recorded.requests)) for person in people}
             return Replayed(client, recorded, exchanges, chats, tuple(unlike(exchanges, model.calls)), service.log())
 
     return replay
@@ -101,8 +103,9 @@ def test_each_request_is_answered_as_it_was_asked(name: str, replayed: Callable[
 
 @pytest.mark.parametrize("name", _clients("chats"))
 def test_the_ledger_holds_each_chat_and_nothing_else(name: str, replayed: Callable[[str], Replayed]) -> None:
-    found = sorted(replayed(name).chats)
-    assert found == sorted(replayed(name).client.recorded_chats), found
+    for person, chats in replayed(name).client.recorded_chats.items():
+        found = sorted(replayed(name).chats[person])
+        assert found == sorted(chats), found
 
 
 @pytest.mark.parametrize("name", _clients("prompts"))
