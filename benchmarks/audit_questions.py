@@ -67,6 +67,7 @@ def small_ledger(folder: Path) -> Path:
     """Make the ledger behind the shown answers: three people, one month, the same every time."""
     ledger = make_ledger(folder, 600, users=3, seed=30, candidates=(6, 60), days=30, in_flight=0)
     _log_access(ledger)
+    _make_keys(ledger)
     index(ledger)
     return ledger
 
@@ -92,6 +93,33 @@ def _log_access(ledger: Path) -> None:
     connection.executemany(
         "INSERT INTO access_log (at, request_id, actor, client, route, status, user_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
         [(iso(START + timedelta(days=day)), *call) for day, *call in calls],
+    )
+    connection.commit()
+    connection.close()
+
+
+def _make_keys(ledger: Path) -> None:
+    """Make keys: one that is good, one that was revoked, one that has expired, and one from after the month."""
+    keys = (
+        ("0a1b2c3d", "laptop", "ann", 0, 0, 1, None, None),
+        ("1b2c3d4e", "Open WebUI", None, 1, 0, 2, None, 20),
+        ("2c3d4e5f", "a week's visit", "bob", 0, 1, 3, 10, None),
+        ("3d4e5f6a", "Open WebUI again", None, 1, 0, 40, None, None),
+    )
+
+    def day(number: int | None) -> str | None:
+        return iso(START + timedelta(days=number)) if number is not None else None
+
+    connection = DRIVER.connect(ledger)
+    connection.executemany(
+        "INSERT INTO api_keys (key_id, key_hash, name, user_id, trust_headers, read_only, user_is, created_at, "
+        "created_by, expires_at, revoked_at, revoked_by) "
+        "VALUES (?, ?, ?, ?, ?, ?, 'person', ?, 'account:opm', ?, ?, ?)",
+        [
+            (key_id, f"sha256:{key_id}", name, user, trusts, reads, day(made), day(expires), day(revoked), by)
+            for key_id, name, user, trusts, reads, made, expires, revoked in keys
+            for by in ["account:opm" if revoked is not None else None]
+        ],
     )
     connection.commit()
     connection.close()

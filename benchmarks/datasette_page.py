@@ -15,7 +15,7 @@ from benchmarks.audit_questions import FOLDER, Question, questions
 PATH = FOLDER / "datasette.yml"
 _DOCUMENT = FOLDER.parent / "audit.md"
 _HEAD = """\
-# What Datasette shows beside the views, and the twenty questions. Made of docs/audit.md and docs/audit/*.sql, by
+# What Datasette shows beside the views, and the questions. Made of docs/audit.md and docs/audit/*.sql, by
 # `python -m benchmarks.audit --write-answers`.
 """
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from domain.events import Event
-from domain.identity import StreamId
+from domain.identity import DEFAULT_CONVERSATION, StreamId
 from domain.reader import Reader, json_list
 from domain.rows import event_of
 
@@ -58,3 +58,14 @@ class ConversationReader(Reader):
     def tools_called(self, user_id: str, limit: int) -> list[Event]:
         """Return the last answers of a user that called tools, newest first."""
         return [event_of(row) for row in self._rows("tools_called", user_id=user_id, count=limit)]
+
+    def turns_followed(self, user_id: str, event_id: str, limit: int) -> list[Event]:
+        """Return a turn and those before it on its branch, oldest first, at most ``limit``; without forgotten ones."""
+        rows = self._rows(
+            "turns_followed", user_id=user_id, event_id=event_id, count=limit, shared=DEFAULT_CONVERSATION
+        )
+        return [event_of(row) for row in reversed(rows)]
+
+    def is_withdrawn(self, user_id: str, event_id: str) -> bool:
+        """Tell whether an answer, by the id of the event with which it ended, was deleted or forgotten."""
+        return bool(self._rows("is_withdrawn", user_id=user_id, event_id=event_id)[0].withdrawn)

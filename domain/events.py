@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
 from pydantic_core import from_json
 
 from domain.chain import canonical
@@ -44,8 +51,8 @@ class _Value(BaseModel):
 class Usage(_Value):
     """Tokens as the chat endpoint counted them.
 
-    The details say how many of them were of which kind, such as ``cached_tokens`` or ``reasoning_tokens``, where the
-    endpoint tells.
+    The details say how many of them were of which kind, such as ``cached_tokens`` or ``reasoning_tokens``. Where the
+    endpoint does not tell they are not written, as in events of before they were recorded.
     """
 
     prompt_tokens: int
@@ -53,6 +60,10 @@ class Usage(_Value):
     total_tokens: int
     prompt_tokens_details: dict[str, int] | None = None
     completion_tokens_details: dict[str, int] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_missing_details(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if value is not None}
 
 
 class Payload(_Value):
@@ -116,12 +127,14 @@ class FromClient(_Value):
     ``history`` are the turns of its own window, oldest first: a recorded turn stands for its two texts, a
     ``MessagesSent`` event for its messages. It is None where the window came from the ledger. ``asked`` is the
     ``MessagesSent`` event of the question's message and all after it, None where that is the question's text alone.
-    ``tools`` is the ``ToolsOffered`` event.
+    ``tools`` is the ``ToolsOffered`` event. ``response`` are the fields of a request to ``/v1/responses`` that its
+    answer repeats, None where the request came by another way.
     """
 
     history: tuple[str, ...] | None = None
     asked: str | None = None
     tools: str | None = None
+    response: JsonObject | None = None
 
 
 class TurnRecorded(Payload):
@@ -193,10 +206,11 @@ class TurnFailed(Payload):
 
 
 class ToolCall(_Value):
-    """A tool that the model calls, by the id of that call."""
+    """A tool that the model calls, by the id of that call; ``arguments`` are None where they were not recorded."""
 
     call_id: str
     name: str
+    arguments: str | None = None
 
 
 class ToolsCalled(Payload):
@@ -225,6 +239,17 @@ class ToolsCalled(Payload):
     call: ModelCall | None = None
     from_client: FromClient | None = None
     follows: str | None = None
+
+
+class ResponseDeleted(Payload):
+    """A client deleted a response that is no memory, by the id of its event: nothing gives it back or goes on from it.
+
+    One that is a memory is forgotten instead.
+    """
+
+    type: ClassVar[str] = "ResponseDeleted"
+
+    answer: str
 
 
 class MessagesSent(Payload):
@@ -561,6 +586,7 @@ CATALOGUE: Mapping[str, type[Payload]] = {
         TurnRecorded,
         TurnFailed,
         ToolsCalled,
+        ResponseDeleted,
         MessagesSent,
         ToolsOffered,
         SummaryRecorded,

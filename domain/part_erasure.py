@@ -40,7 +40,7 @@ from domain.identity import StreamId, user_stream
 from domain.ledger import Ledger, StreamHead
 from domain.origin import Origin
 from domain.person_reader import PersonReader
-from domain.quotes import Quotes, has_words
+from domain.quotes import Quotes, has_words, repeats_documents
 from domain.reader import json_list
 from domain.statements import STATEMENTS
 
@@ -230,17 +230,20 @@ def _quotes(event: Event, turns: Collection[str], quotes: Quotes) -> bool:
     match event.payload:
         case RetrievalRecorded(query=query):
             return quotes.are_in(query)
-        case TurnFailed() | ToolsCalled():
+        case TurnFailed():
             return any(map(quotes.are_in, _texts_of(event)))
+        case ToolsCalled(calls=calls):
+            return any(map(quotes.are_in, (*_texts_of(event), *(call.arguments or "" for call in calls))))
         case MessagesSent(messages=messages, memory_id=memory_id):
             return memory_id in turns or any(map(quotes.are_in, _strings(messages)))
         case GateDecided(verdicts=verdicts, raw_answer=raw):
             # Reasons are a part of the raw answer, or else say a score.
             about = any(verdict.memory_id in turns for verdict in verdicts)
             return (about and has_words(raw)) or quotes.are_in(raw or "")
-        case RerankDecided(order=order, raw_answer=raw):
+        case RerankDecided(order=order, raw_answer=raw, strategy=strategy):
             about = any(memory_id in turns for memory_id in order)
-            return (about and has_words(raw)) or quotes.are_in(raw or "")
+            words = repeats_documents(raw) if strategy == "endpoint" else has_words(raw)
+            return (about and words) or quotes.are_in(raw or "")
         case _:
             return False
 

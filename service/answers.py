@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 import anyio
 
-from domain.events import Event, TurnRecorded
+from domain.events import Event, ToolsCalled, TurnRecorded
 from domain.ledger import Ledger
 from service.chat_answers import Delta
 from service.turn import PassedOn, Started, TurnService
-from service.turn_recorder import DISCONNECTED, STOPPED, Finished, TurnRequest
+from service.turn_recorder import DISCONNECTED, STOPPED, Finished, TurnRequest, answer_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Answers:
         before = await self._before(request)
         if before is not None and isinstance(before.payload, TurnRecorded):
             if before.payload.finish_reason not in {DISCONNECTED, STOPPED}:
-                for told in _again(before, before.payload):
+                for told in _again(before, before.payload, await self._answer_id(before)):
                     yield told
                 return
             request = replace(request, instead_of=before)
@@ -88,12 +88,18 @@ class Answers:
         find = self._ledger.conversations.turn_of_request
         return await asyncio.to_thread(find, request.user_id, request.request_key)
 
+    async def _answer_id(self, event: Event) -> str:
+        """Return the id that the answer of a turn was given with."""
+        correlation_id = event.correlation_id or event.event_id
+        events = await asyncio.to_thread(self._ledger.reader.events_of_answer, correlation_id)
+        return answer_id(correlation_id, sum(isinstance(each.payload, ToolsCalled) for each in events))
 
-def _again(event: Event, turn: TurnRecorded) -> list[Item]:
-    """Return the items of an answer that is recorded."""
+
+def _again(event: Event, turn: TurnRecorded, given_as: str) -> list[Item]:
+    """Return the items of an answer that is recorded; ``given_as`` is its id."""
     return [
         Placed(event.conversation_id),
-        PassedOn(event.correlation_id or event.event_id, turn.ts, turn.model),
+        PassedOn(given_as, turn.ts, turn.model),
         Delta(turn.assistant, finish_reason=turn.finish_reason, usage=turn.usage),
         Finished(turn.finish_reason, turn.usage, event.conversation_id, turn, event.event_id),
     ]

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, TypeGuard
+
+import msgspec
 
 from domain.events import JsonObject, Usage
 from domain.model_call import ModelCall
@@ -42,9 +44,8 @@ class Reported(Exception):
     """An error inside an answer; the message is the endpoint's reason, and may be empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """A piece of one choice of an answer as it comes. ``reasoning`` is shown and never stored.
+class Delta(msgspec.Struct, frozen=True):
+    """A piece of one choice of an answer as it comes, one for each token. ``reasoning`` is shown and never stored.
 
     ``model`` and ``fingerprint`` are what the endpoint says to have answered with, ``usage`` what can be recorded of
     ``spent``, its own count of tokens. ``tool_calls`` are pieces of calls as :class:`CallReader` gives them; ``more``,
@@ -60,9 +61,9 @@ class Delta:
     index: int = 0
     tool_calls: tuple[JsonObject, ...] = ()
     logprobs: JsonObject | None = None
-    more: JsonObject = field(default_factory=dict)
-    choice: JsonObject = field(default_factory=dict)
-    answer: JsonObject = field(default_factory=dict)
+    more: JsonObject = {}
+    choice: JsonObject = {}
+    answer: JsonObject = {}
     spent: JsonObject | None = None
 
     @property
@@ -119,23 +120,30 @@ class ChunkReader:
         _raise_reported(chunk)
         try:
             choices = (chunk.get("choices") or [])[: None if self._several else 1]
-            deltas = [self._choice(choice, place) for place, choice in enumerate(choices) if choice is not None]
-            first = replace(deltas[0] if deltas else Delta(), **_about(chunk))
+            about = _about(chunk)
+            if self._before:
+                about["answer"] = {**self._before, **about["answer"]}
+            deltas = [
+                self._choice(choice, place, {} if place else about)
+                for place, choice in enumerate(choices)
+                if choice is not None
+            ]
         except _READABLE:
             raise Unreadable from None
-        first = replace(first, answer={**self._before, **first.answer})
-        self._begun = self._begun or bool(deltas) or first.usage is not None
-        self._before = {} if self._begun else first.answer
-        return [first, *deltas[1:]] if deltas or first.usage is not None or (self._begun and first.answer) else []
+        self._begun = self._begun or bool(deltas) or about["usage"] is not None
+        self._before = {} if self._begun else about["answer"]
+        if not deltas and self._begun and (about["answer"] or about["usage"] is not None):
+            return [Delta(**about)]
+        return deltas
 
-    def _choice(self, choice: Any, place: int) -> Delta:
+    def _choice(self, choice: Any, place: int, about: JsonObject) -> Delta:
         # Some endpoints end a stream with the whole message, which has come already.
         said = choice.get("delta") or {}
         index = _index(choice, place) if self._several else 0
         calls: tuple[JsonObject, ...] = ()
         if said.get("tool_calls"):
             calls = self._calls.setdefault(index, CallReader()).read(said["tool_calls"])
-        return _piece(choice, said, index, calls)
+        return _piece(choice, said, index, calls, about)
 
 
 def read_completion(body: bytes, *, several: bool = False) -> Completion:
@@ -147,8 +155,12 @@ def read_completion(body: bytes, *, several: bool = False) -> Completion:
     _raise_reported(answer)
     try:
         given = answer["choices"][: None if several else 1]
-        choices = [_whole(choice, _index(choice, place) if several else 0) for place, choice in enumerate(given)]
-        said = choices[0] = replace(choices[0], **_about(answer))
+        about = _about(answer)
+        choices = [
+            _whole(choice, _index(choice, place) if several else 0, {} if place else about)
+            for place, choice in enumerate(given)
+        ]
+        said = choices[0]
     except _READABLE:
         raise Unreadable from None
     return Completion(
@@ -169,21 +181,20 @@ def joined(deltas: Sequence[Delta]) -> list[Delta]:
     choices: dict[int, list[Delta]] = {}
     for delta in deltas:
         choices.setdefault(delta.index, []).append(delta)
-    first, *others = (_joined_choice(choices[index]) for index in sorted(choices))
     usages = [delta for delta in deltas if delta.usage is not None]
-    shared = replace(
-        first,
-        usage=usages[-1].usage if usages else None,
-        spent=usages[-1].spent if usages else None,
-        model=next((delta.model for delta in deltas if delta.model), None),
-        fingerprint=next((delta.fingerprint for delta in deltas if delta.fingerprint), None),
+    about: JsonObject = {
+        "usage": usages[-1].usage if usages else None,
+        "spent": usages[-1].spent if usages else None,
+        "model": next((delta.model for delta in deltas if delta.model), None),
+        "fingerprint": next((delta.fingerprint for delta in deltas if delta.fingerprint), None),
         # Each chunk says the whole of it, such as the sources of the answer.
-        answer={name: value for delta in deltas for name, value in delta.answer.items()},
-    )
-    return [shared, *others]
+        "answer": {name: value for delta in deltas for name, value in delta.answer.items()},
+    }
+    first, *others = sorted(choices)
+    return [_joined_choice(choices[first], about), *(_joined_choice(choices[index], {}) for index in others)]
 
 
-def _joined_choice(deltas: Sequence[Delta]) -> Delta:
+def _joined_choice(deltas: Sequence[Delta], about: JsonObject) -> Delta:
     reasons = [delta.finish_reason for delta in deltas if delta.finish_reason is not None]
     return Delta(
         text="".join([delta.text for delta in deltas]),
@@ -194,6 +205,7 @@ def _joined_choice(deltas: Sequence[Delta]) -> Delta:
         logprobs=merged([delta.logprobs for delta in deltas]),
         more=merged([delta.more for delta in deltas]),
         choice=extended([delta.choice for delta in deltas]),
+        **about,
     )
 
 
@@ -262,18 +274,17 @@ def _index(choice: Any, place: int) -> int:
     return index if is_count(index := choice.get("index")) else place
 
 
-def _whole(choice: Any, index: int) -> Delta:
+def _whole(choice: Any, index: int, about: JsonObject) -> Delta:
     message = choice["message"]
-    return _piece(choice, message, index, CallReader().read_whole(message.get("tool_calls") or []))
+    return _piece(choice, message, index, CallReader().read_whole(message.get("tool_calls") or []), about)
 
 
-def _piece(choice: Any, said: Any, index: int, calls: tuple[JsonObject, ...]) -> Delta:
-    """Return what a choice says, in a delta or a message."""
+def _piece(choice: Any, said: Any, index: int, calls: tuple[JsonObject, ...], about: JsonObject) -> Delta:
+    """Return what a choice says, in a delta or a message; ``about`` are fields that say more of its chunk."""
     text, thought = _content(said.get("content"))
     more = passed_on(said, _SAID_FIELDS)
-    for name in _REASONING:
-        if isinstance(more.get(name), str):
-            del more[name]
+    if more:
+        more = {name: value for name, value in more.items() if name not in _REASONING or not isinstance(value, str)}
     if isinstance(refusal := said.get("refusal"), str) and refusal:
         more["refusal"] = storable(refusal)
     if isinstance(function := said.get("function_call"), dict) and function:
@@ -287,10 +298,11 @@ def _piece(choice: Any, said: Any, index: int, calls: tuple[JsonObject, ...]) ->
         logprobs=_logprobs(choice.get("logprobs")),
         more=more,
         choice=passed_on(choice, _CHOICE_FIELDS),
+        **about,
     )
 
 
-def _about(chunk: Any) -> dict[str, Any]:
+def _about(chunk: Any) -> JsonObject:
     """Return the fields of a :class:`Delta` that a chunk, or an answer, says of all its choices."""
     usage = _usage(chunk.get("usage"))
     return {
@@ -356,5 +368,5 @@ def _spent(given: Any, usage: Usage) -> JsonObject:
     """Return an endpoint's own count of tokens, as clients read it."""
     total = given.get("total_tokens")
     more = passed_on(given, {"prompt_tokens", "completion_tokens", "total_tokens", *_DETAILS})
-    counted = usage.model_dump(exclude_none=True)
+    counted = usage.model_dump()
     return {**more, **counted, "total_tokens": total if is_count(total) else usage.total_tokens}

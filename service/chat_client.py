@@ -13,6 +13,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
 from domain.errors import ContextExceeded, UpstreamError
 from domain.events import JsonObject
 from domain.model_call import ModelCall
@@ -128,8 +130,15 @@ class ChatClient:
         return replace(completion, call=answered(call, completion.model, completion.fingerprint))
 
     @asynccontextmanager
-    async def stream(self, messages: Sequence[Message], parameters: JsonObject) -> AsyncIterator[Answering]:
+    async def stream(
+        self,
+        messages: Sequence[Message],
+        parameters: JsonObject,
+        broken_off: Callable[[ModelCall], None] | None = None,
+    ) -> AsyncIterator[Answering]:
         """Open an answer; leaving the context closes the connection, which makes the endpoint stop generating.
+
+        ``broken_off`` is told of the call if it is cancelled before the endpoint has answered.
 
         Raises :class:`~domain.errors.ContextExceeded` where the endpoint says, before the answer, that the prompt is
         too long.
@@ -152,7 +161,7 @@ class ChatClient:
                 opened = self._http.stream("/chat/completions", sent, silence_s=silence_s)
                 return await _begun(await stack.enter_async_context(opened), several=several)
 
-            answer, call = await self._negotiated(body, ask, silence_s, "LLM_TIMEOUT_S")
+            answer, call = await self._negotiated(body, ask, silence_s, "LLM_TIMEOUT_S", broken_off)
             try:
                 yield Answering(call, self._deltas(answer, several=several))
             except Unreadable:
@@ -166,6 +175,7 @@ class ChatClient:
         ask: Callable[[JsonObject], Awaitable[T]],
         timeout_s: float,
         timeout_setting: str | None,
+        broken_off: Callable[[ModelCall], None] | None = None,
     ) -> tuple[T, ModelCall]:
         """Ask in the endpoint's dialect; where it refuses a part of the request, without that part."""
         began_with = dialect = self.dialect
@@ -185,6 +195,10 @@ class ChatClient:
                 raise self.names.error_of(failure, timeout_s, timeout_setting).of(call) from None
             except Unreadable:
                 raise self.names.unreadable().of(call) from None
+            except asyncio.CancelledError:
+                if broken_off is not None:
+                    broken_off(call)
+                raise
             else:
                 self.answered.set()
                 # Only what this call learned: another one may have learned more meanwhile.
@@ -216,7 +230,7 @@ class ChatClient:
         """Yield the answer, what came together as one piece; raise where it ends without a reason to."""
         if isinstance(answer, Completion):
             for choice in answer.choices:
-                yield replace(choice, finish_reason=choice.finish_reason or _own_end(choice))
+                yield msgspec.structs.replace(choice, finish_reason=choice.finish_reason or _own_end(choice))
             return
         reader = ChunkReader(several=several)
         ended, chars, size = False, 0, 0

@@ -95,11 +95,13 @@ def place_of(
     client: str | None = None,
     resends: bool = False,
     instead_of: Event | None = None,
+    previous: str | None = None,
 ) -> Place:
     """Return where a request goes on; ``conversation_id`` is None where the client did not name one. Blocks.
 
     ``plain`` tells that nothing but texts was sent, so that no raw messages are looked for. ``resends`` tells that this
     ``client`` is known to send its history always, ``instead_of`` is the turn of a try whose answer it did not get.
+    ``previous`` is the turn before where the client names it, of which the history is then.
     """
     if instead_of is not None:
         conversation_id = instead_of.conversation_id
@@ -135,6 +137,9 @@ def place_of(
         elif last is not None and follows != last:
             follows = last
             move = _move(ledger, stream, last, asked)
+    if previous is not None:
+        follows = previous
+        move = _move(ledger, stream, previous, asked) if newest is not None and newest.memory_id != previous else None
     if instead_of is not None:
         follows = _before(ledger, stream, instead_of.event_id)
         move = _move(ledger, stream, follows, asked, retried=True)
@@ -176,7 +181,8 @@ def _ends_with(ledger: Ledger, stream: StreamId, turns: Sequence[ClientTurn], ne
     if memory is None or told.memory is not None or spoken(told.user) != spoken(memory.user):
         return False
     one, other = spoken(told.assistant), spoken(memory.assistant)
-    return one.startswith(other) or other.startswith(one)
+    # Where the client has none of it, the same was asked again.
+    return bool(one) and (one.startswith(other) or other.startswith(one))
 
 
 def text_of_messages(messages: Sequence[Message]) -> str:

@@ -16,13 +16,15 @@ from uuid import uuid4
 from domain.events import JsonObject
 from service.answer_fields import TooDeep, merged, passed_on, plain
 
+_OTHER_KIND = "custom"
+"""A call that is no function has its name and its input in a field of this name."""
 _CALL_FIELDS = ("index", "id", "type", "function", "name", "arguments", "parameters")
 
 
 @dataclass(slots=True)
 class _Call:
     id: str
-    name: str
+    name: str = ""
     arguments: list[str] = field(default_factory=list)
 
 
@@ -46,36 +48,35 @@ class CallReader:
 
     def _piece(self, given: JsonObject, no_arguments: str = "") -> JsonObject:
         function = given["function"] if isinstance(given.get("function"), dict) else given
-        index, call_id, name = given.get("index"), given.get("id"), function.get("name")
-        index = index if isinstance(index, int) and not isinstance(index, bool) else None
-        call_id = str(call_id) if isinstance(call_id, str | int) and call_id != "" else None
-        name = name if isinstance(name, str) else ""
+        index, call_id, name = _index(given), _id(given), _name(function)
         arguments = arguments_text(function.get("arguments", function.get("parameters")), no_arguments)
-        piece: JsonObject = {}
         at = self._goes_on_with(index, call_id, name)
+        begins = at is None
         if at is None:
-            at = len(self._calls)
-            call = _Call(call_id or f"call_{uuid4().hex}", name)
-            self._calls.append(call)
-            self._named[call.id] = at
-            kind = given.get("type")
-            piece = {"id": call.id, "type": kind if isinstance(kind, str) and kind else "function"}
-            said = {"name": name, "arguments": arguments}
-        else:
-            call = self._calls[at]
-            said = {"arguments": arguments}
-            if name and name != call.name:
-                said["name"] = name
-                call.name += name
+            at = self._begin(call_id)
+        call = self._calls[at]
         if index is not None:
             self._at[index] = at
-        if arguments:
-            call.arguments.append(arguments)
+        piece: JsonObject = {"index": at}
+        if begins:
+            kind = given.get("type")
+            piece |= {"id": call.id, "type": kind if isinstance(kind, str) and kind else "function"}
         more = passed_on(given, _CALL_FIELDS)
-        if piece.get("type", "function") == "function" and not more.keys() & {"custom"}:
+        if _OTHER_KIND not in more:
             inner = passed_on(function, _CALL_FIELDS) if function is not given else {}
-            piece["function"] = {**inner, **said}
-        return {"index": at, **piece, **more}
+            # A name that comes again with each piece would be put together with itself.
+            named = {"name": name} if begins or (name and name != call.name) else {}
+            piece["function"] = {**inner, **named, "arguments": arguments}
+            call.name += named.get("name", "")
+            call.arguments += [arguments] if arguments else []
+        return {**piece, **more}
+
+    def _begin(self, call_id: str | None) -> int:
+        """Note a new call, under an id of our own where it has none; return its place."""
+        call = _Call(call_id or f"call_{uuid4().hex}")
+        self._named[call.id] = len(self._calls)
+        self._calls.append(call)
+        return self._named[call.id]
 
     def _goes_on_with(self, index: int | None, call_id: str | None, name: str) -> int | None:
         """Return which call a piece goes on with, None where it begins one."""
@@ -89,6 +90,21 @@ class CallReader:
         call = self._calls[at]
         begins = name and (call_id or index is None or (call.arguments and _is_another(name, call)))
         return None if begins else at
+
+
+def _index(piece: JsonObject) -> int | None:
+    index = piece.get("index")
+    return index if isinstance(index, int) and not isinstance(index, bool) else None
+
+
+def _id(piece: JsonObject) -> str | None:
+    call_id = piece.get("id")
+    return str(call_id) if isinstance(call_id, str | int) and call_id != "" else None
+
+
+def _name(function: JsonObject) -> str:
+    name = function.get("name")
+    return name if isinstance(name, str) else ""
 
 
 def joined_calls(pieces: Iterable[JsonObject]) -> tuple[JsonObject, ...]:

@@ -156,6 +156,7 @@ class TurnService:
             client=request.origin.client if request.origin is not None else None,
             resends=request.resends,
             instead_of=request.instead_of,
+            previous=request.previous,
         )
         return await self._memory.in_search_thread(find)
 
@@ -387,7 +388,7 @@ class TurnService:
         for last_try in (False, True):
             prompt = turn.prompt = await self._prompt(turn, window, recalled)
             try:
-                async with self._chat.stream(prompt.built.messages, turn.request.parameters) as answering:
+                async with self._chat.stream(prompt.built.messages, turn.request.parameters, turn.called) as answering:
                     turn.called(answering.call)
                     async for delta in answering.deltas:
                         yield delta

@@ -131,6 +131,10 @@ class TurnRequest:
     """Whether the client is known to send its history always."""
     instead_of: Event | None = None
     """The turn of an earlier try, whose answer the client did not get whole."""
+    previous: str | None = None
+    """The turn that the client names as the one before; it need not be the newest of its conversation."""
+    response: JsonObject | None = None
+    """The fields of a request to ``/v1/responses`` that its answer repeats."""
 
     @property
     def plain(self) -> bool:
@@ -206,6 +210,11 @@ class AnswerSoFar:
             self.functions += [delta.more["function_call"]] if "function_call" in delta.more else []
 
 
+def answer_id(correlation_id: str, step: int) -> str:
+    """Return the id of an answer, before which ``step`` answers of its exchange called tools."""
+    return f"{correlation_id}-{step}" if step else correlation_id
+
+
 class TurnLog:
     """What happened in a turn so far: the events of its decisions, in their order, and how long its steps took."""
 
@@ -226,7 +235,7 @@ class TurnLog:
         continued = place.continued
         if continued is not None and continued.event.correlation_id is not None:
             self.correlation_id = continued.event.correlation_id
-            self.answer_id = f"{self.correlation_id}-{continued.step}"
+            self.answer_id = answer_id(self.correlation_id, continued.step)
         self.timings_ms: dict[str, float] = {}
         self.events: list[NewEvent] = []
         self.builds_on: str | None = None
@@ -481,8 +490,8 @@ class _Sent:
             history = tuple(self._told(told) for told in prompt.built.window if isinstance(told, ClientTurn))
         alone = list(request.asked) == asked_alone(request.question)
         asked = None if alone else self._said(request.asked, None)
-        if history is not None or asked is not None or self._tools is not None:
-            self.as_event = FromClient(history=history, asked=asked, tools=self._tools)
+        if history is not None or asked is not None or self._tools is not None or request.response is not None:
+            self.as_event = FromClient(history=history, asked=asked, tools=self._tools, response=request.response)
 
     def short(self, call: ModelCall) -> ModelCall:
         """Return a call whose request names the tools instead of holding them."""
@@ -535,7 +544,10 @@ def _tools_used(request: TurnRequest) -> tuple[str, ...]:
 
 
 def _call_of(call: JsonObject) -> ToolCall:
-    return ToolCall(call_id=str(call.get("id") or ""), name=_tool_name(call))
+    function = call.get("function")
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    said = arguments if isinstance(arguments, str) else None
+    return ToolCall(call_id=str(call.get("id") or ""), name=_tool_name(call), arguments=said)
 
 
 def _whole(begun: str, text: str) -> str:

@@ -25,8 +25,8 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_ledger(tmp_path_factory.mktemp("small"))
 
 
-def test_there_are_twenty_and_the_document_lists_them() -> None:
-    assert [question.path.name[:3] for question in QUESTIONS] == [f"{number:02}-" for number in range(1, 21)]
+def test_they_are_numbered_and_the_document_lists_them() -> None:
+    assert [question.path.name[:3] for question in QUESTIONS] == [f"{number:02}-" for number in range(1, 22)]
     assert all(question.title.endswith("?") for question in QUESTIONS)
     listed = re.findall(
         r"^\d+\. \[(.*?)\]\(audit/(.*?)\)$", (ROOT / "docs" / "audit.md").read_text(encoding="utf-8"), re.MULTILINE

@@ -11,12 +11,14 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import example, given, settings
 
+from domain.api_keys import NewKey, make_key, revoke_key
 from domain.clock import iso
 from domain.events import (
     CandidateFound,
@@ -67,6 +69,7 @@ VIEWS = (
     "access",
     "usage_by_month",
     "hidings",
+    "keys",
 )
 Row = dict[str, Any]
 P = TypeVar("P", bound=Payload)
@@ -696,6 +699,30 @@ def test_activations(tmp_path: Path) -> None:
             ("settings", '{"gate":"score"}', None),
             ("embedding_model", "e5", 384),
         ]
+
+
+def test_keys(tmp_path: Path) -> None:
+    with opened(new_ledger_file(tmp_path)) as ledger:
+        now = ledger.clock.now()
+        later = now + timedelta(days=30)
+        wanted = (
+            NewKey("ann", name="laptop"),
+            NewKey(None, trust_headers=True, user_is="conversation", expires_at=later),
+            NewKey("bob", read_only=True, expires_at=later),
+            NewKey("carl", expires_at=now),
+        )
+        made = [make_key(ledger, each, "account:opm")[1] for each in wanted]
+        for key in made[2:]:
+            revoke_key(ledger, key.key_id, "account:ann")
+        found = {row["key_id"]: row for row in rows(ledger, "SELECT * FROM keys")}
+        for key in ledger.keys.all():
+            ends = [end for end in (key.expires_at, key.revoked_at) if end is not None]
+            said = {name: getattr(key, name) for name in found[key.key_id] if name not in ("actor", "valid_until")}
+            said |= {"actor": key.label, "valid_until": min(ends) if ends else None}
+            assert found[key.key_id] == {
+                name: iso(value) if isinstance(value, datetime) else value for name, value in said.items()
+            }
+        assert [found[key.key_id]["valid_until"] is None for key in made] == [True, False, False, False]
 
 
 def test_another_users_events_about_a_memory_are_ignored(tmp_path: Path) -> None:

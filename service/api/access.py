@@ -24,12 +24,18 @@ _CLOCKS_DIFFER_S = 30
 
 
 class AccessDenied(OpmError):
-    """The caller may not do this. ``status`` is 401 for an unknown caller and 403 for one who reaches too far."""
+    """The caller may not do this. ``status`` is 401 for an unknown caller and 403 for one who reaches too far.
 
-    def __init__(self, message: str, *, status: int, code: str, param: str | None = None) -> None:
+    ``key_label`` names a key that was known once.
+    """
+
+    def __init__(
+        self, message: str, *, status: int, code: str, param: str | None = None, key_label: str | None = None
+    ) -> None:
         self.status = status
         self.code = code
         self.param = param
+        self.key_label = key_label
         super().__init__(message)
 
 
@@ -51,13 +57,13 @@ def caller_of(keys: KeyRing, given: str | None) -> Caller:
     if found is None:
         raise _unknown("send one of the service's API keys as `Authorization: Bearer KEY`")
     if (why := keys.ended(found)) is not None:
-        raise _unknown(f"this API key {why}: `opm keys create` makes another")
+        raise _unknown(f"this API key {why}: `opm keys create` makes another", found.caller.key_label)
     keys.used(found)
     return found.caller
 
 
-def _unknown(message: str) -> AccessDenied:
-    return AccessDenied(message, status=401, code="invalid_api_key")
+def _unknown(message: str, key_label: str | None = None) -> AccessDenied:
+    return AccessDenied(message, status=401, code="invalid_api_key", key_label=key_label)
 
 
 class Asker:

@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions`` and ``GET /v1/models``."""
+"""``POST /v1/chat/completions``."""
 
 from __future__ import annotations
 
@@ -9,31 +9,39 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import ValidationError
 
 from domain.errors import InvalidInput
 from domain.events import JsonObject
+from domain.origin import Origin
 from domain.retrieval import Candidate
 from service.answers import Answering, Placed
-from service.api.connection import FIRST_BYTES_S, ClientGone, EventStream, begun_while_connected, while_connected
-from service.api.dependencies import AskerDep, OriginDep, ServicesDep, key_caller
+from service.api.access import Asker
+from service.api.connection import (
+    CLIENT_CLOSED_REQUEST,
+    FIRST_BYTES_S,
+    ClientGone,
+    EventStream,
+    as_event,
+    begun_while_connected,
+    while_connected,
+)
+from service.api.dependencies import AskerDep, OriginDep, ServicesDep
 from service.api.errors import body_of, log_error, service_stopped
 from service.api.memory_fields import Scored, memory_status, retrieved, shown
 from service.api.openai_types import ChatCompletionRequest
-from service.api.responses import ChatCompletion, ModelList, TurnReference
+from service.api.responses import ChatCompletion, TurnReference
 from service.chat_answers import Delta, joined
+from service.container import Services
 from service.knobs import Knobs
-from service.side_tasks import NO_MEMORY_SUFFIX
 from service.tool_calls import whole_calls
 from service.turn import PassedOn, Started
-from service.turn_recorder import Finished
+from service.turn_recorder import Finished, TurnRequest
 
 router = APIRouter(prefix="/v1")
 
-_CLIENT_CLOSED_REQUEST = 499
-_LINE_ENDS = {char.encode(): f"\\u{ord(char):04x}".encode() for char in "\u0085\u2028\u2029"}
 
 Beginning = Started | PassedOn
 _OWN_FIELDS = {"retrieved", "memory_status", "turn"}
@@ -55,56 +63,21 @@ async def chat_completions(
     body: ChatCompletionRequest, request: Request, services: ServicesDep, asker: AskerDep, origin: OriginDep
 ) -> Response:
     """Answer with memory; stream when asked to."""
-    persons = services.ledger.persons
-    person = asker.person(body.user, (body.model_extra or {}).get("safety_identifier"))
-    asked = body.as_turn(
-        person.user_id,
-        _knobs(body.metadata or {}),
-        persons.has_conversation,
-        origin,
-        request.headers,
-        person.conversation,
-    )
-    if asker.caller.read_only and asked.memory != "off":
-        asked = replace(asked, memory="read")
-    turn = services.answers.begin(asked)
+    turn = services.answers.begin(await turn_request(body, request, services, asker, origin))
     try:
-        headers = _headers(await _placed(turn))
+        headers = headers_of(await placed(turn))
         if not body.stream:
             answer = await while_connected(request, _whole_answer(turn))
             return Response(msgspec.json.encode(answer), media_type="application/json", headers=headers)
         # The status line waits a moment for the first sign of an answer, since an error before it has its own status.
-        beginning = await begun_while_connected(request, _begin(turn), patience_s=FIRST_BYTES_S)
+        beginning = await begun_while_connected(request, begin(turn), patience_s=FIRST_BYTES_S)
     except ClientGone:
-        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     waits = not beginning.done()
     if not waits:
         beginning.result()
     events = _events(turn, beginning, request.state.request_id, include_usage=body.wants_usage)
-    return EventStream(events, cut_off=_sse(service_stopped()), silent_at_first=waits, headers=headers)
-
-
-@router.get("/models", dependencies=[Depends(key_caller)])
-async def models(services: ServicesDep) -> ModelList:
-    """List the one chat model that answers, with the knobs of a request that sets none.
-
-    It stands there a second time, for what a frontend asks for itself: so named it has no memory.
-    """
-    model = services.settings.llm_model
-    return {
-        "object": "list",
-        "data": [
-            {
-                "id": name,
-                "object": "model",
-                "created": services.started_at,
-                "owned_by": "openpersistentmemory",
-                "max_model_len": services.turns.context.tokens if services.turns.context.known else None,
-                "knobs": services.turns.effective(Knobs()),
-            }
-            for name in (model, f"{model}{NO_MEMORY_SUFFIX}")
-        ],
-    }
+    return EventStream(events, cut_off=lambda: as_event(service_stopped()), silent_at_first=waits, headers=headers)
 
 
 def _knobs(metadata: dict[str, Any]) -> Knobs:
@@ -118,17 +91,36 @@ def _knobs(metadata: dict[str, Any]) -> Knobs:
         raise InvalidInput(field, value, str(first["msg"]).removeprefix("Value error, ")) from None
 
 
-async def _placed(turn: Answering) -> Placed:
+async def turn_request(
+    body: ChatCompletionRequest, request: Request, services: Services, asker: Asker, origin: Origin
+) -> TurnRequest:
+    """Return the request of a turn, for the person and the conversation that it is of."""
+    person = asker.person(body.user, (body.model_extra or {}).get("safety_identifier"))
+    asked = body.as_turn(
+        person.user_id,
+        _knobs(body.metadata or {}),
+        services.ledger.persons.has_conversation,
+        origin,
+        request.headers,
+        person.conversation,
+    )
+    return replace(asked, memory="read") if asker.caller.read_only and asked.memory != "off" else asked
+
+
+async def placed(turn: Answering) -> Placed:
+    """Return where a turn is answered, the first that it says."""
     first = await anext(turn)
     assert isinstance(first, Placed)
     return first
 
 
-def _headers(placed: Placed) -> dict[str, str]:
+def headers_of(placed: Placed) -> dict[str, str]:
+    """Return the headers of an answer."""
     return {"x-opm-conversation-id": quote(placed.conversation_id)} if placed.conversation_id else {}
 
 
-async def _begin(turn: Answering) -> Beginning:
+async def begin(turn: Answering) -> Beginning:
+    """Return the beginning of a turn's answer, once the model begins to say something."""
     first = await anext(turn)
     assert isinstance(first, Started | PassedOn)
     return first
@@ -136,7 +128,7 @@ async def _begin(turn: Answering) -> Beginning:
 
 async def _whole_answer(turn: Answering) -> dict[str, Any]:
     try:
-        started = await _begin(turn)
+        started = await begin(turn)
         said: list[Delta] = []
         async for part in turn:
             if isinstance(part, Delta):
@@ -152,8 +144,8 @@ async def _whole_answer(turn: Answering) -> dict[str, Any]:
         **_answered_with(first),
         "choices": [_whole_choice(choice) for choice in (first, *others)],
         "usage": first.spent,
-        **_memory_fields(started),
-        "turn": _turn_field(finished),
+        **memory_fields(started),
+        "turn": turn_field(finished),
     }
 
 
@@ -164,7 +156,7 @@ async def _events(
     try:
         started = await beginning
         head = _head(started, "chat.completion.chunk")
-        yield _sse({**head, "choices": [_beginning(0)], **_memory_fields(started)})
+        yield as_event({**head, "choices": [_beginning(0)], **memory_fields(started)})
         begun = {0}
         waiting: JsonObject = {}
         ends: dict[int, Delta] = {}
@@ -180,20 +172,20 @@ async def _events(
                     if part.index not in begun:
                         # A chunk of its own, as OpenAI sends it: openai-python takes what else it held twice.
                         begun.add(part.index)
-                        yield _sse({**head, "choices": [_beginning(part.index)]})
-                    yield _sse({**waiting, **head, "choices": [_choice(part)]})
+                        yield as_event({**head, "choices": [_beginning(part.index)]})
+                    yield as_event({**waiting, **head, "choices": [_choice(part)]})
                     waiting = {}
             elif isinstance(part, Finished):
-                own: JsonObject = {"turn": _turn_field(part)}
+                own: JsonObject = {"turn": turn_field(part)}
                 for index in sorted(ends):
-                    yield _sse({**waiting, **head, "choices": [_end(ends[index])], **own})
+                    yield as_event({**waiting, **head, "choices": [_end(ends[index])], **own})
                     waiting, own = {}, {}
                 if include_usage and usage is not None:
-                    yield _sse({**head, "choices": [], "usage": usage})
+                    yield as_event({**head, "choices": [], "usage": usage})
         yield b"data: [DONE]\n\n"
     except Exception as error:  # noqa: BLE001 - the outermost loop of a stream: logged, and told in OpenAI's shape
         log_error(error, request_id)
-        yield _sse(body_of(error)[1])
+        yield as_event(body_of(error)[1])
     finally:
         await turn.aclose()
 
@@ -266,15 +258,8 @@ def _end(piece: Delta) -> JsonObject:
     }
 
 
-def _sse(value: object) -> bytes:
-    line = msgspec.json.encode(value)
-    # Many clients split a stream with `str.splitlines`, which also ends a line at these three.
-    for char, escaped in _LINE_ENDS.items():
-        line = line.replace(char, escaped)
-    return b"data: " + line + b"\n\n"
-
-
-def _turn_field(finished: Finished) -> TurnReference | None:
+def turn_field(finished: Finished) -> TurnReference | None:
+    """Return where the ledger holds a turn, None where it holds none."""
     if finished.turn is None or finished.memory_id is None:
         return None
     return {
@@ -284,7 +269,8 @@ def _turn_field(finished: Finished) -> TurnReference | None:
     }
 
 
-def _memory_fields(started: Beginning) -> dict[str, Any]:
+def memory_fields(started: Beginning) -> dict[str, Any]:
+    """Return what an answer says of memory."""
     if isinstance(started, PassedOn):
         return {}
     return {

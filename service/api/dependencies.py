@@ -36,8 +36,13 @@ async def key_caller(
 
     Raises :class:`AccessDenied` for a missing or unknown key, and for one that may not write where this would.
     """
-    caller = caller_of(services.keys, given.credentials.strip() if given is not None else None)
-    request.state.key_label = caller.key_label  # for the access log, which stands outside
+    # The label is for the access log, which stands outside.
+    try:
+        caller = caller_of(services.keys, given.credentials.strip() if given is not None else None)
+    except AccessDenied as denied:
+        request.state.key_label = denied.key_label
+        raise
+    request.state.key_label = caller.key_label
     if caller.read_only and request.method not in _READS and request.scope["route"].path not in RECALLS:
         raise AccessDenied(
             "this API key may read and recall, and change nothing: use one that was made without --read-only",

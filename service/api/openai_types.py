@@ -136,11 +136,11 @@ class ChatCompletionRequest(BaseModel):
         """
         messages = [message.as_sent() for message in self.messages]
         for at, message in enumerate(messages):
-            _check_recordable(f"messages.{at}.content", without_bytes([message])[0].get("content"))
-            _check_recordable(f"messages.{at}", without_bytes([message]))
+            check_recordable(f"messages.{at}.content", without_bytes([message])[0].get("content"))
+            check_recordable(f"messages.{at}", without_bytes([message]))
         parameters = self._parameters()
         for field, value in parameters.items():
-            _check_recordable(field, value)
+            check_recordable(field, value)
         at = max((at for at, each in enumerate(messages) if each["role"] == "user"), default=len(messages) - 1)
         question = asked_text(text_of(messages[at]))
         if not question.strip() and at == len(messages) - 1:
@@ -223,8 +223,8 @@ class ChatCompletionRequest(BaseModel):
         yield "prompt_cache_key", given.get("prompt_cache_key")
 
 
-def _check_recordable(field: str, value: object) -> None:
-    """Refuse what could not be recorded with the answer, by the encoder that will record it."""
+def check_recordable(field: str, value: object) -> None:
+    """Refuse what could not be recorded with the answer, by the encoder that will record it, where it nests deepest."""
     try:
         recorded_text({field: value})
     except Unrecordable as error:

@@ -18,22 +18,28 @@ TEXT = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 UNITS = dict(re.findall(r"`/etc/systemd/system/([\w.-]+)`:\n\n```ini\n(.*?)```", TEXT, re.DOTALL))
 
 
+NAMED = re.findall(r"(?<!-u )(?<![\w/])opm ((?:keys )?[a-z]+)([^\n`|#]*)", TEXT)
+"""Each command with its arguments."""
+
+
 def test_every_command_is_one() -> None:
-    named = set(re.findall(r"(?<!-u )(?<![\w/])opm ([a-z]+)", TEXT))
-    assert named
-    assert named <= {command.name for command in _COMMANDS}
+    assert NAMED
+    assert {command for command, _ in NAMED} <= {command.name for command in _COMMANDS}
 
 
 def test_every_option_is_one() -> None:
-    for command, option in re.findall(r"opm ([a-z]+)[^\n`|]*? (--[a-z-]+)", TEXT):
+    options: dict[str, set[str]] = {}
+    for command, arguments in NAMED:
+        options.setdefault(command, set()).update(re.findall(r"(?<!\S)--[a-z-]+", arguments))
+    for command, named in options.items():
         helped = subprocess.run(
-            [sys.executable, "-m", "service.cli", command, "--help"],
+            [sys.executable, "-m", "service.cli", *command.split(), "--help"],
             cwd=ROOT,
             capture_output=True,
             text=True,
             check=True,
         )
-        assert option in helped.stdout, f"opm {command} {option}"
+        assert named <= set(re.findall(r"--[a-z-]+", helped.stdout)), command
 
 
 def test_the_units_are_complete() -> None:

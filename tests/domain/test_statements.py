@@ -141,6 +141,19 @@ def test_what_an_auditor_asks_by_id_is_looked_up_by_id(name: str, step: str, led
     assert step in plan_of(ledger_connection, name)
 
 
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("turns_followed", "SEARCH turn USING INDEX sqlite_autoindex_events_1 (event_id=?)"),
+        ("is_withdrawn", "SEARCH events USING INDEX events_causation (causation_id=? AND type=?)"),
+    ],
+)
+def test_a_response_is_looked_up_by_id(name: str, step: str, ledger_connection: Any) -> None:
+    plan = plan_of(ledger_connection, name)
+    assert step in plan
+    assert not [each for each in plan if each.startswith("SCAN") and each not in {"SCAN CONSTANT ROW", "SCAN branch"}]
+
+
 def test_the_head_is_one_row_from_the_end(ledger_connection: Any) -> None:
     assert plan_of(ledger_connection, "head") == ["SCAN events"]
     program = ledger_connection.execute(f"EXPLAIN {STATEMENTS['head'].text}").fetchall()

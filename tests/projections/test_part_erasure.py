@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from domain.clock import Clock
 from domain.errors import InvalidInput, LedgerWriteFailed, MemoryErased, UnknownMemory
-from domain.events import ErasureCompleted, Event, GateDecided, MemoriesErased, MemoryEdited, NewEvent
+from domain.events import ErasureCompleted, Event, GateDecided, MemoriesErased, MemoryEdited, NewEvent, RerankDecided
 from domain.identity import StreamId, user_stream
 from domain.ledger import Ledger
 from domain.part_erasure import Part, begin, blank, part_of_conversation, part_of_memories
@@ -224,6 +224,37 @@ class TestGuards:
             erase_memory(ledger, storage, turn.event_id)
         with pytest.raises(InvalidInput, match="--conversation"):
             erase_conversation(ledger, storage, CHAT)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "raw"),
+    [
+        ("llm", '{"top": [1]}'),
+        ("endpoint", '{"id": "r1", "model": "bge", "results": [{"index": 0, "relevance_score": 0.9}]}'),
+    ],
+)
+def test_a_decision_for_another_answer_stays_where_it_says_nothing_in_words(
+    storage: Path, ledger: Ledger, strategy: str, raw: str
+) -> None:
+    memory_id = record_turn(ledger, CHAT, SECRET).event_id
+    decision = {
+        "strategy": strategy,
+        "outcome": "ok",
+        "note": None,
+        "model": "m",
+        "prompt_version": None,
+        "retrieve_k": 1,
+        "order": (memory_id,),
+        "named": 1,
+        "replayed": (memory_id,),
+        "raw_answer": raw,
+        "usage": None,
+        "latency_ms": 1.0,
+    }
+    [event] = record(ledger, StreamId("ann", "other"), RerankDecided.model_validate(decision))
+    before = all_stored(ledger)[event.position - 1]
+    erase_memory(ledger, storage, memory_id)
+    assert all_stored(ledger)[event.position - 1] == before
 
 
 def test_a_person_can_be_erased_after_a_part_of_them(storage: Path, ledger: Ledger) -> None:

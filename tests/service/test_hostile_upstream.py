@@ -166,7 +166,8 @@ def test_a_parameter_that_cannot_be_recorded_is_refused_before_the_first_byte(
         service.upstream.forget_calls()
         body = json.dumps({**chat_body("Where?", user, f"{field}-{number}", stream=streamed), field: "@"})
         body = body.replace('"@"', value)
-        response = service.client.http.post("/v1/chat/completions", content=body.encode())
+        kind = {"content-type": "application/json"}
+        response = service.client.http.post("/v1/chat/completions", content=body.encode(), headers=kind)
         if response.status_code == 200:
             assert "error" not in response.text[-300:]
             recorded = ended(service, user, f"{field}-{number}")

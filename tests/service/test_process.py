@@ -277,6 +277,28 @@ def test_what_was_shown_of_a_stream_that_the_stop_cut_is_a_turn(upstream: Script
         assert log.count("ERROR") <= 1, "uvicorn counts the cut answers in one line"
 
 
+def test_a_response_that_the_stop_cut_has_failed(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    upstream.fail("answer", Fault(content="One two three four.", hang_s=UNTIL_RELEASED, after_chunks=2))
+    body = {"input": DOG, "user": USER, "stream": True, "conversation": "c"}
+    with process(env_of(upstream, tmp_path), ("--timeout-graceful-shutdown", "1")) as (service, client, ledger):
+        with client.http.stream("POST", "/v1/responses", json=body) as response:
+            lines, said = response.iter_lines(), ""
+            while said != "One two":
+                line = next(lines)
+                said += json.loads(line[6:]).get("delta", "") if line.startswith("data: ") else ""
+            ending = threading.Thread(target=service.terminate)
+            ending.start()
+            rest = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+        ending.join()
+        [failed] = rest
+        assert failed["type"] == "response.failed"
+        assert failed["response"]["error"]["message"] == "the service was stopped: ask again"
+        assert failed["response"]["output"][0]["content"][0]["text"] == "One two"
+        turns = [(turn.user, turn.assistant, turn.finish_reason) for turn in ledger.all(TurnRecorded, USER)]
+        assert turns == [(DOG, "One two", "service_stopped")]
+        assert "Traceback" not in service.log()
+
+
 @pytest.mark.parametrize("kind", ["embed", "answer"])
 def test_a_stop_during_the_comments_says_that_the_service_stopped(
     upstream: ScriptedUpstream, tmp_path: Path, kind: Kind

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionChunk
 from pydantic import TypeAdapter
 
@@ -121,8 +124,8 @@ async def test_tool_calls_in_pieces_of_any_kind(chat: ChatClient, upstream: Scri
 def test_the_pieces_are_what_a_client_puts_together_by_their_index(name: str) -> None:
     """As openai-python's stream helper does, which knows no other rule than the index."""
     reader, calls = CallReader(), dict[int, dict[str, str]]()
-    for given in STREAMED[name]:
-        for call in reader.read(given["tool_calls"]):
+    for delta in STREAMED[name]:
+        for call in reader.read(delta["tool_calls"]):
             known = calls.setdefault(call["index"], {"id": "", "name": "", "arguments": ""})
             known["id"] += call.get("id", "")
             known["name"] += call["function"].get("name", "")
@@ -148,13 +151,56 @@ CALLS_WITHOUT_ID = {
 @pytest.mark.parametrize("name", CALLS_WITHOUT_ID)
 def test_calls_without_id_get_one_each(name: str) -> None:
     reader = CallReader()
-    first, second = whole_calls(call for given in CALLS_WITHOUT_ID[name] for call in reader.read(given["tool_calls"]))
+    first, second = whole_calls(call for delta in CALLS_WITHOUT_ID[name] for call in reader.read(delta["tool_calls"]))
     assert first["id"] != second["id"]
     assert all(call["id"].startswith("call_") and call["type"] == "function" for call in (first, second))
     assert [call["function"] for call in (first, second)] == [
         {"name": "f", "arguments": "{}"},
         {"name": "f", "arguments": '{"a": 1}'},
     ]
+
+
+NAMES = st.text("abc_", min_size=1, max_size=6)
+CALLS = st.lists(st.tuples(NAMES, st.dictionaries(NAMES, st.integers() | st.text(max_size=9))), min_size=1, max_size=4)
+
+
+@given(
+    calls=CALLS,
+    cuts=st.lists(st.integers(1, 5), min_size=1),
+    indices=st.sampled_from(["own", "from 3", "none"]),
+    again=st.sets(st.sampled_from(["id", "name", "type"])),
+    together=st.booleans(),
+)
+def test_however_calls_are_cut_they_are_read_as_they_were(
+    calls: list[tuple[str, dict[str, Any]]], cuts: list[int], indices: str, again: set[str], together: bool
+) -> None:
+    expected: list[dict[str, Any]] = [
+        {"id": f"call_{at}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+        for at, (name, arguments) in enumerate(calls)
+    ]
+    pieces: list[dict[str, Any]] = []
+    if indices == "none" and "id" not in again:
+        again = again - {"name"}  # nothing would tell such a piece from a call of its own
+    for at, call in enumerate(expected):
+        index = {} if indices == "none" else {"index": at + 3 * (indices == "from 3")}
+        function, begun = call["function"], False
+        for text in cut(function["arguments"], cuts):
+            fields = {name: call[name] for name in ("id", "type") if not begun or name in again}
+            named = {"name": function["name"]} if not begun or "name" in again else {}
+            pieces.append({**index, **fields, "function": {**named, "arguments": text}})
+            begun = True
+    reader = CallReader()
+    chunks = [pieces] if together else [[each] for each in pieces]
+    assert whole_calls(call for chunk in chunks for call in reader.read(chunk)) == expected
+
+
+def cut(text: str, sizes: list[int]) -> Iterator[str]:
+    at = 0
+    for size in cycle(sizes):
+        if at >= len(text):
+            return
+        yield text[at : at + size]
+        at += size
 
 
 def test_what_else_a_call_says_is_kept() -> None:
@@ -247,9 +293,11 @@ async def test_log_probabilities_and_details_of_usage(chat: ChatClient, upstream
     assert so_far.usage.prompt_tokens_details == {"cached_tokens": 8}
     assert so_far.usage.completion_tokens_details == {"reasoning_tokens": 3}
     assert choices[0].spent == {**so_far.usage.model_dump(), **more}
-    assert Usage.model_validate_json('{"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}').model_dump(
-        exclude_none=True
-    ) == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+
+
+def test_usage_without_details_is_written_as_it_always_was() -> None:
+    text = '{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}'
+    assert Usage.model_validate_json(text).model_dump_json() == text
 
 
 async def test_unknown_fields_of_every_level(chat: ChatClient, upstream: ScriptedUpstream) -> None:

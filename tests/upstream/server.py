@@ -133,6 +133,8 @@ class ScriptedUpstream(Dialect, Script):
                 kind: Kind = "embed"
             case "POST", "/v1/chat/completions":
                 kind = "answer"
+            case "POST", "/v1/completions":
+                kind = "completion"
             case "POST", "/tokenize" if self.tokenize:
                 kind = "tokenize"
             case "POST", "/rerank" | "/v1/rerank" | "/v2/rerank":
@@ -170,6 +172,8 @@ class ScriptedUpstream(Dialect, Script):
                     answer = self.models()
                 elif kind == "scores":
                     answer = self.scores(body)
+                elif kind == "completion":
+                    answer = self.completion(body)
                 else:
                     self.check_chat(body)
                     return await self._chat(ChatRequest(kind, body, wire.messages(body)), call, connection)
@@ -178,6 +182,8 @@ class ScriptedUpstream(Dialect, Script):
                 headers = {"retry-after": call.fault.retry_after} if call.fault.retry_after else {}
                 return connection.send(error.status, wire.encode(wire.refusal(error, self.refusal_shape)), headers)
             call.status = 200
+            if kind == "completion" and body.get("stream"):
+                return await self._stream_completion(answer, call.fault, connection)
         # Logged as ended first: a quick client would otherwise look at the log before that is written.
         return self._send(connection, answer, call.fault)
 
@@ -270,6 +276,19 @@ class ScriptedUpstream(Dialect, Script):
         connection.chunk(event({}, reply.finish_reason))
         if usage is not None:
             connection.chunk(b"data: %b\n\n" % wire.encode({**head, "choices": [], "usage": usage}))
+        connection.chunk(b"data: [DONE]\n\n")
+        connection.end_stream()
+
+    async def _stream_completion(self, answer: dict[str, Any], fault: Fault, connection: Connection) -> None:
+        """Stream a completion of the old API: each chunk is a whole answer with a piece of the text."""
+        connection.start_stream()
+        [choice] = answer["choices"]
+        for index, text in enumerate(wire.pieces(choice["text"])):
+            if index == fault.after_chunks and await self._break_off(fault, connection):
+                return
+            said = [{**choice, "text": text, "finish_reason": None}]
+            connection.chunk(b"data: %b\n\n" % wire.encode({**answer, "choices": said, "usage": None}))
+        connection.chunk(b"data: %b\n\n" % wire.encode({**answer, "choices": [{**choice, "text": ""}]}))
         connection.chunk(b"data: [DONE]\n\n")
         connection.end_stream()
 

@@ -73,6 +73,15 @@ def test_what_is_kept_is_what_the_setting_says(tmp_path: Path, kept: str) -> Non
         assert [row["refused"] for row in found] == [1, 1, 0]
 
 
+def test_whoever_tries_a_revoked_key_is_named(tmp_path: Path) -> None:
+    made = opm(environment(tmp_path), "keys", "create", "--user", "bob", "--json").json
+    opm(environment(tmp_path), "keys", "revoke", made["key_id"])
+    with keeping(tmp_path, "refused") as service:
+        assert call(service, made["key"], "/v1/memories").status_code == 401
+        path = service.ledger.path
+    assert [(row["status"], row["actor"]) for row in entries(path)] == [(401, made["actor"])]
+
+
 def test_a_strange_host_is_noted(tmp_path: Path) -> None:
     with ScriptedUpstream() as upstream, running(upstream, tmp_path) as service:
         service.client.http.get("/v1/memories", headers={"host": "evil.example"})

@@ -261,6 +261,18 @@ class TestUserIsConversation:
         assert asked_by(keyed, named) == "ann"
         assert not keyed.ledger.reader.has_events(conversation)
 
+    def test_it_is_the_conversation_unless_the_request_names_one(self, keyed: Running, made: dict[str, Any]) -> None:
+        bearer = {"authorization": f"Bearer {made['home']['key']}"}
+        body = {"messages": said("Turn on the light."), "user": someone()}
+        for _ in range(2):
+            answer = keyed.client.post(body, **bearer)
+            assert answer.memory("turn")["conversation_id"] == body["user"]
+        assert len(keyed.ledger.all(TurnRecorded, "home", str(body["user"]))) == 2
+        named = keyed.client.post({**body, "metadata": {"conversation_id": "kitchen"}}, **bearer)
+        assert named.memory("turn")["conversation_id"] == "kitchen"
+        refused = keyed.client.post({**body, "user": "a\u200bb"}, **bearer)
+        assert (refused.status, refused.error["param"]) == (400, "user")
+
     def test_it_names_a_person_where_memory_itself_is_asked_for(self, keyed: Running, made: dict[str, Any]) -> None:
         person = someone()
         memory = ask(keyed, ANY_KEY, user=person).memory("turn")["memory_id"]
