@@ -80,16 +80,51 @@ def chats_of(events: Sequence[Event], user_id: str) -> Chats:
 def unlike(exchanges: Sequence[Exchange], calls: Sequence[Call]) -> Iterator[str]:
     """Say what of the client's requests did not reach the model."""
     answers = [call for call in calls if call.kind == "answer"]
+    responses: dict[str, list[str]] = {}
     for exchange in exchanges:
-        if exchange.path != "/v1/chat/completions" or exchange.status != 200:
+        if exchange.method != "POST" or exchange.status != 200:
             continue
+        asks_chat = exchange.path == "/v1/chat/completions"
+        wanted = _last_text(exchange.body) if asks_chat else _texts_of_input(exchange.body)[-1]
         sent = [call for call in answers if exchange.started <= call.started <= exchange.ended]
-        wanted = _last_text(exchange.body)
         of_it = [call for call in sent if wanted in _last_text(call.body)]
         if not of_it:
             yield f"{exchange.step}: the model was not asked"
-            continue
-        yield from (f"{exchange.step}: {said}" for said in _missing(exchange.body, of_it[-1].body))
+        elif asks_chat:
+            yield from (f"{exchange.step}: {said}" for said in _missing(exchange.body, of_it[-1].body))
+        else:
+            texts = [*responses.get(exchange.body.get("previous_response_id"), ()), *_texts_of_input(exchange.body)]
+            responses[exchange.answer.id] = [*texts, exchange.answer.text]
+            yield from (
+                f"{exchange.step}: {said}" for said in _missing_of_response(exchange.body, texts, of_it[-1].body)
+            )
+
+
+def _texts_of_input(body: Mapping[str, Any]) -> list[str]:
+    given = body["input"]
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    texts = [
+        str(item["output"]) if item.get("type") == "function_call_output" else _text(item)
+        for item in items
+        if "role" in item or item.get("type") == "function_call_output"
+    ]
+    return [text for text in texts if text]
+
+
+def _missing_of_response(asked: Mapping[str, Any], texts: Sequence[str], sent: Mapping[str, Any]) -> Iterator[str]:
+    """Say what the model did not get of a request to ``/v1/responses``, with the responses before it as ``texts``."""
+    reached = "\n".join(text for _, text in wire.messages(sent))
+    for text in (*texts, asked.get("instructions") or ""):
+        if text not in reached:
+            yield f"{text[:60]!r} is missing"
+    offered = [tool["name"] for tool in asked.get("tools") or ()]
+    if offered != [tool["function"]["name"] for tool in sent.get("tools") or ()]:
+        yield f"the tools are not {offered}"
+    items = asked["input"] if isinstance(asked["input"], list) else []
+    images = [part["image_url"] for item in items for part in _parts(item) if part.get("type") == "input_image"]
+    shown = [part["image_url"]["url"] for message in sent["messages"] for part in _parts(message)]
+    if images != shown:
+        yield f"of {len(images)} images the model got {len(shown)}"
 
 
 def _missing(asked: Mapping[str, Any], sent: Mapping[str, Any]) -> Iterator[str]:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import httpx2
 import pytest
@@ -22,22 +21,6 @@ from tests.clients.recording import FOLDER, Answer, Exchange, Recorded, answer_o
 from tests.service.running import running
 
 CLIENT_OF = {client.name: client for client in CLIENTS}
-_RESPONSES = "there is no /v1/responses yet"
-TO_COME: dict[str, dict[str, str]] = {
-    name: {"answers": _RESPONSES, "chats": _RESPONSES}
-    for name in (
-        "openai-python-3",
-        "openai-python-2",
-        "openai-node",
-        "langchain",
-        "pydantic-ai",
-        "openai-agents",
-        "litellm",
-        "litellm-proxy",
-        "ai-sdk",
-    )
-}
-"""What does not work yet: the client, the test, and why."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +71,11 @@ def _sent_again(recorded: Recorded, http: httpx2.Client) -> Iterator[Exchange]:
         )
 
 
-def _clients(test: str) -> list[Any]:
-    to_come = {name: why[test] for name, why in TO_COME.items() if test in why}
-    marks = {name: (pytest.mark.xfail(reason=why, strict=True),) for name, why in to_come.items()}
-    return [pytest.param(name, marks=marks.get(name, ())) for name in CLIENT_OF]
-
-
 def test_every_client_is_recorded() -> None:
     assert {path.stem for path in FOLDER.glob("*.json")} == set(CLIENT_OF)
 
 
-@pytest.mark.parametrize("name", _clients("answers"))
+@pytest.mark.parametrize("name", list(CLIENT_OF))
 def test_each_request_is_answered_as_it_was_asked(name: str, replayed: Callable[[str], Replayed]) -> None:
     for request, exchange in zip(replayed(name).recorded.requests, replayed(name).exchanges, strict=True):
         said = f"{request.step}: {exchange.status} {exchange.raw_answer[:300]!r}"
@@ -115,14 +92,14 @@ def test_each_request_is_answered_as_it_was_asked(name: str, replayed: Callable[
             assert exchange.raw_answer.endswith(b"data: [DONE]\n\n"), said
 
 
-@pytest.mark.parametrize("name", _clients("chats"))
+@pytest.mark.parametrize("name", list(CLIENT_OF))
 def test_the_ledger_holds_each_chat_and_nothing_else(name: str, replayed: Callable[[str], Replayed]) -> None:
     for person, chats in replayed(name).client.recorded_chats.items():
         found = sorted(replayed(name).chats[person])
         assert found == sorted(chats), found
 
 
-@pytest.mark.parametrize("name", _clients("prompts"))
+@pytest.mark.parametrize("name", list(CLIENT_OF))
 def test_the_model_gets_what_the_client_sent(name: str, replayed: Callable[[str], Replayed]) -> None:
     assert replayed(name).unlike == ()
 
