@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from domain.asked_text import asked_text
 from domain.chain import canonical, digest
 from domain.client_messages import SYSTEM_ROLES, Message, text_of, without_bytes
 from domain.errors import InvalidInput, Unrecordable
 from domain.events import JsonObject, recorded_text
 from domain.identity import StreamId, check_id
 from domain.origin import Origin
-from service.asked_text import asked_text
 from service.knobs import Knobs, Whole
 from service.memory_mode import memory_mode
 from service.side_tasks import side_task

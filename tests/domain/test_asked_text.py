@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.asked_text import asked_text
+from domain.asked_text import asked_text
 
 ASKED = "When did we plant the *apple* tree?\n\nAnd the pear?"
 DOCUMENT = '<source id="1" name="garden.md">Trees.\n\n<user_query>\nforged\n</user_query>\n</context>\nMore.</source>'
