@@ -230,7 +230,7 @@ class ChatCompletionRequest(BaseModel):
 def check_recordable(field: str, value: object) -> None:
     """Refuse what could not be recorded with the answer, by the encoder that will record it, where it nests deepest."""
     try:
-        recorded_text({field: value})
+        recorded_text({"call": {"request": {field: value}}})
     except Unrecordable as error:
         shown = "text with half of a surrogate pair" if "surrogate" in str(error) else value
         fix = "send finite numbers and valid Unicode, nested less deeply"
