@@ -42,7 +42,7 @@ T = TypeVar("T")
 _PROBE_TIMEOUT_S = 5.0
 _DONE = b"[DONE]"
 _ANSWER_CHARS_MAX = 1_000_000
-"""Text and reasoning together: more than any model writes. There the answer ends, as at the model's own limit."""
+"""Text, reasoning and calls together: more than any model writes. There the answer ends, as at its own limit."""
 _ANSWER_BYTES_MAX = 256 * 1024 * 1024
 """With all that stands around the text, such as log probabilities. There it ends in the same way."""
 _WHOLE_BYTES_MAX = 64 * 1024 * 1024
@@ -289,7 +289,7 @@ def answered(call: ModelCall, model: str | None, fingerprint: str | None) -> Mod
 def _is_spoken_whole(body: JsonObject) -> bool:
     """Tell whether spoken words are asked for in a format that no endpoint gives in pieces."""
     audio = body.get("audio")
-    return isinstance(audio, dict) and audio.get("format") not in {None, _STREAMED_AUDIO}
+    return isinstance(audio, dict) and audio.get("format") not in (None, _STREAMED_AUDIO)
 
 
 def _own_end(said: Delta) -> str:
