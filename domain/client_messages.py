@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from domain.asked_text import asked_text
 from domain.memory import Memory, exchange_text
 
 Message = dict[str, Any]
@@ -50,7 +51,8 @@ class ClientTurn:
 
     @cached_property
     def user(self) -> str:
-        return "\n".join(text_of(message) for message in self.messages if message.get("role") == "user")
+        """What the person said. A frontend may put a template around it, and another or none when it sends it again."""
+        return asked_text("\n".join(text_of(message) for message in self.messages if message.get("role") == "user"))
 
     @cached_property
     def assistant(self) -> str:
