@@ -5,31 +5,47 @@ People ask these at a command line; no turn does. What :class:`LedgerReader` ans
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from domain.clock import iso
-from domain.events import EmbeddingModelActivated, Event, MemoryEdited, PromptsActivated, TurnFailed, TurnRecorded
+from domain.events import (
+    EmbeddingModelActivated,
+    Event,
+    MemoryEdited,
+    MemoryForgotten,
+    MemoryRestored,
+    Payload,
+    PromptsActivated,
+    TurnFailed,
+    TurnRecorded,
+    TurnRestored,
+    TurnSuperseded,
+)
 from domain.ledger_reader import LedgerReader
 from domain.reader import json_list
 from domain.rows import event_of
 from domain.statements import LATEST
 
 _EVENTS_PER_READ = 500
+_CHANGES: Mapping[type[Payload], str] = {
+    MemoryEdited: "edited",
+    MemoryForgotten: "forgotten",
+    MemoryRestored: "restored",
+    TurnSuperseded: "superseded",
+    TurnRestored: "returned to",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a person did to a memory at a position: gave it a new summary, or, where that is None, withdrew it."""
+    """What became of a memory at a position: in a word, and the summary that a person gave it then."""
 
     position: int
     recorded_at: datetime
-    summary: str | None
-
-    @property
-    def what(self) -> str:
-        return "forgotten" if self.summary is None else "edited"
+    what: str
+    summary: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +70,14 @@ class AuditReader(LedgerReader):
         return event_of(rows[0]) if rows else None
 
     def changes_since(self, user_id: str, memory_ids: Collection[str], position: int) -> dict[str, Change]:
-        """Return the last thing that people did to these memories after ``position``, by the memory's id."""
+        """Return the last thing that became of these memories after ``position``, by the memory's id."""
         rows = self._rows("changes_after", user_id=user_id, memory_ids=json_list(memory_ids), position=position)
         changes: dict[str, Change] = {}
         for event in map(event_of, rows):
-            if event.causation_id is not None:
+            what = _CHANGES.get(type(event.payload))
+            if event.causation_id is not None and what is not None:
                 summary = event.payload.summary if isinstance(event.payload, MemoryEdited) else None
-                changes[event.causation_id] = Change(event.position, event.recorded_at, summary)
+                changes[event.causation_id] = Change(event.position, event.recorded_at, what, summary)
         return changes
 
     def prompt_text(self, name: str, version: str) -> str | None:

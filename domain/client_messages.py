@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from domain.asked_text import asked_text
 from domain.memory import Memory, exchange_text
 
 Message = dict[str, Any]
@@ -50,7 +51,8 @@ class ClientTurn:
 
     @cached_property
     def user(self) -> str:
-        return "\n".join(text_of(message) for message in self.messages if message.get("role") == "user")
+        """What the person said. A frontend may put a template around it, and another or none when it sends it again."""
+        return asked_text("\n".join(text_of(message) for message in self.messages if message.get("role") == "user"))
 
     @cached_property
     def assistant(self) -> str:
@@ -134,6 +136,29 @@ def without_bytes(messages: Sequence[Message]) -> list[Message]:
     return [_without_bytes(message) if isinstance(message.get("content"), list) else message for message in messages]
 
 
+def said_again(messages: Sequence[Message]) -> list[Message]:
+    """Return messages as they can be sent again from the record: a part of which the bytes are gone is said in words.
+
+    These messages are as :func:`without_bytes` returns them.
+    """
+    return [
+        {**message, "content": [_in_words(part) if _is_lost(part) else part for part in message["content"]]}
+        if isinstance(message.get("content"), list)
+        else message
+        for message in messages
+    ]
+
+
+def _is_lost(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_is_lost, value.values()))
+    return isinstance(value, str) and bool(_DESCRIPTION.fullmatch(value))
+
+
+def _in_words(part: Any) -> Message:
+    return {"type": "text", "text": _part_text(part)}
+
+
 def _without_bytes(message: Message) -> Message:
     return {**message, "content": [_described(part) for part in message["content"]]}
 
@@ -145,14 +170,17 @@ def _described(value: Any, name: str = "") -> Any:
     if isinstance(value, list):
         return [_described(item) for item in value]
     if isinstance(value, str) and (_DATA_URL.match(value) or name in _BASE64_FIELDS):
-        if _DESCRIPTION.fullmatch(value):
-            return value
         return description(value)
     return value
 
 
 def description(data: str) -> str:
-    """Return what is kept of a data URL or of bare base64: ``image/png, 20481 bytes, sha256 1f3a…``."""
+    """Return what is kept of a data URL or of bare base64: ``image/png, 20481 bytes, sha256 1f3a…``.
+
+    What is such a text already stays as it is.
+    """
+    if _DESCRIPTION.fullmatch(data):
+        return data
     url = _DATA_URL.match(data)
     encoded = data[url.end() :] if url else data
     try:

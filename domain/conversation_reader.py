@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from domain.events import Event
-from domain.identity import StreamId
+from domain.identity import DEFAULT_CONVERSATION, StreamId
 from domain.reader import Reader, json_list
 from domain.rows import event_of
 
@@ -22,6 +22,16 @@ class FoundTurn:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class NewestTurn:
+    """The last turn of a conversation; ``resent`` tells that its client sent its own history with it."""
+
+    position: int
+    memory_id: str
+    resent: bool
+    client: str | None
+
+
 class ConversationReader(Reader):
     """What requests ask that come with a history of their own, or with the results of tools."""
 
@@ -30,10 +40,10 @@ class ConversationReader(Reader):
         rows = self._rows("turns_by_exchange", user_id=user_id, keys=json_list(keys))
         return [FoundTurn(**row._asdict()) for row in rows]
 
-    def newest_turn(self, stream: StreamId) -> str | None:
-        """Return the id of the newest turn of a conversation that is not hidden, None where there is none."""
+    def newest_turn(self, stream: StreamId) -> NewestTurn | None:
+        """Return the newest turn of a conversation that is not hidden, None where there is none."""
         rows = self._rows("newest_turn", user_id=stream.user_id, conversation_id=stream.conversation_id)
-        return str(rows[0].event_id) if rows else None
+        return NewestTurn(rows[0].position, rows[0].memory_id, bool(rows[0].resent), rows[0].client) if rows else None
 
     def turn_of_request(self, user_id: str, request_key: str) -> Event | None:
         """Return the turn that a request is recorded with, if it is among the user's last ones."""
@@ -48,3 +58,14 @@ class ConversationReader(Reader):
     def tools_called(self, user_id: str, limit: int) -> list[Event]:
         """Return the last answers of a user that called tools, newest first."""
         return [event_of(row) for row in self._rows("tools_called", user_id=user_id, count=limit)]
+
+    def turns_followed(self, user_id: str, event_id: str, limit: int) -> list[Event]:
+        """Return a turn and those before it on its branch, oldest first, at most ``limit``; without forgotten ones."""
+        rows = self._rows(
+            "turns_followed", user_id=user_id, event_id=event_id, count=limit, shared=DEFAULT_CONVERSATION
+        )
+        return [event_of(row) for row in reversed(rows)]
+
+    def is_withdrawn(self, user_id: str, event_id: str) -> bool:
+        """Tell whether an answer, by the id of the event with which it ended, was deleted or forgotten."""
+        return bool(self._rows("is_withdrawn", user_id=user_id, event_id=event_id)[0].withdrawn)

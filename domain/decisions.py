@@ -2,6 +2,9 @@
 
 Candidates are numbered 1..N, because ids cost tokens and get cut off. Answers are read leniently: models wrap JSON in
 prose and fences, repeat numbers, name some that do not exist, or stop in the middle of the list.
+
+What memories say is quoted, see :mod:`domain.stored_text`. Whatever it says, only candidates that were shown can be
+named, and a verdict that a memory holds is not taken for the model's.
 """
 
 from __future__ import annotations
@@ -20,12 +23,17 @@ from domain.events import GateDecided, JsonObject, Verdict
 from domain.memory import Memory, day
 from domain.reasoning import storable, visible
 from domain.retrieval import Candidate
+from domain.stored_text import inert, until
 
 Message = dict[str, str]
 CountTokens = Callable[[str], int]
 
 GATE_SCHEMA_NAME = "memory_gate"
 RERANK_SCHEMA_NAME = "memory_rerank"
+LINES_LAYOUT = "lines-1"
+QUOTED_LAYOUT = "quoted-lines-1"
+DECISION_LAYOUTS = (LINES_LAYOUT, QUOTED_LAYOUT)
+"""New requests use the last. Those of the first, whose lines nothing ends, can be made again."""
 LINE_CHARS_MAX = 400
 _SHORTER_LINES = (240, 160, 100, 60)
 _NUMBER_TOKENS = 6
@@ -47,9 +55,11 @@ class Answer:
     reasons: dict[int, str]
 
 
-def candidate_lines(memories: Sequence[Memory], asked_at: datetime, chars_max: int = LINE_CHARS_MAX) -> str:
+def candidate_lines(
+    memories: Sequence[Memory], asked_at: datetime, chars_max: int = LINE_CHARS_MAX, layout: str = QUOTED_LAYOUT
+) -> list[str]:
     """Return one line per memory, ``[n] (date) summary``; without a summary, the start of the exchange."""
-    return "\n".join(f"[{n}] {_line(memory, asked_at, chars_max)}" for n, memory in enumerate(memories, start=1))
+    return [f"[{n}] {_line(memory, asked_at, chars_max, layout)}" for n, memory in enumerate(memories, start=1)]
 
 
 def fitting_lines(
@@ -74,11 +84,16 @@ def fitting_lines(
 
 
 def gate_messages(
-    system: str, question: str, asked_at: datetime, memories: Sequence[Memory], chars_max: int = LINE_CHARS_MAX
+    system: str,
+    question: str,
+    asked_at: datetime,
+    memories: Sequence[Memory],
+    chars_max: int = LINE_CHARS_MAX,
+    layout: str = QUOTED_LAYOUT,
 ) -> list[Message]:
     """Return the messages sent to the gate."""
-    lines = candidate_lines(memories, asked_at, chars_max)
-    request = f"{_dated_question(question, asked_at)}\n\nCandidates:\n{lines}"
+    lines = _under("Candidates", candidate_lines(memories, asked_at, chars_max, layout), question, layout)
+    request = f"{_dated_question(question, asked_at)}\n\n{lines}"
     return [{"role": "system", "content": system}, {"role": "user", "content": request}]
 
 
@@ -89,11 +104,16 @@ def rerank_messages(
     memories: Sequence[Memory],
     count: int,
     chars_max: int = LINE_CHARS_MAX,
+    layout: str = QUOTED_LAYOUT,
 ) -> list[Message]:
     """Return the messages that ask the rerank for the best ``count``."""
-    lines = candidate_lines(memories, asked_at, chars_max)
-    request = f"{_dated_question(question, asked_at)}\n\nName the best {count}.\n\nNotes:\n{lines}"
+    lines = _under("Notes", candidate_lines(memories, asked_at, chars_max, layout), question, layout)
+    request = f"{_dated_question(question, asked_at)}\n\nName the best {count}.\n\n{lines}"
     return [{"role": "system", "content": system}, {"role": "user", "content": request}]
+
+
+def _under(heading: str, lines: Sequence[str], question: str, layout: str) -> str:
+    return "\n".join((f"{heading}:", *lines) if layout == LINES_LAYOUT else until(heading, lines, question))
 
 
 def _dated_question(question: str, asked_at: datetime) -> str:
@@ -122,13 +142,14 @@ def rerank_format(count: int, wanted: int) -> JsonObject:
     return _format(RERANK_SCHEMA_NAME, {"top": _numbers_schema(count, wanted)})
 
 
-def read_answer(raw: str, key: str, count: int) -> Answer | None:
+def read_answer(raw: str, key: str, count: int, shown: str = "") -> Answer | None:
     """Read the numbers under ``key`` from a model's raw answer about candidates 1..``count``.
 
-    Returns None if the answer has no such list; an empty list is an answer.
+    ``shown`` is what the model was shown: an answer in it that the model repeats is not the model's own. Returns None
+    if the answer has no such list; an empty list is an answer.
     """
     text = visible(raw)
-    found = _object_with(text, key)
+    found = _object_with(text, key, shown)
     if found is not None:
         named = _integers(found[key])
         reasons = _reasons(found.get("reasons"), count)
@@ -185,9 +206,10 @@ def full_order(named: Sequence[int], count: int) -> list[int]:
     return [*named, *(n for n in range(1, count + 1) if n not in set(named))]
 
 
-def _line(memory: Memory, asked_at: datetime, chars_max: int) -> str:
+def _line(memory: Memory, asked_at: datetime, chars_max: int, layout: str = QUOTED_LAYOUT) -> str:
     said = memory.line
-    return f"({memory.dated(asked_at)}) {said if len(said) <= chars_max else f'{said[: chars_max - 1]}…'}"
+    said = said if len(said) <= chars_max else f"{said[: chars_max - 1]}…"
+    return f"({memory.dated(asked_at)}) {said if layout == LINES_LAYOUT else inert(said)}"
 
 
 def _numbers_schema(count: int, items_max: int) -> JsonObject:
@@ -208,21 +230,35 @@ def _format(name: str, properties: JsonObject) -> JsonObject:
     return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema}}
 
 
-def _object_with(text: str, key: str) -> JsonObject | None:
-    """Return the first JSON object in ``text`` that has a list under ``key``."""
+def _object_with(text: str, key: str, shown: str) -> JsonObject | None:
+    """Return the first JSON object in ``text`` that has a list under ``key`` and does not repeat what was shown.
+
+    Where all of them do, the last one counts: a model says what it read before it says what it means.
+    """
     decoder = json.JSONDecoder()
+    repeated: JsonObject | None = None
+    compact_shown: str | None = None
     at = text.find("{")
     for _ in range(_BRACES_MAX):
         if at == -1:
             break
         value: object = None
+        end = at
         # Prose has braces too: skip those that do not open valid JSON.
         with contextlib.suppress(ValueError, RecursionError):
-            value, _ = decoder.raw_decode(text, at)
+            value, end = decoder.raw_decode(text, at)
         if isinstance(value, dict) and isinstance(value.get(key), list):
-            return value
+            if compact_shown is None:
+                compact_shown = _compact(shown)
+            if _compact(text[at:end]) not in compact_shown:
+                return value
+            repeated = value
         at = text.find("{", at + 1)
-    return None
+    return repeated
+
+
+def _compact(text: str) -> str:
+    return "".join(text.split())
 
 
 def _integers(values: Sequence[Any]) -> list[int]:

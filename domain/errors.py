@@ -4,6 +4,8 @@
     ├── InvalidInput              a value from outside is not acceptable: names the field, the value, the fix
     ├── SettingsError             a setting is missing or malformed
     ├── UnknownMemory             no memory of this user has this id
+    ├── UnknownModel              no model has the name that a request gives
+    ├── UnknownResponse           no response that is kept has this id
     ├── LedgerError
     │   ├── LedgerSchemaError     the file is not migrated, or was migrated by a newer version
     │   ├── LedgerLocked          another process writes and this SQLite cannot share safely
@@ -77,6 +79,21 @@ class UnknownMemory(OpmError):
 
     def __init__(self, memory_id: str) -> None:
         super().__init__(f"memory_id = {shown(memory_id)}: no memory of this user has this id, see GET /v1/memories")
+
+
+class UnknownModel(OpmError):
+    """No model has the name that a request gives."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"model = {shown(model)}: there is no such model, see GET /v1/models")
+
+
+class UnknownResponse(OpmError):
+    """No response that is kept has this id. Whether it is somebody else's is not revealed."""
+
+    def __init__(self, field: str, response_id: str) -> None:
+        self.field = field
+        super().__init__(f"{field} = {shown(response_id)}: no response that is kept has this id")
 
 
 class LedgerError(OpmError):

@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
 from pydantic_core import from_json
 
 from domain.chain import canonical
@@ -32,6 +39,8 @@ RetrievalMode = Literal["hybrid", "dense", "lexical"]
 
 PromptPart = Literal["window", "replay", "summary", "neighbour"]
 """What a memory is in a prompt; a neighbour is a turn beside a replayed one."""
+SupersededReason = Literal["regenerated", "edited", "left", "retried"]
+"""Why a conversation went on without one of its turns."""
 
 
 class _Value(BaseModel):
@@ -40,11 +49,21 @@ class _Value(BaseModel):
 
 
 class Usage(_Value):
-    """Tokens as the chat endpoint counted them."""
+    """Tokens as the chat endpoint counted them.
+
+    The details say how many of them were of which kind, such as ``cached_tokens`` or ``reasoning_tokens``. Where the
+    endpoint does not tell they are not written, as in events of before they were recorded.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: dict[str, int] | None = None
+    completion_tokens_details: dict[str, int] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_missing_details(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if value is not None}
 
 
 class Payload(_Value):
@@ -108,12 +127,14 @@ class FromClient(_Value):
     ``history`` are the turns of its own window, oldest first: a recorded turn stands for its two texts, a
     ``MessagesSent`` event for its messages. It is None where the window came from the ledger. ``asked`` is the
     ``MessagesSent`` event of the question's message and all after it, None where that is the question's text alone.
-    ``tools`` is the ``ToolsOffered`` event.
+    ``tools`` is the ``ToolsOffered`` event. ``response`` are the fields of a request to ``/v1/responses`` that its
+    answer repeats, None where the request came by another way.
     """
 
     history: tuple[str, ...] | None = None
     asked: str | None = None
     tools: str | None = None
+    response: JsonObject | None = None
 
 
 class TurnRecorded(Payload):
@@ -185,10 +206,11 @@ class TurnFailed(Payload):
 
 
 class ToolCall(_Value):
-    """A tool that the model calls, by the id of that call."""
+    """A tool that the model calls, by the id of that call; ``arguments`` are None where they were not recorded."""
 
     call_id: str
     name: str
+    arguments: str | None = None
 
 
 class ToolsCalled(Payload):
@@ -217,6 +239,17 @@ class ToolsCalled(Payload):
     call: ModelCall | None = None
     from_client: FromClient | None = None
     follows: str | None = None
+
+
+class ResponseDeleted(Payload):
+    """A client deleted a response that is no memory, by the id of its event: nothing gives it back or goes on from it.
+
+    One that is a memory is forgotten instead.
+    """
+
+    type: ClassVar[str] = "ResponseDeleted"
+
+    answer: str
 
 
 class MessagesSent(Payload):
@@ -284,6 +317,12 @@ class SummaryFailed(Payload):
     call: ModelCall | None = None
 
 
+Exclusion = Literal[
+    "recent_window", "same_text_as_window", "left_behind", "older_same_question", "older_near_duplicate"
+]
+"""Why a candidate went no further. ``left_behind``: the conversation leaves that turn behind with this one."""
+
+
 class CandidateFound(_Value):
     """One memory that the indices proposed; ``excluded`` says why it went no further.
 
@@ -306,9 +345,7 @@ class CandidateFound(_Value):
     lexical_rank: int | None = None
     matched: Facet | None
     summary_position: int | None = None
-    excluded: Literal["recent_window", "same_text_as_window", "older_same_question", "older_near_duplicate"] | None = (
-        None
-    )
+    excluded: Exclusion | None = None
 
 
 class RetrievalRecorded(Payload):
@@ -351,11 +388,15 @@ class Verdict(_Value):
 
 
 class DecisionAsked(_Value):
-    """What a deciding model was shown: so many candidates, from the first, and how much of each and of the question."""
+    """What a deciding model was shown: so many candidates, from the first, and how much of each and of the question.
+
+    ``layout`` says how the candidates were quoted, see `domain.decisions.DECISION_LAYOUTS`.
+    """
 
     candidates: int
     line_chars: int
     question_chars: int
+    layout: str = "lines-1"
 
 
 class GateDecided(Payload):
@@ -428,6 +469,39 @@ class MemoryForgotten(Payload):
     memory_id: str
     turn_id: int
     reason: str | None = None
+
+
+class MemoryRestored(Payload):
+    """A person took back that they had withdrawn a memory: the newest of the two events counts."""
+
+    type: ClassVar[str] = "MemoryRestored"
+
+    memory_id: str
+    turn_id: int
+    reason: str | None = None
+
+
+class TurnSuperseded(Payload):
+    """The conversation went on without this turn: from here on it is hidden, as if it were forgotten.
+
+    The client asked the same again (``regenerated``), or something else in its place (``edited``), went on from an
+    earlier turn (``left``), or never got the answer and asked again (``retried``).
+    """
+
+    type: ClassVar[str] = "TurnSuperseded"
+
+    memory_id: str
+    turn_id: int
+    reason: SupersededReason
+
+
+class TurnRestored(Payload):
+    """The conversation came back to a superseded turn: the newest of the two events counts."""
+
+    type: ClassVar[str] = "TurnRestored"
+
+    memory_id: str
+    turn_id: int
 
 
 class UserErased(Payload):
@@ -512,6 +586,7 @@ CATALOGUE: Mapping[str, type[Payload]] = {
         TurnRecorded,
         TurnFailed,
         ToolsCalled,
+        ResponseDeleted,
         MessagesSent,
         ToolsOffered,
         SummaryRecorded,
@@ -521,6 +596,9 @@ CATALOGUE: Mapping[str, type[Payload]] = {
         RerankDecided,
         MemoryEdited,
         MemoryForgotten,
+        MemoryRestored,
+        TurnSuperseded,
+        TurnRestored,
         UserErased,
         MemoriesErased,
         ErasureCompleted,

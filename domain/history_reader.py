@@ -38,7 +38,7 @@ class ConversationSummary:
 
 @dataclass(frozen=True, slots=True)
 class UserSummary:
-    """A person as a list shows them: how many memories, forgotten ones included, and when the last was recorded."""
+    """A person as a list shows them: how many memories, without hidden ones, and when the last was recorded."""
 
     user_id: str
     memories: int
@@ -88,7 +88,7 @@ class HistoryReader(Reader):
         """Return by position which memories this user's turns were answered with.
 
         Missing are imported turns, which were not answered here, answers of which an event is damaged, and memories
-        that were forgotten since.
+        that are hidden since.
         """
         parts: dict[int, dict[str, Payload]] = {}
         for row in self._rows("answers_at", user_id=user_id, positions=json_list(turn_positions)):

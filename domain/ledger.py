@@ -148,8 +148,8 @@ class Ledger:
     def write(self, work: Callable[[Connection], T], *, transaction: bool = True) -> Future[T]:
         """Run ``work`` with the writing connection, in a transaction of its own or outside of any.
 
-        For erasures, the access log and the service's keys, and nothing else. The future fails with what ``work``
-        raised, or with :class:`LedgerWriteFailed`. Raises as :meth:`append` does.
+        For erasures, the access log, the service's keys, and to wait for what was appended before; for nothing else.
+        The future fails with what ``work`` raised, or with :class:`LedgerWriteFailed`. Raises as :meth:`append` does.
         """
         done: Future[T] = Future()
         self._enqueue(_Work(work, transaction, done))

@@ -6,13 +6,16 @@ What people ask of their own memory is in :mod:`domain.person_reader`, what they
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
+import msgspec
 from sqlalchemy import Row
 
+from domain.branches import TurnState
 from domain.chain import GENESIS
 from domain.errors import LedgerReadFailed
 from domain.events import Damaged, EmbeddingModelActivated, Event, PromptsActivated, SettingsActivated, TurnRecorded
@@ -29,6 +32,7 @@ _CHARS_LEAST, _CHARS_MOST = 20_000, 400_000
 _POSITION, _PAYLOAD = 0, 4
 """Places in the rows of the statements that read many turns. SQLite would copy every text to sort these."""
 _USERS_PER_READ = 1000
+_TURN_STATES = msgspec.json.Decoder(list[TurnState])
 _BESIDE_REACH = 2
 """How many turns before and after a turn :meth:`LedgerReader.positions_beside` looks at."""
 
@@ -152,7 +156,7 @@ class LedgerReader(Reader):
         as_of: int = LATEST,
         chars_max: int = WHOLE,
     ) -> list[Memory]:
-        """Return the newest ``limit`` turns of a conversation, oldest first, without the forgotten ones.
+        """Return the newest ``limit`` turns of a conversation, oldest first, without the hidden ones.
 
         ``before_turn`` leaves out that turn and later ones, ``as_of`` asks what the answer was at that position.
         ``chars_max`` shortens longer questions and answers, see :func:`turn_chars_max`.
@@ -175,7 +179,7 @@ class LedgerReader(Reader):
     ) -> dict[int, Memory]:
         """Return this user's memories by the positions of their turns, as they stood ``as_of`` a ledger position.
 
-        What is not this user's turn, or was forgotten, is missing. ``chars_max`` is that of :meth:`recent_turns`.
+        What is not this user's turn, or is hidden, is missing. ``chars_max`` is that of :meth:`recent_turns`.
         """
         if not positions:
             return {}
@@ -189,7 +193,7 @@ class LedgerReader(Reader):
     ) -> list[Memory]:
         """Return the turns at most ``reach`` before or after this user's turns at ``positions``, oldest first.
 
-        Each in its own conversation. The turns asked about may be among them; forgotten ones are not, and no further
+        Each in its own conversation. The turns asked about may be among them; hidden ones are not, and no further
         turn takes their place.
         """
         if not positions or reach == 0:
@@ -203,6 +207,24 @@ class LedgerReader(Reader):
             chars_max=chars_max,
         )
         return sorted(self._memories_of(rows, chars_max), key=attrgetter("position"))
+
+    def branch(self, stream: StreamId) -> list[TurnState]:
+        """Return every turn of a conversation, hidden or not, in order, without its texts."""
+        row = self._rows("branch", user_id=stream.user_id, conversation_id=stream.conversation_id)[0]
+        turns = _TURN_STATES.decode(row.turns)
+        hidden = [tuple(each) for each in json.loads(row.hidden)]
+        if not hidden:
+            return turns
+        forgotten = {memory_id for memory_id, by in hidden if by == "forgotten"}
+        superseded = {memory_id for memory_id, by in hidden if by == "superseded"}
+        return [
+            msgspec.structs.replace(
+                turn, forgotten=turn.memory_id in forgotten, superseded=turn.memory_id in superseded
+            )
+            if turn.memory_id in forgotten or turn.memory_id in superseded
+            else turn
+            for turn in turns
+        ]
 
     def _memories_of(self, rows: Sequence[list[Any]], chars_max: int) -> list[Memory]:
         """Return the memories in rows, reading those too long for ``chars_max`` with shortened texts."""
@@ -231,7 +253,7 @@ class LedgerReader(Reader):
     ) -> dict[int, tuple[tuple[int, ...], ...]]:
         """Return for this user's turns at ``positions`` where the turns beside them stand, by their distance.
 
-        First those one turn before and after in the same conversation, then those two turns away. Forgotten ones count.
+        First those one turn before and after in the same conversation, then those two turns away. Hidden ones count.
         """
         if not positions:
             return {}
@@ -243,8 +265,9 @@ class LedgerReader(Reader):
     ) -> tuple[list[FacetText], int]:
         """Return what at most ``limit`` events after ``after`` say of how memories are found, and the last position.
 
-        ``user_id`` None means all users. A turn gives the text of its exchange, a summary or an edit its own, a
-        forgotten memory withdraws both. The position returned equals ``after`` when there was nothing more to read.
+        ``user_id`` None means all users. A turn gives the text of its exchange, a summary or an edit its own; what
+        hides a memory withdraws both, and what brings it back gives both again. The position returned equals ``after``
+        when there was nothing more to read.
         """
         if user_id is None:
             rows = self._rows("facet_texts", position=after, count=limit, as_of=as_of)
@@ -266,8 +289,12 @@ class LedgerReader(Reader):
         return self._count(FACET_TYPES, user_id, after)
 
     def count_turns(self, user_id: str | None) -> int:
-        """Count the memories of one user or of all."""
+        """Count the turns of one user or of all, hidden ones included."""
         return self._count((TurnRecorded.type,), user_id)
+
+    def count_memories(self, user_id: str | None) -> int:
+        """Count the memories of one user or of all: the turns that are not hidden."""
+        return self.count_turns(user_id) - int(self._rows("count_hidden_turns", user_id=user_id)[0][0])
 
     def _count(self, types: Sequence[str], user_id: str | None, after: int = 0) -> int:
         if user_id is None:
@@ -276,12 +303,17 @@ class LedgerReader(Reader):
             rows = self._rows("count_events_of_user", user_id=user_id, types=json_list(types), position=after)
         return int(rows[0][0])
 
-    def turns_without_summary(self, after: int, limit: int) -> list[Event]:
-        """Return at most ``limit`` turns after ``after`` that have no summary yet, in order."""
-        return [event_of(row) for row in self._rows("turns_without_summary", position=after, count=limit)]
+    def turns_without_summary(self, after: int, limit: int) -> tuple[list[Event], int]:
+        """Return at most ``limit`` turns that lack a summary, in order, and the position up to which these are all.
+
+        They were recorded after ``after``, or brought back after it. Hidden ones need no summary. The position returned
+        equals ``after`` where there was none.
+        """
+        rows = self._rows("turns_without_summary", position=after, count=limit)
+        return [event_of(row) for row in rows], (rows[-1].since if rows else after)
 
     def count_turns_without_summary(self, after: int, most: int = 1_000_000) -> int:
-        """Return how many turns after ``after`` have no summary yet, counted to at most ``most``."""
+        """Return how many turns that leaves, of any ``limit``, counted to at most ``most``."""
         rows = self._rows("count_turns_without_summary", position=after, count=most)
         return int(rows[0].lacking)
 

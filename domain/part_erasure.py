@@ -5,14 +5,15 @@ these events lose payload and salt, batch by batch, and name that event instead.
 versions of the conversation, in which the person can go on.
 
 To a turn belongs what is about it (summaries, edits) and what led to its answer (search, gate, rerank). Beyond that,
-decisions for other answers are blanked that say anything in words about an erased memory, and failed attempts that
-repeat its text. What another memory says is that memory's: those that quote an erased text, and answers that were given
-with it, are named and not touched.
+decisions for other answers are blanked that say anything in words about an erased memory, and what repeats its text
+without being a memory: failed attempts, calls of tools, messages that a client sent again. What another memory says is
+that memory's: those that quote an erased text, and answers that were given with it, are named and not touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
@@ -26,10 +27,12 @@ from domain.events import (
     GateDecided,
     MemoriesErased,
     MemoryEdited,
+    MessagesSent,
     NewEvent,
     RerankDecided,
     RetrievalRecorded,
     SummaryRecorded,
+    ToolsCalled,
     TurnFailed,
     TurnRecorded,
     blank_of,
@@ -38,7 +41,7 @@ from domain.identity import StreamId, user_stream
 from domain.ledger import Ledger, StreamHead
 from domain.origin import Origin
 from domain.person_reader import PersonReader
-from domain.quotes import Quotes, has_words
+from domain.quotes import Quotes, has_words, repeats_documents
 from domain.reader import json_list
 from domain.statements import STATEMENTS
 
@@ -52,6 +55,8 @@ _READ = tuple(
     for kind in (
         TurnRecorded,
         TurnFailed,
+        ToolsCalled,
+        MessagesSent,
         SummaryRecorded,
         MemoryEdited,
         RetrievalRecorded,
@@ -110,7 +115,7 @@ def part_before(reader: PersonReader, user_id: str, moment: datetime) -> Part:
 def late_positions(reader: PersonReader, user_id: str, part: Part) -> list[int]:
     """Return what belongs to a part, or says something about it, and was recorded after it was chosen."""
     late = set(reader.positions_of_memories(user_id, part.memory_ids))
-    for event in reader.events_of_user(user_id, (GateDecided.type, RerankDecided.type)):
+    for event in reader.events_of_user(user_id, (GateDecided.type, RerankDecided.type, MessagesSent.type)):
         if _quotes(event, part.memory_ids, Quotes()):
             late.add(event.position)
     return sorted(late)
@@ -201,6 +206,8 @@ def _texts_of(event: Event) -> Sequence[str]:
             return user, assistant
         case TurnFailed(user=user, partial_assistant=partial):
             return user, partial
+        case ToolsCalled(user=user, assistant=assistant):
+            return user, assistant
         case SummaryRecorded(summary=summary) | MemoryEdited(summary=summary):
             return (summary,)
         case _:
@@ -226,15 +233,41 @@ def _quotes(event: Event, turns: Collection[str], quotes: Quotes) -> bool:
             return quotes.are_in(query)
         case TurnFailed():
             return any(map(quotes.are_in, _texts_of(event)))
+        case ToolsCalled(calls=calls):
+            given = (text for call in calls for text in _strings(_arguments(call.arguments or "")))
+            return any(map(quotes.are_in, (*_texts_of(event), *given)))
+        case MessagesSent(messages=messages, memory_id=memory_id):
+            return memory_id in turns or any(map(quotes.are_in, _strings(messages)))
         case GateDecided(verdicts=verdicts, raw_answer=raw):
             # Reasons are a part of the raw answer, or else say a score.
             about = any(verdict.memory_id in turns for verdict in verdicts)
             return (about and has_words(raw)) or quotes.are_in(raw or "")
-        case RerankDecided(order=order, raw_answer=raw):
+        case RerankDecided(order=order, raw_answer=raw, strategy=strategy):
             about = any(memory_id in turns for memory_id in order)
-            return (about and has_words(raw)) or quotes.are_in(raw or "")
+            words = repeats_documents(raw) if strategy == "endpoint" else has_words(raw)
+            return (about and words) or quotes.are_in(raw or "")
         case _:
             return False
+
+
+def _arguments(text: str) -> object:
+    """Return the arguments of a call, whose JSON may say a text in escapes; the text itself where it is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Yield every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
 
 
 def _ranges(positions: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -22,12 +22,14 @@ _PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class TurnPlace:
-    """Where a turn stands: its conversation and that one's last version, its position, its number."""
+    """Where a turn stands: its conversation with its last version, its position, its number, and what hides it."""
 
     stream: StreamId
     position: int
     turn_id: int
     head_version: int
+    forgotten: bool = False
+    superseded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +42,41 @@ class ImportedTurn:
     forgotten: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Hiding:
+    """An event that hides a memory now, and in which way: ``forgotten`` or ``superseded``."""
+
+    memory_id: str
+    hidden_by: str
+    event_id: str
+
+
 class PersonReader(Reader):
     """What concerns one person's memories, their export, import and erasure."""
 
     def memory(self, user_id: str, memory_id: str) -> Memory | None:
-        """Return this user's memory by its id, None where there is none or it was forgotten."""
+        """Return this user's memory by its id, None where there is none or it is hidden."""
         rows = self._rows("memory", user_id=user_id, memory_id=memory_id)
         return next(iter(memories_of(rows)), None)
 
     def memories_before(self, user_id: str, position: int, limit: int) -> list[Memory]:
-        """Return at most ``limit`` memories of this user before a position, newest first."""
+        """Return at most ``limit`` memories of this user before a position, newest first, without hidden ones."""
         return memories_of(self._rows("memories_before", user_id=user_id, position=position, count=limit))
 
     def place_of(self, user_id: str, memory_id: str) -> TurnPlace | None:
-        """Return where this user's turn stands, forgotten or not; None where there is no such turn."""
+        """Return where this user's turn stands, hidden or not; None where there is no such turn."""
         rows = self._rows("place_of", user_id=user_id, memory_id=memory_id)
         if not rows:
             return None
         row = rows[0]
-        return TurnPlace(StreamId(user_id, row.conversation_id), row.position, row.turn_id, row.head_version)
+        return TurnPlace(
+            StreamId(user_id, row.conversation_id),
+            row.position,
+            row.turn_id,
+            row.head_version,
+            forgotten=bool(row.forgotten),
+            superseded=bool(row.superseded),
+        )
 
     def owner_of(self, memory_id: str) -> str | None:
         """Return whose memory has this id, None where nobody's has."""
@@ -101,6 +119,11 @@ class PersonReader(Reader):
             ImportedTurn(row.user, row.assistant, frozenset(json.loads(row.source_ids)), bool(row.forgotten))
             for row in rows
         ]
+
+    def hidings_of(self, user_id: str, memory_ids: Collection[str]) -> list[Hiding]:
+        """Return what hides some of this user's memories now."""
+        rows = self._rows("hidings_of", user_id=user_id, memory_ids=json_list(memory_ids))
+        return [Hiding(row.memory_id, row.hidden_by, row.event_id) for row in rows]
 
     def erasures_begun(self) -> list[tuple[str, str]]:
         """Return user and event id of each ``UserErased`` event whose user's ids still stand in the ledger."""

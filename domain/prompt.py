@@ -1,13 +1,13 @@
 """The messages sent to the chat model, in a named layout, within a token budget. Pure.
 
-Layout ``system-replay-window-4`` is one system message, the replayed exchanges, the recent window, and the question.
+Layout ``system-replay-window-5`` is one system message, the replayed exchanges, the recent window, and the question.
 The system message comes first and is the only one, because several chat templates reject any other. It holds the chat
 prompt, the day of the question, the client's own system text and the summaries. Each replayed exchange is shown in one
 block with its neighbors. Every memory carries its date, so that the model understands "yesterday" in it, and the day of
 the question says how long ago that was. Days are those of the zone of the question, and a memory of the same day
 carries the time of day too. A memory without a summary yet is shown as the beginning and the end of its exchange.
 
-Layout ``system-window-notes-1`` is one system message, the recent window, and one message that holds everything that is
+Layout ``system-window-notes-2`` is one system message, the recent window, and one message that holds everything that is
 remembered, as notes in the order of time, and after them the question. Small models read what stands beside the
 question, and continue turns rather than believe the newest of them. A note takes no more than the same memory as turns
 does, so the budget is shared alike.
@@ -17,6 +17,9 @@ message of the question, and the window loses whole blocks of turns, not one tur
 one before did, and an endpoint that caches prefixes reads little of it again. What memory leaves does not extend the
 window.
 
+Summaries and notes are quoted, and all that is recalled is inert, see :mod:`domain.stored_text`. In layout 4 and the
+first one with notes they stand as they were said. The window does so in every layout: a client would send it so.
+
 In layout 3 and before, memories carry dates in UTC, and such a memory is shown as its whole exchange. Layout 2 does not
 name the day of the question; layout 1 has no neighbors and no dates in the window.
 
@@ -25,8 +28,9 @@ How the budget is shared:
 1. The system text and the question are always sent. The rest is for the recent window and for memory.
 2. The window takes up to half of the rest, newest turn first and without a gap. Its newest turn may take three
    quarters, and is shortened to that where it is longer. So memory has at least a quarter.
-3. Memory takes what the window leaves. Where the summaries of all memories to replay fit, that much is kept for them,
-   and the best are shown whole in what is left. Then come the other summaries, then the neighbors.
+3. Memory takes what the window leaves, less the lines that stand around it. Where the summaries of all memories to
+   replay fit, that much is kept for them, and the best are shown whole in what is left. Then come the other summaries,
+   then the neighbors.
 4. The window goes on, further back, in what memory leaves, past turns that are shown already.
 
 What does not fit is reported. A memory that is shown as a neighbor needs no summary.
@@ -51,26 +55,41 @@ from domain.events import LeftOut, PromptPart, PromptShares, Shortened
 from domain.excerpt import excerpt
 from domain.memory import Memory, day
 from domain.neighbors import Neighbor, blocks
+from domain.stored_text import inert, inert_memory, until
 
 CountTokens = Callable[[str], int]
 
-LAYOUT = "system-replay-window-4"
+LAYOUT = "system-replay-window-5"
+FOURTH_LAYOUT = "system-replay-window-4"
 THIRD_LAYOUT = "system-replay-window-3"
 SECOND_LAYOUT = "system-replay-window-2"
 FIRST_LAYOUT = "system-replay-window-1"
-NOTES_LAYOUT = "system-window-notes-1"
+NOTES_LAYOUT = "system-window-notes-2"
+FIRST_NOTES_LAYOUT = "system-window-notes-1"
 PREFIX_LAYOUT = "prefix-window-notes-1"
-LAYOUTS = (FIRST_LAYOUT, SECOND_LAYOUT, THIRD_LAYOUT, LAYOUT, NOTES_LAYOUT, PREFIX_LAYOUT)
+LAYOUTS = (
+    FIRST_LAYOUT,
+    SECOND_LAYOUT,
+    THIRD_LAYOUT,
+    FOURTH_LAYOUT,
+    FIRST_NOTES_LAYOUT,
+    LAYOUT,
+    NOTES_LAYOUT,
+    PREFIX_LAYOUT,
+)
 """New prompts use the last three. Prompts of the older ones can be reconstructed."""
-_NAMING_THE_DAY = frozenset({THIRD_LAYOUT, LAYOUT, NOTES_LAYOUT})
-_DATED_IN_THE_ZONE = frozenset({LAYOUT, NOTES_LAYOUT, PREFIX_LAYOUT})
+_QUOTING = frozenset({LAYOUT, NOTES_LAYOUT, PREFIX_LAYOUT})
+_NOTES = frozenset({FIRST_NOTES_LAYOUT, NOTES_LAYOUT, PREFIX_LAYOUT})
+_NAMING_THE_DAY = frozenset({THIRD_LAYOUT, FOURTH_LAYOUT, LAYOUT, FIRST_NOTES_LAYOUT, NOTES_LAYOUT})
+_DATED_IN_THE_ZONE = frozenset({FOURTH_LAYOUT, LAYOUT, *_NOTES})
 _MESSAGE_OVERHEAD_TOKENS = 8
 """Upper bound of what a chat template adds around a message: role, start and end marks."""
 _MEDIA_TOKENS = 1_000
 """What an image or a recording takes, more or less: no endpoint says it before it is asked."""
 _NO_TEXT = "(no text)"
-_SUMMARIES_HEADING = "What you remember:"
-_HEADING = f"\n\n{_SUMMARIES_HEADING}\n"
+_SUMMARIES_HEADING = "What you remember"
+_HEADING = "\n".join(("\n", *until(_SUMMARIES_HEADING, [], ""), ""))
+"""What stands around summaries and notes; the line that ends them is always so long."""
 _WINDOW_SHARE = 1 / 2
 _NEWEST_SHARE = 3 / 4
 _FAR_TOO_LONG = 4
@@ -216,12 +235,13 @@ def build_prompt(
     fixed = fixed_tokens(system, client_system, asked, asked_at, count)
     turns = window.as_it_fits
     window_tokens = sum(_exchange_cost(turn, asked_at, count) for turn in turns)
-    room = _Room(budget_tokens - fixed - window_tokens)
+    # It stands above notes whether they are whole or not, and all layouts choose alike.
+    heading = count(_HEADING) if replay or summarised else 0
+    room = _Room(budget_tokens - fixed - window_tokens - heading)
 
     whole, lines = _whole_or_line(replay, asked_at, room, count)
-    heading = count(_HEADING)
     for memory in summarised:
-        if room.takes("summary", memory, _summary_cost(memory, asked_at, count) + (0 if lines else heading)):
+        if room.takes("summary", memory, _summary_cost(memory, asked_at, count)):
             lines.append(memory)
     replayed = {memory.memory_id for memory in whole}
     beside = [
@@ -237,7 +257,7 @@ def build_prompt(
     shown_beside = {neighbor.memory.memory_id for neighbor in beside}
     needed = [memory for memory in lines if memory.memory_id not in shown_beside]
     room.tokens += sum(_summary_cost(memory, asked_at, count) for memory in lines if memory.memory_id in shown_beside)
-    room.tokens += heading if lines and not needed else 0
+    room.tokens += 0 if whole or needed else heading
     memory_tokens = budget_tokens - fixed - window_tokens - room.tokens
 
     shown = replayed | shown_beside | {memory.memory_id for memory in needed}
@@ -292,20 +312,15 @@ def _whole_or_line(
     """Return the memories that are shown whole, and those of which there is room for the summary only."""
     whole: list[Memory] = []
     lines: list[Memory] = []
-    heading = count(_HEADING)
     costs = [(_exchange_cost(memory, asked_at, count), _summary_cost(memory, asked_at, count)) for memory in replay]
-    all_fit = sum(min(cost) for cost in costs) + heading <= room.tokens
+    all_fit = sum(min(cost) for cost in costs) <= room.tokens
     for at, (memory, (exchange, line)) in enumerate(zip(replay, costs, strict=True), start=1):
         later = costs[at:] if all_fit else []
-        # Later ones come whole, or as one line each below the heading, whichever takes less.
-        keep = min(
-            sum(cost for cost, _ in later),
-            sum(min(cost) for cost in later) + (heading if later and not lines else 0),
-        )
-        if room.takes("replay", memory, exchange, keep=keep):
+        # Later ones come whole or as one line, whichever takes less.
+        if room.takes("replay", memory, exchange, keep=sum(min(cost) for cost in later)):
             whole.append(memory)
-        elif line + (0 if lines else heading) <= room.tokens:
-            room.tokens -= line + (0 if lines else heading)
+        elif line <= room.tokens:
+            room.tokens -= line
             lines.append(memory)
     return whole, lines
 
@@ -347,17 +362,22 @@ def laid_out(
     """
     fixed = _fixed(system, client_system, asked_at if layout in _NAMING_THE_DAY else None)
     dated_from = asked_at if layout in _DATED_IN_THE_ZONE else None
-    if layout in {NOTES_LAYOUT, PREFIX_LAYOUT}:
+    quoting = layout in _QUOTING
+    if quoting:
+        replay, summarised = list(map(inert_memory, replay)), list(map(inert_memory, summarised))
+        neighbors = [replace(neighbor, memory=inert_memory(neighbor.memory)) for neighbor in neighbors]
+    if layout in _NOTES:
         whole = [*replay, *(neighbor.memory for neighbor in neighbors)]
         messages: list[Message] = [{"role": "system", "content": fixed}]
         for turn in window:
             messages += _turn_messages(turn, dated_from)
         question, *rest = asked
+        after_notes = _after_notes(question, whole, summarised, asked_at, quoting=quoting)
         if layout == PREFIX_LAYOUT:
-            today = f"{_today(asked_at)}\n\n"
-            return [*messages, beginning_with(today, _after_notes(question, whole, summarised, asked_at)), *rest]
-        return [*messages, _after_notes(question, whole, summarised, asked_at), *rest]
-    messages = [{"role": "system", "content": _with_summaries(fixed, summarised, dated_from)}]
+            after_notes = beginning_with(f"{_today(asked_at)}\n\n", after_notes)
+        return [*messages, after_notes, *rest]
+    question_text = text_of(asked[0]) if quoting and summarised else None
+    messages = [{"role": "system", "content": _with_summaries(fixed, summarised, dated_from, question_text)}]
     if layout == FIRST_LAYOUT:
         for memory in sorted(replay, key=lambda memory: memory.position):
             messages += _exchange(f"[{memory.date}] {memory.user}", memory.assistant)
@@ -399,22 +419,28 @@ def _dated(memory: Memory, asked_at: datetime | None) -> str:
     return f"[{_date(memory, asked_at)}] {memory.user or _NO_TEXT}"
 
 
-def _with_summaries(fixed: str, summarised: Sequence[Memory], asked_at: datetime | None) -> str:
+def _with_summaries(fixed: str, summarised: Sequence[Memory], asked_at: datetime | None, question: str | None) -> str:
     if not summarised:
         return fixed
     # Rank decided which ones are here; the model reads them in the order in which they happened.
     lines = [_summary_line(memory, asked_at) for memory in sorted(summarised, key=lambda memory: memory.position)]
-    return "\n".join((f"{fixed}\n\n{_SUMMARIES_HEADING}", *lines))
+    return "\n".join((f"{fixed}\n", *_remembered(lines, question)))
+
+
+def _remembered(lines: Sequence[str], question: str | None) -> list[str]:
+    """Return lines below their heading, quoted where the question is given."""
+    return until(_SUMMARIES_HEADING, lines, question) if question is not None else [f"{_SUMMARIES_HEADING}:", *lines]
 
 
 def _after_notes(
-    question: Message, whole: Sequence[Memory], summarised: Sequence[Memory], asked_at: datetime
+    question: Message, whole: Sequence[Memory], summarised: Sequence[Memory], asked_at: datetime, *, quoting: bool
 ) -> Message:
     notes = {memory.position: _note(memory, asked_at) for memory in whole}
     notes |= {memory.position: _summary_line(memory, asked_at) for memory in summarised}
     if not notes:
         return question
-    said = "\n".join((_SUMMARIES_HEADING, *(notes[position] for position in sorted(notes)), "", ""))
+    lines = [notes[position] for position in sorted(notes)]
+    said = "\n".join((*_remembered(lines, text_of(question) if quoting else None), "", ""))
     return beginning_with(said, question)
 
 
@@ -443,8 +469,9 @@ def _message_cost(message: Message, count: CountTokens) -> int:
 def _exchange_cost(memory: WindowTurn, asked_at: datetime, count: CountTokens) -> int:
     if isinstance(memory, ClientTurn):
         return sum(_message_cost(message, count) for message in memory.messages)
-    return 2 * _MESSAGE_OVERHEAD_TOKENS + count(_dated(memory, asked_at)) + count(memory.assistant)
+    said = inert(_dated(memory, asked_at)), inert(memory.assistant)
+    return 2 * _MESSAGE_OVERHEAD_TOKENS + sum(map(count, said))
 
 
 def _summary_cost(memory: Memory, asked_at: datetime, count: CountTokens) -> int:
-    return count(f"{_summary_line(memory, asked_at)}\n")
+    return count(f"{inert(_summary_line(memory, asked_at))}\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,7 +11,7 @@ from domain.events import CandidateFound, Facet
 from domain.memory import Memory, Scores
 from domain.repeats import Repeat
 
-Exclusion = Literal["recent_window", "same_text_as_window"] | Repeat
+Exclusion = Literal["recent_window", "same_text_as_window", "left_behind"] | Repeat
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,12 @@ class Candidate:
 
 
 def exclude_window(
-    candidates: Sequence[Candidate], window: Sequence[WindowTurn], limit: int
+    candidates: Sequence[Candidate],
+    window: Sequence[WindowTurn],
+    limit: int,
+    left_behind: Collection[str] = frozenset(),
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """Exclude candidates that the recent window already shows.
+    """Exclude candidates that the recent window already shows, and turns that the conversation leaves behind now.
 
     A memory is excluded if it is a turn of the window, or if its exchange says the same word for word: showing it twice
     tells the model nothing new. One that was excluded before stays so. Returns the first ``limit`` candidates that
@@ -90,7 +93,8 @@ def exclude_window(
     for candidate in candidates:
         if len(remaining) == limit:
             break
-        why = why_excluded(candidate.memory) or candidate.excluded
+        left: Exclusion | None = "left_behind" if candidate.memory.memory_id in left_behind else None
+        why = why_excluded(candidate.memory) or left or candidate.excluded
         if why is None:
             remaining.append(candidate)
         else:

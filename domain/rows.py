@@ -24,9 +24,12 @@ from domain.events import (
     Facet,
     MemoryEdited,
     MemoryForgotten,
+    MemoryRestored,
     Payload,
     SummaryRecorded,
     TurnRecorded,
+    TurnRestored,
+    TurnSuperseded,
     decode_origin,
     decode_payload,
 )
@@ -40,6 +43,8 @@ Part = TypeVar("Part")
 _DAMAGED = (ValueError, RecursionError, EventDamaged, msgspec.MsgspecError)
 """What a payload raises that is not JSON or has another shape."""
 _NAMED_MAX = 1000
+_HIDING = (MemoryForgotten.type, TurnSuperseded.type)
+_RESTORING = (MemoryRestored.type, TurnRestored.type)
 
 
 def event_of(row: Row[Any]) -> Event:
@@ -181,21 +186,30 @@ def facet_changes(row: Row[Any]) -> list[FacetText]:
     def change(turn_position: int, facet: Facet, text: str | None, said_at: datetime | None = None) -> FacetText:
         return FacetText(row.user_id, row.position, turn_position, facet, text, said_at)
 
-    if not row.salt:
-        return []  # blanked by an erasure, like everything of this user
-    if row.type == TurnRecorded.type:
-        if row.forgotten:
-            return [change(row.position, "exchange", None)]
-        turn = _part_of(row.position, TurnRecorded, row.schema_version, row.payload, _TEXT_PART)
+    def exchange(turn_position: int, schema_version: int, payload: str) -> list[FacetText]:
+        turn = _part_of(turn_position, TurnRecorded, schema_version, payload, _TEXT_PART)
         if turn is None:
             return []
         said_at = in_zone(turn.ts, recorded_zone(turn.prompt.timezone)) if turn.prompt is not None else turn.ts
-        return [change(row.position, "exchange", exchange_text(turn.user, turn.assistant), said_at)]
-    if row.turn_position is None or row.superseded:
+        return [change(turn_position, "exchange", exchange_text(turn.user, turn.assistant), said_at)]
+
+    def summary(position: int, event_type: str, schema_version: int, payload: str | None) -> list[FacetText]:
+        text = _summary(position, event_type, schema_version, payload) if payload is not None else None
+        return [change(row.turn_position, "summary", text)] if text is not None else []
+
+    if not row.salt:
+        return []  # blanked by an erasure, like everything of this user
+    if row.type == TurnRecorded.type:
+        if row.hidden:
+            return [change(row.position, "exchange", None)]
+        return exchange(row.position, row.schema_version, row.payload)
+    if row.turn_position is None or row.overruled:
         return []
-    if row.type == MemoryForgotten.type:
+    if row.type in _HIDING or (row.type in _RESTORING and row.hidden):
         return [change(row.turn_position, facet, None) for facet in get_args(Facet)]
-    if row.forgotten:
+    if row.type in _RESTORING:
+        said = exchange(row.turn_position, row.turn_version, row.turn) if row.turn is not None else []
+        return said + summary(row.summary_position, row.summary_type, row.summary_version, row.summary)
+    if row.hidden:
         return [change(row.turn_position, "summary", None)]
-    summary = _summary(row.position, row.type, row.schema_version, row.payload)
-    return [change(row.turn_position, "summary", summary)] if summary is not None else []
+    return summary(row.position, row.type, row.schema_version, row.payload)

@@ -1,7 +1,7 @@
 """The events table as SQLAlchemy sees it.
 
-The migrations *create* it, with its triggers, and a test compares the two. The audit views, and the indices over the
-figures of decisions, are in the migrations alone, since only auditors use them.
+The migrations *create* it, with its triggers, and a test compares the two. The views, and the indices over parts of
+payloads, are in the migrations alone, where they stand as SQL.
 """
 
 from __future__ import annotations

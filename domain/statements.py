@@ -15,11 +15,27 @@ from importlib import resources
 
 from sqlalchemy import TextClause, text
 
-from domain.events import MemoryEdited, MemoryForgotten, SummaryRecorded, TurnRecorded
+from domain.events import (
+    MemoryEdited,
+    MemoryForgotten,
+    MemoryRestored,
+    SummaryRecorded,
+    TurnRecorded,
+    TurnRestored,
+    TurnSuperseded,
+)
 
 LATEST = 2**62
 """``as_of`` for the memory of today. A question can also be asked as of an earlier position of the ledger."""
-FACET_TYPES = (TurnRecorded.type, SummaryRecorded.type, MemoryEdited.type, MemoryForgotten.type)
+FACET_TYPES = (
+    TurnRecorded.type,
+    SummaryRecorded.type,
+    MemoryEdited.type,
+    MemoryForgotten.type,
+    MemoryRestored.type,
+    TurnSuperseded.type,
+    TurnRestored.type,
+)
 """The events that change by which texts a memory can be found."""
 
 _HEADER = re.compile(r"^-- name: (\w+)$", re.MULTILINE)

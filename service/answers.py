@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 import anyio
 
-from domain.events import Event, TurnRecorded
+from domain.events import Event, ToolsCalled, TurnRecorded
 from domain.ledger import Ledger
 from service.chat_answers import Delta
 from service.turn import PassedOn, Started, TurnService
-from service.turn_recorder import DISCONNECTED, STOPPED, Finished, TurnRequest
+from service.turn_recorder import DISCONNECTED, STOPPED, Finished, TurnRequest, answer_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,22 @@ class Answers:
         if key is None:
             return self._answer(request)
         running = self._running.get(key)
-        if running is not None and request.is_retry:
+        if running is not None and not running.abandoned and request.is_retry:
             return running.follow()
-        if running is not None:
+        if running is not None and not request.is_retry:
             # The same question on purpose, twice at once.
             return self._answer(request)
-        running = self._running[key] = _Running(self._answer(request), lambda: self._running.pop(key, None))
-        return running.follow()
+        # What all have left is about to be recorded as far as it came.
+        begun = self._running[key] = _Running(self._answer(request, after=running), lambda: self._end(key, begun))
+        return begun.follow()
 
-    async def _answer(self, request: TurnRequest) -> Answering:
+    def _end(self, key: str, ended: _Running) -> None:
+        if self._running.get(key) is ended:
+            del self._running[key]
+
+    async def _answer(self, request: TurnRequest, *, after: _Running | None = None) -> Answering:
+        if after is not None:
+            await after.ended()
         if request.memory == "off":
             yield Placed("")
             async with aclosing(self._turns.pass_on(request)) as passed:
@@ -64,10 +71,10 @@ class Answers:
         before = await self._before(request)
         if before is not None and isinstance(before.payload, TurnRecorded):
             if before.payload.finish_reason not in {DISCONNECTED, STOPPED}:
-                for told in _again(before, before.payload):
+                for told in _again(before, before.payload, await self._answer_id(before)):
                     yield told
                 return
-            request = replace(request, instead_of=before.event_id)
+            request = replace(request, instead_of=before)
         place = await self._turns.place(request)
         yield Placed(place.stream.conversation_id)
         async with aclosing(self._turns.answer(request, place)) as answering:
@@ -81,12 +88,18 @@ class Answers:
         find = self._ledger.conversations.turn_of_request
         return await asyncio.to_thread(find, request.user_id, request.request_key)
 
+    async def _answer_id(self, event: Event) -> str:
+        """Return the id that the answer of a turn was given with."""
+        correlation_id = event.correlation_id or event.event_id
+        events = await asyncio.to_thread(self._ledger.reader.events_of_answer, correlation_id)
+        return answer_id(correlation_id, sum(isinstance(each.payload, ToolsCalled) for each in events))
 
-def _again(event: Event, turn: TurnRecorded) -> list[Item]:
-    """Return the items of an answer that is recorded."""
+
+def _again(event: Event, turn: TurnRecorded, given_as: str) -> list[Item]:
+    """Return the items of an answer that is recorded; ``given_as`` is its id."""
     return [
         Placed(event.conversation_id),
-        PassedOn(event.correlation_id or event.event_id, turn.ts, turn.model),
+        PassedOn(given_as, turn.ts, turn.model),
         Delta(turn.assistant, finish_reason=turn.finish_reason, usage=turn.usage),
         Finished(turn.finish_reason, turn.usage, event.conversation_id, turn, event.event_id),
     ]
@@ -99,6 +112,7 @@ class _Running:
         self._items: list[Item] = []
         self._changed = asyncio.Event()
         self._followers = 0
+        self._begun = False
         self._ended = ended
         self._task = asyncio.create_task(self._run(answering))
         self._task.add_done_callback(self._end)
@@ -117,9 +131,19 @@ class _Running:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    @property
+    def abandoned(self) -> bool:
+        """Whether somebody followed it, and all of them have gone."""
+        return self._begun and not self._followers
+
+    async def ended(self) -> None:
+        """Wait until it has come to an end, whatever that is."""
+        await asyncio.wait({self._task})
+
     async def follow(self) -> Answering:
         """Yield all items; raises as the answer does."""
         self._followers += 1
+        self._begun = True
         at = 0
         reason: str | None = None
         try:

@@ -11,13 +11,15 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from domain.errors import OpmError
 from domain.prompts import load_prompts
 from domain.settings import load_settings
-from service.api import chat, docs, errors, health, history, memories
+from service.api import chat, docs, errors, health, history, memories, models, passed_through, responses_api
 from service.api.access import AnonymousGuard
 from service.api.access_notes import AccessNotes
+from service.api.lenient import JsonByDefault, TrailingSlash
 from service.api.responses import ERRORS, ChatCompletionChunk
 from service.api.slow_requests import LIMITS, BodyDeadline, RequestLimits, allowed_connections
 from service.container import open_services
@@ -27,6 +29,11 @@ log = logging.getLogger(__name__)
 
 _ALLOCATIONS_PER_COLLECTION = 10_000
 """A turn makes thousands of objects and keeps few, so that collecting at the default of 700 is mostly wasted work."""
+
+
+_CORS_METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
+_CORS_EXPOSED = ("X-Request-Id", "Retry-After", "*")
+"""A browser reads ``*`` as every header while no cookies are sent, and this service takes none."""
 
 
 class _App(FastAPI):
@@ -55,15 +62,28 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         version=version("openpersistentmemory"),
         lifespan=lifespan,
         openapi_url=None,  # FastAPI's own would answer without a key: `docs` does it
+        redirect_slashes=False,
     )
     errors.install(app)
     app.add_middleware(errors.BodyLimit, bytes_max=settings.request_bytes_max)
     app.add_middleware(BodyDeadline, seconds=settings.request_timeout_s)
+    app.add_middleware(JsonByDefault)
     app.add_middleware(AnonymousGuard, settings=settings)
     app.add_middleware(errors.RequestIds)
     app.add_middleware(AccessNotes)
+    app.add_middleware(TrailingSlash)
+    if settings.cors_origins:
+        # Outside of what refuses, so that a page is told the reason.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=_CORS_METHODS,
+            allow_headers=["*"],
+            expose_headers=_CORS_EXPOSED,
+            allow_private_network=True,
+        )
     app.add_middleware(errors.StartupErrors)
-    for module in (chat, history, memories, health, docs):
+    for module in (chat, responses_api, models, passed_through, history, memories, health, docs):
         app.include_router(module.router, responses=ERRORS)
     return app
 

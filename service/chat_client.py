@@ -13,6 +13,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
 from domain.errors import ContextExceeded, UpstreamError
 from domain.events import JsonObject
 from domain.model_call import ModelCall
@@ -20,13 +22,13 @@ from domain.prompt import messages_hash
 from projections.http_client import HttpClient, HttpFailure, Refused, events, whole
 from projections.refusal_reason import reason_in
 from service.chat_answers import (
+    ChunkReader,
     Completion,
     Delta,
     Reported,
     Unreadable,
     is_count,
     joined,
-    read_chunk,
     read_completion,
 )
 from service.context_probe import ContextLength, context_length
@@ -40,7 +42,14 @@ T = TypeVar("T")
 _PROBE_TIMEOUT_S = 5.0
 _DONE = b"[DONE]"
 _ANSWER_CHARS_MAX = 1_000_000
-"""Text and reasoning together: more than any model writes. There the answer ends, as at the model's own limit."""
+"""Text, reasoning and calls together: more than any model writes. There the answer ends, as at its own limit."""
+_ANSWER_BYTES_MAX = 256 * 1024 * 1024
+"""With all that stands around the text, such as log probabilities. There it ends in the same way."""
+_WHOLE_BYTES_MAX = 64 * 1024 * 1024
+"""Of an answer that comes in one piece, perhaps with sound or pictures in it."""
+_WHOLE_CHARS_MAX = 8_000_000
+"""Of the text in it, which only a broken endpoint sends."""
+_STREAMED_AUDIO = "pcm16"
 _SHORT_ANSWER_BYTES_MAX = 4 * 1024 * 1024
 _SHORT_ANSWER_CHARS_MAX = 100_000
 """Of a decision or summary: many times what was asked for, which only a broken endpoint sends."""
@@ -123,8 +132,15 @@ class ChatClient:
         return replace(completion, call=answered(call, completion.model, completion.fingerprint))
 
     @asynccontextmanager
-    async def stream(self, messages: Sequence[Message], parameters: JsonObject) -> AsyncIterator[Answering]:
+    async def stream(
+        self,
+        messages: Sequence[Message],
+        parameters: JsonObject,
+        broken_off: Callable[[ModelCall], None] | None = None,
+    ) -> AsyncIterator[Answering]:
         """Open an answer; leaving the context closes the connection, which makes the endpoint stop generating.
+
+        ``broken_off`` is told of the call if it is cancelled before the endpoint has answered.
 
         Raises :class:`~domain.errors.ContextExceeded` where the endpoint says, before the answer, that the prompt is
         too long.
@@ -137,16 +153,19 @@ class ChatClient:
             **self._settings.llm_extra_body,
             "stream": True,
         }
+        if _is_spoken_whole(body):
+            body = {name: value for name, value in body.items() if name != "stream_options"} | {"stream": False}
         silence_s = self._settings.llm_timeout_s
+        several = is_count(body.get("n")) and body["n"] > 1
         async with AsyncExitStack() as stack:
 
             async def ask(sent: JsonObject) -> AsyncIterator[bytes] | Completion:
                 opened = self._http.stream("/chat/completions", sent, silence_s=silence_s)
-                return await _begun(await stack.enter_async_context(opened))
+                return await _begun(await stack.enter_async_context(opened), several=several)
 
-            answer, call = await self._negotiated(body, ask, silence_s, "LLM_TIMEOUT_S")
+            answer, call = await self._negotiated(body, ask, silence_s, "LLM_TIMEOUT_S", broken_off)
             try:
-                yield Answering(call, self._deltas(answer))
+                yield Answering(call, self._deltas(answer, several=several))
             except Unreadable:
                 raise self.names.unreadable().of(call) from None
             except HttpFailure as failure:
@@ -158,6 +177,7 @@ class ChatClient:
         ask: Callable[[JsonObject], Awaitable[T]],
         timeout_s: float,
         timeout_setting: str | None,
+        broken_off: Callable[[ModelCall], None] | None = None,
     ) -> tuple[T, ModelCall]:
         """Ask in the endpoint's dialect; where it refuses a part of the request, without that part."""
         began_with = dialect = self.dialect
@@ -177,6 +197,10 @@ class ChatClient:
                 raise self.names.error_of(failure, timeout_s, timeout_setting).of(call) from None
             except Unreadable:
                 raise self.names.unreadable().of(call) from None
+            except asyncio.CancelledError:
+                if broken_off is not None:
+                    broken_off(call)
+                raise
             else:
                 self.answered.set()
                 # Only what this call learned: another one may have learned more meanwhile.
@@ -204,50 +228,52 @@ class ChatClient:
             attempts=attempt,
         )
 
-    async def _deltas(self, answer: AsyncIterator[bytes] | Completion) -> AsyncIterator[Delta]:
+    async def _deltas(self, answer: AsyncIterator[bytes] | Completion, *, several: bool) -> AsyncIterator[Delta]:
         """Yield the answer, what came together as one piece; raise where it ends without a reason to."""
         if isinstance(answer, Completion):
-            reason = answer.finish_reason or "stop"
-            yield Delta(answer.text, answer.reasoning, reason, answer.usage, answer.model, answer.fingerprint)
+            for choice in answer.choices:
+                yield msgspec.structs.replace(choice, finish_reason=choice.finish_reason or _own_end(choice))
             return
-        ended, finished, said = False, False, False
-        chars = 0
+        reader = ChunkReader(several=several)
+        ended, chars, size = False, 0, 0
+        ends: dict[int, str] = {}  # why each choice that has begun would have ended
+        finished: set[int] = set()
         async for together in events(answer):
-            deltas, failure = self._read(together)
-            if deltas:
-                delta = joined(deltas)
-                finished = finished or delta.finish_reason is not None
-                said = said or bool(delta.text or delta.reasoning)
-                chars += len(delta.text) + len(delta.reasoning)
+            deltas, failure = self._read(reader, together)
+            for delta in joined(deltas) if deltas else ():
+                if delta.says and ends.get(delta.index, "stop") == "stop":
+                    ends[delta.index] = _own_end(delta)
+                if delta.finish_reason is not None:
+                    finished.add(delta.index)
+                chars += delta.chars
                 yield delta
-                if chars > _ANSWER_CHARS_MAX:
-                    yield Delta(finish_reason="length")
-                    return
+            size += sum(map(len, together))
+            if chars > _ANSWER_CHARS_MAX or size > _ANSWER_BYTES_MAX:
+                for index in sorted(ends.keys() | finished):
+                    yield Delta(finish_reason="length", index=index)
+                return
             if failure is not None:
                 raise failure
             if ended := _DONE in together:
                 break
-        if finished:
-            return
-        if not said:
+        if not ends and not finished:
             raise self.names.broke_off() if ended else self.names.unreadable()
         # Some endpoints give no reason; one that did not come to its end either was cut.
-        yield Delta(finish_reason="stop" if ended else "length")
+        for index in sorted(ends.keys() - finished):
+            yield Delta(finish_reason=ends[index] if ended else "length", index=index)
 
-    def _read(self, together: Sequence[bytes]) -> tuple[list[Delta], UpstreamError | None]:
+    def _read(self, reader: ChunkReader, together: Sequence[bytes]) -> tuple[list[Delta], UpstreamError | None]:
         """Read chunks up to one that cannot be read or tells of an error; return that error beside them."""
         deltas: list[Delta] = []
         for data in together:
             if data == _DONE:
                 break
             try:
-                delta = read_chunk(data)
+                deltas += reader.read(data)
             except Unreadable:
                 return deltas, self.names.unreadable()
             except Reported as reported:
                 return deltas, self.names.failed(str(reported))
-            if delta is not None:
-                deltas.append(delta)
         return deltas, None
 
     async def context_length(self) -> ContextLength | None:
@@ -274,7 +300,18 @@ def answered(call: ModelCall, model: str | None, fingerprint: str | None) -> Mod
     return call.model_copy(update={"answered_by": model, "fingerprint": fingerprint})
 
 
-async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes] | Completion:
+def _is_spoken_whole(body: JsonObject) -> bool:
+    """Tell whether spoken words are asked for in a format that no endpoint gives in pieces."""
+    audio = body.get("audio")
+    return isinstance(audio, dict) and audio.get("format") not in (None, _STREAMED_AUDIO)
+
+
+def _own_end(said: Delta) -> str:
+    """Return the reason to end of a choice that gives none, by what it says."""
+    return "tool_calls" if said.tool_calls else "function_call" if "function_call" in said.more else "stop"
+
+
+async def _begun(pieces: AsyncIterator[bytes], *, several: bool) -> AsyncIterator[bytes] | Completion:
     """Wait for the first event of a stream, and return all of it; or the answer, where it came as one JSON.
 
     Raises :class:`Reported` where the first event tells of an error, so that it can be met as a refusal.
@@ -288,14 +325,18 @@ async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes] | Complet
         if begins and (begins == b"{" or _EVENT_END.search(first)):
             break
     if first.lstrip(_BOM_AND_SPACE).startswith(b"{"):
-        return read_completion(first.lstrip(_BOM_AND_SPACE) + await whole(pieces, _BEGINNING_BYTES_MAX))
+        rest = await whole(pieces, _WHOLE_BYTES_MAX)
+        completion = read_completion(first.lstrip(_BOM_AND_SPACE) + rest, several=several)
+        if any(choice.chars > _WHOLE_CHARS_MAX for choice in completion.choices):
+            raise Unreadable
+        return completion
 
     async def only_first() -> AsyncIterator[bytes]:
         yield first
 
     async for together in events(only_first()):
         with suppress(Unreadable):
-            read_chunk(together[0])
+            ChunkReader().read(together[0])
         break
 
     async def again() -> AsyncIterator[bytes]:

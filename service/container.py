@@ -25,7 +25,7 @@ from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingClient
 from projections.embedding.known_addresses import remember_address
 from projections.erasure import finish_erasures
-from projections.follower import Follower
+from projections.follower import Follower, safe_message
 from projections.lexical.index_files import LexicalFiles
 from projections.lexical.projection import LexicalProjection
 from projections.mirror.mirror import Mirror
@@ -37,6 +37,7 @@ from service.background import follow_alone, lock_file
 from service.chat_client import ChatClient
 from service.context_probe import ContextLength
 from service.keys import KeyRing
+from service.passthrough import PassThrough
 from service.reranker import Reranker
 from service.retention import keep_for_days
 from service.settings import ServiceSettings
@@ -46,6 +47,7 @@ from service.turn import TurnService
 log = logging.getLogger(__name__)
 
 _LIMITS_RETRY_S = 30.0
+_LAST_EVENTS_S_MAX = 5.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Services:
     embeddings: EmbeddingClient
     chat: ChatClient
     reranker: Reranker | None
+    passthrough: PassThrough
     index: DenseIndex
     turns: TurnService
     answers: Answers
@@ -97,12 +100,14 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
     embeddings, chat = EmbeddingClient(settings), ChatClient(settings)
     index = DenseIndex(ledger, embeddings, cache, settings)
     reranker = Reranker(settings) if settings.rerank_strategy == "endpoint" else None
+    passthrough = PassThrough(settings)
     lexical = LexicalFiles(ledger.reader, settings.users_dir)
     memory = MemorySearch(ledger.reader, index, lexical)
     turns = TurnService(ledger, memory, chat, prompts, settings, reranker)
     summarizer = Summarizer(ledger, chat, prompts.summary, settings, lambda: turns.context.tokens)
+    mirror = Mirror(ledger.reader, settings.storage_dir)
     followers = {
-        "mirror": Follower(ledger, Mirror(ledger.reader, settings.storage_dir)),
+        "mirror": Follower(ledger, mirror),
         "vectors": Follower(ledger, DenseProjection(ledger, index, cache)),
         "words": Follower(ledger, LexicalProjection(ledger, lexical)),
         "summaries": Follower(ledger, summarizer),
@@ -127,6 +132,7 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
             embeddings=embeddings,
             chat=chat,
             reranker=reranker,
+            passthrough=passthrough,
             index=index,
             turns=turns,
             answers=Answers(ledger, turns),
@@ -143,16 +149,28 @@ async def open_services(settings: ServiceSettings) -> AsyncIterator[Services]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await summarizer.close()
+        await _mirror_the_last(ledger, mirror)
         await memory.close()
         await index.close()
         await turns.tokens.close()
         if reranker is not None:
             await reranker.close()
+        await passthrough.close()
         await chat.close()
         await embeddings.close()
         await asyncio.to_thread(lexical.close)
         await asyncio.to_thread(ledger.close)
         await asyncio.to_thread(cache.close)
+
+
+async def _mirror_the_last(ledger: Ledger, mirror: Mirror) -> None:
+    """Mirror what was recorded as the service ended, so that a storage at rest is whole."""
+    try:
+        # An append that was cancelled may have been committed all the same: let the writer come to this first.
+        await asyncio.wrap_future(ledger.write(lambda _connection: None, transaction=False))
+        await mirror.finish(_LAST_EVENTS_S_MAX)
+    except (OpmError, OSError) as error:
+        log.warning("the mirror lacks the last events, which the next start adds: %s", safe_message(error))
 
 
 async def _activate_prompts(ledger: Ledger, prompts: Prompts) -> None:

@@ -13,6 +13,7 @@ from datetime import datetime
 
 from domain.decisions import (
     NOT_ASKED,
+    QUOTED_LAYOUT,
     Answer,
     fitting_lines,
     full_order,
@@ -50,7 +51,7 @@ from service.settings import ServiceSettings
 _TOKENS_PER_NUMBER = 6
 _TOKENS_PER_REASON = 40
 _TOKENS_BASE = 64
-_TEMPLATE_TOKENS = 48
+_TEMPLATE_TOKENS = 80
 """The fixed words around question and candidates, and what a chat template adds."""
 _QUESTION_SHARE_MAX = 1 / 4
 
@@ -244,7 +245,7 @@ class Decider:
             gate_messages(system, question, asked_at, memories, chars),
             gate_format(len(memories), reasons=reasons),
             key="keep",
-            asked=DecisionAsked(candidates=len(memories), line_chars=chars, question_chars=question_chars),
+            asked=_asked(len(memories), chars, question_chars),
             timeout_s=self._settings.gate_timeout_s,
             timeout_setting="GATE_TIMEOUT_S",
             max_tokens=_TOKENS_BASE + per_candidate * len(memories),
@@ -262,7 +263,7 @@ class Decider:
             rerank_messages(system, question, asked_at, memories, retrieve_k, chars),
             rerank_format(len(memories), retrieve_k),
             key="top",
-            asked=DecisionAsked(candidates=len(memories), line_chars=chars, question_chars=question_chars),
+            asked=_asked(len(memories), chars, question_chars),
             timeout_s=self._settings.rerank_timeout_s,
             timeout_setting="RERANK_TIMEOUT_S",
             max_tokens=answer_tokens,
@@ -309,7 +310,7 @@ class Decider:
             if isinstance(error, ContextExceeded) and self._on_exceeded is not None:
                 self._on_exceeded(error.limit_tokens)
             return _Reply(note=str(error), reason=_loggable(error), asked=asked, call=error.call)
-        answer = read_answer(completion.text, key, asked.candidates)
+        answer = read_answer(completion.text, key, asked.candidates, messages[-1]["content"])
         note = None if answer is not None else "the answer holds no decision on these candidates"
         return _Reply(answer, note, completion.text, completion.usage, reason=note, asked=asked, call=completion.call)
 
@@ -327,6 +328,12 @@ class Decider:
         left = budget_tokens - _TEMPLATE_TOKENS - estimate_tokens(system) - estimate_tokens(question)
         fitting, chars = fitting_lines(memories, asked_at, left, self._line_tokens, answer_tokens_each)
         return memories[:fitting], chars
+
+
+def _asked(candidates: int, line_chars: int, question_chars: int) -> DecisionAsked:
+    return DecisionAsked(
+        candidates=candidates, line_chars=line_chars, question_chars=question_chars, layout=QUOTED_LAYOUT
+    )
 
 
 def _fitting_chars(question: str, context_tokens: int) -> int:

@@ -62,7 +62,7 @@ class Dialect:
                 sent.setdefault(self.limit_name, limit)
         if not self.system:
             sent["messages"] = _without_system(sent["messages"])
-        if "response_format" in sent and self.structure != "json_schema":
+        if isinstance(sent.get("response_format"), dict) and self.structure != "json_schema":
             sent["messages"] = _asking_in_words(sent["messages"], sent.pop("response_format"))
             if self.structure == "json_object":
                 sent["response_format"] = {"type": "json_object"}
@@ -126,7 +126,8 @@ def _without_system(messages: list[Message]) -> list[Message]:
 
 def _asking_in_words(messages: list[Message], response_format: JsonObject) -> list[Message]:
     """Ask in the last message for what ``response_format`` would have made certain."""
-    schema = response_format.get("json_schema", {}).get("schema", {})
+    wanted = response_format.get("json_schema")
+    schema = wanted.get("schema", {}) if isinstance(wanted, dict) else {}
     *others, last = messages
     words = f"Answer with JSON only, of this schema: {json.dumps(schema, separators=(',', ':'), sort_keys=True)}"
     return [*others, ending_with(last, f"\n\n{words}")]

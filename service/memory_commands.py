@@ -1,4 +1,4 @@
-"""Commands on one memory: edit its summary, or forget it.
+"""Commands on one memory: edit its summary, forget it, or take that back.
 
 Each appends an event to the turn's conversation, caused by the turn. Everything that follows the ledger applies it:
 indices in any process, lists, rebuilds. Repeating a command appends nothing.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from domain.errors import InvalidInput, LedgerOverloaded, MemoryErased, UnknownMemory, VersionConflict
-from domain.events import MemoryEdited, MemoryForgotten, NewEvent, Payload
+from domain.events import MemoryEdited, MemoryForgotten, MemoryRestored, NewEvent, Payload
 from domain.ledger import Ledger
 from domain.memory import Memory
 from domain.origin import Origin
@@ -21,7 +21,7 @@ _ATTEMPTS_MAX = 50
 
 
 class MemoryCommands:
-    """Forgets and edits memories for whoever ``origin`` names. Calls block until the event is committed."""
+    """Forgets, restores and edits memories for whoever ``origin`` names. Calls block until the event is committed."""
 
     def __init__(self, ledger: Ledger, origin: Origin | None = None) -> None:
         self._ledger = ledger
@@ -34,17 +34,32 @@ class MemoryCommands:
         """
         checked = _text("reason", reason) if reason is not None else None
 
-        def decide(place: TurnPlace, memory: Memory | None) -> Payload | None:
-            if memory is None:
+        def decide(place: TurnPlace, _memory: Memory | None) -> Payload | None:
+            if place.forgotten:
                 return None
             return MemoryForgotten(memory_id=memory_id, turn_id=place.turn_id, reason=checked)
+
+        return self._append(user_id, memory_id, decide)
+
+    def restore(self, user_id: str, memory_id: str, reason: str | None = None) -> bool:
+        """Take back that a memory was forgotten; return False, and append nothing, if it is not.
+
+        A turn that its conversation has left behind stays hidden. Raises :class:`UnknownMemory` if the user has no such
+        memory.
+        """
+        checked = _text("reason", reason) if reason is not None else None
+
+        def decide(place: TurnPlace, _memory: Memory | None) -> Payload | None:
+            if not place.forgotten:
+                return None
+            return MemoryRestored(memory_id=memory_id, turn_id=place.turn_id, reason=checked)
 
         return self._append(user_id, memory_id, decide)
 
     def edit(self, user_id: str, memory_id: str, summary: str) -> bool:
         """Replace a memory's summary with a person's own; return False if it is the same already.
 
-        Raises :class:`UnknownMemory` if the user has no such memory, or has forgotten it.
+        Raises :class:`UnknownMemory` if the user has no such memory, or it is hidden.
         """
         checked = _text("summary", summary)
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from domain.branches import TurnState, path_to
 from domain.chain import canonical
 from domain.client_messages import ClientTurn, Message, spoken, turns_of, without_bytes
-from domain.conversation_reader import ConversationReader, FoundTurn
+from domain.conversation_reader import ConversationReader, FoundTurn, NewestTurn
 from domain.events import (
     Event,
     FromClient,
@@ -23,6 +24,7 @@ from domain.events import (
     Payload,
     RerankDecided,
     RetrievalRecorded,
+    SupersededReason,
     ToolsCalled,
     ToolsOffered,
     TurnRecorded,
@@ -53,16 +55,30 @@ class Continued:
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """How a conversation goes on from another turn than its last one: ``turns`` are all, ``path`` those that count."""
+
+    turns: list[TurnState]
+    path: frozenset[str]
+    reason: SupersededReason
+
+    @property
+    def left_behind(self) -> frozenset[str]:
+        return frozenset(turn.memory_id for turn in self.turns if not turn.hidden and turn.memory_id not in self.path)
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a request goes on.
 
-    ``history`` is the client's own, None where it sent none. ``follows`` is the turn before. ``kept`` tells by which
-    event messages are recorded already, and tools.
+    ``history`` is the client's own, None where it sent none. ``follows`` is the turn before. ``move`` is set where the
+    conversation does not go on from its end. ``kept`` tells by which event messages are recorded already, and tools.
     """
 
     stream: StreamId
     history: list[ClientTurn] | None = None
     follows: str | None = None
+    move: Move | None = None
     continued: Continued | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
 
@@ -76,11 +92,19 @@ def place_of(
     *,
     new_each_time: bool,
     plain: bool,
+    client: str | None = None,
+    resends: bool = False,
+    instead_of: Event | None = None,
+    previous: str | None = None,
 ) -> Place:
     """Return where a request goes on; ``conversation_id`` is None where the client did not name one. Blocks.
 
-    ``plain`` tells that nothing but texts was sent, so that no raw messages are looked for.
+    ``plain`` tells that nothing but texts was sent, so that no raw messages are looked for. ``resends`` tells that this
+    ``client`` is known to send its history always, ``instead_of`` is the turn of a try whose answer it did not get.
+    ``previous`` is the turn before where the client names it, of which the history is then.
     """
+    if instead_of is not None:
+        conversation_id = instead_of.conversation_id
     reader = ledger.conversations
     continued = _continued(ledger, user_id, conversation_id, asked)
     if continued is not None:
@@ -93,15 +117,72 @@ def place_of(
         shared = turns is None and not new_each_time
         conversation_id = DEFAULT_CONVERSATION if shared else f"chat-{ledger.clock.new_id()}"
     stream = StreamId(user_id, conversation_id)
-    follows: str | None
-    if turns is None:
-        follows = reader.newest_turn(stream)
-    else:
+    newest = reader.newest_turn(stream)
+    follows = newest.memory_id if newest is not None else None
+    move: Move | None = None
+    if newest is not None and turns is None and (resends or (newest.resent and newest.client == client)):
+        # A client that always sends its history has come to the beginning again.
+        turns, follows = [], None
+        move = _move(ledger, stream, None, asked)
+    elif (
+        newest is not None and turns is None and len(asked) > 1 and _ends_with(ledger, stream, turns_of(asked), newest)
+    ):
+        # The client wants more of the last answer, which the new one then holds whole.
+        follows = _before(ledger, stream, newest.memory_id)
+        move = _move(ledger, stream, follows, asked)
+    elif turns is not None:
         turns, last = _matched(ledger, stream, turns, found)
-        follows = last.memory_id if last is not None else reader.newest_turn(stream)
+        if newest is not None and follows != last and _ends_with(ledger, stream, turns, newest):
+            turns[-1] = replace(turns[-1], memory=ledger.reader.memories(user_id, [newest.position])[newest.position])
+        elif last is not None and follows != last:
+            follows = last
+            move = _move(ledger, stream, last, asked)
+    if previous is not None:
+        follows = previous
+        move = _move(ledger, stream, previous, asked) if newest is not None and newest.memory_id != previous else None
+    if instead_of is not None:
+        follows = _before(ledger, stream, instead_of.event_id)
+        move = _move(ledger, stream, follows, asked, retried=True)
     inexact = any(not turn.exact for turn in turns or ())
     kept = {} if plain and not inexact else _kept(ledger, stream)
-    return Place(stream, turns, follows, continued, kept)
+    return Place(stream, turns, follows, move, continued, kept)
+
+
+def _move(
+    ledger: Ledger, stream: StreamId, follows: str | None, asked: Sequence[Message], *, retried: bool = False
+) -> Move:
+    """Return how a conversation goes on after a turn, or from its beginning."""
+    turns = ledger.reader.branch(stream)
+    path = frozenset(turn.memory_id for turn in path_to(turns, follows))
+    # A turn of the shared conversation is no turn of this one, and goes before all that are.
+    left = [turn for turn in turns if not turn.hidden and turn.memory_id not in path]
+    if retried:
+        return Move(turns, path, "retried")
+    if any(turn.superseded and turn.memory_id in path for turn in turns) or not left:
+        return Move(turns, path, "left")
+    first = ledger.reader.memories(stream.user_id, [left[0].position]).get(left[0].position)
+    same = first is not None and spoken(first.user) == spoken(ClientTurn(tuple(asked[:1])).user)
+    return Move(turns, path, "regenerated" if same else "edited")
+
+
+def _before(ledger: Ledger, stream: StreamId, memory_id: str) -> str | None:
+    """Return the turn that one follows, None for the first."""
+    path = path_to(ledger.reader.branch(stream), memory_id)
+    return path[-2].memory_id if len(path) > 1 else None
+
+
+def _ends_with(ledger: Ledger, stream: StreamId, turns: Sequence[ClientTurn], newest: NewestTurn) -> bool:
+    """Tell whether a history ends with the newest turn, of which the client has another part of the answer.
+
+    It does where the answer was stopped: what came last is recorded, and not what the client had shown by then.
+    """
+    memory = ledger.reader.memories(stream.user_id, [newest.position]).get(newest.position)
+    told = turns[-1]
+    if memory is None or told.memory is not None or spoken(told.user) != spoken(memory.user):
+        return False
+    one, other = spoken(told.assistant), spoken(memory.assistant)
+    # Where the client has none of it, the same was asked again.
+    return bool(one) and (one.startswith(other) or other.startswith(one))
 
 
 def text_of_messages(messages: Sequence[Message]) -> str:
@@ -146,7 +227,8 @@ def _conversation_of(
 def _likeness(
     reader: ConversationReader, user_id: str, found: FoundTurn, known: Mapping[str, set[str]]
 ) -> tuple[int, bool, int]:
-    ends = reader.newest_turn(StreamId(user_id, found.conversation_id)) == found.memory_id
+    newest = reader.newest_turn(StreamId(user_id, found.conversation_id))
+    ends = newest is not None and newest.memory_id == found.memory_id
     return len(known[found.conversation_id]), ends, found.position
 
 
@@ -157,12 +239,11 @@ def _home(found: FoundTurn) -> str:
 
 def _matched(
     ledger: Ledger, stream: StreamId, turns: Sequence[ClientTurn], found: Mapping[str, list[FoundTurn]]
-) -> tuple[list[ClientTurn], FoundTurn | None]:
-    """Return a history with the recorded turns that it repeats, and the last of these."""
-    chosen: list[FoundTurn | None] = []
-    for turn in turns:
-        recorded = [one for one in found.get(turn.key, []) if turn.assistant and _is_of(one, stream)]
-        chosen.append(recorded[0] if recorded else None)
+) -> tuple[list[ClientTurn], str | None]:
+    """Return a history with the recorded turns that it repeats, and the id of the last of these."""
+    chosen = _aligned(
+        [[one for one in found.get(turn.key, []) if turn.assistant and _is_of(one, stream)] for turn in turns]
+    )
     positions = [one.position for one in chosen if one is not None]
     memories = ledger.reader.memories(stream.user_id, positions)
     matched = []
@@ -170,7 +251,32 @@ def _matched(
         memory = memories.get(one.position) if one is not None else None
         exact = memory is not None and turn.is_exchange(memory.user, memory.assistant)
         matched.append(replace(turn, memory=memory, exact=exact) if memory is not None else turn)
-    return matched, next((one for one in reversed(chosen) if one is not None), None)
+    return matched, next((one.memory_id for one in reversed(chosen) if one is not None), None)
+
+
+def _aligned(recorded: Sequence[Sequence[FoundTurn]]) -> list[FoundTurn | None]:
+    """Return one turn, or none, for each exchange of a history, of the turns that say the same, newest first.
+
+    What was said twice ("go on") may be either. The last one is that which follows the one before it most closely, and
+    going back each is before the next.
+    """
+    chosen: list[FoundTurn | None] = [None] * len(recorded)
+    after: FoundTurn | None = None
+    for at in reversed(range(len(recorded))):
+        options = [one for one in recorded[at] if after is None or one.position < after.position]
+        if not options:
+            continue
+        closest = _closest_after(recorded[at - 1], options) if after is None and at else options[0]
+        chosen[at] = after = closest
+    return chosen
+
+
+def _closest_after(before: Sequence[FoundTurn], options: Sequence[FoundTurn]) -> FoundTurn:
+    """Return the option that comes soonest after one of ``before``, the newest where none does."""
+    gaps = [
+        (one.position - other.position, one) for one in options for other in before if other.position < one.position
+    ]
+    return min(gaps, key=lambda gap: gap[0])[1] if gaps else options[0]
 
 
 def _is_of(found: FoundTurn, stream: StreamId) -> bool:

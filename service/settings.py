@@ -25,10 +25,11 @@ BODY_SOURCES = ("user", "safety_identifier")
 SIGNED_SOURCE = "x-openwebui-user-jwt"
 """The header in which Open WebUI names a person in a signed token; any other header is taken at its word."""
 
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/@\s]+")
 _HEADER = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
 _HOST = re.compile(r"\*|[a-z0-9._-]+")
 _BEFORE_HOST = re.compile(r"^https?://", re.IGNORECASE)
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d+)?")
+_USUAL_PORT = re.compile(r"^(?:(http://.*):80|(https://.*):443)$")
 _AFTER_HOST = re.compile(r"(:\d+)?(/.*)?$")
 
 
@@ -59,12 +60,13 @@ def _host_name(value: object) -> object:
 
 
 def _origin(value: object) -> object:
-    """Read the origin of a web page: a scheme and a host, with a port where it is not the usual one."""
+    """Read the origin of a page: scheme, host, port where it is not the usual one."""
     if not isinstance(value, str):
         return value
-    origin = as_meant(value).lower().rstrip("/")
+    # Browsers leave out the usual port.
+    origin = _USUAL_PORT.sub(r"\1\2", as_meant(value).lower().rstrip("/"))
     if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
-        raise ValueError('a site is no origin: give a list such as ["https://chat.example"], or "*" for any')
+        raise ValueError('an origin is no address of a page: give one such as "https://chat.example" without a path')
     return origin
 
 
@@ -242,6 +244,13 @@ class ServiceSettings(ProjectionSettings):
         if chosen is None and len(missing) == 1:
             raise ValueError(f"set {missing[0]} too, or RERANKER to llm or none")
         return chosen
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _not_everybody_without_a_key(cls, origins: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "*" in origins and not info.data.get("api_keys", True):
+            raise ValueError('with "*" every website could read memories: name the origins, or set API_KEYS')
+        return origins
 
     @field_validator("api_keys")
     @classmethod

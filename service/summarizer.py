@@ -88,13 +88,14 @@ class Summarizer:
             await self._writing.wait_for_one(_LOOK_AGAIN_S)
             return True
         lacking = self._due()[:free]
-        turns = await in_background(self._ledger.reader.turns_without_summary, self._position, free - len(lacking))
+        reader = self._ledger.reader
+        turns, reached = await in_background(reader.turns_without_summary, self._position, free - len(lacking))
         # Of a damaged turn there is nothing to summarise.
         readable = [turn for turn in turns if isinstance(turn.payload, TurnRecorded)]
         for one in (*lacking, *map(_Lacking, readable)):
             what = f"recording the summary of turn {one.turn.correlation_id}"
             self._writing.start(one.turn.event_id, what, partial(self._summarise, one))
-        self._position = turns[-1].position if turns else self._position
+        self._position = reached
         if not lacking and not turns and self._again:
             await asyncio.sleep(_LOOK_AGAIN_S)
         return bool(lacking or turns or self._again)
@@ -157,9 +158,8 @@ class Summarizer:
 
     def _still_lacks(self, turn: Event) -> bool:
         """Tell whether a turn still lacks a summary: meanwhile a person may have written one, or erased the turn."""
-        return [lacks.event_id for lacks in self._ledger.reader.turns_without_summary(turn.position - 1, 1)] == [
-            turn.event_id
-        ]
+        turns, _ = self._ledger.reader.turns_without_summary(turn.position - 1, 1)
+        return [lacks.event_id for lacks in turns] == [turn.event_id]
 
     async def _record(self, turn: Event, outcome: Payload) -> None:
         new = NewEvent(self._ledger.clock.new_id(), outcome, turn.correlation_id, turn.event_id)

@@ -153,6 +153,10 @@ class TurnService:
             request.asked,
             new_each_time=self._settings.conversation_without_id == "new",
             plain=request.plain,
+            client=request.origin.client if request.origin is not None else None,
+            resends=request.resends,
+            instead_of=request.instead_of,
+            previous=request.previous,
         )
         return await self._memory.in_search_thread(find)
 
@@ -243,6 +247,7 @@ class TurnService:
             read = partial(self._ledger.reader.recent_turns, chars_max=turn_chars_max(limit))
             with turn.timed("window"):
                 newest = await self._memory.in_search_thread(read, turn.stream, limit if block is None else 2 * limit)
+            newest = [memory for memory in newest if memory.memory_id not in turn.left_behind]
             window = [*(newest if block is None else beginning_with_a_block(newest, block))]
         turn.builds_on = next((told.memory_id for told in window if told.memory_id), None)
         return await self._fitted(turn, window)
@@ -253,7 +258,7 @@ class TurnService:
 
     def _fit(self, turn: TurnLog, window: list[WindowTurn]) -> FittedWindow:
         request, count = turn.request, self.tokens.counting()
-        system = self._prompts.chat_for(request.question).text
+        system = self._prompts.longest_chat_for(request.question).text
         fixed = fixed_tokens(system, request.client_system, request.asked, turn.asked_at, count)
         if self.context.known and fixed > _SURELY_TOO_LONG * self.context.tokens:
             raise ContextExceeded.of_question(fixed, self.context.tokens)
@@ -312,7 +317,8 @@ class TurnService:
             return Retrieved([], asked(outcome="degraded", degraded_code=error.kind, degraded_reason=error.told))
         memories = [candidate.memory for candidate in found.candidates]
         candidates, excluded = await with_texts(
-            _chars(turn, [*window, *memories]), lambda: _compared(found.candidates, window, knobs.candidate_n)
+            _chars(turn, [*window, *memories]),
+            lambda: _compared(found.candidates, window, knobs.candidate_n, turn.left_behind),
         )
         proposed = sorted([*candidates, *excluded], key=lambda candidate: candidate.rank)
         event = asked(
@@ -371,6 +377,7 @@ class TurnService:
         with turn.timed("neighbours"):
             read = partial(self._ledger.reader.neighbors, chars_max=turn_chars_max(2 * reach * len(positions)))
             around = await self._memory.in_search_thread(read, turn.stream.user_id, positions, reach)
+            around = [memory for memory in around if memory.memory_id not in turn.left_behind]
             return neighbors_of(replayed, around, window, reach)
 
     async def _said(self, turn: TurnLog, window: FittedWindow, recalled: Recalled) -> AsyncGenerator[Delta]:
@@ -381,7 +388,7 @@ class TurnService:
         for last_try in (False, True):
             prompt = turn.prompt = await self._prompt(turn, window, recalled)
             try:
-                async with self._chat.stream(prompt.built.messages, turn.request.parameters) as answering:
+                async with self._chat.stream(prompt.built.messages, turn.request.parameters, turn.called) as answering:
                     turn.called(answering.call)
                     async for delta in answering.deltas:
                         yield delta
@@ -396,7 +403,7 @@ class TurnService:
             window = await self._fitted(turn, [*window.older, *window.shown])
 
     def _check_said(self, answer: AnswerSoFar, max_tokens: int | None) -> None:
-        """Raise :class:`UpstreamError` for an empty answer, which would be an empty memory."""
+        """Raise :class:`UpstreamError` for an empty answer, which would be an empty memory. A tool call is no such."""
         if not visible(answer.text) and not answer.tool_calls:
             raise self._chat.names.said_nothing(
                 answer.finish_reason,
@@ -426,14 +433,15 @@ class TurnService:
         budget: int,
         counting: Counting,
     ) -> ShownPrompt:
-        system = self._prompts.chat_for(turn.request.question)
+        reranked = recalled.reranked
+        system = self._prompts.chat_for(turn.request.question, recalled=bool(reranked.replay or reranked.summarised))
         layout = _LAYOUTS[self._settings.replay_as]
         built = build_prompt(
             system=system.text,
             client_system=turn.request.client_system,
             window=window,
-            replay=[candidate.memory for candidate in recalled.reranked.replay],
-            summarised=[candidate.memory for candidate in recalled.reranked.summarised],
+            replay=[candidate.memory for candidate in reranked.replay],
+            summarised=[candidate.memory for candidate in reranked.summarised],
             neighbors=recalled.neighbors,
             asked=turn.request.asked,
             asked_at=turn.asked_at,
@@ -508,9 +516,11 @@ def _chars(turn: TurnLog, memories: Iterable[WindowTurn]) -> int:
     return own + sum(len(memory.user) + len(memory.assistant) for memory in memories)
 
 
-def _compared(found: list[Candidate], window: list[WindowTurn], limit: int) -> tuple[list[Candidate], list[Candidate]]:
+def _compared(
+    found: list[Candidate], window: list[WindowTurn], limit: int, left_behind: frozenset[str]
+) -> tuple[list[Candidate], list[Candidate]]:
     """Exclude what the window shows, and put each candidate on one line, as the decisions will read it."""
-    candidates, excluded = exclude_window(found, window, limit)
+    candidates, excluded = exclude_window(found, window, limit, left_behind)
     for candidate in candidates:
         _ = candidate.memory.line
     return candidates, excluded

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import anyio
 
+from domain.branches import moves_to
 from domain.chain import canonical
 from domain.client_messages import ClientTurn, Message, exchange_key, text_of, without_bytes
 from domain.errors import LedgerError, OpmError, UpstreamError
@@ -46,10 +47,12 @@ from domain.prompt import BuiltPrompt, asked_alone
 from domain.reasoning import visible
 from domain.temporal.zones import in_zone, zone_named
 from projections.follower import safe_message
+from service.answer_fields import merged
 from service.chat_answers import Delta
 from service.chat_client import answered
 from service.knobs import Knobs
 from service.placing import Place, text_of_messages
+from service.tool_calls import whole_calls
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,9 @@ _FROM_HISTORY = "client history"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _QUERY_CHARS_MAX = 4000
 """Of a long paste, this much is searched for and shown to gate and rerank; the chat model gets all of it."""
+
+_SHOWN = {"audio", "images"}
+"""What an answer may consist of without any words; the record has a mark of it."""
 
 DISCONNECTED = "client_disconnected"
 """``finish_reason`` of an answer whose client hung up: what was generated until then is kept."""
@@ -102,14 +108,13 @@ class TurnRequest:
 
     ``conversation_id`` is None where the client did not name one. ``history`` are the messages that it sent before the
     question, None where it sent none. ``asked`` are the question's message and all after it, as they were sent;
-    ``question`` is the text of that message, and ``query`` the part of it that is searched for. ``messages`` is all
+    ``question`` is what the person says in it, without a template that a frontend puts around it. ``messages`` is all
     that was sent, for a request that is passed on as it is.
     """
 
     user_id: str
     conversation_id: str | None
     question: str
-    query: str
     client_system: str
     asked: tuple[Message, ...]
     knobs: Knobs
@@ -122,8 +127,14 @@ class TurnRequest:
     request_key: str | None = None
     """What this request and its repeats have in common; None where the client does not say that it repeats."""
     is_retry: bool = False
-    instead_of: str | None = None
+    resends: bool = False
+    """Whether the client is known to send its history always."""
+    instead_of: Event | None = None
     """The turn of an earlier try, whose answer the client did not get whole."""
+    previous: str | None = None
+    """The turn that the client names as the one before; it need not be the newest of its conversation."""
+    response: JsonObject | None = None
+    """The fields of a request to ``/v1/responses`` that its answer repeats."""
 
     @property
     def plain(self) -> bool:
@@ -158,7 +169,7 @@ class ShownPrompt:
 
 @dataclass(slots=True)
 class AnswerSoFar:
-    """What the chat model has said until now."""
+    """What the chat model has said until now: of several choices, the first is the one that is recorded."""
 
     pieces: list[str] = field(default_factory=list)
     finish_reason: str | None = None
@@ -166,20 +177,44 @@ class AnswerSoFar:
     model: str | None = None
     fingerprint: str | None = None
     reasoned: bool = False
-    tool_calls: list[JsonObject] = field(default_factory=list)
-    """The tools that the model calls, each whole."""
+    said_otherwise: list[str] = field(default_factory=list)
+    shown: set[str] = field(default_factory=set)
+    calls: list[JsonObject] = field(default_factory=list)
+    functions: list[JsonObject] = field(default_factory=list)
 
     @property
     def text(self) -> str:
-        return "".join(self.pieces)
+        """What was said. Where the model refuses, speaks or draws, that stands in another place than the content."""
+        text = "".join(self.pieces)
+        if text.strip() or not (self.said_otherwise or self.shown):
+            return text
+        return "".join(self.said_otherwise) or " ".join(f"[{name}]" for name in sorted(self.shown))
+
+    @property
+    def tool_calls(self) -> list[JsonObject]:
+        """The calls of the answer, put together from their pieces. One of the old API, of a function, has no id."""
+        function = {"id": "", "type": "function", "function": merged(self.functions)} if self.functions else None
+        return [*whole_calls(self.calls), *([function] if function is not None else [])]
 
     def add(self, delta: Delta) -> None:
-        self.pieces.append(delta.text)
-        self.finish_reason = delta.finish_reason or self.finish_reason
         self.usage = delta.usage or self.usage
-        self.reasoned = self.reasoned or bool(delta.reasoning)
         self.model = self.model or delta.model
         self.fingerprint = self.fingerprint or delta.fingerprint
+        if delta.index != 0:
+            return
+        self.pieces.append(delta.text)
+        self.finish_reason = delta.finish_reason or self.finish_reason
+        self.reasoned = self.reasoned or bool(delta.reasoning)
+        self.calls += delta.tool_calls
+        if delta.more:
+            self.said_otherwise.append(delta.said_otherwise)
+            self.shown |= delta.more.keys() & _SHOWN
+            self.functions += [delta.more["function_call"]] if "function_call" in delta.more else []
+
+
+def answer_id(correlation_id: str, step: int) -> str:
+    """Return the id of an answer, before which ``step`` answers of its exchange called tools."""
+    return f"{correlation_id}-{step}" if step else correlation_id
 
 
 class TurnLog:
@@ -190,7 +225,7 @@ class TurnLog:
         self.request = request
         self.place = place
         self.stream = place.stream
-        self.query = excerpt(request.query, _QUERY_CHARS_MAX)
+        self.query = excerpt(request.question, _QUERY_CHARS_MAX)
         """The question as it is searched for, and as gate and rerank see it."""
         self.knobs = knobs
         self.ts: datetime = ledger.clock.now()
@@ -202,7 +237,7 @@ class TurnLog:
         continued = place.continued
         if continued is not None and continued.event.correlation_id is not None:
             self.correlation_id = continued.event.correlation_id
-            self.answer_id = f"{self.correlation_id}-{continued.step}"
+            self.answer_id = answer_id(self.correlation_id, continued.step)
         self.timings_ms: dict[str, float] = {}
         self.events: list[NewEvent] = []
         self.builds_on: str | None = None
@@ -226,6 +261,20 @@ class TurnLog:
         before = continued.event.event_id if continued is not None else None
         cause = self.events[-1].event_id if self.events else before
         return NewEvent(self._clock.new_id(), payload, self.correlation_id, cause, self.request.origin)
+
+    @property
+    def left_behind(self) -> frozenset[str]:
+        """The turns that the conversation leaves behind with this one."""
+        return self.place.move.left_behind if self.place.move is not None else frozenset()
+
+    def moves(self) -> list[NewEvent]:
+        """Return the events by which the conversation goes on from another turn than its last."""
+        move = self.place.move
+        if move is None:
+            return []
+        return moves_to(
+            move.path, move.turns, move.reason, self.new_id, self.correlation_id, origin=self.request.origin
+        )
 
     def new_id(self) -> str:
         return self._clock.new_id()
@@ -271,7 +320,7 @@ class TurnRecorder:
         sent = _Sent(turn, turn.prompt, imports.ids)
         shown, call = _shown(turn, turn.prompt, sent), _answered(turn, answer, sent)
         # Not in the writer's thread, where everybody's appends would wait for it.
-        said = _whole(turn.request, visible(answer.text))
+        said = _whole(turn.request.begun, answer.text)
         key = exchange_key(turn.request.question, said)
 
         def recorded(head: StreamHead) -> TurnRecorded:
@@ -294,10 +343,11 @@ class TurnRecorder:
             )
 
         # The turn's number is known to the ledger alone, so its event is made there.
-        events = await self._append(turn, sent, lambda head: turn.event(recorded(head)), imports.events)
-        last = events[-1]
-        assert isinstance(last.payload, TurnRecorded)
-        return Finished(finish_reason, answer.usage, last.conversation_id, last.payload, last.event_id)
+        events = await self._append(turn, sent, lambda head: turn.event(recorded(head)), imports.events, turn.moves())
+        for event in reversed(events):
+            if isinstance(event.payload, TurnRecorded):
+                return Finished(finish_reason, answer.usage, event.conversation_id, event.payload, event.event_id)
+        raise AssertionError("the turn was not recorded")
 
     async def called_tools(self, turn: TurnLog, answer: AnswerSoFar, finish_reason: str) -> Finished:
         """Record an answer that calls tools, from which the exchange goes on when their results come."""
@@ -368,11 +418,12 @@ class TurnRecorder:
         sent: _Sent,
         last: Callable[[StreamHead], NewEvent],
         before: Callable[[StreamHead], list[NewEvent]] = lambda _head: [],
+        moves: Sequence[NewEvent] = (),
     ) -> tuple[Event, ...]:
         """Append what was decided, what the client sent and how the turn ended, in one commit."""
         append = self._ledger.append(
             turn.stream,
-            lambda head: [*before(head), *turn.events, *sent.events, last(head)],
+            lambda head: [*before(head), *turn.events, *sent.events, last(head), *moves],
             builds_on=turn.builds_on,
         )
         # Once handed over it is written, whether or not anybody still waits for it.
@@ -441,8 +492,8 @@ class _Sent:
             history = tuple(self._told(told) for told in prompt.built.window if isinstance(told, ClientTurn))
         alone = list(request.asked) == asked_alone(request.question)
         asked = None if alone else self._said(request.asked, None)
-        if history is not None or asked is not None or self._tools is not None:
-            self.as_event = FromClient(history=history, asked=asked, tools=self._tools)
+        if history is not None or asked is not None or self._tools is not None or request.response is not None:
+            self.as_event = FromClient(history=history, asked=asked, tools=self._tools, response=request.response)
 
     def short(self, call: ModelCall) -> ModelCall:
         """Return a call whose request names the tools instead of holding them."""
@@ -495,12 +546,18 @@ def _tools_used(request: TurnRequest) -> tuple[str, ...]:
 
 
 def _call_of(call: JsonObject) -> ToolCall:
-    return ToolCall(call_id=str(call.get("id") or ""), name=_tool_name(call))
+    function = call.get("function")
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    said = arguments if isinstance(arguments, str) else None
+    return ToolCall(call_id=str(call.get("id") or ""), name=_tool_name(call), arguments=said)
 
 
-def _whole(request: TurnRequest, said: str) -> str:
-    """Return an answer with the beginning that the client gave it, unless the model said that again."""
-    return said if said.startswith(request.begun) else f"{request.begun}{said}"
+def _whole(begun: str, text: str) -> str:
+    """Return what is said in an answer, after the beginning that the client gave it, unless that was said again."""
+    said = visible(text)
+    if said.startswith(begun):
+        return said
+    return f"{begun}{' ' if text[:1].isspace() else ''}{said}"
 
 
 def _shown(turn: TurnLog, prompt: ShownPrompt, sent: _Sent) -> dict[str, Any]:

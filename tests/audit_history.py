@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from domain.events import (
     LeftOut,
     MemoryEdited,
     MemoryForgotten,
+    MemoryRestored,
     NewEvent,
     Payload,
     PromptReport,
@@ -32,6 +33,8 @@ from domain.events import (
     SummaryFailed,
     TurnFailed,
     TurnRecorded,
+    TurnRestored,
+    TurnSuperseded,
     Usage,
     UserErased,
     Verdict,
@@ -101,6 +104,12 @@ class RerankOfSchema1(Payload):
     latency_ms: float
 
 
+HIDES: Mapping[str, tuple[type[Payload], type[Payload]]] = {
+    "forgotten": (MemoryForgotten, MemoryRestored),
+    "superseded": (TurnSuperseded, TurnRestored),
+}
+"""What hides a memory, and what brings it back, by the name that the views give it."""
+
 Step = tuple[str, str, str, int]
 KINDS = (
     *("answer",) * 5,
@@ -114,9 +123,13 @@ KINDS = (
     "summary failed",
     "edit",
     "forget",
+    "unforget",
+    "supersede",
+    "return",
     "foreign summary",
     "foreign edit",
     "foreign withdrawal",
+    "foreign return",
     "erase",
 )
 STEPS = st.lists(
@@ -134,6 +147,11 @@ RICH: Sequence[Step] = [
         ("edit", 3),
         ("answer", 6),
         ("forget", 2),
+        ("supersede", 4),
+        ("edit", 2),
+        ("return", 3),
+        ("forget", 4),
+        ("unforget", 4),
         ("answer of schema 1", 4),
         ("imported answer", 2),
         ("failed", 3),
@@ -143,6 +161,23 @@ RICH: Sequence[Step] = [
     for seed in range(times)
 ]
 """A history in which everything happens, also what random steps seldom bring together."""
+
+
+def hiding(events: Sequence[Event], how: str) -> Event | None:
+    """Return the event among those about a memory since which it is hidden in this way, None where it is not."""
+    hides, restores = HIDES[how]
+    since: Event | None = None
+    for event in events:
+        if isinstance(event.payload, hides):
+            since = since or event
+        elif isinstance(event.payload, restores):
+            since = None
+    return since
+
+
+def hidden_by(events: Sequence[Event]) -> str | None:
+    """Return what hides the memory that these events are about, after all of them."""
+    return next((how for how in HIDES if hiding(events, how) is not None), None)
 
 
 @contextmanager
@@ -195,6 +230,7 @@ def _append_step(ledger: Ledger, number: int, kind: str, stream: StreamId, rng: 
             "foreign summary": summary_of(memory_id, text=f"foreign {number}"),
             "foreign edit": MemoryEdited(memory_id=memory_id, turn_id=1, summary=f"foreign {number}"),
             "foreign withdrawal": MemoryForgotten(memory_id=memory_id, turn_id=1),
+            "foreign return": TurnRestored(memory_id=memory_id, turn_id=1),
         }
         record(ledger, stream, foreign[kind], causation_id=memory_id)
     elif about is not None:
@@ -205,6 +241,9 @@ def _append_step(ledger: Ledger, number: int, kind: str, stream: StreamId, rng: 
             ),
             "edit": MemoryEdited(memory_id=about, turn_id=1, summary=f"corrected {number}"),
             "forget": MemoryForgotten(memory_id=about, turn_id=1, reason=rng.choice((None, "asked to"))),
+            "unforget": MemoryRestored(memory_id=about, turn_id=1, reason=rng.choice((None, "by mistake"))),
+            "supersede": TurnSuperseded(memory_id=about, turn_id=1, reason=rng.choice(("left", "edited"))),
+            "return": TurnRestored(memory_id=about, turn_id=1),
         }
         if kind in said:
             record(ledger, stream, said[kind], causation_id=about)

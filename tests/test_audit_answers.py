@@ -15,6 +15,7 @@ from domain.events import (
     GateDecided,
     MemoryEdited,
     MemoryForgotten,
+    MemoryRestored,
     Payload,
     RerankDecided,
     RetrievalRecorded,
@@ -25,7 +26,7 @@ from domain.events import (
 from domain.ledger import Ledger
 from domain.origin import is_imported
 from projections.audit_index import bring_up_to_date
-from tests.audit_history import RICH, STEPS, USERS, Step, history
+from tests.audit_history import RICH, STEPS, USERS, Step, hidden_by, history
 from tests.test_audit_views import was_asked
 
 QUESTIONS = {question.path.stem[:2]: question for question in questions()}
@@ -123,7 +124,9 @@ def test_04_counts_fallbacks(ledger: Ledger) -> None:
 
 @any_history
 def test_05_names_what_no_answer_was_shown(ledger: Ledger) -> None:
-    withdrawn = {(e.user_id, e.causation_id) for e, _ in events(ledger, MemoryForgotten)}
+    about: defaultdict[tuple[str, str | None], list[Event]] = defaultdict(list)
+    for event in ledger.reader.events_after(0, 10_000):
+        about[event.user_id, event.causation_id].append(event)
     for user in USERS:
         own = [(event, turn) for event, turn in events(ledger, TurnRecorded) if event.user_id == user]
         used = {
@@ -133,7 +136,8 @@ def test_05_names_what_no_answer_was_shown(ledger: Ledger) -> None:
             if role != "window"
             for memory_id in ids
         }
-        expected = [e.event_id for e, _ in own if e.event_id not in used and (user, e.event_id) not in withdrawn]
+        unused = [event.event_id for event, _ in own if event.event_id not in used]
+        expected = [memory_id for memory_id in unused if hidden_by(about[user, memory_id]) is None]
         assert [row["memory_id"] for row in ask(ledger, "05", user=user)] == expected
 
 
@@ -179,12 +183,10 @@ def test_08_counts_questions_and_loses_no_month(ledger: Ledger) -> None:
     assert found == {key: (times, round(100 * times / asked[key[0]], 2)) for key, times in wrong.items()}
 
 
-def changes(ledger: Ledger, user: str) -> list[tuple[Event, MemoryEdited | MemoryForgotten]]:
+def changes(ledger: Ledger, user: str, *kinds: type[Payload]) -> list[Event]:
     turns = {event.event_id for event, _ in events(ledger, TurnRecorded)}
-    found: list[tuple[Event, MemoryEdited | MemoryForgotten]] = []
-    found += events(ledger, MemoryEdited)
-    found += events(ledger, MemoryForgotten)
-    return [(event, said) for event, said in found if event.user_id == user and event.causation_id in turns]
+    found = [event for kind in kinds for event, _ in events(ledger, kind)]
+    return [event for event in found if event.user_id == user and event.causation_id in turns]
 
 
 @any_history
@@ -193,14 +195,16 @@ def test_09_counts_the_answers_before_and_20_names_them(ledger: Ledger) -> None:
         own = [(event, turn) for event, turn in events(ledger, TurnRecorded) if event.user_id == user]
         before = Counter[int]()
         rests = set()
-        for change, _ in changes(ledger, user):
+        changed = changes(ledger, user, MemoryEdited, MemoryForgotten, MemoryRestored)
+        for change in changed:
             for event, turn in own:
                 for role, ids in shown_in(turn).items():
                     if role != "window" and change.causation_id in ids and event.position < change.position:
                         before[change.position] += 1
-                        rests.add((event.correlation_id, role, change.causation_id))
+                        if not isinstance(change.payload, MemoryRestored):
+                            rests.add((event.correlation_id, role, change.causation_id))
         found = ask(ledger, "09", user=user)
-        expected = sorted((change.position for change, _ in changes(ledger, user)), reverse=True)
+        expected = sorted((change.position for change in changed), reverse=True)
         assert [row["answers_before"] for row in found] == [before[position] for position in expected]
         named = Counter((row["correlation_id"], row["role"]) for row in ask(ledger, "20", user=user))
         assert named == Counter((correlation_id, role) for correlation_id, role, _ in rests)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -26,6 +27,7 @@ from domain.events import (
     GateDecided,
     MemoryEdited,
     MemoryForgotten,
+    MemoryRestored,
     Payload,
     PromptsActivated,
     RerankDecided,
@@ -35,6 +37,8 @@ from domain.events import (
     SummaryRecorded,
     TurnFailed,
     TurnRecorded,
+    TurnRestored,
+    TurnSuperseded,
     Usage,
     Verdict,
 )
@@ -44,7 +48,7 @@ from domain.origin import is_imported
 from domain.sqlite import DRIVER
 from domain.statements import LATEST
 from projections.audit_index import AUDIT_NAME, bring_up_to_date
-from tests.audit_history import NOT_ASKED, RICH, STEPS, Step, erase, history
+from tests.audit_history import HIDES, NOT_ASKED, RICH, STEPS, Step, erase, hidden_by, hiding, history
 from tests.ledgers import ROOT, STREAM, new_ledger_file, opened, record, record_turn, summary_of
 
 VIEWS = (
@@ -64,6 +68,7 @@ VIEWS = (
     "activations",
     "access",
     "usage_by_month",
+    "hidings",
     "keys",
 )
 Row = dict[str, Any]
@@ -214,19 +219,24 @@ def test_memories(ledger: Ledger) -> None:
         edits = [other for other in own if isinstance(other.payload, MemoryEdited)]
         summaries = [other for other in own if isinstance(other.payload, SummaryRecorded)]
         newest = (edits or summaries)[-1] if edits or summaries else None
-        withdrawn = next((other for other in own if isinstance(other.payload, MemoryForgotten)), None)
+        states: Row = {}
+        for how in HIDES:
+            since = hiding(own, how)
+            states |= {
+                how: int(since is not None),
+                f"{how}_at": iso(since.recorded_at) if since is not None else None,
+                f"{how}_reason": getattr(since.payload, "reason") if since is not None else None,  # noqa: B009
+            }
         envelope_of_turn = envelope(event, "memory_id")
         del envelope_of_turn["recorded_at"]
         assert row == envelope_of_turn | fields(payload, "turn_id", "ts", "user", "assistant") | {
             "summary": getattr(newest.payload, "summary") if newest is not None else None,  # noqa: B009
             "summary_source": None if newest is None else "edited" if edits else "model",
             "edited_at": iso(edits[-1].recorded_at) if edits else None,
-            "forgotten_at": iso(withdrawn.recorded_at) if withdrawn is not None else None,
-            "forgotten": int(withdrawn is not None),
-            "forgotten_reason": getattr(withdrawn.payload, "reason") if withdrawn is not None else None,  # noqa: B009
+            **states,
         }
         known = ledger.reader.memories(event.user_id, [event.position])
-        assert list(known) == ([] if row["forgotten"] else [event.position])
+        assert list(known) == ([] if row["forgotten"] or row["superseded"] else [event.position])
         for memory in known.values():
             assert (memory.user, memory.assistant, memory.summary) == (row["user"], row["assistant"], row["summary"])
 
@@ -236,29 +246,34 @@ def test_conversations(ledger: Ledger) -> None:
     found = rows(ledger, "SELECT * FROM conversations")
     talks: dict[tuple[str, str], list[Event]] = {}
     for event in ledger.reader.events_after(0, 10_000):
-        if isinstance(event.payload, TurnRecorded | TurnFailed | MemoryForgotten):
+        if isinstance(event.payload, TurnRecorded | TurnFailed):
             talks.setdefault((event.user_id, event.conversation_id), []).append(event)
     assert len(found) == len(talks)
+    about: dict[tuple[str, str, str], list[Event]] = {}
+    for event in ledger.reader.events_after(0, 10_000):
+        about.setdefault((event.user_id, event.conversation_id, event.causation_id or ""), []).append(event)
     for row in found:
         events = talks[row["user_id"], row["conversation_id"]]
-        times = [iso(event.recorded_at) for event in events if not isinstance(event.payload, MemoryForgotten)]
+        times = [iso(event.recorded_at) for event in events]
         turns = [event.payload for event in events if isinstance(event.payload, TurnRecorded)]
-        forgotten = {event.causation_id for event in events if isinstance(event.payload, MemoryForgotten)}
+        own = [said for key, said in about.items() if key[:2] == (row["user_id"], row["conversation_id"])]
         assert row == {
             "user_id": row["user_id"],
             "conversation_id": row["conversation_id"],
             "turns": len(turns),
             "failed_turns": sum(isinstance(event.payload, TurnFailed) for event in events),
-            "forgotten": len(forgotten),
+            "forgotten": sum(hiding(said, "forgotten") is not None for said in own),
+            "superseded": sum(hiding(said, "superseded") is not None for said in own),
             "first_at": min(times, default=None),
             "last_at": max(times, default=None),
             "title": turns[0].user if turns else None,
         }
     for user in {row["user_id"] for row in found}:
-        # A person's list leaves out what was forgotten; an auditor's view counts it.
+        # A person's list leaves out what is hidden; an auditor's view counts it.
         remembered = rows(
             ledger,
-            "SELECT conversation_id, count(*) AS turns FROM memories WHERE user_id = ? AND NOT forgotten GROUP BY 1",
+            "SELECT conversation_id, count(*) AS turns FROM memories WHERE user_id = ? AND NOT forgotten "
+            "AND NOT superseded GROUP BY 1",
             user,
         )
         known = {talk.conversation_id: talk.turns for talk in ledger.history.conversations(user, 100)}
@@ -366,6 +381,9 @@ def test_candidates(ledger: Ledger) -> None:
     turns: dict[str | None, TurnRecorded | TurnFailed] = {}
     turns |= {event.correlation_id: payload for event, payload, _ in events_of_type(ledger, TurnRecorded)}
     turns |= {event.correlation_id: payload for event, payload, _ in events_of_type(ledger, TurnFailed)}
+    about: defaultdict[tuple[str, str | None], list[Event]] = defaultdict(list)
+    for event in ledger.reader.events_after(0, 10_000):
+        about[event.user_id, event.causation_id].append(event)
     expected = []
     for event, payload, _ in events_of_type(ledger, RetrievalRecorded):
         gate = gates[event.correlation_id]
@@ -406,6 +424,7 @@ def test_candidates(ledger: Ledger) -> None:
                     "rerank_place": order.index(candidate.memory_id) + 1 if candidate.memory_id in order else None,
                     "fate": fate,
                     "imported": int(is_imported(event.origin)),
+                    "hidden_by": hidden_by(about[event.user_id, candidate.memory_id]),
                 }
             )
     assert rows(ledger, "SELECT * FROM candidates ORDER BY retrieval_position, rank") == expected
@@ -501,7 +520,8 @@ def test_memory_uses(ledger: Ledger) -> None:
                 served = rows(
                     ledger,
                     "SELECT memory_id, score FROM memory_uses WHERE answer_position = ? AND role = ? "
-                    "AND memory_id IN (SELECT memory_id FROM memories WHERE NOT forgotten) ORDER BY place",
+                    "AND memory_id IN (SELECT memory_id FROM memories WHERE NOT forgotten AND NOT superseded) "
+                    "ORDER BY place",
                     event.position,
                     role,
                 )
@@ -531,9 +551,10 @@ def test_memory_as_of(ledger: Ledger) -> None:
     for position in range(1, len(everything) + 1):
         then: dict[str, tuple[str | None, str | None]] = {}
         for turn in turns:
-            own = [event.payload for event in about[turn.event_id] if event.position <= position]
-            if turn.position > position or any(isinstance(payload, MemoryForgotten) for payload in own):
+            until_then = [event for event in about[turn.event_id] if event.position <= position]
+            if turn.position > position or hidden_by(until_then) is not None:
                 continue
+            own = [event.payload for event in until_then]
             edits = [payload for payload in own if isinstance(payload, MemoryEdited)]
             models = [payload for payload in own if isinstance(payload, SummaryRecorded)]
             newest = (edits or models)[-1] if edits or models else None
@@ -554,6 +575,9 @@ def test_memory_history(ledger: Ledger) -> None:
         SummaryFailed: "summary_failed",
         MemoryEdited: "corrected",
         MemoryForgotten: "forgotten",
+        MemoryRestored: "restored",
+        TurnSuperseded: "superseded",
+        TurnRestored: "returned_to",
     }
     used_as = {"replayed": "replayed", "summarised": "summary", "neighbours": "neighbor"}
     expected = set()
@@ -583,8 +607,11 @@ def test_changes(ledger: Ledger) -> None:
             case SummaryRecorded() | MemoryEdited():
                 what = "corrected" if isinstance(said, MemoryEdited) else "summarised"
                 found = (event.causation_id or "", what, said.summary, None)
-            case MemoryForgotten():
-                found = (event.causation_id or "", "forgotten", None, said.reason)
+            case MemoryForgotten() | MemoryRestored() | TurnSuperseded():
+                names_of = {MemoryForgotten: "forgotten", MemoryRestored: "restored", TurnSuperseded: "superseded"}
+                found = (event.causation_id or "", names_of[type(said)], None, said.reason)
+            case TurnRestored():
+                found = (event.causation_id or "", "returned_to", None, None)
             case _:
                 continue
         names = ("memory_id", "what", "text", "reason")
@@ -592,6 +619,26 @@ def test_changes(ledger: Ledger) -> None:
         own = fields(own, "position", "recorded_at", "user_id", "conversation_id")
         expected.append(own | dict(zip(names, found, strict=True)) | origin_of(event))
     assert rows(ledger, "SELECT * FROM changes ORDER BY position") == expected
+
+
+@any_history
+def test_hidings(ledger: Ledger) -> None:
+    everything = list(ledger.reader.events_after(0, 10_000))
+    expected = []
+    for event in everything:
+        for how, (hides, restores) in HIDES.items():
+            if isinstance(event.payload, hides):
+                until = (
+                    later.position
+                    for later in everything[event.position :]
+                    if isinstance(later.payload, restores)
+                    and (later.causation_id, later.user_id) == (event.causation_id, event.user_id)
+                )
+                own = {"memory_id": event.causation_id, "hidden_by": how, "reason": getattr(event.payload, "reason")}  # noqa: B009
+                place = {"from_position": event.position, "until_position": next(until, None)}
+                when = {"hidden_at": iso(event.recorded_at)}
+                expected.append(fields(envelope(event), "user_id", "conversation_id") | own | place | when)
+    assert rows(ledger, "SELECT * FROM hidings ORDER BY from_position") == expected
 
 
 @any_history
@@ -685,9 +732,11 @@ def test_another_users_events_about_a_memory_are_ignored(tmp_path: Path) -> None
             MemoryEdited(memory_id=memory.event_id, turn_id=1, summary="theirs"),
             summary_of(memory.event_id),
             MemoryForgotten(memory_id=memory.event_id, turn_id=1),
+            TurnSuperseded(memory_id=memory.event_id, turn_id=1, reason="left"),
         ):
             record(ledger, StreamId("bob", "trip"), word, causation_id=memory.event_id)
-            assert rows(ledger, "SELECT summary, forgotten FROM memories") == [{"summary": None, "forgotten": 0}]
+            expected = {"summary": None, "forgotten": 0, "superseded": 0}
+            assert rows(ledger, "SELECT summary, forgotten, superseded FROM memories") == [expected]
 
 
 def test_an_erased_person_is_in_no_view(tmp_path: Path) -> None:
@@ -728,6 +777,8 @@ def test_the_document_names_each_view_with_its_columns(tmp_path: Path) -> None:
         ("memory_uses WHERE user_id = 'x'", "events_user_type (user_id=? AND type=?)"),
         ("candidates JOIN memories USING (memory_id) WHERE candidates.correlation_id = 'x'", "(event_id=?)"),
         ("memories WHERE memory_id = 'x'", "(event_id=?)"),
+        ("hidings WHERE memory_id = 'x'", "events_causation (causation_id=? AND type=?)"),
+        ("hidings WHERE user_id = 'x'", "events_user_type (user_id=? AND type=?)"),
         ("summaries WHERE memory_id = 'x'", "events_causation (causation_id=? AND type=?)"),
         ("conversations WHERE user_id = 'x'", "(user_id=?)"),
     ],

@@ -54,7 +54,7 @@ def test_the_tables_are_those_the_code_sees(tmp_path: Path) -> None:
         }
         made = connection.exec_driver_sql("SELECT name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL")
         figures = {f"events_{what}_figures" for what in ("gate", "rerank", "retrieval", "summary", "turn")}
-        figures |= {"events_exchange_key"}
+        figures |= {"events_exchange_key", "events_branch"}
         assert {row.name for row in made} == {index.name for index in EVENTS.indexes} | figures
     engine.dispose()
 

@@ -1,7 +1,7 @@
 -- Which memories of this user are never used?
 --
 -- Neither replayed nor shown as a summary nor as a neighbour, in any answer so far. That the recent window showed a turn
--- is no use of it as a memory. The oldest first; forgotten ones are left out. Cut: the first 200, of all times.
+-- is no use of it as a memory. The oldest first; forgotten and superseded ones are left out. Cut: the first 200, of all times.
 --
 --   .param set :user "'ann'"
 --
@@ -27,6 +27,7 @@ SELECT
 FROM memories
 WHERE memories.user_id = :user
   AND NOT memories.forgotten
+  AND NOT memories.superseded
   AND memories.memory_id NOT IN (
         SELECT memory_id FROM memory_uses WHERE user_id = :user AND role <> 'window')
 ORDER BY memories.position

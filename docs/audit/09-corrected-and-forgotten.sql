@@ -17,10 +17,14 @@ WITH changed AS MATERIALIZED (
         position,
         recorded_at,
         causation_id AS memory_id,
-        CASE type WHEN 'MemoryEdited' THEN 'corrected' ELSE 'withdrawn' END AS what,
+        CASE type
+          WHEN 'MemoryEdited'   THEN 'corrected'
+          WHEN 'MemoryRestored' THEN 'taken back'
+          ELSE 'withdrawn'
+        END                                                                AS what,
         coalesce(payload ->> '$.summary', payload ->> '$.reason')          AS words
     FROM events
-    WHERE user_id = :user AND type IN ('MemoryEdited', 'MemoryForgotten') AND salt <> ''
+    WHERE user_id = :user AND type IN ('MemoryEdited', 'MemoryForgotten', 'MemoryRestored') AND salt <> ''
     ORDER BY position DESC
     LIMIT 200
 ),

@@ -31,12 +31,12 @@ WHERE position = max(
 );
 
 -- name: changes_after
--- What people did after a position to the memories in the JSON array :memory_ids of a user, in order.
+-- What became after a position of the memories in the JSON array :memory_ids of a user, in order.
 -- The three + leave the planner the index on causation_id: it finds the few events about these memories.
 SELECT *
 FROM events
 WHERE causation_id IN (SELECT value FROM json_each(:memory_ids))
-  AND +type IN ('MemoryEdited', 'MemoryForgotten')
+  AND +type IN ('MemoryEdited', 'MemoryForgotten', 'MemoryRestored', 'TurnSuperseded', 'TurnRestored')
   AND +user_id = :user_id
   AND +position > :position
 ORDER BY position;

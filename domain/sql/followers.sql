@@ -1,8 +1,9 @@
 -- What is asked by those who follow the ledger: the indices, the summarizer, a rebuild.
 
 -- name: facet_texts
--- The next events, of all users, that change by which texts memories can be found, in order. "forgotten" says that
--- the memory was withdrawn, "superseded" that a person's edit stands above this summary.
+-- The next events, of all users, that change by which texts memories can be found, in order. "hidden" says that the
+-- memory was withdrawn or left behind, "overruled" that a person's edit stands above this summary. An event that brings
+-- a memory back comes with the texts that it is found by again.
 -- The page of positions is chosen from keys alone: chosen and completed at once, every page would be sorted out of
 -- complete rows of all that follows, and reading a million memories would take hours.
 -- +type: the rows are walked as they lie; the index by type is not in the order of positions.
@@ -14,18 +15,26 @@ SELECT event.position,
        event.salt,
        turn.position AS turn_position,
        EXISTS (
-           SELECT 1 FROM events
-           WHERE causation_id = CASE WHEN event.type = 'TurnRecorded' THEN event.event_id ELSE event.causation_id END
-             AND type = 'MemoryForgotten' AND user_id = event.user_id AND position <= :as_of
-       ) AS forgotten,
+           SELECT 1 FROM hidings AS held
+           WHERE held.memory_id = CASE WHEN event.type = 'TurnRecorded' THEN event.event_id ELSE event.causation_id END
+             AND +held.user_id = event.user_id AND held.from_position <= :as_of
+             AND coalesce(held.until_position, :as_of + 1) > :as_of
+       ) AS hidden,
        event.type = 'SummaryRecorded' AND EXISTS (
            SELECT 1 FROM events
            WHERE causation_id = event.causation_id
              AND type = 'MemoryEdited' AND user_id = event.user_id AND position <= :as_of
-       ) AS superseded
+       ) AS overruled,
+       turn.schema_version AS turn_version,
+       CASE WHEN event.type IN ('MemoryRestored', 'TurnRestored') AND turn.salt <> '' THEN turn.payload END AS turn,
+       summary.schema_version AS summary_version,
+       summary.payload AS summary,
+       summary.type AS summary_type,
+       summary.position AS summary_position
 FROM (
     SELECT position FROM events
-    WHERE +type IN ('TurnRecorded', 'SummaryRecorded', 'MemoryEdited', 'MemoryForgotten')
+    WHERE +type IN ('TurnRecorded', 'SummaryRecorded', 'MemoryEdited', 'MemoryForgotten', 'MemoryRestored', 'TurnSuperseded',
+                   'TurnRestored')
       AND position > :position AND position <= :as_of
     ORDER BY position
     LIMIT :count
@@ -36,6 +45,16 @@ LEFT JOIN events AS turn
  AND turn.user_id = event.user_id
  AND turn.type = 'TurnRecorded'
  AND event.type <> 'TurnRecorded'
+LEFT JOIN events AS summary
+  ON event.type IN ('MemoryRestored', 'TurnRestored')
+ AND summary.salt <> ''
+ AND summary.position = coalesce(
+     (SELECT max(position) FROM events
+      WHERE causation_id = event.causation_id AND type = 'MemoryEdited'
+        AND user_id = event.user_id AND position <= :as_of),
+     (SELECT max(position) FROM events
+      WHERE causation_id = event.causation_id AND type = 'SummaryRecorded'
+        AND user_id = event.user_id AND position <= :as_of))
 ORDER BY page.position;
 
 -- name: facet_texts_of_user
@@ -48,19 +67,27 @@ SELECT event.position,
        event.salt,
        turn.position AS turn_position,
        EXISTS (
-           SELECT 1 FROM events
-           WHERE causation_id = CASE WHEN event.type = 'TurnRecorded' THEN event.event_id ELSE event.causation_id END
-             AND type = 'MemoryForgotten' AND user_id = event.user_id AND position <= :as_of
-       ) AS forgotten,
+           SELECT 1 FROM hidings AS held
+           WHERE held.memory_id = CASE WHEN event.type = 'TurnRecorded' THEN event.event_id ELSE event.causation_id END
+             AND +held.user_id = event.user_id AND held.from_position <= :as_of
+             AND coalesce(held.until_position, :as_of + 1) > :as_of
+       ) AS hidden,
        event.type = 'SummaryRecorded' AND EXISTS (
            SELECT 1 FROM events
            WHERE causation_id = event.causation_id
              AND type = 'MemoryEdited' AND user_id = event.user_id AND position <= :as_of
-       ) AS superseded
+       ) AS overruled,
+       turn.schema_version AS turn_version,
+       CASE WHEN event.type IN ('MemoryRestored', 'TurnRestored') AND turn.salt <> '' THEN turn.payload END AS turn,
+       summary.schema_version AS summary_version,
+       summary.payload AS summary,
+       summary.type AS summary_type,
+       summary.position AS summary_position
 FROM (
     SELECT position FROM events
     WHERE user_id = :user_id
-      AND type IN ('TurnRecorded', 'SummaryRecorded', 'MemoryEdited', 'MemoryForgotten')
+      AND type IN ('TurnRecorded', 'SummaryRecorded', 'MemoryEdited', 'MemoryForgotten', 'MemoryRestored', 'TurnSuperseded',
+                   'TurnRestored')
       AND position > :position AND position <= :as_of
     ORDER BY position
     LIMIT :count
@@ -71,6 +98,16 @@ LEFT JOIN events AS turn
  AND turn.user_id = event.user_id
  AND turn.type = 'TurnRecorded'
  AND event.type <> 'TurnRecorded'
+LEFT JOIN events AS summary
+  ON event.type IN ('MemoryRestored', 'TurnRestored')
+ AND summary.salt <> ''
+ AND summary.position = coalesce(
+     (SELECT max(position) FROM events
+      WHERE causation_id = event.causation_id AND type = 'MemoryEdited'
+        AND user_id = event.user_id AND position <= :as_of),
+     (SELECT max(position) FROM events
+      WHERE causation_id = event.causation_id AND type = 'SummaryRecorded'
+        AND user_id = event.user_id AND position <= :as_of))
 ORDER BY page.position;
 
 -- name: count_events
@@ -86,38 +123,95 @@ FROM events
 WHERE user_id = :user_id
   AND type IN (SELECT value FROM json_each(:types)) AND salt <> '' AND position > :position;
 
+-- name: count_hidden_turns
+-- How many turns are hidden, of one user, or of all where :user_id is NULL.
+SELECT count(DISTINCT turn.position)
+FROM hidings AS held
+JOIN events AS turn ON turn.event_id = held.memory_id AND +turn.user_id = held.user_id
+WHERE (:user_id IS NULL OR held.user_id = :user_id)
+  AND held.until_position IS NULL
+  AND turn.type = 'TurnRecorded'
+  AND turn.salt <> '';
+
 -- name: turns_without_summary
--- The next turns after a position that nobody has summarised, edited or forgotten yet, in order.
-SELECT *
+-- The next turns after a position that are not hidden and that nobody has summarised or edited yet, in order; and the
+-- earlier ones that were brought back after it. "since" is the event that recorded or brought back the turn.
+-- Two questions whose answers are merged: asked for all these types at once, SQLite would sort all turns that follow.
+SELECT turn.*, turn.position AS since
 FROM events AS turn
-WHERE type = 'TurnRecorded'
-  AND position > :position
-  AND salt <> ''
+WHERE turn.type = 'TurnRecorded'
+  AND turn.position > :position
+  AND turn.salt <> ''
   AND NOT EXISTS (
     SELECT 1 FROM events AS about
     WHERE about.causation_id = turn.event_id
-      AND about.type IN ('SummaryRecorded', 'MemoryEdited', 'MemoryForgotten')
+      AND about.type IN ('SummaryRecorded', 'MemoryEdited')
       AND about.user_id = turn.user_id
   )
-ORDER BY position
+  AND NOT EXISTS (
+    SELECT 1 FROM hidings AS held
+    WHERE held.memory_id = turn.event_id AND +held.user_id = turn.user_id AND held.until_position IS NULL
+  )
+UNION ALL
+SELECT turn.*, back.position AS since
+FROM events AS back
+JOIN events AS turn ON turn.event_id = back.causation_id AND turn.user_id = back.user_id
+WHERE back.type IN ('MemoryRestored', 'TurnRestored')
+  AND back.position > :position
+  AND turn.type = 'TurnRecorded'
+  AND turn.position <= :position
+  AND turn.salt <> ''
+  AND NOT EXISTS (
+    SELECT 1 FROM events AS about
+    WHERE about.causation_id = turn.event_id
+      AND about.type IN ('SummaryRecorded', 'MemoryEdited')
+      AND about.user_id = turn.user_id
+  )
+  AND NOT EXISTS (
+    SELECT 1 FROM hidings AS held
+    WHERE held.memory_id = turn.event_id AND +held.user_id = turn.user_id AND held.until_position IS NULL
+  )
+ORDER BY since
 LIMIT :count;
 
 -- name: count_turns_without_summary
--- How many turns after a position nobody has summarised, edited or forgotten yet, counted to at most so many.
+-- How many turns the statement above has, counted to at most so many.
 SELECT count(*) AS lacking
 FROM (
-  SELECT 1
+  SELECT turn.position
   FROM events AS turn
-  WHERE type = 'TurnRecorded'
-    AND position > :position
-    AND salt <> ''
+  WHERE turn.type = 'TurnRecorded'
+    AND turn.position > :position
+    AND turn.salt <> ''
     AND NOT EXISTS (
       SELECT 1 FROM events AS about
       WHERE about.causation_id = turn.event_id
-        AND about.type IN ('SummaryRecorded', 'MemoryEdited', 'MemoryForgotten')
+        AND about.type IN ('SummaryRecorded', 'MemoryEdited')
         AND about.user_id = turn.user_id
     )
-  ORDER BY position
+    AND NOT EXISTS (
+      SELECT 1 FROM hidings AS held
+      WHERE held.memory_id = turn.event_id AND +held.user_id = turn.user_id AND held.until_position IS NULL
+    )
+  UNION ALL
+  SELECT DISTINCT turn.position
+  FROM events AS back
+  JOIN events AS turn ON turn.event_id = back.causation_id AND turn.user_id = back.user_id
+  WHERE back.type IN ('MemoryRestored', 'TurnRestored')
+    AND back.position > :position
+    AND turn.type = 'TurnRecorded'
+    AND turn.position <= :position
+    AND turn.salt <> ''
+    AND NOT EXISTS (
+      SELECT 1 FROM events AS about
+      WHERE about.causation_id = turn.event_id
+        AND about.type IN ('SummaryRecorded', 'MemoryEdited')
+        AND about.user_id = turn.user_id
+    )
+    AND NOT EXISTS (
+      SELECT 1 FROM hidings AS held
+      WHERE held.memory_id = turn.event_id AND +held.user_id = turn.user_id AND held.until_position IS NULL
+    )
   LIMIT :count
 );
 

@@ -2,16 +2,30 @@
 -- Here and elsewhere json_valid keeps one damaged payload from failing the whole statement.
 
 -- name: users
--- The people who have memories, whose last one was recorded last first. It reads the index of the turns' figures alone.
-SELECT user_id, count(*) AS memories, max(recorded_at) AS last_recorded_at
-FROM events
-WHERE type = 'TurnRecorded' AND salt <> ''
-GROUP BY user_id
-ORDER BY last_recorded_at DESC, user_id
+-- The people who have memories, whose last one was recorded last first. Hidden ones do not count.
+-- Of all turns it reads the index of their figures alone; of hidden ones there are few.
+SELECT talk.user_id,
+       talk.turns - coalesce(held.turns, 0) AS memories,
+       talk.last_recorded_at
+FROM (
+    SELECT user_id, count(*) AS turns, max(recorded_at) AS last_recorded_at
+    FROM events
+    WHERE type = 'TurnRecorded' AND salt <> ''
+    GROUP BY user_id
+) AS talk
+LEFT JOIN (
+    SELECT turn.user_id, count(DISTINCT turn.position) AS turns
+    FROM hidings AS held
+    JOIN events AS turn ON turn.event_id = held.memory_id AND +turn.user_id = held.user_id
+    WHERE held.until_position IS NULL AND turn.type = 'TurnRecorded' AND turn.salt <> ''
+    GROUP BY turn.user_id
+) AS held ON held.user_id = talk.user_id
+WHERE memories > 0
+ORDER BY talk.last_recorded_at DESC, talk.user_id
 LIMIT :count;
 
 -- name: conversations
--- A user's conversations, the one used last first. One of which every turn was forgotten is not among them.
+-- A user's conversations, the one used last first. One of which every turn is hidden is not among them.
 -- Title and time are read for the conversations of the page alone, hence the subquery.
 SELECT page.conversation_id,
        page.turns,
@@ -28,8 +42,8 @@ FROM (
       AND turn.type = 'TurnRecorded'
       AND turn.salt <> ''
       AND NOT EXISTS (
-        SELECT 1 FROM events
-        WHERE causation_id = turn.event_id AND type = 'MemoryForgotten' AND user_id = turn.user_id
+        SELECT 1 FROM hidings AS held
+        WHERE held.memory_id = turn.event_id AND +held.user_id = turn.user_id AND held.until_position IS NULL
       )
     GROUP BY turn.conversation_id
     ORDER BY last_position DESC

@@ -1,7 +1,7 @@
 -- What people ask of their own memory, or have asked for them: one by one, all of it, import and erasure.
 
 -- name: memory
--- A user's memory by its id, with its newest summary, unless it was forgotten.
+-- A user's memory by its id, with its newest summary, unless it is hidden.
 SELECT turn.position,
        turn.event_id,
        turn.conversation_id,
@@ -23,12 +23,12 @@ WHERE turn.event_id = :memory_id
   AND turn.type = 'TurnRecorded'
   AND turn.salt <> ''
   AND NOT EXISTS (
-    SELECT 1 FROM events
-    WHERE causation_id = turn.event_id AND type = 'MemoryForgotten' AND user_id = turn.user_id
+    SELECT 1 FROM hidings AS held
+    WHERE held.memory_id = turn.event_id AND +held.user_id = turn.user_id AND held.until_position IS NULL
   );
 
 -- name: memories_before
--- A user's memories before a position, newest first: the pages of the memory list.
+-- A user's memories before a position, newest first, without hidden ones: the pages of the memory list.
 SELECT turn.position,
        turn.event_id,
        turn.conversation_id,
@@ -50,16 +50,26 @@ WHERE turn.user_id = :user_id
   AND turn.salt <> ''
   AND turn.position < :position
   AND NOT EXISTS (
-    SELECT 1 FROM events
-    WHERE causation_id = turn.event_id AND type = 'MemoryForgotten' AND user_id = turn.user_id
+    SELECT 1 FROM hidings AS held
+    WHERE held.memory_id = turn.event_id AND +held.user_id = turn.user_id AND held.until_position IS NULL
   )
 ORDER BY turn.position DESC
 LIMIT :count;
 
 -- name: place_of
--- Where a user's turn stands, forgotten or not: its conversation, and that one's last version.
+-- Where a user's turn stands, hidden or not: its conversation, that one's last version, and what hides it now.
 SELECT turn.position,
        turn.conversation_id,
+       EXISTS (
+         SELECT 1 FROM hidings AS held
+         WHERE held.memory_id = turn.event_id AND +held.user_id = turn.user_id
+           AND held.hidden_by = 'forgotten' AND held.until_position IS NULL
+       ) AS forgotten,
+       EXISTS (
+         SELECT 1 FROM hidings AS held
+         WHERE held.memory_id = turn.event_id AND +held.user_id = turn.user_id
+           AND held.hidden_by = 'superseded' AND held.until_position IS NULL
+       ) AS superseded,
        CASE WHEN json_valid(turn.payload) THEN json_extract(turn.payload, '$.turn_id') ELSE 0 END AS turn_id,
        (SELECT max(version) FROM events
         WHERE user_id = turn.user_id AND conversation_id = turn.conversation_id) AS head_version
@@ -127,8 +137,9 @@ SELECT json_extract(turn.payload, '$.user') AS user,
        json_extract(turn.payload, '$.assistant') AS assistant,
        coalesce(json_extract(turn.payload, '$.source_ids'), '[]') AS source_ids,
        EXISTS (
-         SELECT 1 FROM events
-         WHERE causation_id = turn.event_id AND type = 'MemoryForgotten' AND user_id = turn.user_id
+         SELECT 1 FROM hidings AS held
+         WHERE held.memory_id = turn.event_id AND +held.user_id = turn.user_id
+           AND held.hidden_by = 'forgotten' AND held.until_position IS NULL
        ) AS forgotten
 FROM events AS turn
 WHERE turn.user_id = :user_id
@@ -136,6 +147,16 @@ WHERE turn.user_id = :user_id
   AND turn.type = 'TurnRecorded'
   AND turn.salt <> ''
   AND CASE WHEN json_valid(turn.payload) THEN json_extract(turn.payload, '$.imported_from') END = :source;
+
+-- name: hidings_of
+-- What hides a user's memories in the JSON array :memory_ids now, in order.
+SELECT held.memory_id, held.hidden_by, cause.event_id
+FROM hidings AS held
+JOIN events AS cause ON cause.position = held.from_position
+WHERE held.memory_id IN (SELECT value FROM json_each(:memory_ids))
+  AND +held.user_id = :user_id
+  AND held.until_position IS NULL
+ORDER BY held.from_position;
 
 -- name: erasures_begun
 -- The erasures that are not finished, in order: their events still name their users.

@@ -7,14 +7,18 @@
 -- :chars_max bounds what is read of a turn: the payload of one that has more characters is NULL, and long_turns gives
 -- it with shortened texts. Give 4611686018427387904 for whole texts.
 --
+-- A turn is hidden while a person has forgotten it or its conversation has gone on without it. The view hidings says
+-- from which event to which; it has no row for most turns.
+--
 -- Where many turns are read, all come in one row, as a JSON array of arrays: the driver lets go of Python's interpreter
 -- at every row, and the threads of a busy service then wait for each other sixty times
 -- (docs/decisions/0013-few-threads-and-few-rows.md).
 
 -- name: recent_turns
--- The newest turns of a conversation, each with its newest summary; forgotten ones are left out. In no order.
+-- The newest turns of a conversation, each with its newest summary; hidden ones are left out. In no order.
 -- What a person wrote stands, even where a model's summary came after it, hence the coalesce.
 -- +position: nearly all turns are below :as_of, so the index on positions would walk them all.
+-- INDEXED BY: a conversation may have left many turns behind, and this index tells them without reading them.
 SELECT json_group_array(json_array(position, event_id, conversation_id, schema_version, payload,
                                    summary_version, summary, summary_type, summary_position))
 FROM (
@@ -27,7 +31,7 @@ FROM (
            summary.payload AS summary,
            summary.type AS summary_type,
            summary.position AS summary_position
-    FROM events AS turn
+    FROM events AS turn INDEXED BY events_branch
     LEFT JOIN events AS summary ON summary.position = coalesce(
         (SELECT max(position) FROM events
          WHERE causation_id = turn.event_id AND type = 'MemoryEdited' AND user_id = turn.user_id AND position <= :as_of),
@@ -42,8 +46,9 @@ FROM (
       AND (:before_turn IS NULL
            OR CASE WHEN json_valid(turn.payload) THEN json_extract(turn.payload, '$.turn_id') END < :before_turn)
       AND NOT EXISTS (
-        SELECT 1 FROM events
-        WHERE causation_id = turn.event_id AND type = 'MemoryForgotten' AND user_id = turn.user_id AND position <= :as_of
+        SELECT 1 FROM hidings AS held
+        WHERE held.memory_id = turn.event_id AND +held.user_id = turn.user_id AND held.from_position <= :as_of
+          AND coalesce(held.until_position, :as_of + 1) > :as_of
       )
     ORDER BY turn.version DESC
     LIMIT :count
@@ -51,7 +56,7 @@ FROM (
 
 -- name: memories
 -- A user's turns at the positions in the JSON array :positions, each with its newest summary, in no order. What is
--- not this user's turn, or was forgotten, is left out.
+-- not this user's turn, or is hidden, is left out.
 -- All events about these turns are grouped first, by keys alone: for sixty turns that is quicker than asking of each
 -- which summary is the newest, and of a memory that was edited a hundred times one text is read.
 SELECT json_group_array(json_array(
@@ -67,7 +72,7 @@ FROM (
     FROM events AS found
     LEFT JOIN events AS about
       ON about.causation_id = found.event_id
-     AND +about.type IN ('SummaryRecorded', 'MemoryEdited', 'MemoryForgotten')
+     AND +about.type IN ('SummaryRecorded', 'MemoryEdited')
      AND +about.user_id = found.user_id
      AND about.position <= :as_of
     WHERE found.position IN (SELECT value FROM json_each(:positions))
@@ -75,8 +80,12 @@ FROM (
       AND found.salt <> ''
       AND +found.user_id = :user_id
       AND +found.position <= :as_of
+      AND NOT EXISTS (
+        SELECT 1 FROM hidings AS held
+        WHERE held.memory_id = found.event_id AND +held.user_id = found.user_id AND held.from_position <= :as_of
+          AND coalesce(held.until_position, :as_of + 1) > :as_of
+      )
     GROUP BY found.position
-    HAVING max(CASE WHEN about.type = 'MemoryForgotten' THEN about.position END) IS NULL
 ) AS remembered
 JOIN events AS turn ON turn.position = remembered.position
 LEFT JOIN events AS summary ON summary.position = remembered.summary_position;
@@ -98,7 +107,7 @@ FROM (
     FROM events AS found
     LEFT JOIN events AS about
       ON about.causation_id = found.event_id
-     AND +about.type IN ('SummaryRecorded', 'MemoryEdited', 'MemoryForgotten')
+     AND +about.type IN ('SummaryRecorded', 'MemoryEdited')
      AND +about.user_id = found.user_id
      AND about.position <= :as_of
     WHERE found.position IN (
@@ -121,8 +130,12 @@ FROM (
       AND found.salt <> ''
       AND +found.user_id = :user_id
       AND +found.position <= :as_of
+      AND NOT EXISTS (
+        SELECT 1 FROM hidings AS held
+        WHERE held.memory_id = found.event_id AND +held.user_id = found.user_id AND held.from_position <= :as_of
+          AND coalesce(held.until_position, :as_of + 1) > :as_of
+      )
     GROUP BY found.position
-    HAVING max(CASE WHEN about.type = 'MemoryForgotten' THEN about.position END) IS NULL
 ) AS remembered
 JOIN events AS turn ON turn.position = remembered.position
 LEFT JOIN events AS summary ON summary.position = remembered.summary_position;
@@ -148,7 +161,7 @@ FROM (
 
 -- name: positions_beside
 -- For each turn at :positions (a JSON array), the positions of up to :reach turns before and after it in its
--- conversation, as a JSON array each. Forgotten turns count.
+-- conversation, as a JSON array each. Hidden turns count.
 -- Not filtered by user, or SQLite walks all events of that user: the reader drops what is somebody else's.
 SELECT json_group_array(json_array(
        turn.position,
@@ -166,6 +179,25 @@ SELECT json_group_array(json_array(
 FROM events AS turn
 WHERE turn.position IN (SELECT value FROM json_each(:positions));
 
+-- name: branch
+-- Every turn of a conversation, hidden or not, in order; and, as a second array, which of them are hidden by what.
+-- INDEXED BY: this index holds all of it. Any other would read every turn of the conversation.
+SELECT (
+           SELECT json_group_array(json_array(position, event_id, version, turn_id, follows, exchange_key))
+           FROM (
+               SELECT position, event_id, version, payload ->> '$.turn_id' AS turn_id,
+                      payload ->> '$.follows' AS follows, payload ->> '$.exchange_key' AS exchange_key
+               FROM events INDEXED BY events_branch
+               WHERE user_id = :user_id AND conversation_id = :conversation_id AND type = 'TurnRecorded' AND salt <> ''
+               ORDER BY version
+           )
+       ) AS turns,
+       (
+           SELECT json_group_array(json_array(memory_id, hidden_by))
+           FROM hidings
+           WHERE user_id = :user_id AND conversation_id = :conversation_id AND until_position IS NULL
+       ) AS hidden;
+
 -- name: memory_state
 -- Up to which event a user's memory and its embedding model have changed, how many people were erased, and where the
 -- erasure of a part of anybody's memory last began or ended.
@@ -174,7 +206,10 @@ SELECT max(
            (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'TurnRecorded'),
            (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'SummaryRecorded'),
            (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'MemoryEdited'),
-           (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'MemoryForgotten')
+           (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'MemoryForgotten'),
+           (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'MemoryRestored'),
+           (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'TurnSuperseded'),
+           (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'TurnRestored')
        ) AS facets_at,
        max(
            (SELECT coalesce(max(position), 0) FROM events WHERE user_id = :user_id AND type = 'EmbeddingModelActivated'),

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain as joined
@@ -127,6 +128,16 @@ class Mirror:
         position = await in_background(self._follow, self._position)
         moved, self._position = position > self._position, position
         return moved
+
+    async def finish(self, patience_s: float) -> None:
+        """Mirror what was committed since the last call, for at most ``patience_s``, because the service ends.
+
+        Where the first pass has not ended, the next start has to go through all conversations anyway.
+        """
+        give_up_s = time.monotonic() + patience_s
+        while not self._reconciling and time.monotonic() < give_up_s:
+            if not await self.advance():
+                return
 
     def complete(self) -> None:
         """Bring the file of every conversation up to the ledger; for a command, where no follower runs."""

@@ -70,7 +70,7 @@ async def rebuild(
     keep_probe(cache, space, probe)
     generation = _Generation(ledger, client, cache, settings, space, user_id)
     await generation.build()
-    memories = ledger.reader.count_turns(user_id)
+    memories = ledger.reader.count_memories(user_id)
     vectors = sum(generation.vectors.values())
     position = generation.embedded.position
     payload = activation(client, space, memories=memories, vectors=vectors, ledger_position=position)

@@ -29,6 +29,7 @@ from projections.embedding.cache import VectorCache
 from projections.embedding.endpoint import EmbeddingSpace
 from projections.embedding.model_router import space_of
 from projections.settings import ProjectionSettings
+from projections.verification.later_texts import keys_said_after
 from projections.verification.lexical import lexical_fault
 
 Kind = Literal["broken", "missing", "surplus", "changed", "ahead", "words"]
@@ -128,18 +129,15 @@ def snapshot_differences(
     belong to no text are reported.
     """
     space = EmbeddingSpace(manifest.model, manifest.dimensions, manifest.passage_prefix)
-    rows, _ = rows_of(reader, user, manifest.position)
+    rows, _ = rows_of(reader, user, manifest.position, as_of=manifest.position)
     found = dict(zip(index.snapshot_keys.tolist(), index.snapshot_codes, strict=True))
     wanted = {row.key: row for row in rows}
     refused, changed = _refused_and_changed(cache, space, manifest.storage, rows, found)
     missing = wanted.keys() - found.keys() - refused if cache is not None else set()
     surplus = found.keys() - (wanted.keys() - refused)
-    if surplus or changed:
-        # Texts withdrawn or corrected since: until the index is opened and reads on, it rightly holds the old ones.
-        then, _ = rows_of(reader, user, manifest.position, as_of=manifest.position)
-        refused, changed_then = _refused_and_changed(cache, space, manifest.storage, then, found)
-        surplus -= {row.key for row in then} - refused
-        changed &= changed_then | (found.keys() - {row.key for row in then})
+    if missing or surplus or changed:
+        later = keys_said_after(reader, user, manifest.position)
+        missing, surplus, changed = missing - later, surplus - later, changed - later
     if missing:
         yield Difference(user, "missing", f"{len(missing)} texts of {len(wanted)} are not in the index")
     if surplus:

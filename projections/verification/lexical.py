@@ -6,18 +6,18 @@ at the next search. A user without an index gets one then, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 from domain.errors import IndexCorrupt, IndexUnavailable
 from domain.identity import file_name
 from domain.ledger_reader import LedgerReader
-from domain.statements import LATEST
 from domain.verification import UNREADABLE, Finding, unread
 from projections.keys import facet_of, key_of
 from projections.lexical.index import Checkpoint, LexicalIndex, entry_text
 from projections.lexical.index_files import LEXICAL_NAME, inode_of
+from projections.verification.later_texts import keys_said_after
 
 _PAGE_USERS = 500
 _EVENTS_PER_READ = 512
@@ -78,38 +78,33 @@ def _fault(reader: LedgerReader, user_id: str, path: Path) -> str | None:
         return f"{error}: delete it, and it is made again"
     if read.position and not reader.is_anchor(user_id, read.position, read.anchor):
         return f"it stands for position {read.position} of another ledger or user: delete it, and it is made again"
-    then = _expected(reader, user_id, read.position, as_of=read.position)
-    what = _difference([then], found)
+    expected = _expected(reader, user_id, read.position)
+    what = _difference(expected, found, set())
     if what is None:
         return None
-    # An index that reads on in parts may know already that a text was corrected or withdrawn by a later event.
-    return _difference([then, _expected(reader, user_id, read.position, as_of=LATEST)], found)
+    return _difference(expected, found, keys_said_after(reader, user_id, read.position))
 
 
-def _expected(reader: LedgerReader, user_id: str, position: int, *, as_of: int) -> dict[int, str]:
-    """Return the texts to be indexed by key, by the events up to ``position`` and what was known ``as_of`` later."""
+def _expected(reader: LedgerReader, user_id: str, position: int) -> dict[int, str]:
+    """Return the texts by key that were to be indexed at a position."""
     expected: dict[int, str] = {}
-    after = 0
-    while True:
-        changes, read_to = reader.facet_texts(user_id, after, _EVENTS_PER_READ, as_of=as_of)
+    after, read_to = -1, 0
+    while read_to != after:
+        after = read_to
+        changes, read_to = reader.facet_texts(user_id, after, _EVENTS_PER_READ, as_of=position)
         for change in changes:
-            if change.position > position:
-                return expected
             key, text = key_of(change.turn_position, change.facet), entry_text(change)
             if text is None:
                 expected.pop(key, None)
             else:
                 expected[key] = text
-        if read_to == after or read_to >= position:
-            return expected
-        after = read_to
+    return expected
 
 
-def _difference(expected: Sequence[dict[int, str]], found: dict[int, str]) -> str | None:
-    """Return how the texts found differ from every way in which they may be expected."""
-    wanted, known = set.intersection(*map(set, expected)), set.union(*map(set, expected))
-    missing, surplus = wanted - found.keys(), found.keys() - known
-    changed = {key for key in known & found.keys() if all(texts.get(key) != found[key] for texts in expected)}
+def _difference(expected: dict[int, str], found: dict[int, str], but: set[int]) -> str | None:
+    """Return how the texts found differ from those expected, but for some keys."""
+    missing, surplus = expected.keys() - found.keys() - but, found.keys() - expected.keys() - but
+    changed = {key for key in expected.keys() & found.keys() - but if expected[key] != found[key]}
     counts = [
         f"{len(keys)} texts {what} (the first is of event {facet_of(min(keys))[0]})"
         for keys, what in ((missing, "are missing"), (surplus, "are surplus"), (changed, "are not the ledger's"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import anyio
+import msgspec
 from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -25,6 +27,11 @@ FIRST_BYTES_S = 0.8
 SILENCE_S = 2.0
 """After so long without an event, and at most twice as long, a comment is sent."""
 COMMENT = b": working\n\n"
+
+
+CLIENT_CLOSED_REQUEST = 499
+"""The status of an answer that nobody waits for."""
+_LINE_ENDS = {char.encode(): f"\\u{ord(char):04x}".encode() for char in "\u0085\u2028\u2029"}
 
 
 class ClientGone(Exception):
@@ -69,8 +76,8 @@ class EventStream(Response):
 
     Each event is sent by itself: ``docs/decisions/0040-uvicorn-and-streams.md`` has the reason. Where the generator is
     silent for a while, a comment goes out, which clients ignore: proxies, and people, give up on a silent connection.
-    A service that stops cancels the request; then ``cut_off`` is the last event, or clients would take what they have
-    for the whole.
+    A service that stops cancels the request; then ``cut_off`` returns the last event, or clients would take what they
+    have for the whole.
     """
 
     media_type = "text/event-stream"
@@ -79,9 +86,9 @@ class EventStream(Response):
         self,
         events: AsyncGenerator[bytes, None],
         *,
-        cut_off: bytes,
+        cut_off: Callable[[], bytes],
         silent_at_first: bool = False,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """``silent_at_first`` sends a comment at once, for a client that has waited already."""
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
@@ -112,7 +119,7 @@ class EventStream(Response):
             await self._close(writing, watching)
             if not self._begun:
                 raise
-            await send(_body(self._cut_off, more=False))
+            await send(_body(self._cut_off(), more=False))
         finally:
             await self._close(writing, watching)
 
@@ -135,6 +142,19 @@ class EventStream(Response):
             self._sending, self._sent = False, True
         self._sending = True
         await send(_body(b"", more=False))
+
+
+def as_event(value: object) -> bytes:
+    """Return a value as an event of a stream."""
+    return event_of(msgspec.json.encode(value))
+
+
+def event_of(data: bytes) -> bytes:
+    """Return the event of a stream that holds ``data``, a text in UTF-8."""
+    # Many clients split a stream with `str.splitlines`, which also ends a line at these three.
+    for char, escaped in _LINE_ENDS.items():
+        data = data.replace(char, escaped)
+    return b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"
 
 
 def _body(data: bytes, *, more: bool = True) -> Message:

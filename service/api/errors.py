@@ -16,7 +16,16 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from domain.errors import InvalidInput, LedgerError, OpmError, UnknownMemory, UpstreamError, shown
+from domain.errors import (
+    InvalidInput,
+    LedgerError,
+    OpmError,
+    UnknownMemory,
+    UnknownModel,
+    UnknownResponse,
+    UpstreamError,
+    shown,
+)
 from service.api.access import AccessDenied
 from service.api.responses import ErrorAnswer
 from service.turn_recorder import STOPPED
@@ -51,6 +60,13 @@ def body_of(error: Exception) -> tuple[int, ErrorAnswer, dict[str, str]]:
     if isinstance(error, UnknownMemory):
         body = error_body(str(error), kind="invalid_request_error", param="memory_id", code="memory_not_found")
         return 404, body, {}
+    if isinstance(error, UnknownModel):
+        return 404, error_body(str(error), kind="invalid_request_error", param="model", code="model_not_found"), {}
+    if isinstance(error, UnknownResponse):
+        previous = error.field == "previous_response_id"
+        code = "previous_response_not_found" if previous else "response_not_found"
+        status = 400 if previous else 404
+        return status, error_body(str(error), kind="invalid_request_error", param=error.field, code=code), {}
     if isinstance(error, LedgerError):
         return 503, error_body(str(error), kind="server_error", code="ledger_unavailable"), {}
     if isinstance(error, OpmError):
@@ -65,6 +81,10 @@ def log_error(error: Exception, request_id: str) -> None:
         log.info("request %s: refused, %s", request_id, error.field)
     elif isinstance(error, UnknownMemory):
         log.info("request %s: refused, no such memory", request_id)
+    elif isinstance(error, UnknownModel):
+        log.info("request %s: refused, no such model", request_id)
+    elif isinstance(error, UnknownResponse):
+        log.info("request %s: refused, no such response", request_id)
     elif isinstance(error, UpstreamError):
         log.warning("request %s: %s (%d)", request_id, error.code, error.status)
     elif isinstance(error, OpmError):

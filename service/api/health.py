@@ -29,6 +29,7 @@ def _unavailable(model: Any) -> dict[int | str, dict[str, Any]]:
 
 
 @router.get("")
+@router.head("", include_in_schema=False)
 async def alive() -> Alive:
     """Tell that the process answers."""
     return {"status": "ok"}
@@ -85,6 +86,7 @@ async def rerank(services: ServicesDep, response: Response) -> RerankHealth:
 
 
 @router.get("/ready", responses=_unavailable(Readiness))
+@router.head("/ready", include_in_schema=False)
 async def ready(services: ServicesDep, response: Response) -> Readiness:
     """Tell whether turns can be recorded and memory searched, and whether the background work goes on."""
     checks: dict[str, Check] = {

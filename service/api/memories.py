@@ -1,4 +1,4 @@
-"""A person's own memories: list them, correct one, withdraw one."""
+"""A person's own memories: list them, correct one, withdraw one, take that back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from domain.statements import LATEST
 from service.api.dependencies import AskerDep, OriginDep, ServicesDep, UserDep
 from service.api.memory_fields import timestamp
 from service.api.openai_types import Named
-from service.api.responses import EditedMemory, ForgottenMemory, Memory, MemoryList
+from service.api.responses import EditedMemory, ForgottenMemory, Memory, MemoryList, RestoredMemory
 from service.memory_commands import MemoryCommands
 
 router = APIRouter(prefix="/v1")
@@ -60,7 +60,7 @@ async def edit(
     user_id = asker.user(correction.user)
     changed = await asyncio.to_thread(MemoryCommands(ledger, origin).edit, user_id, memory_id, correction.summary)
     found = await asyncio.to_thread(ledger.persons.memory, user_id, memory_id)
-    if found is None:  # forgotten or erased in between
+    if found is None:  # hidden or erased in between
         raise UnknownMemory(memory_id)
     return {**_shown(found), "changed": changed}
 
@@ -72,6 +72,25 @@ async def forget(
     """Withdraw a memory from every search, window and list; ``changed`` is false where it already was."""
     changed = await asyncio.to_thread(MemoryCommands(services.ledger, origin).forget, user_id, memory_id, reason)
     return {"object": "memory.deleted", "memory_id": memory_id, "deleted": True, "changed": changed}
+
+
+@router.post("/memories/{memory_id}/restore")
+async def restore(
+    services: ServicesDep, user_id: UserDep, origin: OriginDep, memory_id: str, reason: str | None = None
+) -> RestoredMemory:
+    """Take back that a memory was withdrawn; ``changed`` is false where it was not."""
+    ledger = services.ledger
+    changed = await asyncio.to_thread(MemoryCommands(ledger, origin).restore, user_id, memory_id, reason)
+    place = await asyncio.to_thread(ledger.persons.place_of, user_id, memory_id)
+    if place is None:  # erased in between
+        raise UnknownMemory(memory_id)
+    return {
+        "object": "memory.restored",
+        "memory_id": memory_id,
+        "restored": True,
+        "changed": changed,
+        "superseded": place.superseded,
+    }
 
 
 def _page(reader: PersonReader, user_id: str, limit: int, before: str | None) -> tuple[list[memory.Memory], bool]:

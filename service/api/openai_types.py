@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from domain.asked_text import asked_text
 from domain.chain import canonical, digest
 from domain.client_messages import SYSTEM_ROLES, Message, text_of, without_bytes
 from domain.errors import InvalidInput, Unrecordable
@@ -16,7 +17,9 @@ from domain.events import JsonObject, recorded_text
 from domain.identity import StreamId, check_id
 from domain.origin import Origin
 from service.knobs import Knobs, Whole
-from service.turn_recorder import TurnRequest
+from service.memory_mode import memory_mode
+from service.side_tasks import side_task
+from service.turn_recorder import MemoryMode, TurnRequest
 
 
 def _numeric(value: Any) -> Any:
@@ -51,6 +54,8 @@ _CONVERSATION_HEADERS = (
     "x-litellm-session-id",
     "x-session-id",
 )
+_SEND_HISTORY = frozenset({"x-openwebui-chat-id", "x-librechat-conversation-id"})
+"""The headers of clients that send their whole history with each message."""
 _SESSION_HEADER = re.compile(r"x-.+-session-id", re.ASCII)
 _RETRIES = "x-stainless-retry-count"
 """How often OpenAI's own libraries have asked before."""
@@ -122,20 +127,22 @@ class ChatCompletionRequest(BaseModel):
         kept: Callable[[StreamId], bool],
         origin: Origin,
         headers: Mapping[str, str] = MappingProxyType({}),
+        user_as_conversation: str | None = None,
     ) -> TurnRequest:
         """Return the request of a turn; raise :class:`InvalidInput` for what cannot be recorded or understood.
 
+        ``user_as_conversation`` is the field ``user`` of a client whose key says that it names a conversation by it.
         ``kept`` tells whether a conversation stands in the ledger, see :func:`check_id`.
         """
         messages = [message.as_sent() for message in self.messages]
         for at, message in enumerate(messages):
-            _check_recordable(f"messages.{at}.content", without_bytes([message])[0].get("content"))
-            _check_recordable(f"messages.{at}", without_bytes([message]))
+            check_recordable(f"messages.{at}.content", without_bytes([message])[0].get("content"))
+            check_recordable(f"messages.{at}", without_bytes([message]))
         parameters = self._parameters()
         for field, value in parameters.items():
-            _check_recordable(field, value)
+            check_recordable(field, value)
         at = max((at for at, each in enumerate(messages) if each["role"] == "user"), default=len(messages) - 1)
-        question = text_of(messages[at])
+        question = asked_text(text_of(messages[at]))
         if not question.strip() and at == len(messages) - 1:
             raise InvalidInput(f"messages.{at}.content", question, "say something")
         # Many chat templates take a system message at the beginning only.
@@ -143,9 +150,10 @@ class ChatCompletionRequest(BaseModel):
         history = tuple(message for message in messages[:at] if message["role"] not in SYSTEM_ROLES)
         return TurnRequest(
             user_id=user_id,
-            conversation_id=self._conversation(headers, lambda name: kept(StreamId(user_id, name))),
+            conversation_id=self._conversation(
+                headers, user_as_conversation, lambda name: kept(StreamId(user_id, name))
+            ),
             question=question,
-            query=question,
             client_system="\n\n".join(text for text in leading if text.strip()),
             asked=tuple(messages[at:]),
             knobs=knobs,
@@ -153,10 +161,32 @@ class ChatCompletionRequest(BaseModel):
             max_tokens=self.max_completion_tokens or self.max_tokens,
             history=history or None,
             messages=tuple(messages),
-            memory="on" if messages[at]["role"] == "user" else "off",
+            memory=self._memory(messages, parameters, headers) if messages[at]["role"] == "user" else "off",
             origin=origin,
             request_key=self._request_key(user_id, headers),
+            resends=not _SEND_HISTORY.isdisjoint(headers),
             is_retry="idempotency-key" in headers or headers.get(_RETRIES, "0") != "0",
+        )
+
+    def _memory(self, messages: list[Message], parameters: JsonObject, headers: Mapping[str, str]) -> MemoryMode:
+        chats = [
+            _as_text(value) for _, value in self._conversations_named(headers) if value is not None and value != ""
+        ]
+        task = side_task(
+            messages,
+            model=self.model,
+            metadata=self.metadata,
+            headers=headers,
+            parameters=parameters,
+            streamed=bool(self.stream),
+            in_chat=bool(chats),
+        )
+        return memory_mode(
+            metadata=self.metadata,
+            headers=headers,
+            store=(self.model_extra or {}).get("store"),
+            chat_ids=[chat for chat in chats if isinstance(chat, str)],
+            is_side_task=task is not None,
         )
 
     def _request_key(self, user_id: str, headers: Mapping[str, str]) -> str | None:
@@ -179,9 +209,9 @@ class ChatCompletionRequest(BaseModel):
             parameters["metadata"] = metadata
         return parameters
 
-    def _conversation(self, headers: Mapping[str, str], kept: Callable[[str], bool]) -> str | None:
+    def _conversation(self, headers: Mapping[str, str], user: str | None, kept: Callable[[str], bool]) -> str | None:
         """Return the conversation that the request names, in its body first; None where it names none."""
-        for field, value in self._conversations_named(headers):
+        for field, value in (*self._conversations_named(headers), ("user", user)):
             if value is not None and value != "":
                 return check_id(field, _as_text(value), kept)
         return None
@@ -197,10 +227,10 @@ class ChatCompletionRequest(BaseModel):
         yield "prompt_cache_key", given.get("prompt_cache_key")
 
 
-def _check_recordable(field: str, value: object) -> None:
-    """Refuse what could not be recorded with the answer, by the encoder that will record it."""
+def check_recordable(field: str, value: object) -> None:
+    """Refuse what could not be recorded with the answer, by the encoder that will record it, where it nests deepest."""
     try:
-        recorded_text({field: value})
+        recorded_text({"call": {"request": {field: value}}})
     except Unrecordable as error:
         shown = "text with half of a surrogate pair" if "surrogate" in str(error) else value
         fix = "send finite numbers and valid Unicode, nested less deeply"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from openai.types import chat
+from openai.types import Completion, CreateEmbeddingResponse, chat
+from openai.types import responses as openai_responses
 from openai.types.chat import chat_completion, chat_completion_chunk
 from pydantic import WithJsonSchema
 from typing_extensions import TypedDict
@@ -133,7 +134,7 @@ class AnswerMessage(chat.ChatCompletionMessage):
 
 
 class ChatChoice(chat_completion.Choice):
-    """The one answer to a request."""
+    """One answer to a request, the only one unless it asks for ``n``."""
 
     message: AnswerMessage
 
@@ -154,7 +155,7 @@ class ChunkDelta(chat_completion_chunk.ChoiceDelta):
 
 
 class ChunkChoice(chat_completion_chunk.Choice):
-    """The one answer to a request, as far as this chunk carries it on."""
+    """One answer to a request, as far as this chunk carries it on."""
 
     delta: ChunkDelta
 
@@ -166,6 +167,42 @@ class ChatCompletionChunk(chat.ChatCompletionChunk):
     retrieved: Retrieved | None = None
     memory_status: MemoryStatus | None = None
     turn: TurnReference | None = None
+
+
+class EmbeddingAnswer(CreateEmbeddingResponse):
+    """What the embedding endpoint answers, passed on as it is."""
+
+
+class CompletionAnswer(Completion):
+    """What the chat endpoint answers to a request of the old API, passed on as it is."""
+
+
+class ResponseTurn(TypedDict):
+    """Where the ledger holds the turn that a response is; ``memory_id`` is null for one that is no memory."""
+
+    conversation_id: str
+    memory_id: str | None
+
+
+class ResponseAnswer(openai_responses.Response):
+    """A response. ``retrieved`` and ``memory_status`` come with the answer, and not when it is given back later."""
+
+    store: bool
+    retrieved: Retrieved | None = None
+    memory_status: MemoryStatus | None = None
+    turn: TurnReference | ResponseTurn | None = None
+
+
+class DeletedResponse(TypedDict):
+    """The receipt for a deleted response."""
+
+    id: str
+    object: Literal["response"]
+    deleted: Literal[True]
+
+
+class InputItems(openai_responses.ResponseItemList):
+    """A page of what the model was shown of the client's own."""
 
 
 class ModelCard(TypedDict):
@@ -258,6 +295,19 @@ class ForgottenMemory(TypedDict):
     memory_id: str
     deleted: Literal[True]
     changed: bool
+
+
+class RestoredMemory(TypedDict):
+    """The receipt for a memory taken back; ``changed`` is false where it was not withdrawn.
+
+    ``superseded`` says that its conversation has gone on without it: it stays hidden until a client returns to it.
+    """
+
+    object: Literal["memory.restored"]
+    memory_id: str
+    restored: Literal[True]
+    changed: bool
+    superseded: bool
 
 
 class Alive(TypedDict):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from domain.client_messages import Message
-from domain.decisions import gate_messages, rerank_messages
+from domain.decisions import DECISION_LAYOUTS, gate_messages, rerank_messages
 from domain.events import (
     DecisionAsked,
     Event,
@@ -36,6 +36,7 @@ from service.dialect import Dialect
 PromptText = Callable[[str, str], str | None]
 """(name, version) -> the text of a prompt, None where the ledger does not hold it."""
 _NOT_RECORDED = "the ledger does not say what was sent: it is of an earlier version"
+_NEWER_LAYOUT = "how its candidates were quoted is of a newer version of this code"
 _SAME, _DIFFERS = "the same as sent, by its hash", "it DIFFERS from what was sent, which has the hash {}"
 
 
@@ -66,13 +67,16 @@ def gate_prompt(
         return None
     if gate.asked is None or gate.call is None or gate.prompt_version is None:
         return _not_possible(_NOT_RECORDED)
+    if gate.asked.layout not in DECISION_LAYOUTS:
+        return _not_possible(_NEWER_LAYOUT)
     system = prompt_text("GATE_SYSTEM", gate.prompt_version)
     shown = _shown([verdict.memory_id for verdict in gate.verdicts], gate.asked, memories)
     if system is None or shown is None:
         return _lost(system)
     question = excerpt(retrieval.query, gate.asked.question_chars)
     asked_at = _asked_at(asked_ts, retrieval)
-    return _proved(gate_messages(system, question, asked_at, shown, gate.asked.line_chars), gate.call)
+    messages = gate_messages(system, question, asked_at, shown, gate.asked.line_chars, gate.asked.layout)
+    return _proved(messages, gate.call)
 
 
 def rerank_prompt(
@@ -96,11 +100,14 @@ def rerank_prompt(
         request = rerank_request(rerank.model, retrieval.query, asked_at, shown)
         messages = [{"role": "user", "content": "\n".join([request["query"], *request["documents"]])}]
         return _compared(messages, request_hash(request), rerank.call)
+    if rerank.asked.layout not in DECISION_LAYOUTS:
+        return _not_possible(_NEWER_LAYOUT)
     system = prompt_text("RERANK_SYSTEM", rerank.prompt_version) if rerank.prompt_version is not None else None
     if system is None or shown is None:
         return _lost(system)
     question = excerpt(retrieval.query, rerank.asked.question_chars)
-    messages = rerank_messages(system, question, asked_at, shown, rerank.retrieve_k, rerank.asked.line_chars)
+    asked = rerank.asked
+    messages = rerank_messages(system, question, asked_at, shown, rerank.retrieve_k, asked.line_chars, asked.layout)
     return _proved(messages, rerank.call)
 
 

@@ -65,7 +65,7 @@ Fate = Literal[
 class CandidateTrace:
     """One candidate, from search to prompt. ``place`` is its place in the rerank's order, from 1.
 
-    ``since`` is what a person has changed in the memory since the answer.
+    ``since`` is what has become of the memory since the answer.
     """
 
     found: CandidateFound

@@ -20,6 +20,7 @@ from domain.events import (
     GateDecided,
     MemoryEdited,
     MemoryForgotten,
+    MemoryRestored,
     Payload,
     PromptsActivated,
     RerankDecided,
@@ -278,6 +279,8 @@ def _corrections(span: _Span) -> Iterator[Block]:
             what, words = "corrected", said.summary
         elif isinstance(said, MemoryForgotten):
             what, words = "withdrawn", said.reason or ""
+        elif isinstance(said, MemoryRestored):
+            what, words = "taken back", said.reason or ""
         else:
             continue
         request = (event.origin.request_id if event.origin is not None else None) or ""

@@ -61,7 +61,7 @@ from service.importing.record import (
 )
 
 _PAGE = 500
-_LEFT_OUT = ("summaries", "forgotten memories", "failed turns", "decisions")
+_LEFT_OUT = ("summaries", "forgotten memories", "superseded turns", "failed turns", "decisions")
 """What a list of messages cannot say."""
 _END = datetime.max.replace(tzinfo=UTC)
 _READERS: Mapping[Format, Callable[[Path], ParsedImport]] = {

@@ -1,4 +1,4 @@
-"""``opm forget`` and ``opm edit``: forget one memory, or correct its summary."""
+"""``opm forget``, ``opm unforget`` and ``opm edit``: forget one memory, take that back, or correct its summary."""
 
 from __future__ import annotations
 
@@ -33,6 +33,28 @@ def forget(
     else:
         said = "is forgotten" if changed else "had been forgotten before: nothing was recorded"
         out.print(f"{memory_id} {said}", markup=False)
+
+
+def unforget(
+    memory_id: MemoryId,
+    user: Owner = None,
+    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the ledger.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take back an `opm forget`: the memory is found again. What its conversation has left behind stays hidden."""
+    with opened_ledger() as ledger:
+        user_id = _owner(ledger, memory_id, user)
+        changed = MemoryCommands(ledger, command_origin("opm unforget")).restore(user_id, memory_id, reason)
+        place = ledger.persons.place_of(user_id, memory_id)
+    if place is None:
+        raise UnknownMemory(memory_id)
+    if as_json:
+        document = {"memory_id": memory_id, "restored": True, "changed": changed, "superseded": place.superseded}
+        print_json(document)
+        return
+    said = "is remembered again" if changed else "was not forgotten: nothing was recorded"
+    hidden = "; it stays hidden, since its conversation went on without it" if place.superseded else ""
+    out.print(f"{memory_id} {said}{hidden}", markup=False)
 
 
 def edit(

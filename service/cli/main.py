@@ -23,7 +23,7 @@ from service.cli.backup import backup
 from service.cli.erase import erase, retention
 from service.cli.explain import explain
 from service.cli.export_import import export, import_
-from service.cli.forget import edit, forget
+from service.cli.forget import edit, forget, unforget
 from service.cli.keys import create, list_, revoke
 from service.cli.lists import conversations, memories, users
 from service.cli.recall import recall
@@ -88,6 +88,7 @@ _COMMANDS = (
     # Change.
     _Command("edit", edit, "Correct the summary of a memory.", 'opm edit MEMORY_ID --summary "Ann lives in Vienna."'),
     _Command("forget", forget, "Forget a memory.", 'opm forget MEMORY_ID --reason "no longer true"'),
+    _Command("unforget", unforget, "Take back that a memory was forgotten.", "opm unforget MEMORY_ID"),
     _Command("erase", erase, "Erase a user, a memory or a conversation.", "opm erase -u ann --dry-run"),
     _Command("retention", retention, "Erase what is older than RETENTION_DAYS.", "opm retention --dry-run"),
     # Let in.

@@ -80,7 +80,7 @@ def _status_of(settings: StorageSettings) -> Status:
             head=f"{position}:{digest}",
             last_event_at=recorded_at.isoformat() if recorded_at is not None else None,
             users=sum(1 for _ in reader.all_users()),
-            memories=reader.count_turns(None),
+            memories=reader.count_memories(None),
             erasures_unfinished=reader.erasures().unfinished + len(persons.parts_begun()),
             embedding_model=active.model if active is not None else None,
             retention_days=settings.retention_days,

@@ -3,8 +3,8 @@
 Anybody can write such a line with hashes that fit, so a line is an event only after every field of it has been checked:
 what is taken into a ledger stays there for ever. A conversation with a line that cannot be read is left out whole.
 
-Turns, summaries, edits and forgets keep their ids, so a memory stays the same memory. Decisions come along too, see
-:mod:`service.importing.own_decisions`.
+Turns, what is about them, and what hides them or brings them back keep their ids: a memory stays the same memory.
+Decisions come along too, see :mod:`service.importing.own_decisions`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,19 @@ from domain.errors import InvalidInput, UnknownEvent, Unrecordable
 from domain.events import (
     MemoryEdited,
     MemoryForgotten,
+    MemoryRestored,
+    MessagesSent,
     NewEvent,
     Payload,
     RetrievalRecorded,
     SummaryFailed,
     SummaryRecorded,
+    ToolsCalled,
+    ToolsOffered,
     TurnFailed,
     TurnRecorded,
+    TurnRestored,
+    TurnSuperseded,
     decode_payload,
 )
 from domain.identity import check_id
@@ -40,7 +46,10 @@ from service.importing.exchanges import FIRST_YEAR, LAST_YEAR, Conversation, Exc
 from service.importing.own_decisions import DECISIONS, Places, not_in_it
 
 SOURCE = "export"
-TAKEN = (TurnRecorded, TurnFailed, SummaryRecorded, SummaryFailed, MemoryEdited, MemoryForgotten, *DECISIONS)
+STATES = (MemoryForgotten, MemoryRestored, TurnSuperseded, TurnRestored)
+"""What hides a memory, and what brings it back."""
+SENT = (ToolsCalled, MessagesSent, ToolsOffered)
+TAKEN = (TurnRecorded, TurnFailed, SummaryRecorded, SummaryFailed, MemoryEdited, *STATES, *DECISIONS, *SENT)
 
 
 _ID = re.compile(r"[!-~]{1,200}")
@@ -204,7 +213,8 @@ def as_exchanges(export: Export) -> ParsedImport:
     """Return an export as plain exchanges, for a ledger in which its ids are taken."""
     parsed = ParsedImport(SOURCE, skipped=Counter(export.skipped), unread=list(export.unread))
     for name, events in export.conversations.items():
-        forgotten = set(_about(events, MemoryForgotten))
+        withdrawn = _about(events, MemoryForgotten, MemoryRestored)
+        left = _about(events, TurnSuperseded, TurnRestored)
         summaries = {**_about(events, SummaryRecorded), **_about(events, MemoryEdited)}
         exchanges = []
         for event in events:
@@ -212,8 +222,11 @@ def as_exchanges(export: Export) -> ParsedImport:
                 parsed.skipped[f"{event.payload.type} events"] += 1
             if not isinstance(event.payload, TurnRecorded):
                 continue
-            if event.event_id in forgotten:
+            if isinstance(withdrawn.get(event.event_id), MemoryForgotten):
                 parsed.skipped["forgotten memories"] += 1
+                continue
+            if isinstance(left.get(event.event_id), TurnSuperseded):
+                parsed.skipped["superseded turns"] += 1
                 continue
             newest = summaries.get(event.event_id)
             summary = newest.summary if isinstance(newest, SummaryRecorded | MemoryEdited) else None
@@ -238,7 +251,7 @@ def renumbered(
             numbers[event.event_id] = last_turn_id
             source = payload.imported_from or SOURCE
             payload = payload.model_copy(update={"turn_id": last_turn_id, "imported_from": source})
-        elif isinstance(payload, SummaryRecorded | SummaryFailed | MemoryEdited | MemoryForgotten):
+        elif isinstance(payload, (SummaryRecorded, SummaryFailed, MemoryEdited, *STATES)):
             number = numbers.get(payload.memory_id, payload.turn_id)
             payload = payload.model_copy(update={"turn_id": number})
         elif isinstance(payload, RetrievalRecorded):
@@ -247,10 +260,10 @@ def renumbered(
     return taken
 
 
-def _about(events: Iterable[NewEvent], kind: type[Payload]) -> dict[str, Payload]:
-    """Return the newest payload of a kind for each memory."""
+def _about(events: Iterable[NewEvent], *kinds: type[Payload]) -> dict[str, Payload]:
+    """Return the newest payload of some kinds for each memory."""
     about: dict[str, Payload] = {}
     for event in events:
-        if isinstance(event.payload, kind) and event.causation_id is not None:
+        if isinstance(event.payload, kinds) and event.causation_id is not None:
             about[event.causation_id] = event.payload
     return about

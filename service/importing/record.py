@@ -17,7 +17,7 @@ from datetime import timedelta
 
 from domain.clock import Clock
 from domain.errors import LedgerOverloaded, VersionConflict
-from domain.events import NewEvent, SummaryRecorded, TurnRecorded
+from domain.events import MemoryRestored, NewEvent, Payload, SummaryRecorded, TurnRecorded, TurnRestored
 from domain.identity import StreamId
 from domain.ledger import Ledger, StreamHead
 from domain.origin import Origin
@@ -117,10 +117,26 @@ def record_export(ledger: Ledger, user_id: str, export: Export, origin: Origin |
     """Record the events of an export that the ledger lacks."""
     done = count_export(ledger.persons, export)
     places = Places(export.places, ledger.persons.positions_of_events(list(export.places)))
-    missing = [(name, event) for name, event in export.in_order if event.event_id not in places.now]
+    held = _held_here(ledger.persons, user_id, export)
+    missing = [
+        (name, event)
+        for name, event in export.in_order
+        if event.event_id not in places.now and (type(event.payload), event.causation_id) not in held
+    ]
     for name, batch in in_batches(missing, export.places, _BATCH):
         _take_over(ledger, StreamId(user_id, name), batch, places, origin)
     return done
+
+
+def _held_here(reader: PersonReader, user_id: str, export: Export) -> set[tuple[type[Payload], str | None]]:
+    """Return what of an export would bring back a memory that was hidden here, and of which memory.
+
+    It was hidden by an event that the export does not know: what a person has forgotten here stays forgotten.
+    """
+    back: dict[str, type[Payload]] = {"forgotten": MemoryRestored, "superseded": TurnRestored}
+    restored = {event.causation_id for _, event in export.in_order if isinstance(event.payload, tuple(back.values()))}
+    hidings = reader.hidings_of(user_id, [memory_id for memory_id in restored if memory_id is not None])
+    return {(back[each.hidden_by], each.memory_id) for each in hidings if each.event_id not in export.places}
 
 
 def _missing(exchanges: Sequence[Exchange], there: Iterable[ImportedTurn]) -> _Missing:

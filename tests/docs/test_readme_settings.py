@@ -64,7 +64,7 @@ def written(field: FieldInfo) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return f"{value:.15g}"
-    return f"`{json.dumps(value) if isinstance(value, list | dict) else value}`"
+    return f"`{json.dumps(value) if isinstance(value, list | tuple | dict) else value}`"
 
 
 def test_the_classes_are_all_there_are() -> None:

@@ -16,10 +16,13 @@ from domain.events import (
     Event,
     MemoryEdited,
     MemoryForgotten,
+    MemoryRestored,
     Payload,
     PromptsActivated,
     SummaryRecorded,
     TurnRecorded,
+    TurnRestored,
+    TurnSuperseded,
 )
 from domain.history_reader import HistoryReader
 from domain.identity import SYSTEM_STREAM, StreamId, user_stream
@@ -57,10 +60,24 @@ class History:
             and event.position <= as_of
         ]
 
+    def newest(self, turn: Event, kinds: tuple[type[Payload], ...], as_of: int = LATEST) -> Payload | None:
+        """Return the newest of some kinds of events about a turn."""
+        said = sorted((each for kind in kinds for each in self.about(turn, kind, as_of)), key=lambda each: each[0])
+        return said[-1][1] if said else None
+
+    def is_forgotten(self, turn: Event, as_of: int = LATEST) -> bool:
+        return isinstance(self.newest(turn, (MemoryForgotten, MemoryRestored), as_of), MemoryForgotten)
+
+    def is_superseded(self, turn: Event, as_of: int = LATEST) -> bool:
+        return isinstance(self.newest(turn, (TurnSuperseded, TurnRestored), as_of), TurnSuperseded)
+
+    def is_hidden(self, turn: Event, as_of: int = LATEST) -> bool:
+        return self.is_forgotten(turn, as_of) or self.is_superseded(turn, as_of)
+
     def memory(self, turn: Event, as_of: int = LATEST) -> Memory | None:
-        """Return the memory of a turn; None if it is forgotten or not recorded yet."""
+        """Return the memory of a turn; None if it is hidden or not recorded yet."""
         assert isinstance(turn.payload, TurnRecorded)
-        if turn.position > as_of or self.about(turn, MemoryForgotten, as_of):
+        if turn.position > as_of or self.is_hidden(turn, as_of):
             return None
         said: Sequence[tuple[int, MemoryEdited | SummaryRecorded]]
         said = self.about(turn, MemoryEdited, as_of) or self.about(turn, SummaryRecorded, as_of)
@@ -95,7 +112,11 @@ class History:
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(
-            ("turn", "turn", "turn", "summary", "edit", "forget", "foreign summary", "activated", "prompts")
+            (
+                *("turn",) * 4,
+                *("summary", "edit", "forget", "unforget", "supersede", "return"),
+                *("foreign summary", "foreign hiding", "activated", "prompts"),
+            )
         ),
         st.sampled_from(USERS),
         st.sampled_from(CONVERSATIONS),
@@ -119,16 +140,26 @@ def history(store: Store, steps: Sequence[tuple[str, str, str, int]]) -> Iterato
                 turn = own[pick % len(own)]
                 summary = summary_of(turn.event_id, text=f"s{number}")
                 made.events += record(ledger, turn.stream, summary, causation_id=turn.event_id)
-            elif kind in {"edit", "forget"} and own:
+            elif kind in {"edit", "forget", "unforget", "supersede", "return"} and own:
                 turn = own[pick % len(own)]
-                edit = MemoryEdited(memory_id=turn.event_id, turn_id=1, summary=f"e{number}")
-                forget = MemoryForgotten(memory_id=turn.event_id, turn_id=1)
-                said = edit if kind == "edit" else forget
-                made.events += record(ledger, turn.stream, said, causation_id=turn.event_id)
+                about: dict[str, Payload] = {
+                    "edit": MemoryEdited(memory_id=turn.event_id, turn_id=1, summary=f"e{number}"),
+                    "forget": MemoryForgotten(memory_id=turn.event_id, turn_id=1),
+                    "unforget": MemoryRestored(memory_id=turn.event_id, turn_id=1),
+                    "supersede": TurnSuperseded(memory_id=turn.event_id, turn_id=1, reason="edited"),
+                    "return": TurnRestored(memory_id=turn.event_id, turn_id=1),
+                }
+                made.events += record(ledger, turn.stream, about[kind], causation_id=turn.event_id)
             elif kind == "foreign summary" and turns:  # must never happen, and would do no harm
                 turn = turns[pick % len(turns)]
                 summary = summary_of(turn.event_id, text=f"f{number}")
                 made.events += record(ledger, stream, summary, causation_id=turn.event_id)
+            elif kind == "foreign hiding" and turns:
+                turn = turns[pick % len(turns)]
+                hiding: Payload = TurnSuperseded(memory_id=turn.event_id, turn_id=1, reason="left")
+                if pick % 2:
+                    hiding = TurnRestored(memory_id=turn.event_id, turn_id=1)
+                made.events += record(ledger, stream, hiding, causation_id=turn.event_id)
             elif kind == "activated":
                 where = SYSTEM_STREAM if pick % 2 else user_stream(user)
                 made.events += record(ledger, where, activated(f"emb-{number}"))

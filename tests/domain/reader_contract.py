@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from domain.branches import TurnState
 from domain.events import (
     EmbeddingModelActivated,
     Event,
     MemoryEdited,
-    MemoryForgotten,
+    MemoryRestored,
     PromptsActivated,
     SummaryRecorded,
     TurnRecorded,
+    TurnRestored,
 )
 from domain.history_reader import ConversationSummary
 from domain.identity import SYSTEM_ID, StreamId
@@ -22,7 +24,7 @@ from domain.ledger import Ledger
 from domain.ledger_reader import ConversationHead
 from domain.memory import FacetText
 from domain.person_reader import TurnPlace
-from domain.statements import LATEST
+from domain.statements import FACET_TYPES, LATEST
 from tests.domain.histories import CONVERSATIONS, NOBODY, USERS, History, any_history
 from tests.domain.ledger_contract import StoreTests
 from tests.ledgers import STREAM, all_stored, record, record_turn, summary_of
@@ -116,10 +118,7 @@ class ReaderContract(StoreTests):
                 after = position
             assert after_all(found) == made.found_by(user)
             carrying = [
-                event
-                for event in made.events
-                if isinstance(event.payload, TurnRecorded | SummaryRecorded | MemoryEdited | MemoryForgotten)
-                and user in (None, event.user_id)
+                event for event in made.events if event.payload.type in FACET_TYPES and user in (None, event.user_id)
             ]
             assert made.reader.count_facets(user) == len(carrying)
             for as_of in range(0, len(made.events), 4):
@@ -132,11 +131,52 @@ class ReaderContract(StoreTests):
             event
             for event in made.events
             if isinstance(event.payload, TurnRecorded)
-            and not any(made.about(event, kind) for kind in (SummaryRecorded, MemoryEdited, MemoryForgotten))
+            and not made.is_hidden(event)
+            and not any(made.about(event, kind) for kind in (SummaryRecorded, MemoryEdited))
         ]
-        assert made.reader.turns_without_summary(0, 100) == lacking
-        if lacking:
-            assert made.reader.turns_without_summary(lacking[0].position, 1) == lacking[1:2]
+        assert made.reader.turns_without_summary(0, 100)[0] == lacking
+        for after in range(len(made.events) + 1):
+            since = (
+                {
+                    event.position: event
+                    for event in lacking
+                    if event.position > after
+                    # Brought back since then: whoever has read so far has passed it over.
+                }
+                | {
+                    back.position: event
+                    for event in lacking
+                    for back in made.events[after:]
+                    if event.position <= after
+                    and isinstance(back.payload, MemoryRestored | TurnRestored)
+                    and (back.causation_id, back.user_id) == (event.event_id, event.user_id)
+                }
+            )
+            expected = sorted(since.items())
+            for limit in (1, 100):
+                found, reached = made.reader.turns_without_summary(after, limit)
+                assert found == [event for _, event in expected[:limit]]
+                assert reached == (expected[:limit][-1][0] if expected else after)
+            counted = {event.event_id for event in since.values()}
+            assert made.reader.count_turns_without_summary(after) == len(counted)
+            assert made.reader.count_turns_without_summary(after, 1) == min(len(counted), 1)
+
+    @any_history
+    def test_the_turns_of_a_branch(self, made: History) -> None:
+        for stream in (*{event.stream for event in made.events}, StreamId(NOBODY, "trip")):
+            own = [event for event in made.of(stream.user_id, TurnRecorded) if event.stream == stream]
+            assert made.reader.branch(stream) == [
+                TurnState(
+                    turn.position,
+                    turn.event_id,
+                    turn.version,
+                    turn.payload.turn_id,
+                    forgotten=made.is_forgotten(turn),
+                    superseded=made.is_superseded(turn),
+                )
+                for turn in own
+                if isinstance(turn.payload, TurnRecorded)
+            ]
 
     @any_history
     def test_walks_over_conversations_and_users(self, made: History) -> None:
@@ -175,6 +215,18 @@ class ReaderContract(StoreTests):
                 expected.append(ConversationSummary(conversation, len(turns), last.ts, first.user))
             assert made.history.conversations(user, 100) == expected
             assert made.history.conversations(user, 1) == expected[:1]
+
+    @any_history
+    def test_how_many_memories_people_have(self, made: History) -> None:
+        remembered: dict[str, list[Event]] = {}
+        for user in USERS:
+            if kept := [turn for turn in made.of(user, TurnRecorded) if not made.is_hidden(turn)]:
+                remembered[user] = kept
+            assert made.reader.count_memories(user) == len(kept)
+            assert made.reader.count_turns(user) == len(made.of(user, TurnRecorded))
+        assert made.reader.count_memories(None) == sum(map(len, remembered.values()))
+        listed = {found.user_id: found.memories for found in made.history.users(100)}
+        assert listed == {user: len(kept) for user, kept in remembered.items()}
 
     @any_history
     def test_the_active_model_and_prompts(self, made: History) -> None:
@@ -248,7 +300,8 @@ class ReaderContract(StoreTests):
                 if place is not None:
                     head = [event.version for event in made.events if event.stream == turn.stream][-1]
                     assert isinstance(turn.payload, TurnRecorded)
-                    assert place == TurnPlace(turn.stream, turn.position, turn.payload.turn_id, head)
+                    hidden = (made.is_forgotten(turn), made.is_superseded(turn))
+                    assert place == TurnPlace(turn.stream, turn.position, turn.payload.turn_id, head, *hidden)
         for turn in every_turn:
             assert made.persons.owner_of(turn.event_id) == turn.user_id
         assert made.persons.owner_of("no such") is None

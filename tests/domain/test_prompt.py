@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from datetime import UTC, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from domain.memory import Memory
 from domain.neighbors import Neighbor, neighbors_of
 from domain.prompt import (
     FIRST_LAYOUT,
+    FOURTH_LAYOUT,
     LAYOUT,
     NOTES_LAYOUT,
     PREFIX_LAYOUT,
@@ -207,12 +209,12 @@ def test_replay_goes_before_summaries_and_comes_as_a_summary_where_it_does_not_f
     built = build(replay=item, budget_tokens=whole - 1)
     assert (built.replayed, [one.memory_id for one in built.summarised]) == ([], ["m1"])
     assert [part.part for part in built.left_out] == ["replay"]
-    assert built.messages[0]["content"].endswith("Four.")
+    assert built.messages[0]["content"].splitlines()[-2].endswith("Four.")
 
 
 def test_an_exchange_without_a_summary_is_one_bounded_line() -> None:
     said = memory(1, "word " * 1000, "four", summary=None)
-    line = build(summarised=[said]).messages[0]["content"].splitlines()[-1]
+    line = build(summarised=[said]).messages[0]["content"].splitlines()[-2]
     assert 300 < len(line) < 450
     parts: dict[str, Any] = {
         "window": [],
@@ -309,6 +311,13 @@ class TestNeighbors:
         assert not set(came) & {item.memory_id for item in built.left_out}
 
 
+def ended_by(text: str) -> str:
+    """The line that its heading says ends what is remembered."""
+    found = re.search(r"^What you remember, until the line (end-[0-9a-f]{10}):", text, re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
 @given(**PARTS)
 def test_notes_stand_before_the_question_and_choose_the_same_memories_as_turns_do(
     window: list[Memory], replay: list[Memory], summarised: list[Memory], budget: int, client_system: str
@@ -333,9 +342,10 @@ def test_notes_stand_before_the_question_and_choose_the_same_memories_as_turns_d
     if not shown:
         assert notes.messages[-1]["content"] == "Who?"
         return
-    assert heading == "What you remember:"
+    end = ended_by(heading)
+    assert heading == f"What you remember, until the line {end}:"
     assert [line[1:11] for line in lines] == [item.date for item in sorted(shown, key=lambda item: item.position)]
-    assert lines[-1].endswith("\n\nWho?")
+    assert lines[-1].endswith(f"\n{end}\n\nWho?")
 
 
 def some_neighbors(replay: list[Memory]) -> list[Memory]:
@@ -350,15 +360,16 @@ def test_notes_hold_exchanges_whole_and_summaries_as_they_are_in_the_order_of_ti
         summarised=[memory(3, summary="Third\nfact.")],
         asked=asked_alone("Where do I live?"),
     )
+    end = ended_by(built.messages[-1]["content"])
     assert [message["content"] for message in built.messages] == [
         "Be kind.\n\nToday is 2026-01-02, a Friday.",
         f"[{memory(7).ts:%Y-%m-%d}] and now",
         "(no text)",
-        "What you remember:\n"
+        f"What you remember, until the line {end}:\n"
         f"- ({memory(1).ts:%Y-%m-%d}) Oh. — (no text)\n"
         f"- ({memory(3).ts:%Y-%m-%d}) Third fact.\n"
         f"- ({memory(5).ts:%Y-%m-%d}) I moved.\nTo Oslo. — Nice.\n"
-        "\nWhere do I live?",
+        f"{end}\n\nWhere do I live?",
     ]
 
 
@@ -400,7 +411,7 @@ def test_the_fourth_layout_has_the_days_of_the_question_s_zone() -> None:
         # The evening of the 2nd, in UTC the 3rd already.
         "asked_at": (told.ts + timedelta(hours=1)).astimezone(zone_named("America/New_York")),
     }
-    assert [message["content"] for message in laid_out(**parts)][:2] == [
+    assert [message["content"] for message in laid_out(**parts, layout=FOURTH_LAYOUT)][:2] == [
         "Be kind.\n\nToday is 2026-01-02, a Friday.\n\nWhat you remember:\n- (2026-01-03) Sum.",
         "[2026-01-02 22:04] a b",
     ]
@@ -427,10 +438,12 @@ def test_the_third_layout_names_the_day_of_the_question() -> None:
 
 def test_summaries_stand_in_the_system_message_one_line_each() -> None:
     built = build(summarised=[memory(3, summary="Third\nfact."), memory(1, summary="First fact.")])
-    assert built.messages[0]["content"].splitlines()[-3:] == [
-        "What you remember:",
+    said = built.messages[0]["content"]
+    assert said.splitlines()[-4:] == [
+        f"What you remember, until the line {ended_by(said)}:",
         f"- ({memory(1).ts:%Y-%m-%d}) First fact.",
         f"- ({memory(3).ts:%Y-%m-%d}) Third fact.",
+        ended_by(said),
     ]
 
 
@@ -453,7 +466,9 @@ def test_prompts_of_the_prefix_layout_begin_alike() -> None:
             layout=PREFIX_LAYOUT,
         )
         assert built.messages[0] == {"role": "system", "content": "Be kind."}
-        assert built.messages[-1]["content"].startswith("Today is 2026-01-02, a Friday.\n\nWhat you remember:\n- (")
+        said = built.messages[-1]["content"]
+        beginning = f"Today is 2026-01-02, a Friday.\n\nWhat you remember, until the line {ended_by(said)}:\n- ("
+        assert said.startswith(beginning)
         assert built.messages[-1]["content"].endswith("\n\nWho?")
         assert 5 <= len(built.window) < 10
         beginnings.append(built.messages[:-1])

@@ -29,6 +29,7 @@ FILES = {
 }
 TURN = (
     "recent_turns",
+    "branch",
     "memories",
     "neighbors",
     "positions_beside",
@@ -42,7 +43,7 @@ TURN = (
 )
 """What a turn asks, from its window to its append; ``head``, the last row of the table, is looked at below."""
 KEYED_BY_INTEGER = "INTEGER PRIMARY KEY (rowid=?)"
-OF_A_CONVERSATION = "events_stream_type (user_id=? AND conversation_id=? AND type=?)"
+OF_A_CONVERSATION = "events_branch (user_id=? AND conversation_id=?)"
 SMALL = re.compile(r"SCAN (CONSTANT ROW|json_each VIRTUAL TABLE .*|remembered|\(subquery-\d+\))")
 """One row, the positions asked for, and the rows found by them: none of these is the table."""
 
@@ -138,6 +139,19 @@ def test_turns_are_looked_up_by_conversation_or_position(name: str, step: str, l
 )
 def test_what_an_auditor_asks_by_id_is_looked_up_by_id(name: str, step: str, ledger_connection: Any) -> None:
     assert step in plan_of(ledger_connection, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("turns_followed", "SEARCH turn USING INDEX sqlite_autoindex_events_1 (event_id=?)"),
+        ("is_withdrawn", "SEARCH events USING INDEX events_causation (causation_id=? AND type=?)"),
+    ],
+)
+def test_a_response_is_looked_up_by_id(name: str, step: str, ledger_connection: Any) -> None:
+    plan = plan_of(ledger_connection, name)
+    assert step in plan
+    assert not [each for each in plan if each.startswith("SCAN") and each not in {"SCAN CONSTANT ROW", "SCAN branch"}]
 
 
 def test_the_head_is_one_row_from_the_end(ledger_connection: Any) -> None:

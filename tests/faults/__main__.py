@@ -1,6 +1,7 @@
 """``python -m tests.faults``: the long campaigns, and a table of what came of them.
 
 Their sizes are those of ``docs/reliability.md``; ``--share 0.1`` runs a tenth of each. ``--only NAME`` runs one.
+``--seed N`` makes other choices, so that several runs add up.
 """
 
 from __future__ import annotations
@@ -20,29 +21,30 @@ from tests.faults.failing_disks import FAULTS, failing_disk
 from tests.faults.kills import kills
 from tests.faults.life import Life
 from tests.faults.power_cuts import power_cuts
+from tests.faults.two_services import two_services
 
 Outcome = tuple[str, list[str]]
 """What was done, in a few words, and what went wrong."""
 
 
-def _kills(folder: Path, share: float) -> Outcome:
-    done = kills(folder, count=max(int(1000 * share), 5), seed=1)
+def _kills(folder: Path, share: float, seed: int) -> Outcome:
+    done = kills(folder, count=max(int(1000 * share), 5), seed=seed)
     killed = ", ".join(f"{name} {count}" for name, count in sorted(done.killed.items()))
     return f"{done.killed.total()} kills ({killed}), {done.acknowledged} turns acknowledged", done.wrong
 
 
-def _power_cuts(folder: Path, share: float) -> Outcome:
-    done = power_cuts(folder, cuts=max(int(500 * share), 10), turns=200, seed=1)
+def _power_cuts(folder: Path, share: float, seed: int) -> Outcome:
+    done = power_cuts(folder, cuts=max(int(500 * share), 10), turns=200, seed=seed)
     return f"{done.cuts} cuts, {done.restarts} restarts, {done.acknowledged} turns acknowledged", done.wrong
 
 
-def _control(folder: Path, share: float) -> Outcome:
-    done = power_cuts(folder, cuts=max(int(100 * share), 10), turns=100, seed=1, durable=False)
+def _control(folder: Path, share: float, seed: int) -> Outcome:
+    done = power_cuts(folder, cuts=max(int(100 * share), 10), turns=100, seed=seed, durable=False)
     lost = sum("is lost" in what for what in done.wrong)
     return f"{done.cuts} cuts without waiting for the disk: {lost} losses", [] if lost else ["the control lost nothing"]
 
 
-def _failing_disks(folder: Path, share: float) -> Outcome:
+def _failing_disks(folder: Path, share: float, _seed: int) -> Outcome:
     wrong, runs, refused = [], 0, 0
     for first in range(1, max(int(40 * share), 2)):
         for fault in FAULTS:
@@ -55,13 +57,13 @@ def _failing_disks(folder: Path, share: float) -> Outcome:
     return f"{runs} disks that failed for a while, {refused} turns refused meanwhile", wrong
 
 
-def _damage(folder: Path, share: float) -> Outcome:
-    done = damage(folder, count=max(int(500 * share), 10), seed=1)
+def _damage(folder: Path, share: float, seed: int) -> Outcome:
+    done = damage(folder, count=max(int(500 * share), 10), seed=seed)
     outcomes = ", ".join(f"{kind} {what} {count}" for (kind, what), count in sorted(done.outcomes.items()))
     return f"{done.outcomes.total()} damaged files: {outcomes}", done.wrong
 
 
-def _life(_folder: Path, share: float) -> Outcome:
+def _life(_folder: Path, share: float, _seed: int) -> Outcome:
     runs = max(int(500 * share), 5)
     run_state_machine_as_test(  # raises at the first difference
         Life,
@@ -72,13 +74,21 @@ def _life(_folder: Path, share: float) -> Outcome:
     return f"{runs} lives of 100 steps", []
 
 
-CAMPAIGNS: Mapping[str, Callable[[Path, float], Outcome]] = {
+def _two_services(folder: Path, share: float, _seed: int) -> Outcome:
+    seconds = max(300 * share, 5)
+    done = two_services(folder, users=16, clients_of_each=4, seconds=seconds)
+    not_acknowledged = f"{done.refused} refused, {done.broken} broken off"
+    return f"64 clients for {seconds:.0f} s, {done.acknowledged} turns acknowledged, {not_acknowledged}", done.wrong
+
+
+CAMPAIGNS: Mapping[str, Callable[[Path, float, int], Outcome]] = {
     "kills": _kills,
     "power-cuts": _power_cuts,
     "control": _control,
     "failing-disks": _failing_disks,
     "damage": _damage,
     "life": _life,
+    "two-services": _two_services,
 }
 
 
@@ -87,13 +97,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--only", choices=CAMPAIGNS, action="append")
     parser.add_argument("--share", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     failed = False
     _say("| campaign | what was done | went wrong | minutes |\n| --- | --- | --- | --- |")
     for name in given.only or CAMPAIGNS:
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-            did, wrong = CAMPAIGNS[name](Path(folder), given.share)
+            did, wrong = CAMPAIGNS[name](Path(folder), given.share, given.seed)
         failed = failed or bool(wrong)
         _say(f"| {name} | {did} | {len(wrong)} | {(time.monotonic() - began) / 60:.1f} |")
         for what in wrong[:20]:

@@ -45,7 +45,7 @@ def damage(folder: Path, *, count: int, seed: int) -> Damage:
     with ScriptedUpstream() as upstream:
         env = environment(whole, upstream)
         with service_process(env) as service:
-            load = Load(service.base_url, lambda: 0, users=2)
+            load = Load([service.base_url], lambda: 0, users=2)
             with load.running():
                 until("enough turns were acknowledged", lambda: len(load.acknowledged) >= _TURNS)
             until("the mirror is at the head", lambda: not verified(whole)["mirror"]["behind"])

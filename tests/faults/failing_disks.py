@@ -47,7 +47,7 @@ def failing_disk(folder: Path, *, fault: int, name: str, first: int, count: int)
     with ScriptedUpstream() as upstream:
         env = environment(storage, upstream) | shim_environment(library, storage, folder / "journal", script)
         with service_process(env) as service:
-            load = Load(service.base_url, lambda: 0)
+            load = Load([service.base_url], lambda: 0)
             with load.running():
                 until("turns are acknowledged", lambda: len(load.acknowledged) >= _TURNS)
                 script.write_text(f"{fault} {first} {count} {name}")

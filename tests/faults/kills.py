@@ -49,7 +49,7 @@ def kills(folder: Path, *, count: int, seed: int) -> Kills:
     with ScriptedUpstream() as upstream:
         env = environment(storage, upstream)
         with service_process(env) as service:
-            load = Load(service.base_url, lambda: 0)
+            load = Load([service.base_url], lambda: 0)
             with load.running():
                 for number in range(count):
                     program = rng.choice(("service", "service", "service", "rebuild", "backup", "import", "erase"))

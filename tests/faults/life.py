@@ -1,7 +1,7 @@
 """The life of a storage, against a dictionary.
 
-People say, correct, withdraw and are erased; processes restart and crash; indices are rebuilt, swapped to another
-model, and deleted.
+People say, correct, withdraw, take that back and are erased; their clients leave turns behind and come back to them;
+processes restart and crash; indices are rebuilt, swapped to another model, and deleted.
 
 Whatever happened in which order, what is remembered is what the dictionary says: in the ledger, in both indices, and in
 the mirror; and everything verifies.
@@ -23,7 +23,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from domain.errors import VersionConflict
+from domain.branches import moves_to
+from domain.errors import UnknownMemory, VersionConflict
 from domain.events import NewEvent
 from domain.identity import StreamId
 from domain.statements import LATEST
@@ -54,6 +55,12 @@ class Known:
     text: str
     summary: str | None = None
     edited: bool = False
+    forgotten: bool = False
+    superseded: bool = False
+
+    @property
+    def hidden(self) -> bool:
+        return self.forgotten or self.superseded
 
 
 class Life(RuleBasedStateMachine):
@@ -147,17 +154,36 @@ class Life(RuleBasedStateMachine):
     @rule(user=users, number=which)
     def correct(self, user: str, number: int) -> None:
         memory_id = self._of(user, number)
-        if memory_id is not None:
-            known = self._known[memory_id]
-            known.summary, known.edited = f"Corrected {uuid4()}.", True
-            MemoryCommands(self.world.ledger).edit(user, memory_id, known.summary)
+        if memory_id is None:
+            return
+        known = self._known[memory_id]
+        if known.hidden:
+            with pytest.raises(UnknownMemory):
+                MemoryCommands(self.world.ledger).edit(user, memory_id, "Nobody sees it.")
+            return
+        known.summary, known.edited = f"Corrected {uuid4()}.", True
+        MemoryCommands(self.world.ledger).edit(user, memory_id, known.summary)
 
-    @rule(user=users, number=which)
-    def withdraw(self, user: str, number: int) -> None:
+    @rule(user=users, number=which, back=st.booleans())
+    def withdraw(self, user: str, number: int, back: bool) -> None:
         memory_id = self._of(user, number)
         if memory_id is not None:
-            MemoryCommands(self.world.ledger).forget(user, memory_id)
-            del self._known[memory_id]
+            known, commands = self._known[memory_id], MemoryCommands(self.world.ledger)
+            changed = (commands.restore if back else commands.forget)(user, memory_id)
+            assert changed == (known.forgotten == back)
+            known.forgotten = not back
+
+    @rule(user=users, chat=chats, keep=st.lists(which, max_size=4))
+    def go_on_from_elsewhere(self, user: str, chat: str, keep: list[int]) -> None:
+        """Let a client go on with any turns of a conversation, which leaves the others behind."""
+        stream, ledger = StreamId(user, chat), self.world.ledger
+        turns = ledger.reader.branch(stream)
+        path = {turns[number % len(turns)].memory_id for number in keep} if turns else set()
+        moves = moves_to(path, turns, "left", lambda: str(uuid4()))
+        assert len(moves) == sum(self._known[each.memory_id].superseded == (each.memory_id in path) for each in turns)
+        ledger.append(stream, lambda _head: moves).result()
+        for each in turns:
+            self._known[each.memory_id].superseded = each.memory_id not in path
 
     @rule(user=users, sure=st.integers(0, 3))
     def erase(self, user: str, sure: int) -> None:
@@ -209,7 +235,7 @@ class Life(RuleBasedStateMachine):
         Mirror(world.ledger.reader, self._storage).complete()
         with contextlib.closing(LexicalFiles(world.ledger.reader, world.settings.users_dir)) as lexical:
             for user in USERS:
-                own = {key: known for key, known in self._known.items() if known.user == user}
+                own = {key: known for key, known in self._known.items() if known.user == user and not known.hidden}
                 found = world.ledger.persons.memories_before(user, LATEST, 1000)
                 assert {memory.memory_id: (memory.user, memory.summary, memory.edited) for memory in found} == {
                     key: (known.text, known.summary, known.edited) for key, known in own.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,16 +21,21 @@ class Acknowledged:
     moment: int
     user: str
     memory_id: str
+    turn_id: int
     question: str
 
 
 @dataclass
 class Load:
-    """People who chat until they are stopped. A call that fails is sent again only if ``retries``."""
+    """Clients that chat until they are stopped. A person may have several, which then ask different services.
 
-    base_url: str
+    A call that fails is not sent again.
+    """
+
+    base_urls: Sequence[str]
     moment: Callable[[], int]
     users: int = 4
+    clients_of_each: int = 1
     acknowledged: list[Acknowledged] = field(default_factory=list)
     refused: int = 0
     broken: int = 0
@@ -38,7 +43,8 @@ class Load:
 
     @contextmanager
     def running(self) -> Iterator[Load]:
-        threads = [threading.Thread(target=self._chat, args=(number,), daemon=True) for number in range(self.users)]
+        clients = self.users * self.clients_of_each
+        threads = [threading.Thread(target=self._chat, args=(number,), daemon=True) for number in range(clients)]
         for thread in threads:
             thread.start()
         try:
@@ -49,8 +55,9 @@ class Load:
                 thread.join(_TIMEOUT_S)
 
     def _chat(self, number: int) -> None:
-        user, rng, said = f"user-{number}", random.Random(number), 0  # noqa: S311 - not a secret
-        with httpx2.Client(base_url=self.base_url, timeout=_TIMEOUT_S, trust_env=False) as client:
+        user, rng, said = f"user-{number % self.users}", random.Random(number), 0  # noqa: S311 - not a secret
+        base_url = self.base_urls[number // self.users % len(self.base_urls)]
+        with httpx2.Client(base_url=base_url, timeout=_TIMEOUT_S, trust_env=False) as client:
             while not self._stop.is_set():
                 said += 1
                 question = f"My number {said} is {rng.randint(1000, 9999)}."
@@ -72,7 +79,7 @@ class Load:
             self._stop.wait(0.05)
             return
         turn = answer.json()["turn"]
-        self.acknowledged.append(Acknowledged(self.moment(), user, turn["memory_id"], question))
+        self.acknowledged.append(Acknowledged(self.moment(), user, turn["memory_id"], turn["turn_id"], question))
         if rng.random() < 0.1:
             client.patch(f"/v1/memories/{turn['memory_id']}", json={"user": user, "summary": f"{question} Really."})
         if rng.random() < 0.03:

@@ -1,8 +1,8 @@
 """Power cuts: a service under load is watched by ``disk_shim.c``, and the disk is cut at many moments of that.
 
 At each moment the folder is made as a power cut could have left it. Every turn that had been acknowledged by then must
-At each moment the folder is made as a power cut could have left it. Every turn that had been acknowledged by then must
-with ``synchronous=NORMAL``: it must lose turns, or the model of the disk would be too kind to show anything.
+be in the ledger, and everything must verify, after a start of the service too. The control runs the same with
+``synchronous=NORMAL``: it must lose turns, or the model of the disk would be too kind to show anything.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def power_cuts(folder: Path, *, cuts: int, turns: int, seed: int, durable: bool 
         env = environment(storage, upstream)
         app = "service.app:app" if durable else LAX_APP
         with service_process({**env, **shim_environment(library, storage, journal)}, app=app) as service:
-            load = Load(service.base_url, lambda: journal.stat().st_size)
+            load = Load([service.base_url], lambda: journal.stat().st_size)
             with load.running():
                 until("enough turns were acknowledged", lambda: len(load.acknowledged) >= turns)
             service.kill9()

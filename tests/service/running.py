@@ -38,12 +38,12 @@ _POLL_S = 0.01
 _DATE = re.compile(r"\A\[\d{4}-\d\d-\d\d(?: \d\d:\d\d)?\] ")
 
 
-def until(said: str, holds: Callable[[], object]) -> None:
+def until(said: str, holds: Callable[[], object], patience_s: float = DEADLINE_S) -> None:
     """Wait until a condition holds; otherwise raise :class:`TimeoutError` that names it."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + patience_s
     while not holds():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"after {DEADLINE_S:g} s it is still not true that {said}")
+            raise TimeoutError(f"after {patience_s:g} s it is still not true that {said}")
         time.sleep(_POLL_S)
 
 

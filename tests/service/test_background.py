@@ -10,11 +10,15 @@ from typing import cast
 
 import pytest
 
-from domain.events import SummaryRecorded
+from domain.events import NewEvent, SummaryRecorded
+from domain.identity import StreamId
 from projections.follower import Follower
 from projections.threads import in_background
+from projections.verification.storage import verify_storage
 from service.background import follow_alone
-from tests.service.running import running, until
+from service.container import open_services
+from tests.ledgers import turn
+from tests.service.running import running, settings_for, until
 from tests.upstream import ScriptedUpstream
 
 FACTS = ("My dog is called Bruno.", "The spare key hangs behind the clock.", "Basil grows beside tomatoes.")
@@ -41,6 +45,27 @@ def test_another_service_takes_over_when_the_first_ends(upstream: ScriptedUpstre
         until("it is summarised", lambda: service.ledger.all(SummaryRecorded, "ann", "facts"))
     finally:
         second.__exit__(None, None, None)
+
+
+async def test_what_is_recorded_as_the_service_ends_is_mirrored(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    settings = settings_for(upstream, tmp_path)
+    async with open_services(settings) as services:
+        await services.followers["mirror"].caught_up()
+        append = services.ledger.append(StreamId("ann", "facts"), lambda head: [NewEvent("m1", turn(head.turn_id + 1))])
+        await asyncio.wrap_future(append)
+    verified = verify_storage(settings)
+    assert (verified.findings, verified.mirror.position) == ((), verified.head.position)
+
+
+def test_a_disk_that_fails_at_the_end_keeps_no_service_from_ending(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    with running(upstream, tmp_path) as service:
+        service.client.tell(FACTS[0], "ann", "facts")
+        service.settle()
+        [path] = (tmp_path / "users").glob("ann/conversations/*.jsonl")
+        path.unlink()
+        path.mkdir()
+        service.client.tell(FACTS[1], "ann", "facts")
+    assert "the mirror lacks the last events" in service.log()
 
 
 async def test_the_lock_is_held_until_the_last_piece_of_work_has_ended(tmp_path: Path) -> None:

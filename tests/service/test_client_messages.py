@@ -62,15 +62,17 @@ def conversation_of(answer: Answer) -> str:
 
 def assert_proved(service: Running, *answers: Answer) -> None:
     """Every prompt of these answers can be made again from the ledger."""
+    for answer in answers:
+        assert_proved_exchange(service, answer.id)
+
+
+def assert_proved_exchange(service: Running, correlation_id: str) -> None:
     engine = open_engine(service.ledger.path, writer=False)
     try:
         reader = AuditReader(engine)
-        for answer in answers:
-            trace = trace_of(
-                reader, reader.events_of_answer(answer.id.rsplit("-", 1)[0] if answer.id.count("-") > 1 else answer.id)
-            )
-            assert [proof.proof for proof in trace.proofs] == ["same_as_sent"] * len(trace.proofs)
-            assert trace.prompt is not None
+        trace = trace_of(reader, reader.events_of_answer(correlation_id))
+        assert [(proof.proof, proof.note) for proof in trace.proofs if proof.proof != "same_as_sent"] == []
+        assert trace.prompt is not None
     finally:
         engine.dispose()
 

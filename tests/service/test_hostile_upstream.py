@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from domain.decisions import read_answer
 from domain.events import GateDecided, RerankDecided, SummaryFailed, SummaryRecorded, TurnFailed, TurnRecorded
 from domain.rerank_scores import read_scores
 from projections.verification.storage import verify_ledger_file
-from service.chat_answers import Reported, Unreadable, read_chunk, read_completion
+from service.chat_answers import ChunkReader, Delta, Reported, Unreadable, joined, read_completion
 from tests.service.running import Running, chat_body, someone
 from tests.upstream import Fault, Kind
 
@@ -23,6 +24,17 @@ VALUES: tuple[str, ...] = (
     *("[]", "{}", "[[]]", '"x"', '""', r'"\ud800"', r'"\u0000"', r'"a\ud83d\udea8b"', '{"a": 1}', "[null, {}]"),
 )
 FIELDS = ("content", "reasoning", "finish_reason", "prompt_tokens", "completion_tokens", "usage", "choices", "message")
+SENT_ON = ("tool_calls", "function_call", "refusal", "audio", "annotations", "logprobs", "index", "service_tier", "x")
+
+
+def answer_with_more(value: str, *, streamed: bool) -> bytes:
+    """Return an answer that says a JSON text under many names wherever it can: in the message, the choice, beside."""
+    name = "delta" if streamed else "message"
+    more = ", ".join(f'"{field}": {value}' for field in SENT_ON)
+    choice = f'{{"{name}": {{"content": "Yes.", {more}}}, "finish_reason": "stop", {more}}}'
+    usage = f'{{"prompt_tokens": 7, "completion_tokens": 5, "prompt_tokens_details": {value}, {more}}}'
+    whole = f'{{"choices": [{choice}], "usage": {usage}, {more}}}'
+    return f"data: {whole}\n\ndata: [DONE]\n\n".encode() if streamed else whole.encode()
 
 
 def answer_with(field: str, value: str, *, streamed: bool) -> bytes:
@@ -83,6 +95,22 @@ def test_an_answer_of_any_shape_is_recorded(service: Running, user: str, field: 
     verified(service)
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_what_else_an_answer_says_costs_no_turn(service: Running, user: str, streamed: bool) -> None:
+    for number, value in enumerate([*VALUES, f"[{{}}, {'[' * 500}{']' * 500}]"]):
+        raw = answer_with_more(value, streamed=streamed)
+        service.upstream.fail(
+            "answer", Fault(raw=raw, raw_type="text/event-stream" if streamed else "application/json")
+        )
+        answer = service.client.ask("Where?", user, f"more-{number}", stream=streamed, candidate_n=0)
+        service.upstream.heal("answer")
+        end = ended(service, user, f"more-{number}")
+        unreadable = any(part in value for part in (BIG, DEEP))
+        assert isinstance(end, TurnFailed) == unreadable, (value[:40], answer)
+        assert unreadable or answer.text == "Yes.", (value[:40], answer)
+    verified(service)
+
+
 @pytest.mark.parametrize("kind", ["gate", "rerank"])
 def test_a_decision_of_any_shape_falls_back(service: Running, user_with_facts: str, kind: Kind) -> None:
     key = "keep" if kind == "gate" else "top"
@@ -138,7 +166,8 @@ def test_a_parameter_that_cannot_be_recorded_is_refused_before_the_first_byte(
         service.upstream.forget_calls()
         body = json.dumps({**chat_body("Where?", user, f"{field}-{number}", stream=streamed), field: "@"})
         body = body.replace('"@"', value)
-        response = service.client.http.post("/v1/chat/completions", content=body.encode())
+        kind = {"content-type": "application/json"}
+        response = service.client.http.post("/v1/chat/completions", content=body.encode(), headers=kind)
         if response.status_code == 200:
             assert "error" not in response.text[-300:]
             recorded = ended(service, user, f"{field}-{number}")
@@ -155,27 +184,59 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
 )
+CALL = st.fixed_dictionaries(
+    {},
+    optional={
+        "index": st.integers(-1, 2) | JSON,
+        "id": st.sampled_from(["a", "b", ""]) | JSON,
+        "type": JSON,
+        "function": st.fixed_dictionaries(
+            {}, optional={"name": st.sampled_from(["f", "g"]) | JSON, "arguments": st.sampled_from(["{", "}"]) | JSON}
+        )
+        | JSON,
+    },
+)
+SAID = JSON | st.fixed_dictionaries(
+    {},
+    optional={"content": st.text(), "tool_calls": st.lists(CALL, max_size=3), "function_call": CALL, "audio": JSON},
+)
 SHAPES = st.fixed_dictionaries(
     {},
     optional={
         "choices": st.lists(
-            st.fixed_dictionaries({}, optional={"message": JSON, "delta": JSON, "finish_reason": JSON}), max_size=2
+            st.fixed_dictionaries(
+                {},
+                optional={"index": st.integers(0, 1), "message": SAID, "delta": SAID, "logprobs": JSON, "else": JSON}
+                | {"finish_reason": st.sampled_from(["stop", None]) | JSON},
+            ),
+            max_size=2,
         )
         | JSON,
         "usage": JSON | st.fixed_dictionaries({"prompt_tokens": JSON, "completion_tokens": JSON}),
         "error": JSON,
+        "else": JSON,
     },
 )
 
 
-@given(answer=SHAPES | JSON)
-def test_any_answer_is_read_or_refused_by_name(answer: Any) -> None:
-    body = json.dumps(answer).encode()
-    for read in (read_completion, read_chunk):
+@given(answers=st.lists(SHAPES | JSON, min_size=1, max_size=3), several=st.booleans())
+def test_any_answer_is_read_or_refused_by_name(answers: list[Any], several: bool) -> None:
+    reader = ChunkReader(several=several)
+    found: list[Delta] = []
+    for answer in answers:
+        body = json.dumps(answer).encode()
         try:
-            read(body)
+            found += reader.read(body)
         except (Unreadable, Reported) as error:
             str(error).encode()
+        try:
+            found += read_completion(body, several=several).choices
+        except (Unreadable, Reported) as error:
+            str(error).encode()
+    for delta in [*found, *(joined(found) if found else [])]:
+        # What cannot be written would end the stream of a client.
+        msgspec.json.encode([delta.more, delta.choice, delta.answer, delta.spent, delta.logprobs, delta.tool_calls])
+        assert all(isinstance(call["index"], int) for call in delta.tool_calls)
 
 
 @given(decision=JSON, key=st.sampled_from(("keep", "top", "results")), count=st.integers(0, 9), inside=st.booleans())

@@ -152,7 +152,6 @@ def test_max_tokens_is_passed_on(service: Running, user: str, name: str) -> None
         ("max_tokens", 1.5),
         ("max_tokens", True),
         ("max_tokens", "lots"),
-        ("n", 2),
     ],
 )
 def test_sampling_parameters_are_checked(client: Client, user: str, name: str, bad: object) -> None:

@@ -214,6 +214,25 @@ def test_a_chinese_question_is_asked_with_the_chinese_prompt_and_proved(
             assert trace["prompt"]["proof"] == "same_as_sent"
 
 
+def test_where_something_is_recalled_the_prompt_for_that_is_used_and_proved(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    prompts, told = tmp_path / "prompts", "Answer from the notes."
+    prompts.mkdir()
+    (prompts / "CHAT_SYSTEM.recalled.txt").write_text(told, encoding="utf-8")
+    with running(upstream, tmp_path / "storage", emb_model="old", prompts_dir=prompts) as service:
+        for said, conversation, system in (
+            (DOG, "one", CHAT_SYSTEM),
+            ("And?", "one", CHAT_SYSTEM),
+            (QUESTION, "two", told),
+        ):
+            asked = service.client.tell(said, USER, conversation)
+            assert service.messages()[0][1].startswith(system)
+            assert service.ledger.report(asked).system_version == version_of(system)
+            trace = opm(environment(tmp_path / "storage"), "explain", asked.id, "--json").json
+            assert trace["prompt"]["proof"] == "same_as_sent"
+
+
 def test_memories_as_notes_before_the_question_are_recorded_and_proved(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
@@ -275,6 +294,28 @@ def test_what_was_shown_of_a_stream_that_the_stop_cut_is_a_turn(upstream: Script
         assert "Traceback" not in log
         assert "Exception in ASGI application" not in log
         assert log.count("ERROR") <= 1, "uvicorn counts the cut answers in one line"
+
+
+def test_a_response_that_the_stop_cut_has_failed(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    upstream.fail("answer", Fault(content="One two three four.", hang_s=UNTIL_RELEASED, after_chunks=2))
+    body = {"input": DOG, "user": USER, "stream": True, "conversation": "c"}
+    with process(env_of(upstream, tmp_path), ("--timeout-graceful-shutdown", "1")) as (service, client, ledger):
+        with client.http.stream("POST", "/v1/responses", json=body) as response:
+            lines, said = response.iter_lines(), ""
+            while said != "One two":
+                line = next(lines)
+                said += json.loads(line[6:]).get("delta", "") if line.startswith("data: ") else ""
+            ending = threading.Thread(target=service.terminate)
+            ending.start()
+            rest = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+        ending.join()
+        [failed] = rest
+        assert failed["type"] == "response.failed"
+        assert failed["response"]["error"]["message"] == "the service was stopped: ask again"
+        assert failed["response"]["output"][0]["content"][0]["text"] == "One two"
+        turns = [(turn.user, turn.assistant, turn.finish_reason) for turn in ledger.all(TurnRecorded, USER)]
+        assert turns == [(DOG, "One two", "service_stopped")]
+        assert "Traceback" not in service.log()
 
 
 @pytest.mark.parametrize("kind", ["embed", "answer"])

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from domain.events import SummaryFailed, SummaryRecorded
+from domain.identity import StreamId
 from domain.prompts import SUMMARY_SYSTEM, version_of
 from service.chat_answers import Completion
+from service.memory_commands import MemoryCommands
 from service.summarizer import Summarizer
+from tests.ledgers import new_ledger_file, opened, record_turn
 from tests.service.running import Running, running, until
 from tests.upstream import UNTIL_RELEASED, Fault, ScriptedUpstream
 
@@ -123,3 +126,21 @@ def test_giving_up_is_recorded_and_the_next_start_tries_again(service: Running, 
     with running(upstream, tmp_path) as third:
         third.settle()
         assert len(upstream.calls_of("summary")) == made
+
+
+def test_a_hidden_turn_gets_its_summary_once_it_is_back(service: Running, tmp_path: Path, user: str) -> None:
+    stream = StreamId(user, "c")
+    with opened(new_ledger_file(tmp_path)) as ledger:
+        turn = record_turn(ledger, stream, DOG)
+        MemoryCommands(ledger).forget(user, turn.event_id)
+    with running(service.upstream, tmp_path) as second:
+        second.client.tell("The sea is cold.", user)
+        second.settle()
+        assert turn.event_id not in {summary.memory_id for summary in second.ledger.all(SummaryRecorded, user)}
+        second.client.http.post(f"/v1/memories/{turn.event_id}/restore", params={"user": user})
+        until(
+            "the summary is there",
+            lambda: turn.event_id in {summary.memory_id for summary in second.ledger.all(SummaryRecorded, user)},
+        )
+        second.settle()
+        assert len(second.ledger.all(SummaryRecorded, user)) == 2

@@ -109,6 +109,21 @@ class Dialect:
         data = [] if fault.empty_choices else rows
         return {"object": "list", "model": body["model"], "data": data, "usage": usage}
 
+    def completion(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer a request of the old API, whose prompt is a text: say it again."""
+        self._check_model(body, (self.chat_model,))
+        if not isinstance(body.get("prompt"), str):
+            raise wire.BadRequestError("prompt must be a string", param="prompt")
+        text = f"You wrote: {body['prompt']}"
+        return {
+            "id": "cmpl-1",
+            "object": "text_completion",
+            "created": 1_700_000_000,
+            "model": self.answers_as,
+            "choices": [{"index": 0, "text": text, "logprobs": None, "finish_reason": "stop"}],
+            "usage": wire.usage((("user", body["prompt"]),), text),
+        }
+
     def scores(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Score documents by the words they share with the query, best first, as vLLM, Jina and Cohere do."""
         self._check_model(body, (self.rerank_model,))
@@ -127,7 +142,7 @@ class Dialect:
 
     def _refuse(self, body: Mapping[str, Any]) -> None:
         """Refuse what this server does not take, in the words of servers that do not."""
-        structure = (body.get("response_format") or {}).get("type")
+        structure = wire.response_format(body, "type")
         roles = [role for role, _ in wire.messages(body)]
         refusals = {
             "json_schema": (structure == "json_schema", "'response_format.type' must be 'json_object' or 'text'"),
@@ -158,7 +173,8 @@ class Dialect:
                 raise wire.BadRequestError(f"{name} was removed, use response_format", param=name)
         self._refuse(body)
         if self.strict_template:
-            roles = [role for role, _ in messages]
+            # Templates that know tools take a call and its result between the question and the answer.
+            roles = [message["role"] for message in body["messages"] if not _of_tools(message)]
             if "system" in roles[1:]:
                 raise wire.BadRequestError("System message must be at the beginning.", param="messages")
             turns = roles[1:] if roles[0] == "system" else roles
@@ -170,3 +186,7 @@ class Dialect:
         if most is not None and asked > most:
             message = f"This model's maximum context length is {most} tokens, {asked} were asked for."
             raise wire.BadRequestError(message, param="messages", code="context_length_exceeded")
+
+
+def _of_tools(message: Mapping[str, Any]) -> bool:
+    return message["role"] == "tool" or bool(message.get("tool_calls"))

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -41,7 +41,9 @@ _CHINESE_STOP = re.compile(
 )
 _TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|[\u3400-\u9fff]+")
 _CANDIDATE = re.compile(r"^\s*\[(\d+)\]\s*(?:\([^)]*\)\s*)?(.*)$")
-_ASKED_ON = re.compile(r"^Question, asked on .*:$")
+_FIXED_LINE = re.compile(
+    r"^(?:Question, asked on .*:|(?:Candidates|Notes), until the line (end-[0-9a-f]+):|end-[0-9a-f]{10})$"
+)
 _SENTENCE = re.compile(r"[^.!?。！？\n]+[.!?。！？]?")
 
 
@@ -71,8 +73,8 @@ class ChatRequest:
 
     @property
     def question(self) -> str:
-        """The last user message without its candidate lines, and without the day on which it was asked."""
-        said = (line for line in self.user.splitlines() if not _CANDIDATE.match(line) and not _ASKED_ON.match(line))
+        """The last user message without its candidates, and without the lines around them."""
+        said = (line for line in self.user.splitlines() if not _CANDIDATE.match(line) and not _FIXED_LINE.match(line))
         return "\n".join(said).strip()
 
 
@@ -84,6 +86,16 @@ class Reply:
     finish_reason: str = "stop"
     reasoning: str | None = None
     reasoning_field: str = "reasoning_content"
+    deltas: tuple[Mapping[str, Any], ...] = ()
+    """Deltas of a stream that follow the text, such as pieces of tool calls."""
+    message: Mapping[str, Any] = field(default_factory=dict)
+    """More fields of a whole message, such as its tool calls."""
+    choice: Mapping[str, Any] = field(default_factory=dict)
+    """More fields of each choice."""
+    answer: Mapping[str, Any] = field(default_factory=dict)
+    """More fields of the whole answer, or of each chunk."""
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    """More fields of the count of tokens."""
 
 
 def content_words(text: str) -> list[str]:

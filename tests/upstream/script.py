@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from tests.upstream.http import Connection, HttpRequest
 
-Kind = Literal["embed", "gate", "rerank", "summary", "answer", "tokenize", "models", "scores"]
+Kind = Literal["embed", "gate", "rerank", "summary", "answer", "tokenize", "models", "scores", "completion"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 UNTIL_RELEASED = math.inf
 _LOGGED_HEADERS = (

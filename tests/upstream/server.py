@@ -133,6 +133,8 @@ class ScriptedUpstream(Dialect, Script):
                 kind: Kind = "embed"
             case "POST", "/v1/chat/completions":
                 kind = "answer"
+            case "POST", "/v1/completions":
+                kind = "completion"
             case "POST", "/tokenize" if self.tokenize:
                 kind = "tokenize"
             case "POST", "/rerank" | "/v1/rerank" | "/v2/rerank":
@@ -170,6 +172,8 @@ class ScriptedUpstream(Dialect, Script):
                     answer = self.models()
                 elif kind == "scores":
                     answer = self.scores(body)
+                elif kind == "completion":
+                    answer = self.completion(body)
                 else:
                     self.check_chat(body)
                     return await self._chat(ChatRequest(kind, body, wire.messages(body)), call, connection)
@@ -178,6 +182,8 @@ class ScriptedUpstream(Dialect, Script):
                 headers = {"retry-after": call.fault.retry_after} if call.fault.retry_after else {}
                 return connection.send(error.status, wire.encode(wire.refusal(error, self.refusal_shape)), headers)
             call.status = 200
+            if kind == "completion" and body.get("stream"):
+                return await self._stream_completion(answer, call.fault, connection)
         # Logged as ended first: a quick client would otherwise look at the log before that is written.
         return self._send(connection, answer, call.fault)
 
@@ -210,28 +216,32 @@ class ScriptedUpstream(Dialect, Script):
             reasoning=fault.reasoning or reply.reasoning,
             reasoning_field=fault.reasoning_field if fault.reasoning else reply.reasoning_field,
         )
-        usage = wire.usage(request.messages, f"{reply.reasoning or ''} {text}")
+        usage = {**wire.usage(request.messages, f"{reply.reasoning or ''} {text}"), **reply.usage}
         head: dict[str, Any] = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": self.answers_as,
             "system_fingerprint": self.fingerprint,
+            **reply.answer,
         }
         call.status = 200
         if request.body.get("stream"):
             head["object"] = "chat.completion.chunk"
             wants_usage = (request.body.get("stream_options") or {}).get("include_usage", False)
-            return await self._stream(head, reply, usage if wants_usage else None, fault, connection)
-        message = {"role": "assistant", "content": text}
+            return await self._stream(request, head, reply, usage if wants_usage else None, fault, connection)
+        message = {"role": "assistant", "content": text, **reply.message}
         if reply.reasoning is not None:
             message[reply.reasoning_field] = reply.reasoning
-        choices = [{"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish_reason}]
+        logprobs = wire.logprobs(wire.pieces(text)) if request.body.get("logprobs") else None
+        shared = {"message": message, "logprobs": logprobs, "finish_reason": reply.finish_reason, **reply.choice}
+        choices = [{"index": index, **shared} for index in range(request.body.get("n") or 1)]
         answer = {**head, "object": "chat.completion", "usage": usage}
         answer["choices"] = [] if fault.empty_choices else choices
         return self._send(connection, answer, fault)
 
     async def _stream(
         self,
+        request: ChatRequest,
         head: Mapping[str, Any],
         reply: Reply,
         usage: Mapping[str, int] | None,
@@ -239,16 +249,22 @@ class ScriptedUpstream(Dialect, Script):
         connection: Connection,
     ) -> None:
         def event(delta: Mapping[str, Any], finish_reason: str | None = None) -> bytes:
-            choices = [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]
-            data = wire.encode({**head, "choices": [] if fault.empty_choices else choices})
-            if fault.garbage:
-                return b"\xff\xfe\x00<html>\x80 not an event\n\n"
-            return b"data: %b\n\n" % (data[: len(data) // 2] if fault.malformed else data)
+            said = [delta["content"]] if request.body.get("logprobs") and delta.get("content") else None
+            shared = {"delta": delta, "logprobs": wire.logprobs(said) if said else None, "finish_reason": finish_reason}
+            more = reply.choice if finish_reason is not None else {}
+            chunks = []
+            for index in range(request.body.get("n") or 1):
+                choices = [] if fault.empty_choices else [{"index": index, **shared, **more}]
+                data = wire.encode({**head, "choices": choices})
+                chunks.append(b"data: %b\n\n" % (data[: len(data) // 2] if fault.malformed else data))
+            return b"\xff\xfe\x00<html>\x80 not an event\n\n" if fault.garbage else b"".join(chunks)
 
         connection.start_stream()
         connection.chunk(event({"role": "assistant", "content": ""}))
-        deltas = [{reply.reasoning_field: piece} for piece in wire.pieces(reply.reasoning or "")]
+        deltas: list[Mapping[str, Any]] = []
+        deltas += [{reply.reasoning_field: piece} for piece in wire.pieces(reply.reasoning or "")]
         deltas += [{"content": piece} for piece in wire.pieces(reply.content)]
+        deltas += reply.deltas
         for index, delta in enumerate(deltas):
             if index == fault.after_chunks and await self._break_off(fault, connection):
                 return
@@ -260,6 +276,19 @@ class ScriptedUpstream(Dialect, Script):
         connection.chunk(event({}, reply.finish_reason))
         if usage is not None:
             connection.chunk(b"data: %b\n\n" % wire.encode({**head, "choices": [], "usage": usage}))
+        connection.chunk(b"data: [DONE]\n\n")
+        connection.end_stream()
+
+    async def _stream_completion(self, answer: dict[str, Any], fault: Fault, connection: Connection) -> None:
+        """Stream a completion of the old API: each chunk is a whole answer with a piece of the text."""
+        connection.start_stream()
+        [choice] = answer["choices"]
+        for index, text in enumerate(wire.pieces(choice["text"])):
+            if index == fault.after_chunks and await self._break_off(fault, connection):
+                return
+            said = [{**choice, "text": text, "finish_reason": None}]
+            connection.chunk(b"data: %b\n\n" % wire.encode({**answer, "choices": said, "usage": None}))
+        connection.chunk(b"data: %b\n\n" % wire.encode({**answer, "choices": [{**choice, "text": ""}]}))
         connection.chunk(b"data: [DONE]\n\n")
         connection.end_stream()
 

@@ -25,7 +25,8 @@ def decode(body: bytes) -> Any:
 
 
 def chat_kind(body: Mapping[str, Any]) -> Kind:
-    schema = ((body.get("response_format") or {}).get("json_schema") or {}).get("name")
+    schema = response_format(body, "json_schema")
+    schema = schema.get("name") if isinstance(schema, dict) else None
     if schema == "memory_gate":
         return "gate"
     if schema == "memory_rerank":
@@ -38,6 +39,12 @@ def chat_kind(body: Mapping[str, Any]) -> Kind:
     if "you pick the remembered notes" in first:
         return "rerank"
     return "summary" if "memory summar" in first else "answer"
+
+
+def response_format(body: Mapping[str, Any], field: str) -> Any:
+    """A field of the wanted format, None where there is none; a client may send anything."""
+    wanted = body.get("response_format")
+    return wanted.get(field) if isinstance(wanted, dict) else None
 
 
 def messages(body: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -65,6 +72,12 @@ def pieces(text: str) -> list[str]:
     """The text word by word, spaces kept, so that the pieces join to the text."""
     words = text.split(" ")
     return [word if i == 0 else f" {word}" for i, word in enumerate(words)] if text else []
+
+
+def logprobs(said: list[str]) -> dict[str, Any]:
+    """Log probabilities as of a model that was certain of each piece."""
+    tops: list[Any] = []
+    return {"content": [{"token": piece, "logprob": 0.0, "bytes": None, "top_logprobs": tops} for piece in said]}
 
 
 def error(refusal: BadRequestError) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 
 from domain.errors import LedgerWriteFailed
 from domain.events import TurnFailed, TurnRecorded
+from domain.prompt import messages_hash
 from service.turn_recorder import DISCONNECTED, TurnRecorder
 from tests.service.running import Running, chat_body, events_of, until
 from tests.upstream import UNTIL_RELEASED, Fault, Kind
@@ -79,6 +80,9 @@ def test_before_the_first_word_the_question_is_kept(service: Running, user: str,
     [failed] = service.ledger.all(TurnFailed, user)
     assert (failed.user, failed.partial_assistant, failed.code) == (QUESTION, "", DISCONNECTED)
     assert not service.ledger.all(TurnRecorded, user)
+    # What the chat model was asked before that is recorded too.
+    assert (failed.call is not None) == (kind == "answer")
+    assert failed.call is None or failed.call.messages_hash == messages_hash(call.body["messages"])
 
 
 def test_without_stream_it_ends_the_same_way(service: Running, user: str) -> None:

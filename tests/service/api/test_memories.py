@@ -82,6 +82,35 @@ def test_a_forgotten_memory_shows_nowhere(service: Running, user: str) -> None:
     assert VIOLIN not in str(service.messages())
 
 
+def test_a_memory_that_was_taken_back_shows_everywhere_again(service: Running, user: str) -> None:
+    [memory_id] = service.tell_all([VIOLIN], user, "music")
+    path = f"/v1/memories/{memory_id}"
+    service.client.http.delete(path, params={"user": user})
+    assert VIOLIN not in service.client.tell(ASKED, user, "before", **LOOK).replayed
+    service.settle()
+    restored = service.client.http.post(f"{path}/restore", params={"user": user, "reason": "by mistake"}).json()
+    assert restored == {
+        "object": "memory.restored",
+        "memory_id": memory_id,
+        "restored": True,
+        "changed": True,
+        "superseded": False,
+    }
+    again = service.client.http.post(f"{path}/restore", params={"user": user}).json()
+    assert not again["changed"]
+
+    for mode in ("dense", "lexical"):
+        assert VIOLIN in service.client.tell(ASKED, user, f"after {mode}", retrieval=mode, **LOOK).replayed
+    [turn] = service.client.get("/v1/turns", user=user, conversation_id="music").json()["data"]
+    assert turn["user"] == VIOLIN
+    assert "music" in [
+        row["conversation_id"] for row in service.client.get("/v1/conversations", user=user).json()["data"]
+    ]
+    assert memory_id in [row["memory_id"] for row in listed(service.client, user)]
+    service.client.tell("And now?", user, "music")
+    assert VIOLIN in str(service.messages())
+
+
 def test_an_older_answer_no_longer_shows_that_it_used_it(service: Running, user: str) -> None:
     [memory_id] = service.tell_all([VIOLIN], user)
     service.settle()
@@ -146,6 +175,7 @@ def test_an_unknown_memory_is_a_404_and_so_is_somebody_elses(service: Running, u
             service.client.http.get(f"/v1/memories/{asked}", params={"user": user}),
             service.client.http.delete(f"/v1/memories/{asked}", params={"user": user}),
             service.client.http.patch(f"/v1/memories/{asked}", json={"user": user, "summary": "Mine."}),
+            service.client.http.post(f"/v1/memories/{asked}/restore", params={"user": user}),
         ):
             assert answer.status_code == 404
             error = answer.json()["error"]

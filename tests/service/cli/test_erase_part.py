@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from domain.events import TurnFailed
+from domain.events import MessagesSent, TurnFailed
 from domain.identity import StreamId
 from domain.settings import StorageSettings
 from domain.sqlite import DRIVER
@@ -116,3 +116,24 @@ class TestRetention:
                 await until(lambda: connection.execute(done).fetchone() is not None)
             task.cancel()
         assert traces(storage, WORDS) == []
+
+
+def test_what_a_client_sent_again_goes_with_the_memory(opm: Opm, storage: Path) -> None:
+    """A client that changes what it resends leaves copies of it beside the turns."""
+    with ScriptedUpstream() as upstream, running(upstream, storage) as service:
+        upstream.say("answer", "Noted.")
+        messages = [{"role": "user", "content": SECRET}]
+        first = service.client.post({"messages": messages, "user": "ann", "metadata": {"conversation_id": "one"}})
+        messages += [{"role": "assistant", "content": "**Noted.**"}, {"role": "user", "content": "Go on."}]
+        second = service.client.post({"messages": messages, "user": "ann", "metadata": {"conversation_id": "one"}})
+        assert len(service.ledger.all(MessagesSent, "ann", "one")) == 1
+        service.settle()
+        told = first.memory("turn")["memory_id"]
+        assert opm("erase", "-u", "ann", "--memory", told, "--yes").status == 0
+        service.settle()
+        assert traces(storage, WORDS) == []
+        assert opm("verify").status == 0, opm("verify").out
+        messages += [{"role": "assistant", "content": second.text}, {"role": "user", "content": "And on."}]
+        third = service.client.post({"messages": messages[2:], "user": "ann", "metadata": {"conversation_id": "one"}})
+        assert third.status == 200
+        assert "not_possible" in opm("explain", second.id, "--json").out

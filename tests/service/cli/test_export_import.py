@@ -13,17 +13,21 @@ from domain.events import (
     GateDecided,
     MemoryEdited,
     MemoryForgotten,
+    MemoryRestored,
     RerankDecided,
     RetrievalRecorded,
     SummaryRecorded,
     TurnFailed,
     TurnRecorded,
+    TurnRestored,
+    TurnSuperseded,
 )
 from domain.identity import StreamId, user_stream
 from domain.ledger import Ledger
 from domain.memory import Memory
 from migrations.runner import migrate
 from projections.mirror.event_file import event_of
+from service.memory_commands import MemoryCommands
 from tests.ledgers import (
     activated,
     all_stored,
@@ -132,6 +136,73 @@ def test_an_export_comes_into_another_ledger_with_ids_corrections_and_withdrawal
     assert (again["turns"], again["known"]) == (0, 4)
     with opened(tmp_path / "elsewhere" / "ledger.sqlite3") as after:
         assert after.reader.head() == head
+
+
+def leave_and_return(ledger: Ledger) -> list[str]:
+    """Record five turns in each state that a turn can be in; return their ids."""
+    ids = [record_turn(ledger, STREAM, f"Turn {number}?").event_id for number in range(5)]
+    forgotten, left, both, returned, unforgotten = ids
+    for memory_id, *said in (
+        (forgotten, MemoryForgotten(memory_id=forgotten, turn_id=5)),
+        (left, TurnSuperseded(memory_id=left, turn_id=6, reason="edited")),
+        (both, TurnSuperseded(memory_id=both, turn_id=7, reason="left"), MemoryForgotten(memory_id=both, turn_id=7)),
+        (
+            returned,
+            TurnSuperseded(memory_id=returned, turn_id=8, reason="left"),
+            TurnRestored(memory_id=returned, turn_id=8),
+        ),
+        (
+            unforgotten,
+            MemoryForgotten(memory_id=unforgotten, turn_id=9),
+            MemoryRestored(memory_id=unforgotten, turn_id=9, reason="by mistake"),
+        ),
+    ):
+        record(ledger, STREAM, *said, causation_id=memory_id)
+    return ids
+
+
+def test_what_is_hidden_comes_along_hidden(
+    opm: Opm, ledger_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(ledger_path) as ledger:
+        ids = leave_and_return(ledger)
+        before = [(turn.memory_id, turn.forgotten, turn.superseded) for turn in ledger.reader.branch(STREAM)]
+        shown = memories(ledger, STREAM.user_id)
+    opm("export", "--user", STREAM.user_id, "-o", str(tmp_path / "ann.jsonl"))
+    monkeypatch.setenv("STORAGE_DIR", str(tmp_path / "elsewhere"))
+    assert opm("import", str(tmp_path / "ann.jsonl"), "--user", "ann").status == 0
+    with opened(tmp_path / "elsewhere" / "ledger.sqlite3") as ledger:
+        branch = ledger.reader.branch(StreamId("ann", STREAM.conversation_id))
+        assert [(turn.memory_id, turn.forgotten, turn.superseded) for turn in branch] == before
+        assert memories(ledger, "ann") == shown
+        assert [turn.hidden for turn in branch if turn.memory_id in ids] == [True, True, True, False, False]
+    taken = json.loads(opm("import", str(tmp_path / "ann.jsonl"), "--user", "bob", "--json").out)
+    skipped = {what: taken["skipped"].get(what) for what in ("forgotten memories", "superseded turns")}
+    assert skipped == {"forgotten memories": 3, "superseded turns": 1}
+    with opened(tmp_path / "elsewhere" / "ledger.sqlite3") as ledger:
+        assert [row[3:5] for row in memories(ledger, "bob")] == [row[3:5] for row in shown]
+
+
+def test_what_is_hidden_here_is_not_brought_back_by_an_export(
+    opm: Opm, ledger_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, later = tmp_path / "first.jsonl", tmp_path / "later.jsonl"
+    opm("export", "--user", STREAM.user_id, "-o", str(first))
+    with opened(ledger_path) as ledger:
+        here, there, *_ = [memory.memory_id for memory in ledger.persons.memories_before(STREAM.user_id, 2**62, 100)]
+        for memory_id in (here, there):
+            MemoryCommands(ledger).forget(STREAM.user_id, memory_id)
+            MemoryCommands(ledger).restore(STREAM.user_id, memory_id)
+    opm("export", "--user", STREAM.user_id, "-o", str(later))
+    monkeypatch.setenv("STORAGE_DIR", str(tmp_path / "elsewhere"))
+    assert opm("import", str(first), "--user", "ann").status == 0
+    assert opm("forget", here, "--user", "ann").status == 0
+    assert opm("import", str(later), "--user", "ann").status == 0
+    with opened(tmp_path / "elsewhere" / "ledger.sqlite3") as ledger:
+        assert ledger.persons.memory("ann", here) is None
+        assert ledger.persons.memory("ann", there) is not None
+    again = json.loads(opm("import", str(later), "--user", "ann", "--json").out)
+    assert (again["turns"], again["summaries"]) == (0, 0)
 
 
 def test_an_export_comes_back_after_an_erasure_under_new_ids(opm: Opm, exported: Path, ledger_path: Path) -> None:
