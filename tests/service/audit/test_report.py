@@ -19,7 +19,7 @@ from tests.service.opm import Ran, environment, opm
 from tests.service.running import Running, running, until
 from tests.upstream import ScriptedUpstream, gate_keeps_all
 
-KEYS = {"a-key-of-ann": "ann", "a-key-of-bob": "bob"}
+KEYS = {"a-key-of-ann": "ann"}
 OF_ANN = {"authorization": "Bearer a-key-of-ann"}
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -60,7 +60,7 @@ class Page(HTMLParser):
 
 @contextmanager
 def remembering(folder: Path) -> Iterator[Running]:
-    """Run a service in which ann says things, corrects one, withdraws one, and bob is refused."""
+    """Run a service in which ann says things, corrects one, withdraws one, and a stranger is refused."""
     with (
         ScriptedUpstream() as upstream,
         running(upstream, folder, api_keys=KEYS, access_log="reads", use_rerank_default=True) as service,
@@ -84,8 +84,8 @@ def remembering(folder: Path) -> Iterator[Running]:
         body = {"model": "m", "messages": [{"role": "user", "content": "Which dog is mine, Bruno?"}]}
         body["metadata"] = {"conversation_id": "later"}
         http.post("/v1/chat/completions", json=body, headers=OF_ANN).raise_for_status()
-        refused = http.get("/v1/memories", params={"user": "ann"}, headers={"authorization": "Bearer a-key-of-bob"})
-        assert refused.status_code == 403
+        refused = http.get("/v1/memories", params={"user": "ann"}, headers={"authorization": "Bearer no-key"})
+        assert refused.status_code == 401
         service.settle()
         until("the read is in the log", lambda: _logged(service.ledger.path))
         yield service
