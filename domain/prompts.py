@@ -3,7 +3,7 @@
 A version is a hash of the text, so every event shows under which text it was decided. The ledger records the texts in
 use (``PromptsActivated``), so a version can still be read years later.
 
-The chat prompt may come in further texts: for Chinese questions, and for questions for which something is recalled.
+The chat prompt may come in further texts: for messages in Chinese, and for questions for which something is recalled.
 Small models answer best in the language of their prompt. Told to say what they do not know, they say that they do not
 know what a memory beside the question tells.
 """
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from domain.errors import SettingsError
+from domain.repeats import is_question
 
 # Short on purpose: small models repeat a long prompt instead of answering.
 CHAT_SYSTEM = """\
@@ -78,11 +79,11 @@ class Prompts:
     chat_variants: Mapping[str, Prompt] = field(default_factory=dict)
 
     def chat_for(self, question: str, *, recalled: bool) -> Prompt:
-        """Return the chat prompt for a question, in its language; ``recalled`` says whether memory found something."""
+        """Return the chat prompt for a message, in its language; ``recalled`` says whether memory found something."""
         return next(prompt for name in _chat_names(question, recalled) if (prompt := self._chat(name)) is not None)
 
     def longest_chat_for(self, question: str) -> Prompt:
-        """Return the longer of the chat prompts for a question of which nobody knows yet what it recalls."""
+        """Return the longer of the chat prompts for a message of which nobody knows yet what it recalls."""
         return max((self.chat_for(question, recalled=recalled) for recalled in (False, True)), key=_chars)
 
     def by_name(self) -> dict[str, Prompt]:
@@ -114,8 +115,8 @@ def is_chinese(text: str) -> bool:
 def load_prompts(folder: Path | None) -> Prompts:
     """Return the built-in prompts, each replaced by ``NAME.txt`` in ``folder`` if that file exists.
 
-    ``CHAT_SYSTEM.recalled.txt`` is the chat prompt where something is recalled, ``CHAT_SYSTEM.zh.txt`` the one for
-    Chinese questions, and ``CHAT_SYSTEM.recalled.zh.txt`` the one for Chinese questions where something is recalled.
+    ``CHAT_SYSTEM.recalled.txt`` is the chat prompt for a question, told by its question mark, for which something is
+    recalled, ``CHAT_SYSTEM.zh.txt`` the one for Chinese, and ``CHAT_SYSTEM.recalled.zh.txt`` the one for both.
     Raises :class:`SettingsError` if the folder is missing, or a file is empty, not UTF-8 or has an unknown name.
     """
     texts = dict(_DEFAULTS)
@@ -143,11 +144,11 @@ def load_prompts(folder: Path | None) -> Prompts:
 
 
 def _chat_names(question: str, recalled: bool) -> Iterator[str]:
-    """Yield the names of the chat prompts that fit a question, the most fitting first; the last one always exists."""
-    chinese = is_chinese(question)
-    if recalled and chinese:
+    """Yield the names of the chat prompts that fit a message, the most fitting first; the last one always exists."""
+    chinese, from_memory = is_chinese(question), recalled and is_question(question)
+    if from_memory and chinese:
         yield _CHAT_RECALLED_CHINESE
-    if recalled:
+    if from_memory:
         yield _CHAT_RECALLED
     if chinese:
         yield _CHAT_CHINESE

@@ -101,6 +101,16 @@ def test_the_chat_prompt_goes_by_what_is_recalled_and_by_language(
         assert prompts.chat_for(question, recalled=recalled) == by_name[f"CHAT_SYSTEM{ending}"]
 
 
+@pytest.mark.parametrize("told", ["My name is Ann.", "Thanks!", "我叫小安。"])
+def test_what_is_no_question_is_answered_with_the_same_chat_prompt_whatever_is_recalled(
+    tmp_path: Path, told: str
+) -> None:
+    for name in NAMES:
+        (tmp_path / f"{name}.txt").write_text(name)
+    prompts = load_prompts(tmp_path)
+    assert prompts.chat_for(told, recalled=True) == prompts.chat_for(told, recalled=False)
+
+
 @pytest.mark.parametrize("longer", NAMES)
 def test_of_a_question_of_which_nothing_is_known_yet_the_longer_chat_prompt_is_reckoned_with(
     tmp_path: Path, longer: str
