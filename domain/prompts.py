@@ -3,9 +3,10 @@
 A version is a hash of the text, so every event shows under which text it was decided. The ledger records the texts in
 use (``PromptsActivated``), so a version can still be read years later.
 
-The chat prompt may come in further texts: for messages in Chinese, and for questions for which something is recalled.
-Small models answer best in the language of their prompt. Told to say what they do not know, they say that they do not
-know what a memory beside the question tells.
+The chat prompt may come in further texts: for messages in Chinese, for messages for which something is recalled, and
+for those of them in which people ask about themselves. Small models answer best in the language of their prompt. Told
+to say what they do not know, they say that they do not know what a memory beside the question tells. Shown by examples
+how to answer from memories, they answer any question from them (``docs/decisions/0065-notes-for-small-models.md``).
 """
 
 from __future__ import annotations
@@ -51,11 +52,19 @@ _DEFAULTS: Mapping[str, str] = {
 }
 _CHAT, _CHAT_CHINESE = "CHAT_SYSTEM", "CHAT_SYSTEM.zh"
 _CHAT_RECALLED, _CHAT_RECALLED_CHINESE = "CHAT_SYSTEM.recalled", "CHAT_SYSTEM.recalled.zh"
-_CHAT_VARIANTS = (_CHAT_CHINESE, _CHAT_RECALLED, _CHAT_RECALLED_CHINESE)
+_CHAT_ASKED, _CHAT_ASKED_CHINESE = "CHAT_SYSTEM.asked", "CHAT_SYSTEM.asked.zh"
+_CHAT_VARIANTS = (_CHAT_CHINESE, _CHAT_RECALLED, _CHAT_RECALLED_CHINESE, _CHAT_ASKED, _CHAT_ASKED_CHINESE)
 _VERSION_CHARS = 12
 
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _KANA = re.compile(r"[\u3040-\u30ff]")
+_OF_ONESELF = re.compile(
+    r"\b(?:my|mine|our|ours|about me|about us)\b"
+    # "How do I boil an egg?" asks about eggs.
+    r"|(?<!\bhow )\b(?:am|are|do|did|have|had|was|were) (?:i|we)\b"
+    r"|[我咱]",
+    re.IGNORECASE,
+)
 _LETTERS_PER_HAN = 2
 """Of Latin text as long as what one Han character says, at least: a foreign name must not outweigh the sentence."""
 
@@ -112,11 +121,17 @@ def is_chinese(text: str) -> bool:
     return han * _LETTERS_PER_HAN > other and _KANA.search(text) is None
 
 
+def asks_of_oneself(text: str) -> bool:
+    """Tell, in English and Chinese, whether people ask about themselves: "Where do I live?", not "Where is Rome?"."""
+    return is_question(text) and _OF_ONESELF.search(text) is not None
+
+
 def load_prompts(folder: Path | None) -> Prompts:
     """Return the built-in prompts, each replaced by ``NAME.txt`` in ``folder`` if that file exists.
 
-    ``CHAT_SYSTEM.recalled.txt`` is the chat prompt for a question, told by its question mark, for which something is
-    recalled, ``CHAT_SYSTEM.zh.txt`` the one for Chinese, and ``CHAT_SYSTEM.recalled.zh.txt`` the one for both.
+    ``CHAT_SYSTEM.recalled.txt`` is the chat prompt for a message for which something is recalled, and
+    ``CHAT_SYSTEM.asked.txt`` the one for such a message in which people ask about themselves. Those for messages in
+    Chinese are called ``CHAT_SYSTEM.zh.txt``, ``CHAT_SYSTEM.recalled.zh.txt`` and ``CHAT_SYSTEM.asked.zh.txt``.
     Raises :class:`SettingsError` if the folder is missing, or a file is empty, not UTF-8 or has an unknown name.
     """
     texts = dict(_DEFAULTS)
@@ -145,14 +160,16 @@ def load_prompts(folder: Path | None) -> Prompts:
 
 def _chat_names(question: str, recalled: bool) -> Iterator[str]:
     """Yield the names of the chat prompts that fit a message, the most fitting first; the last one always exists."""
-    chinese, from_memory = is_chinese(question), recalled and is_question(question)
-    if from_memory and chinese:
-        yield _CHAT_RECALLED_CHINESE
-    if from_memory:
-        yield _CHAT_RECALLED
-    if chinese:
-        yield _CHAT_CHINESE
-    yield _CHAT
+    chinese = is_chinese(question)
+    fitting = [(_CHAT_CHINESE, _CHAT)]
+    if recalled:
+        fitting.insert(0, (_CHAT_RECALLED_CHINESE, _CHAT_RECALLED))
+        if asks_of_oneself(question):
+            fitting.insert(0, (_CHAT_ASKED_CHINESE, _CHAT_ASKED))
+    for in_chinese, in_any_language in fitting:
+        if chinese:
+            yield in_chinese
+        yield in_any_language
 
 
 def _chars(prompt: Prompt) -> int:
