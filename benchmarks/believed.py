@@ -35,6 +35,7 @@ from service.launch.command import EMBEDDED_PROFILE
 from tests.upstream import ScriptedUpstream
 
 _ANSWER_S_MAX = 900.0
+_SHOWN_CHARS = 400
 _FIRST_DAY = datetime(2026, 8, 3, 9, tzinfo=UTC)
 _CONVERSATION_TURNS = 3
 _ASKED_BEFORE = 10
@@ -186,7 +187,7 @@ def _row(kind: str, results: Sequence[Result], *, answered: bool) -> str:
 
 def _tell(result: Result, kind: str) -> None:
     place = f"at {result.place} of {len(result.replayed)}" if result.place is not None else "NOT replayed"
-    line = f"[{kind}] {result.story.name}: {place}, {result.verdict}: {' '.join(result.answer.split())[:160]}"
+    line = f"[{kind}] {result.story.name}: {place}, {result.verdict}: {' '.join(result.answer.split())[:_SHOWN_CHARS]}"
     print(line, file=sys.stderr, flush=True)
     if result.place is None:
         print(f"    replayed: {list(result.replayed)}", file=sys.stderr, flush=True)

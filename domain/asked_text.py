@@ -30,6 +30,8 @@ _OPENING = re.compile(
     r"^<(context|attached_files|attached_knowledge|attached_documents|documents)(?:[ \t][^<>\n]{0,300})?>[ \t]*\n",
     re.MULTILINE,
 )
+_ATTACHED = re.compile(r"(?:\n\[(?:image|audio|video|file)[:\]][^\n]{0,300})+\Z")
+_ATTACHED_CHARS = 4_000
 _RAG_TASK = re.compile(
     r"(?:### Task:\s+Respond to the user query using the provided context"
     r"|You are given a user query, some textual context and rules, all inside xml tags)"
@@ -48,8 +50,7 @@ _CHERRY = re.compile(r"Please answer the question based on the reference materia
 _LAST_QUESTION = re.compile(
     r"(?:Use the following (?:pieces of )?(?:retrieved )?context to answer the (?:user's )?question"
     r"|You are an assistant for question-answering tasks\. Use the following pieces of retrieved context"
-    r"|Context information is below\.\s+-{5,}"
-    r"|Context:\s)"
+    r"|Context information is below\.\s+-{5,})"
 )
 _QUESTION_MARKS = ("\nQUESTION: ", "\nQuestion: ", "\nQuery: ")
 _ANSWER_MARK = re.compile(r"(?:\s+-{5,})?\s+(?:Helpful )?Answer:\s*\Z")
@@ -57,7 +58,15 @@ _ANSWER_MARK_CHARS = 100
 
 
 def asked_text(text: str) -> str:
-    """Return what the person asked in a message; the whole message where no template is known around it."""
+    """Return what the person asked in a message; the whole message where no template is known around it.
+
+    Images and files that come after the text are said in brackets there, and stay.
+    """
+    attached = _ATTACHED.search(text, max(len(text) - _ATTACHED_CHARS, 0))
+    return _asked(text) if attached is None else _asked(text[: attached.start()]) + attached[0]
+
+
+def _asked(text: str) -> str:
     asked = text
     for _ in range(_TEMPLATES_MAX):
         inner = next((found for rule in _RULES if (found := rule(asked)) is not None and found.strip()), None)

@@ -3,16 +3,17 @@
 A version is a hash of the text, so every event shows under which text it was decided. The ledger records the texts in
 use (``PromptsActivated``), so a version can still be read years later.
 
-The chat prompt may come in Chinese, too. Small models answer best in the language of their prompt, and misunderstand a
-question in another one.
+The chat prompt may come in further texts: for Chinese questions, and for questions for which something is recalled.
+Small models answer best in the language of their prompt. Told to say what they do not know, they say that they do not
+know what a memory beside the question tells.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from domain.errors import SettingsError
@@ -47,7 +48,9 @@ _DEFAULTS: Mapping[str, str] = {
     "GATE_SYSTEM": GATE_SYSTEM,
     "RERANK_SYSTEM": RERANK_SYSTEM,
 }
-_CHAT_CHINESE = "CHAT_SYSTEM.zh"
+_CHAT, _CHAT_CHINESE = "CHAT_SYSTEM", "CHAT_SYSTEM.zh"
+_CHAT_RECALLED, _CHAT_RECALLED_CHINESE = "CHAT_SYSTEM.recalled", "CHAT_SYSTEM.recalled.zh"
+_CHAT_VARIANTS = (_CHAT_CHINESE, _CHAT_RECALLED, _CHAT_RECALLED_CHINESE)
 _VERSION_CHARS = 12
 
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
@@ -66,27 +69,34 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """The four prompts in use, and the chat prompt for Chinese questions, if there is one."""
+    """The four prompts in use, and by their names the chat prompts for some questions only, if there are any."""
 
     chat: Prompt
     summary: Prompt
     gate: Prompt
     rerank: Prompt
-    chat_chinese: Prompt | None = None
+    chat_variants: Mapping[str, Prompt] = field(default_factory=dict)
 
-    def chat_for(self, question: str) -> Prompt:
-        """Return the chat prompt in the language of a question."""
-        return self.chat_chinese if self.chat_chinese is not None and is_chinese(question) else self.chat
+    def chat_for(self, question: str, *, recalled: bool) -> Prompt:
+        """Return the chat prompt for a question, in its language; ``recalled`` says whether memory found something."""
+        return next(prompt for name in _chat_names(question, recalled) if (prompt := self._chat(name)) is not None)
+
+    def longest_chat_for(self, question: str) -> Prompt:
+        """Return the longer of the chat prompts for a question of which nobody knows yet what it recalls."""
+        return max((self.chat_for(question, recalled=recalled) for recalled in (False, True)), key=_chars)
 
     def by_name(self) -> dict[str, Prompt]:
         """Return the prompts under the names an operator knows them by."""
-        named = {
-            "CHAT_SYSTEM": self.chat,
+        return {
+            _CHAT: self.chat,
             "SUMMARY_SYSTEM": self.summary,
             "GATE_SYSTEM": self.gate,
             "RERANK_SYSTEM": self.rerank,
+            **self.chat_variants,
         }
-        return named | ({_CHAT_CHINESE: self.chat_chinese} if self.chat_chinese is not None else {})
+
+    def _chat(self, name: str) -> Prompt | None:
+        return self.chat if name == _CHAT else self.chat_variants.get(name)
 
 
 def version_of(text: str) -> str:
@@ -104,7 +114,8 @@ def is_chinese(text: str) -> bool:
 def load_prompts(folder: Path | None) -> Prompts:
     """Return the built-in prompts, each replaced by ``NAME.txt`` in ``folder`` if that file exists.
 
-    ``CHAT_SYSTEM.zh.txt`` is the chat prompt for Chinese questions; without it there is one for all languages.
+    ``CHAT_SYSTEM.recalled.txt`` is the chat prompt where something is recalled, ``CHAT_SYSTEM.zh.txt`` the one for
+    Chinese questions, and ``CHAT_SYSTEM.recalled.zh.txt`` the one for Chinese questions where something is recalled.
     Raises :class:`SettingsError` if the folder is missing, or a file is empty, not UTF-8 or has an unknown name.
     """
     texts = dict(_DEFAULTS)
@@ -112,8 +123,8 @@ def load_prompts(folder: Path | None) -> Prompts:
         if not folder.is_dir():
             raise SettingsError(f"PROMPTS_DIR = {str(folder)!r}: no such folder, create it or unset the variable")
         for path in sorted(folder.glob("*.txt")):
-            if path.stem not in (*_DEFAULTS, _CHAT_CHINESE):
-                known = ", ".join(f"{name}.txt" for name in (*_DEFAULTS, _CHAT_CHINESE))
+            if path.stem not in (*_DEFAULTS, *_CHAT_VARIANTS):
+                known = ", ".join(f"{name}.txt" for name in (*_DEFAULTS, *_CHAT_VARIANTS))
                 raise SettingsError(f"PROMPTS_DIR: {path.name} is not a known prompt: rename it to one of {known}")
             try:
                 texts[path.stem] = path.read_text(encoding="utf-8").strip()
@@ -127,5 +138,21 @@ def load_prompts(folder: Path | None) -> Prompts:
         summary=made["SUMMARY_SYSTEM"],
         gate=made["GATE_SYSTEM"],
         rerank=made["RERANK_SYSTEM"],
-        chat_chinese=made.get(_CHAT_CHINESE),
+        chat_variants={name: made[name] for name in _CHAT_VARIANTS if name in made},
     )
+
+
+def _chat_names(question: str, recalled: bool) -> Iterator[str]:
+    """Yield the names of the chat prompts that fit a question, the most fitting first; the last one always exists."""
+    chinese = is_chinese(question)
+    if recalled and chinese:
+        yield _CHAT_RECALLED_CHINESE
+    if recalled:
+        yield _CHAT_RECALLED
+    if chinese:
+        yield _CHAT_CHINESE
+    yield _CHAT
+
+
+def _chars(prompt: Prompt) -> int:
+    return len(prompt.text)

@@ -94,6 +94,8 @@ class Backend:
         self._root = settings.backend_url
         key = settings.backend_api_key
         self._headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+        # Nothing that is sent from here is a task of the page's own, whatever a person writes.
+        self._headers["X-OPM-Task"] = ""
         self._trust_env = not settings.is_loopback and _proxies_can_be_used()
 
     def model(self) -> ModelInfo | None:

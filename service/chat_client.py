@@ -42,11 +42,13 @@ T = TypeVar("T")
 _PROBE_TIMEOUT_S = 5.0
 _DONE = b"[DONE]"
 _ANSWER_CHARS_MAX = 1_000_000
-"""Text and reasoning together: more than any model writes. There the answer ends, as at the model's own limit."""
+"""Text, reasoning and calls together: more than any model writes. There the answer ends, as at its own limit."""
 _ANSWER_BYTES_MAX = 256 * 1024 * 1024
 """With all that stands around the text, such as log probabilities. There it ends in the same way."""
 _WHOLE_BYTES_MAX = 64 * 1024 * 1024
 """Of an answer that comes in one piece, perhaps with sound or pictures in it."""
+_WHOLE_CHARS_MAX = 8_000_000
+"""Of the text in it, which only a broken endpoint sends."""
 _STREAMED_AUDIO = "pcm16"
 _SHORT_ANSWER_BYTES_MAX = 4 * 1024 * 1024
 _SHORT_ANSWER_CHARS_MAX = 100_000
@@ -301,7 +303,7 @@ def answered(call: ModelCall, model: str | None, fingerprint: str | None) -> Mod
 def _is_spoken_whole(body: JsonObject) -> bool:
     """Tell whether spoken words are asked for in a format that no endpoint gives in pieces."""
     audio = body.get("audio")
-    return isinstance(audio, dict) and audio.get("format") not in {None, _STREAMED_AUDIO}
+    return isinstance(audio, dict) and audio.get("format") not in (None, _STREAMED_AUDIO)
 
 
 def _own_end(said: Delta) -> str:
@@ -324,7 +326,10 @@ async def _begun(pieces: AsyncIterator[bytes], *, several: bool) -> AsyncIterato
             break
     if first.lstrip(_BOM_AND_SPACE).startswith(b"{"):
         rest = await whole(pieces, _WHOLE_BYTES_MAX)
-        return read_completion(first.lstrip(_BOM_AND_SPACE) + rest, several=several)
+        completion = read_completion(first.lstrip(_BOM_AND_SPACE) + rest, several=several)
+        if any(choice.chars > _WHOLE_CHARS_MAX for choice in completion.choices):
+            raise Unreadable
+        return completion
 
     async def only_first() -> AsyncIterator[bytes]:
         yield first

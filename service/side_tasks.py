@@ -77,10 +77,12 @@ class _Known:
     max_tokens: int | None
     tools: frozenset[str] | None
     headers: tuple[tuple[str, re.Pattern[str]], ...]
+    chat_may_be: bool
 
     def fits(self, asked: _Asked) -> bool:
         return (
             (self.history_may_be or not asked.history)
+            and (self.chat_may_be or not asked.in_chat)
             and (self.system_may_be or not asked.system)
             and (self.streamed is None or self.streamed == asked.streamed)
             and (self.max_tokens is None or (asked.max_tokens or self.max_tokens + 1) <= self.max_tokens)
@@ -98,6 +100,7 @@ class _Asked:
     user: str
     system: str
     history: bool
+    in_chat: bool
     streamed: bool
     max_tokens: int | None
     tools: frozenset[str]
@@ -112,11 +115,13 @@ def side_task(
     headers: Mapping[str, str] | None = None,
     parameters: JsonObject | None = None,
     streamed: bool = False,
+    in_chat: bool = False,
 ) -> SideTask | None:
     """Return the task that a request is, None for what a person says.
 
     ``messages`` are those of the request, ``headers`` are under lower-case names, ``parameters`` are the other fields
-    of the body. Raises :class:`InvalidInput` where ``metadata.task`` is no text.
+    of the body. ``in_chat`` tells that the request names a conversation. Raises :class:`InvalidInput` where
+    ``metadata.task`` is no text.
     """
     headers = headers or {}
     said = _said(metadata or {}, headers)
@@ -127,7 +132,7 @@ def side_task(
     if headers.get(TASK_HEADER) is not None and not headers[TASK_HEADER].strip():
         # The frontend names its tasks, and did not name one. So a prompt that is quoted whole is a person's too.
         return None
-    asked = _asked(messages, headers, parameters or {}, streamed=streamed)
+    asked = _asked(messages, headers, parameters or {}, streamed=streamed, in_chat=in_chat)
     if asked is None:
         return None
     return next((known.side_task for known in _known() if known.fits(asked)), None)
@@ -152,7 +157,7 @@ def _said(metadata: Mapping[str, Any], headers: Mapping[str, str]) -> str | None
 
 
 def _asked(
-    messages: Sequence[Message], headers: Mapping[str, str], parameters: JsonObject, *, streamed: bool
+    messages: Sequence[Message], headers: Mapping[str, str], parameters: JsonObject, *, streamed: bool, in_chat: bool
 ) -> _Asked | None:
     """Return what a request looks like; None where its last message is not one of a person, so that it goes on."""
     said = [message for message in messages if message.get("role") not in SYSTEM_ROLES]
@@ -160,14 +165,23 @@ def _asked(
         return None
     limits = [parameters.get(name) for name in ("max_completion_tokens", "max_tokens")]
     return _Asked(
-        user=text_of(said[-1]) if said else "",
-        system="\n\n".join(text_of(message) for message in messages if message.get("role") in SYSTEM_ROLES),
+        user=_words(said[-1]) if said else "",
+        system="\n\n".join(_words(message) for message in messages if message.get("role") in SYSTEM_ROLES),
         history=len(said) > 1,
+        in_chat=in_chat,
         streamed=streamed,
         max_tokens=min((limit for limit in limits if isinstance(limit, int)), default=None),
         tools=frozenset(_tool_names(parameters)),
         headers=headers,
     )
+
+
+def _words(message: Message) -> str:
+    """Return the text of a message alone. What an image is would have to be made from its bytes."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return text_of(message)
+    return text_of({"content": [part for part in content if isinstance(part, str) or part.get("type") == "text"]})
 
 
 def _tool_names(parameters: JsonObject) -> list[str]:
@@ -194,6 +208,7 @@ def _known_from(entry: dict[str, Any]) -> _Known:
         streamed=entry.get("streamed"),
         max_tokens=entry.get("max_tokens"),
         tools=None if tools == "any" else frozenset(tools),
+        chat_may_be=entry.get("chat") != "none",
         headers=tuple((name, re.compile(pattern)) for name, pattern in entry.get("headers", {}).items()),
     )
 

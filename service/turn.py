@@ -258,7 +258,7 @@ class TurnService:
 
     def _fit(self, turn: TurnLog, window: list[WindowTurn]) -> FittedWindow:
         request, count = turn.request, self.tokens.counting()
-        system = self._prompts.chat_for(request.question).text
+        system = self._prompts.longest_chat_for(request.question).text
         fixed = fixed_tokens(system, request.client_system, request.asked, turn.asked_at, count)
         if self.context.known and fixed > _SURELY_TOO_LONG * self.context.tokens:
             raise ContextExceeded.of_question(fixed, self.context.tokens)
@@ -433,14 +433,15 @@ class TurnService:
         budget: int,
         counting: Counting,
     ) -> ShownPrompt:
-        system = self._prompts.chat_for(turn.request.question)
+        reranked = recalled.reranked
+        system = self._prompts.chat_for(turn.request.question, recalled=bool(reranked.replay or reranked.summarised))
         layout = _LAYOUTS[self._settings.replay_as]
         built = build_prompt(
             system=system.text,
             client_system=turn.request.client_system,
             window=window,
-            replay=[candidate.memory for candidate in recalled.reranked.replay],
-            summarised=[candidate.memory for candidate in recalled.reranked.summarised],
+            replay=[candidate.memory for candidate in reranked.replay],
+            summarised=[candidate.memory for candidate in reranked.summarised],
             neighbors=recalled.neighbors,
             asked=turn.request.asked,
             asked_at=turn.asked_at,

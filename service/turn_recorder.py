@@ -185,8 +185,10 @@ class AnswerSoFar:
     @property
     def text(self) -> str:
         """What was said. Where the model refuses, speaks or draws, that stands in another place than the content."""
-        marks = " ".join(f"[{name}]" for name in sorted(self.shown))
-        return "".join(self.pieces) or "".join(self.said_otherwise) or marks
+        text = "".join(self.pieces)
+        if text.strip() or not (self.said_otherwise or self.shown):
+            return text
+        return "".join(self.said_otherwise) or " ".join(f"[{name}]" for name in sorted(self.shown))
 
     @property
     def tool_calls(self) -> list[JsonObject]:

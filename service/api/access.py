@@ -95,6 +95,13 @@ class Asker:
         """
         return self._first_named({"user": named}) or DEFAULT_USER
 
+    def named(self, user: object = None) -> str | None:
+        """Return the user whom a request is restricted to, None for a caller who may ask about anybody and names none.
+
+        Raises as :meth:`user` does.
+        """
+        return self._first_named({"user": user})
+
     def person(self, user: object = None, safety_identifier: object = None) -> Person:
         """Return for whom a request is to be answered, from these fields of its body. Raises as :meth:`user` does."""
         if self.caller.user_is == "conversation":

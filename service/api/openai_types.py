@@ -169,6 +169,9 @@ class ChatCompletionRequest(BaseModel):
         )
 
     def _memory(self, messages: list[Message], parameters: JsonObject, headers: Mapping[str, str]) -> MemoryMode:
+        chats = [
+            _as_text(value) for _, value in self._conversations_named(headers) if value is not None and value != ""
+        ]
         task = side_task(
             messages,
             model=self.model,
@@ -176,12 +179,13 @@ class ChatCompletionRequest(BaseModel):
             headers=headers,
             parameters=parameters,
             streamed=bool(self.stream),
+            in_chat=bool(chats),
         )
         return memory_mode(
             metadata=self.metadata,
             headers=headers,
             store=(self.model_extra or {}).get("store"),
-            chat_ids=[value for _, value in self._conversations_named(headers) if isinstance(value, str)],
+            chat_ids=[chat for chat in chats if isinstance(chat, str)],
             is_side_task=task is not None,
         )
 
@@ -226,7 +230,7 @@ class ChatCompletionRequest(BaseModel):
 def check_recordable(field: str, value: object) -> None:
     """Refuse what could not be recorded with the answer, by the encoder that will record it, where it nests deepest."""
     try:
-        recorded_text({field: value})
+        recorded_text({"call": {"request": {field: value}}})
     except Unrecordable as error:
         shown = "text with half of a surrogate pair" if "surrogate" in str(error) else value
         fix = "send finite numbers and valid Unicode, nested less deeply"

@@ -37,7 +37,6 @@ from service.responses_api.events import ResponseEvents, objects
 from service.responses_api.frame import frame
 from service.responses_api.request import Earlier, ResponsesRequest, Translated, named_as_sent, translated
 from service.responses_api.stored import StoredResponse, StoredResponses
-from service.settings import ANY_USER
 from service.turn_recorder import Finished, TurnRequest
 
 log = logging.getLogger(__name__)
@@ -270,9 +269,7 @@ def _stored(services: Services, asker: Asker, user: str | None) -> StoredRespons
     Clients name no user where they ask for a response by its id. Nobody guesses such an id, so that a key which may
     speak for any user needs no more.
     """
-    caller = asker.caller
-    anybody = caller.owner == ANY_USER and user is None and not caller.trusts_headers
-    named = None if anybody else asker.user(user)
+    named = asker.named(user)
 
     def is_allowed(user_id: str) -> bool:
         return named is None or user_id == named

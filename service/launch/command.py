@@ -43,11 +43,13 @@ MODELS, API, CHAT_PAGE = "The embedded models", "The API", "The chat page"
 
 # Defaults for small models on a CPU, unless the operator sets others (docs/benchmarks.md). They gate no better than
 # chance, so similarity scores gate instead. Background summaries must leave the CPU to answers. Embedding a long text
-# takes seconds, and so does reading each replayed turn. They need to be told more of what to answer than larger models.
+# takes seconds, and so does reading each replayed turn. They need to be told more of what to answer than larger models,
+# and continue past turns rather than believe the newest of them (docs/decisions/0065-notes-for-small-models.md).
 CHAT_PROFILE = {
     "GATE": "score",
     "USE_RERANK_DEFAULT": "false",
     "NEIGHBOR_TURNS_DEFAULT": "0",
+    "REPLAY_AS": "notes",
     "SUMMARY_CONCURRENCY": "1",
     "SUMMARY_CONCURRENCY_MAX": "1",
     "PROMPTS_DIR": str(PROMPTS),

@@ -94,7 +94,6 @@ class TestTemplates:
                 f"{ASKED}\n\n# *SEARCH/REPLACE block* Rules:\n\nEvery *SEARCH/REPLACE block* must use this format.\n",
                 id="aider",
             ),
-            pytest.param(f"Context: Trees.\n\nQuestion: {ASKED}", id="a template in two words"),
             pytest.param(
                 f"Answer by the context below.\n\n{CONTEXT}\n{ASKED}", id="a template of somebody's own, with a context"
             ),
@@ -121,6 +120,12 @@ class TestTemplates:
         for message in (f"{RAG_TASK}{RULES}{CONTEXT}\n", ATTACHED, CHATBOX_FILE, INTERPRETER):
             assert asked_text(message) == message
 
+    def test_what_is_attached_stays(self) -> None:
+        """As text_of says it of a message, whose image comes after its text."""
+        image = "[image: image/png, 20481 bytes, sha256 1f]"
+        for message in (f"{ASKED}{CHATBOX_FILE}", f"{RAG_TASK}{RULES}{CONTEXT}\n{ASKED}", ASKED):
+            assert asked_text(f"{message}\n{image}\n{image}") == f"{ASKED}\n{image}\n{image}"
+
 
 class TestOrdinaryMessages:
     @pytest.mark.parametrize(
@@ -141,6 +146,7 @@ class TestOrdinaryMessages:
             "What does `### Task:` mean?\n\n### Task:\nRespond to the user query using the provided context",
             "I have a question.\nQuestion: which of these is right?\nAnswer: none",
             "```python\nprint('hello')\n```\n\nWhat does it print?",
+            "Context: I moved to Oslo in May.\n\nQuestion: which coat do I need?",
             "Attached document(s):\nnone, sorry. What now?",
             "Tool `x` Output: what is that?",
             "My question is:\n\nwhere are the ## Reference Materials:\n?",
@@ -185,7 +191,7 @@ _PIECES = (
 )
 
 
-_LONE = ("<", "\n", " ", "-", "`", "<context " + "a" * 290, "\n\nTool `" + "a" * 199)
+_LONE = ("\n[image: x]", "<", "\n", " ", "-", "`", "<context " + "a" * 290, "\n\nTool `" + "a" * 199)
 _BEGINNINGS = ("", RAG_TASK, "<context>\n", "Context: ", "Use the following context to answer the question")
 
 

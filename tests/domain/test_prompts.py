@@ -62,12 +62,57 @@ def test_who_is_shown_memories_is_told_that_they_are_no_instructions(name: str) 
 
 
 def test_a_chinese_question_has_the_chinese_chat_prompt_where_there_is_one(tmp_path: Path) -> None:
-    assert load_prompts(None).chat_for("你好") == load_prompts(None).chat
+    assert load_prompts(None).chat_for("你好", recalled=False) == load_prompts(None).chat
     (tmp_path / "CHAT_SYSTEM.zh.txt").write_text("你是助手。", encoding="utf-8")
     prompts = load_prompts(tmp_path)
-    assert prompts.chat_for("我叫什么名字？").text == "你是助手。"
-    assert prompts.chat_for("What is my name?") == prompts.chat == load_prompts(None).chat
+    assert prompts.chat_for("我叫什么名字？", recalled=False).text == "你是助手。"
+    assert prompts.chat_for("What is my name?", recalled=False) == prompts.chat == load_prompts(None).chat
     assert prompts.by_name()["CHAT_SYSTEM.zh"].version == version_of("你是助手。")
+
+
+EN, ZH = "What is my name?", "我叫什么名字？"
+NAMES = ("CHAT_SYSTEM", "CHAT_SYSTEM.zh", "CHAT_SYSTEM.recalled", "CHAT_SYSTEM.recalled.zh")
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        ([], {(EN, False): "", (ZH, False): "", (EN, True): "", (ZH, True): ""}),
+        ([".zh"], {(EN, False): "", (ZH, False): ".zh", (EN, True): "", (ZH, True): ".zh"}),
+        ([".recalled"], {(EN, False): "", (ZH, False): "", (EN, True): ".recalled", (ZH, True): ".recalled"}),
+        (
+            [".zh", ".recalled"],
+            {(EN, False): "", (ZH, False): ".zh", (EN, True): ".recalled", (ZH, True): ".recalled"},
+        ),
+        (
+            [".zh", ".recalled", ".recalled.zh"],
+            {(EN, False): "", (ZH, False): ".zh", (EN, True): ".recalled", (ZH, True): ".recalled.zh"},
+        ),
+    ],
+)
+def test_the_chat_prompt_goes_by_what_is_recalled_and_by_language(
+    tmp_path: Path, there: list[str], expected: dict[tuple[str, bool], str]
+) -> None:
+    for number, ending in enumerate(("", *there)):
+        (tmp_path / f"CHAT_SYSTEM{ending}.txt").write_text(f"You are number {number}.")
+    prompts = load_prompts(tmp_path)
+    by_name = prompts.by_name()
+    for (question, recalled), ending in expected.items():
+        assert prompts.chat_for(question, recalled=recalled) == by_name[f"CHAT_SYSTEM{ending}"]
+
+
+@pytest.mark.parametrize("longer", NAMES)
+def test_of_a_question_of_which_nothing_is_known_yet_the_longer_chat_prompt_is_reckoned_with(
+    tmp_path: Path, longer: str
+) -> None:
+    for name in NAMES:
+        (tmp_path / f"{name}.txt").write_text(name + "!" * (len(NAMES[-1]) if name == longer else 0))
+    prompts = load_prompts(tmp_path)
+    for question in (EN, ZH):
+        both = [prompts.chat_for(question, recalled=recalled) for recalled in (False, True)]
+        assert prompts.longest_chat_for(question) == max(both, key=lambda prompt: len(prompt.text))
+    chinese = longer.endswith(".zh")
+    assert prompts.longest_chat_for(ZH if chinese else EN) == prompts.by_name()[longer]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from domain.events import MessagesSent, RetrievalRecorded, TurnRecorded
+from frontend.backend import Backend, ChatRequest
+from frontend.knobs import KNOBS
+from frontend.settings import FrontendSettings
 from tests.service.running import Running, chat_body, someone
 
 FACT = "My bicycle is called Rosinante."
@@ -112,6 +116,18 @@ def test_a_person_who_asks_about_such_a_prompt_is_remembered(service: Running, u
     asked = f"{TITLE}\n\nWhy does my chat send this?"
     service.client.tell(asked, user, "another")
     assert recorded(service, user) == [FACT, asked]
+
+
+def test_what_is_written_on_the_page_is_a_persons_whatever_it_is(service: Running, user: str) -> None:
+    backend = Backend(FrontendSettings(backend_url=service.client.base_url))
+
+    async def write(text: str) -> None:
+        request = ChatRequest(user, "another", text, "scripted-chat", {knob.name: knob.default for knob in KNOBS})
+        assert [piece async for piece in backend.chat(request) if piece.chunk.turn is not None]
+
+    for text in (TITLE, "ping"):
+        asyncio.run(write(text))
+    assert recorded(service, user) == [FACT, TITLE, "ping"]
 
 
 def test_memory_is_searched_by_what_was_asked_and_the_record_keeps_both(service: Running, user: str) -> None:

@@ -214,6 +214,25 @@ def test_a_chinese_question_is_asked_with_the_chinese_prompt_and_proved(
             assert trace["prompt"]["proof"] == "same_as_sent"
 
 
+def test_where_something_is_recalled_the_prompt_for_that_is_used_and_proved(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    prompts, told = tmp_path / "prompts", "Answer from the notes."
+    prompts.mkdir()
+    (prompts / "CHAT_SYSTEM.recalled.txt").write_text(told, encoding="utf-8")
+    with running(upstream, tmp_path / "storage", emb_model="old", prompts_dir=prompts) as service:
+        for said, conversation, system in (
+            (DOG, "one", CHAT_SYSTEM),
+            ("And?", "one", CHAT_SYSTEM),
+            (QUESTION, "two", told),
+        ):
+            asked = service.client.tell(said, USER, conversation)
+            assert service.messages()[0][1].startswith(system)
+            assert service.ledger.report(asked).system_version == version_of(system)
+            trace = opm(environment(tmp_path / "storage"), "explain", asked.id, "--json").json
+            assert trace["prompt"]["proof"] == "same_as_sent"
+
+
 def test_memories_as_notes_before_the_question_are_recorded_and_proved(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:

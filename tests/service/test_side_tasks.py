@@ -299,6 +299,8 @@ class TestConnectionTests:
 
     def test_ping_within_a_conversation_is_none(self) -> None:
         assert side_task(after_talk("ping")) is None
+        assert side_task(user("ping"), in_chat=True) is None
+        assert side_task(user(QUOTED), in_chat=True) is not None
 
 
 class TestAPersonWhoQuotesAPrompt:
@@ -369,6 +371,7 @@ def test_the_data_says_where_each_prompt_was_seen() -> None:
         "max_tokens",
         "tools",
         "headers",
+        "chat",
     }
     for entry in entries:
         assert {"client", "task", "seen", "source"} <= entry.keys() <= known, entry

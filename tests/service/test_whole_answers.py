@@ -337,16 +337,16 @@ async def test_an_answer_without_a_text_has_words_for_the_record(
     chat: ChatClient, upstream: ScriptedUpstream, name: str
 ) -> None:
     deltas, words = WORDLESS[name]
-    upstream.responders["answer"] = lambda _: Reply("", deltas=tuple(deltas))
+    upstream.responders["answer"] = lambda _: Reply("\n", deltas=tuple(deltas))
     so_far, [choice] = await answer(chat)
-    assert (so_far.text, choice.text) == (words, "")
+    assert (so_far.text, choice.text) == (words, "\n")
     if name == "spoken words":
         assert choice.more["audio"] == {"id": "audio_1", "transcript": "It rains.", "data": "AAAA", "expires_at": 5}
 
 
-@pytest.mark.parametrize(("form", "streamed"), [("wav", False), ("pcm16", True)])
+@pytest.mark.parametrize(("form", "streamed"), [("wav", False), ("pcm16", True), (None, True), ([], False)])
 async def test_spoken_words_are_asked_for_as_they_can_be_had(
-    chat: ChatClient, upstream: ScriptedUpstream, form: str, streamed: bool
+    chat: ChatClient, upstream: ScriptedUpstream, form: object, streamed: bool
 ) -> None:
     message = {"content": None, "audio": {"id": "a", "data": "AAAA", "transcript": "It rains.", "expires_at": 1}}
     upstream.responders["answer"] = lambda _: Reply("", message=message, deltas=(message,))

@@ -96,7 +96,6 @@ def test_another_content_type_is_refused(service: Running, kind: str) -> None:
 
 
 FIELDS: list[tuple[dict[str, object], str]] = [
-    ({"user": " \t"}, "user"),
     ({"user": "a\u0000b"}, "user"),
     ({"user": "a\nb"}, "user"),
     ({"user": "a\ud800"}, "user"),
@@ -184,12 +183,12 @@ class TestHttp:
         [
             ("/v1/turns?limit=0", "limit"),
             ("/v1/turns?limit=lots", "limit"),
-            ("/v1/turns?user=", "user"),
+            ("/v1/turns?user=%00", "user"),
             ("/v1/turns?conversation_id=%00", "conversation_id"),
             ("/v1/turns?before_turn=-1", "before_turn"),
             (f"/v1/turns?before_turn={10**20}", "before_turn"),
             ("/v1/conversations?limit=100000", "limit"),
-            ("/v1/conversations?user=%0a", "user"),
+            ("/v1/conversations?user=a%0ab", "user"),
         ],
     )
     def test_a_bad_query(self, service: Running, path: str, param: str) -> None:

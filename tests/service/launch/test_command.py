@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -10,15 +11,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 import httpx2
 import pytest
 
-from domain.prompts import load_prompts
-from service.launch.command import EMBEDDED_PROFILE, EMBEDDINGS_PROFILE, api_environment, machine_zone, main
+from domain.prompt import NOTES_LAYOUT, laid_out
+from domain.prompts import is_chinese, load_prompts
+from service.launch.command import (
+    CHAT_PROFILE,
+    EMBEDDED_PROFILE,
+    EMBEDDINGS_PROFILE,
+    api_environment,
+    machine_zone,
+    main,
+)
 from service.local_models.__main__ import main as serve_models
+from tests.memories import memory
 
 # What `python -m service.launch` does, with the two commands replaced.
 DRIVER = """
@@ -336,8 +347,34 @@ def test_the_embedded_chat_model_has_a_prompt_of_its_own_unless_the_operator_bri
     assert own.chat != built_in.chat
     # One word of another language in it, and the small model answers everything in that language.
     assert own.chat.text.isascii()
+    for recalled in (False, True):
+        english, chinese = (own.chat_for(said, recalled=recalled) for said in ("Where do I live?", "我住在哪里？"))
+        assert (is_chinese(english.text), is_chinese(chinese.text)) == (False, True)
+        assert not re.search(r"[\u4e00-\u9fff]", english.text)
     assert (own.summary, own.gate, own.rerank) == (built_in.summary, built_in.gate, built_in.rerank)
     assert "PROMPTS_DIR" not in api_environment(ANNOUNCED, ["chat", "embeddings"], {"PROMPTS_DIR": "mine"})
+
+
+@pytest.mark.parametrize("question", ["Where do I live?", "我住在哪里？"])
+def test_the_examples_of_the_embedded_chat_prompt_are_notes_as_they_are_shown(question: str) -> None:
+    """A small model does as the examples do where it sees the same form again."""
+    own = load_prompts(Path(CHAT_PROFILE["PROMPTS_DIR"])).chat_for(question, recalled=True).text
+    shown = laid_out(
+        layout=NOTES_LAYOUT,
+        system="",
+        client_system="",
+        window=[],
+        replay=[memory(1, "I moved.", "Where to?")],
+        summarised=[],
+        neighbors=[],
+        asked=[{"role": "user", "content": "Where?"}],
+        asked_at=datetime(2027, 1, 1, tzinfo=UTC),
+    )[-1]["content"]
+    heading, note = str(shown).splitlines()[:2]
+    assert own.count(f"\n{heading}\n- (") == len(re.findall(r"\n(?:Answer: |回答：)", own))
+    form = re.compile(r"- \(\d{4}-\d\d-\d\d\) .+ — .+")
+    assert form.fullmatch(note)
+    assert all(form.fullmatch(line) for line in own.splitlines() if line.startswith("- "))
 
 
 def test_what_the_operator_set_stays() -> None:
