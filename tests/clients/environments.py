@@ -19,7 +19,6 @@ class PythonEnvironment:
 
     name: str
     packages: tuple[str, ...]
-    python: str = sys.executable
 
     def command(self, root: Path, program: str) -> list[str]:
         return [str(self._bin(root) / "python"), str(PROGRAMS / program)]
@@ -27,10 +26,14 @@ class PythonEnvironment:
     def make(self, root: Path) -> None:
         """Install what is missing. Raises `subprocess.CalledProcessError`."""
         if not (self._bin(root) / "python").exists():
-            subprocess.run([self.python, "-m", "venv", str(root / self.name)], check=True)
+            _make_venv(root / self.name)
         if not self.version(root):
-            install = [str(self._bin(root) / "python"), "-m", "pip", "install", "--quiet", *self.packages]
-            subprocess.run(["nice", *install], check=True)
+            # pip takes many minutes to choose among the versions that LiteLLM's proxy and Open WebUI allow.
+            if not (root / "uv" / "bin" / "uv").exists():
+                _make_venv(root / "uv")
+                _run(str(root / "uv" / "bin" / "python"), "-m", "pip", "install", "--quiet", "uv")
+            python = str(self._bin(root) / "python")
+            _run(str(root / "uv" / "bin" / "uv"), "pip", "install", "--quiet", "--python", python, *self.packages)
 
     def version(self, root: Path) -> str:
         package = self.packages[0].partition("[")[0].partition(">")[0]
@@ -78,3 +81,11 @@ def clean_environment(**more: str) -> dict[str, str]:
     """Return the environment in which a client runs: none of the developer's keys and proxies."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", **more}
+
+
+def _make_venv(folder: Path) -> None:
+    _run(sys.executable, "-m", "venv", str(folder))
+
+
+def _run(*command: str, cwd: Path | None = None) -> None:
+    subprocess.run(["nice", *command], cwd=cwd, check=True)
