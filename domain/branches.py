@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 
 from domain.events import NewEvent, Payload, SupersededReason, TurnRestored, TurnSuperseded
+from domain.origin import Origin
 
 
 class TurnState(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -62,6 +63,7 @@ def moves_to(
     reason: SupersededReason,
     new_id: Callable[[], str],
     correlation_id: str | None = None,
+    origin: Origin | None = None,
 ) -> list[NewEvent]:
     """Return the events by which a conversation goes on with the turns in ``path`` (their memory ids) and no others.
 
@@ -76,5 +78,5 @@ def moves_to(
         elif not turn.superseded and turn.memory_id not in path:
             said = TurnSuperseded(memory_id=turn.memory_id, turn_id=turn.turn_id, reason=reason)
         if said is not None:
-            events.append(NewEvent(new_id(), said, correlation_id, turn.memory_id))
+            events.append(NewEvent(new_id(), said, correlation_id, turn.memory_id, origin))
     return events
