@@ -211,7 +211,7 @@ class TurnService:
             with anyio.CancelScope(shield=True):
                 await self._recorder.interrupted(turn, answer, DISCONNECTED if gone else STOPPED)
             raise
-        if answer.tool_calls:
+        if request.offers_tools and answer.tool_calls:
             yield await self._recorder.called_tools(turn, answer, answer.finish_reason or "")
         else:
             yield await self._recorder.finished(turn, answer, answer.finish_reason or "")
