@@ -4,7 +4,7 @@ Upstream, service and this process are processes of their own on this machine. F
 answered: until each has as many memories as a question has candidates, and then for the maximum. From then on
 questions come at a steady pace, whether or not the ones before them are answered, so that a service that falls behind
 shows it. Every ten seconds the service's memory, open handles, write-ahead log, and the lag behind the ledger are read
-from outside: of the mirror, by its lines, and of the summaries.
+from outside: of the mirror by its lines, of the vectors by their checkpoint, and of the summaries as the service says.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import itertools
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ import aiohttp
 import numpy as np
 
 from benchmarks.running import TIMEOUT_S, chat_request, progress, service_environment, upstream_process
+from projections.embedding.cache import VectorCache
 from projections.mirror.mirror import mirror_files
 from tests.processes import Service, service_process
 
@@ -32,6 +33,10 @@ _MEMORIES = 60
 _MAXIMUM_S = 60.0
 _SAMPLE_S = 10.0
 _SLICES = 6
+_COLUMNS = (
+    *("minutes", "turns/s", "p50 ms", "p99 ms", "late s"),
+    *("memory MiB", "handles", "WAL MiB", "mirror", "vectors", "summaries"),
+)
 _MIB = 1024 * 1024
 
 
@@ -44,6 +49,7 @@ class Sample:
     handles: int
     wal_mib: float
     mirror_lag: int
+    vectors_lag: int
     summaries_waiting: int
     turns: int
     late_s: float
@@ -130,10 +136,13 @@ async def _sampled(
     service: Service, storage_dir: Path, session: aiohttp.ClientSession, asked: Asked, into: list[Sample]
 ) -> None:
     mirrored, begun = Mirrored(storage_dir), time.monotonic()
+    vectors = VectorCache(storage_dir / "vectors.sqlite3", half=True)
     for number in itertools.count(1):
         await asyncio.sleep(begun + number * _SAMPLE_S - time.monotonic())
-        # The lines before the head, or a mirror at work would seem to be ahead of the ledger.
+        # Before the head of the ledger, or who follows it quickly would seem to be ahead.
         lines = await asyncio.to_thread(mirrored.lines)
+        [(space_id, _)] = await asyncio.to_thread(vectors.spaces)
+        embedded = await asyncio.to_thread(vectors.position, space_id)
         async with session.get(f"{service.base_url}/health/ready") as answer:
             checks = (await answer.json())["checks"]
         rss_mib, handles, wal_mib = _used(service.pid, storage_dir)
@@ -143,6 +152,7 @@ async def _sampled(
             handles=handles,
             wal_mib=wal_mib,
             mirror_lag=max(checks["ledger"]["position"] - lines, 0),
+            vectors_lag=max(checks["ledger"]["position"] - embedded, 0),
             summaries_waiting=checks["summaries"].get("waiting", 0),
             turns=len(asked.took_ms),
             late_s=asked.late_s,
@@ -184,19 +194,7 @@ async def _run(service: Service, storage_dir: Path, given: argparse.Namespace) -
 
 
 def _print_table(samples: Sequence[Sample], asked: Asked) -> None:
-    names = (
-        "minutes",
-        "turns/s",
-        "p50 ms",
-        "p99 ms",
-        "late s",
-        "memory MiB",
-        "handles",
-        "WAL MiB",
-        "mirror",
-        "summaries",
-    )
-    print(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
+    print(f"| {' | '.join(_COLUMNS)} |\n|{' --- |' * len(_COLUMNS)}")
     before = (0.0, 0)
     for part in np.array_split(np.arange(len(samples)), min(_SLICES, len(samples))):
         seen = [samples[at] for at in part]
@@ -207,15 +205,19 @@ def _print_table(samples: Sequence[Sample], asked: Asked) -> None:
             f"| {(last.turns - before[1]) / (last.at_s - before[0]):.1f} "
             f"| {np.percentile(took, 50):.0f} | {np.percentile(took, 99):.0f} "
             f"| {max(each.late_s for each in seen):.2f} "
-            f"| {np.median([each.rss_mib for each in seen]):.0f} (at most {max(each.rss_mib for each in seen):.0f}) "
+            f"| {_typical(each.rss_mib for each in seen)} "
             f"| {max(each.handles for each in seen)} | {max(each.wal_mib for each in seen):.1f} "
-            f"| {np.median([each.mirror_lag for each in seen]):.0f} (at most {max(each.mirror_lag for each in seen)}) "
-            f"| {np.median([each.summaries_waiting for each in seen]):.0f} "
-            f"(at most {max(each.summaries_waiting for each in seen)}) |"
+            f"| {_typical(each.mirror_lag for each in seen)} | {_typical(each.vectors_lag for each in seen)} "
+            f"| {_typical(each.summaries_waiting for each in seen)} |"
         )
         before = (last.at_s, last.turns)
     print(f"\n{len(asked.took_ms)} turns, {asked.failed} failed. Late: how long after it was due a question was sent.")
-    print("Mirror: events of the ledger that it lacks. Summaries: turns that wait for theirs.")
+    print("Mirror, vectors: events of the ledger that they lack. Summaries: turns that wait for theirs.")
+
+
+def _typical(values: Iterable[float]) -> str:
+    seen = list(values)
+    return f"{np.median(seen):.0f} (at most {max(seen):.0f})"
 
 
 def main() -> None:

@@ -75,7 +75,7 @@ def blocks(replayed: Sequence[Memory], neighbors: Sequence[Neighbor]) -> list[li
             and last.conversation_id == memory.conversation_id
             and (
                 memory.turn_id == last.turn_id + 1
-                # A turn in between may be forgotten, or did not fit.
+                # A turn in between may be hidden, or did not fit.
                 or belongs_to[memory.memory_id] in {belongs_to[other.memory_id] for other in made[-1]}
             )
         )

@@ -12,6 +12,7 @@ that memory's: those that quote an erased text, and answers that were given with
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -233,7 +234,8 @@ def _quotes(event: Event, turns: Collection[str], quotes: Quotes) -> bool:
         case TurnFailed():
             return any(map(quotes.are_in, _texts_of(event)))
         case ToolsCalled(calls=calls):
-            return any(map(quotes.are_in, (*_texts_of(event), *(call.arguments or "" for call in calls))))
+            given = (text for call in calls for text in _strings(_arguments(call.arguments or "")))
+            return any(map(quotes.are_in, (*_texts_of(event), *given)))
         case MessagesSent(messages=messages, memory_id=memory_id):
             return memory_id in turns or any(map(quotes.are_in, _strings(messages)))
         case GateDecided(verdicts=verdicts, raw_answer=raw):
@@ -246,6 +248,14 @@ def _quotes(event: Event, turns: Collection[str], quotes: Quotes) -> bool:
             return (about and words) or quotes.are_in(raw or "")
         case _:
             return False
+
+
+def _arguments(text: str) -> object:
+    """Return the arguments of a call, whose JSON may say a text in escapes; the text itself where it is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _strings(value: object) -> Iterator[str]:

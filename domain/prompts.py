@@ -3,9 +3,10 @@
 A version is a hash of the text, so every event shows under which text it was decided. The ledger records the texts in
 use (``PromptsActivated``), so a version can still be read years later.
 
-The chat prompt may come in further texts: for Chinese questions, and for questions for which something is recalled.
-Small models answer best in the language of their prompt. Told to say what they do not know, they say that they do not
-know what a memory beside the question tells.
+The chat prompt may come in further texts: for messages in Chinese, for messages for which something is recalled, and
+for those of them in which people ask about themselves. Small models answer best in the language of their prompt. Told
+to say what they do not know, they say that they do not know what a memory beside the question tells. Shown by examples
+how to answer from memories, they answer any question from them (``docs/decisions/0065-notes-for-small-models.md``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from domain.errors import SettingsError
+from domain.repeats import is_question
 
 # Short on purpose: small models repeat a long prompt instead of answering.
 CHAT_SYSTEM = """\
@@ -50,11 +52,19 @@ _DEFAULTS: Mapping[str, str] = {
 }
 _CHAT, _CHAT_CHINESE = "CHAT_SYSTEM", "CHAT_SYSTEM.zh"
 _CHAT_RECALLED, _CHAT_RECALLED_CHINESE = "CHAT_SYSTEM.recalled", "CHAT_SYSTEM.recalled.zh"
-_CHAT_VARIANTS = (_CHAT_CHINESE, _CHAT_RECALLED, _CHAT_RECALLED_CHINESE)
+_CHAT_ASKED, _CHAT_ASKED_CHINESE = "CHAT_SYSTEM.asked", "CHAT_SYSTEM.asked.zh"
+_CHAT_VARIANTS = (_CHAT_CHINESE, _CHAT_RECALLED, _CHAT_RECALLED_CHINESE, _CHAT_ASKED, _CHAT_ASKED_CHINESE)
 _VERSION_CHARS = 12
 
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _KANA = re.compile(r"[\u3040-\u30ff]")
+_OF_ONESELF = re.compile(
+    r"\b(?:my|mine|our|ours|about me|about us)\b"
+    # "How do I boil an egg?" asks about eggs.
+    r"|(?<!\bhow )\b(?:am|are|do|did|have|had|was|were) (?:i|we)\b"
+    r"|[我咱]",
+    re.IGNORECASE,
+)
 _LETTERS_PER_HAN = 2
 """Of Latin text as long as what one Han character says, at least: a foreign name must not outweigh the sentence."""
 
@@ -78,11 +88,11 @@ class Prompts:
     chat_variants: Mapping[str, Prompt] = field(default_factory=dict)
 
     def chat_for(self, question: str, *, recalled: bool) -> Prompt:
-        """Return the chat prompt for a question, in its language; ``recalled`` says whether memory found something."""
+        """Return the chat prompt for a message, in its language; ``recalled`` says whether memory found something."""
         return next(prompt for name in _chat_names(question, recalled) if (prompt := self._chat(name)) is not None)
 
     def longest_chat_for(self, question: str) -> Prompt:
-        """Return the longer of the chat prompts for a question of which nobody knows yet what it recalls."""
+        """Return the longer of the chat prompts for a message of which nobody knows yet what it recalls."""
         return max((self.chat_for(question, recalled=recalled) for recalled in (False, True)), key=_chars)
 
     def by_name(self) -> dict[str, Prompt]:
@@ -111,11 +121,17 @@ def is_chinese(text: str) -> bool:
     return han * _LETTERS_PER_HAN > other and _KANA.search(text) is None
 
 
+def asks_of_oneself(text: str) -> bool:
+    """Tell, in English and Chinese, whether people ask about themselves: "Where do I live?", not "Where is Rome?"."""
+    return is_question(text) and _OF_ONESELF.search(text) is not None
+
+
 def load_prompts(folder: Path | None) -> Prompts:
     """Return the built-in prompts, each replaced by ``NAME.txt`` in ``folder`` if that file exists.
 
-    ``CHAT_SYSTEM.recalled.txt`` is the chat prompt where something is recalled, ``CHAT_SYSTEM.zh.txt`` the one for
-    Chinese questions, and ``CHAT_SYSTEM.recalled.zh.txt`` the one for Chinese questions where something is recalled.
+    ``CHAT_SYSTEM.recalled.txt`` is the chat prompt for a message for which something is recalled, and
+    ``CHAT_SYSTEM.asked.txt`` the one for such a message in which people ask about themselves. Those for messages in
+    Chinese are called ``CHAT_SYSTEM.zh.txt``, ``CHAT_SYSTEM.recalled.zh.txt`` and ``CHAT_SYSTEM.asked.zh.txt``.
     Raises :class:`SettingsError` if the folder is missing, or a file is empty, not UTF-8 or has an unknown name.
     """
     texts = dict(_DEFAULTS)
@@ -143,15 +159,17 @@ def load_prompts(folder: Path | None) -> Prompts:
 
 
 def _chat_names(question: str, recalled: bool) -> Iterator[str]:
-    """Yield the names of the chat prompts that fit a question, the most fitting first; the last one always exists."""
+    """Yield the names of the chat prompts that fit a message, the most fitting first; the last one always exists."""
     chinese = is_chinese(question)
-    if recalled and chinese:
-        yield _CHAT_RECALLED_CHINESE
+    fitting = [(_CHAT_CHINESE, _CHAT)]
     if recalled:
-        yield _CHAT_RECALLED
-    if chinese:
-        yield _CHAT_CHINESE
-    yield _CHAT
+        fitting.insert(0, (_CHAT_RECALLED_CHINESE, _CHAT_RECALLED))
+        if asks_of_oneself(question):
+            fitting.insert(0, (_CHAT_ASKED_CHINESE, _CHAT_ASKED))
+    for in_chinese, in_any_language in fitting:
+        if chinese:
+            yield in_chinese
+        yield in_any_language
 
 
 def _chars(prompt: Prompt) -> int:

@@ -31,6 +31,11 @@ _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _QUESTION_MARK = re.compile("[?？؟]")
 
 
+def is_question(text: str) -> bool:
+    """Tell whether a text asks something, by a question mark of any script."""
+    return _QUESTION_MARK.search(text) is not None
+
+
 def asks_the_same(question: str, other: str) -> bool:
     """Tell whether two questions are the same apart from case, punctuation and spaces."""
     return _words(question) == _words(other)
@@ -49,12 +54,12 @@ def repeats(question: str, memories: Sequence[Memory], wanted: TimeRange | None 
     What was said in the ``wanted`` time, which the question names, repeats nothing, and neither does a memory that a
     person has corrected: its words are no longer what it says.
     """
-    asked, open_question = _words(question), _asks(question)
+    asked, open_question = _words(question), is_question(question)
     # "I live in Rome." has the words of "I live in Rome?" and may answer it: what asks and what tells stay apart.
     alike: dict[tuple[bool, tuple[str, ...]], list[Memory]] = {}
     for memory in memories:
         if not memory.edited and (words := _words(memory.user)):
-            alike.setdefault((_asks(memory.user), words), []).append(memory)
+            alike.setdefault((is_question(memory.user), words), []).append(memory)
     found: dict[int, Repeated] = {}
     for (asks, words), same in alike.items():
         if len(same) > 1:
@@ -80,10 +85,6 @@ def _told_again(same: Sequence[Memory]) -> dict[int, Repeated]:
         else:
             found[memory.position] = Repeated(held_by.position, "older_near_duplicate")
     return found
-
-
-def _asks(text: str) -> bool:
-    return _QUESTION_MARK.search(text) is not None
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -197,19 +197,21 @@ def facet_changes(row: Row[Any]) -> list[FacetText]:
         text = _summary(position, event_type, schema_version, payload) if payload is not None else None
         return [change(row.turn_position, "summary", text)] if text is not None else []
 
+    if row.type in _HIDING or row.type in _RESTORING:
+        if row.turn_position is None or not row.turn_salt:
+            return []
+        if row.type in _HIDING or row.hidden:
+            return [change(row.turn_position, facet, None) for facet in get_args(Facet)]
+        said = exchange(row.turn_position, row.turn_version, row.turn)
+        return said + summary(row.summary_position, row.summary_type, row.summary_version, row.summary)
     if not row.salt:
-        return []  # blanked by an erasure, like everything of this user
+        return []  # blanked by an erasure
     if row.type == TurnRecorded.type:
         if row.hidden:
             return [change(row.position, "exchange", None)]
         return exchange(row.position, row.schema_version, row.payload)
     if row.turn_position is None or row.overruled:
         return []
-    if row.type in _HIDING or (row.type in _RESTORING and row.hidden):
-        return [change(row.turn_position, facet, None) for facet in get_args(Facet)]
-    if row.type in _RESTORING:
-        said = exchange(row.turn_position, row.turn_version, row.turn) if row.turn is not None else []
-        return said + summary(row.summary_position, row.summary_type, row.summary_version, row.summary)
     if row.hidden:
         return [change(row.turn_position, "summary", None)]
     return summary(row.position, row.type, row.schema_version, row.payload)

@@ -43,11 +43,11 @@ def main() -> None:
         # uvicorn would start a worker again and again that ends because of its settings.
         settings = load_settings(ServiceSettings)
         load_prompts(settings.prompts_dir)
+        if (trouble := port_trouble(given.host, given.port)) is not None:
+            sys.exit(f"openpersistentmemory: port {given.port} on {given.host} {trouble}: choose another with --port")
         _check_host(given.host, settings)
     except OpmError as error:
         sys.exit(f"openpersistentmemory: {error}")
-    if (trouble := port_trouble(given.host, given.port)) is not None:
-        sys.exit(f"openpersistentmemory: port {given.port} on {given.host} {trouble}: choose another with --port")
     uvicorn.run(
         "service.app:app",
         host=given.host,

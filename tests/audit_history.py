@@ -31,6 +31,8 @@ from domain.events import (
     RerankDecided,
     RetrievalRecorded,
     SummaryFailed,
+    ToolCall,
+    ToolsCalled,
     TurnFailed,
     TurnRecorded,
     TurnRestored,
@@ -118,6 +120,7 @@ KINDS = (
     "imported answer",
     "failed",
     "broken off after the gate",
+    "with a tool",
     "degraded",
     "summary",
     "summary failed",
@@ -156,6 +159,7 @@ RICH: Sequence[Step] = [
         ("imported answer", 2),
         ("failed", 3),
         ("broken off after the gate", 1),
+        ("with a tool", 2),
         ("degraded", 2),
     )
     for seed in range(times)
@@ -334,6 +338,8 @@ def _answer(number: int, kind: str, own: Sequence[Event], rng: random.Random) ->
         return [_retrieval_1(retrieval), gate, _rerank_1(rerank), _turn_1(turn)]
     if kind == "broken off after the gate":
         return [retrieval, gate, _failed(number)]
+    if kind == "with a tool":
+        return [retrieval, gate, rerank, _calls(turn), turn]
     return [retrieval, gate, rerank, _failed(number, turn) if kind == "failed" else turn]
 
 
@@ -411,6 +417,29 @@ def _call(rng: random.Random) -> ModelCall | None:
     return rng.choice((None, call))
 
 
+def _calls(answer: TurnRecorded) -> ToolsCalled:
+    """Return the call of a tool that came before an answer."""
+    shown = (
+        "ts",
+        "user",
+        "model",
+        "usage",
+        "window",
+        "replayed",
+        "summarised",
+        "neighbours",
+        "client_system",
+        "prompt",
+    )
+    return ToolsCalled(
+        **{name: getattr(answer, name) for name in shown},
+        assistant="",
+        calls=(ToolCall(call_id="call_1", name="weather"),),
+        finish_reason="tool_calls",
+        timings_ms={},
+    )
+
+
 def _failed(number: int, answer: TurnRecorded | None = None) -> TurnFailed:
     """Return a failed turn; of one that failed while answering, with what the chat model was shown."""
     shown = ("usage", "window", "replayed", "summarised", "neighbours", "client_system", "prompt", "call")
@@ -428,8 +457,7 @@ def _failed(number: int, answer: TurnRecorded | None = None) -> TurnFailed:
 
 
 def _turn_1(turn: TurnRecorded) -> TurnOfSchema1:
-    newer = {"client_system", "neighbours", "imported_from", "source_ids", "first_recorded_at", "call"}
-    fields = turn.model_dump(exclude=newer)
+    fields = turn.model_dump(include=set(TurnOfSchema1.model_fields))
     del fields["prompt"]["messages_hash"]
     return TurnOfSchema1(**fields)
 

@@ -35,6 +35,7 @@ from domain.events import (
     SettingsActivated,
     SummaryFailed,
     SummaryRecorded,
+    ToolsCalled,
     TurnFailed,
     TurnRecorded,
     TurnRestored,
@@ -660,6 +661,8 @@ def test_usage_by_month(ledger: Ledger) -> None:
                 add(event, "answer", said.model, False, said.usage)
             case TurnFailed() as said:
                 add(event, "answer", said.model, True, said.usage)
+            case ToolsCalled() as said:
+                add(event, "answer", said.model, False, said.usage)
             case GateDecided() as said if said.model is not None:
                 add(event, "gate", said.model, said.outcome == "fallback", said.usage)
             case RerankDecided() as said if said.model is not None:

@@ -3,7 +3,8 @@
 -- name: facet_texts
 -- The next events, of all users, that change by which texts memories can be found, in order. "hidden" says that the
 -- memory was withdrawn or left behind, "overruled" that a person's edit stands above this summary. An event that brings
--- a memory back comes with the texts that it is found by again.
+-- a memory back comes with the texts that it is found by again, and counts even where the erasure of another turn has
+-- blanked it: it has no text of its own.
 -- The page of positions is chosen from keys alone: chosen and completed at once, every page would be sorted out of
 -- complete rows of all that follows, and reading a million memories would take hours.
 -- +type: the rows are walked as they lie; the index by type is not in the order of positions.
@@ -26,7 +27,8 @@ SELECT event.position,
              AND type = 'MemoryEdited' AND user_id = event.user_id AND position <= :as_of
        ) AS overruled,
        turn.schema_version AS turn_version,
-       CASE WHEN event.type IN ('MemoryRestored', 'TurnRestored') AND turn.salt <> '' THEN turn.payload END AS turn,
+       CASE WHEN event.type NOT IN ('TurnRecorded', 'SummaryRecorded', 'MemoryEdited') THEN turn.salt END AS turn_salt,
+       CASE WHEN event.type IN ('MemoryRestored', 'TurnRestored') THEN turn.payload END AS turn,
        summary.schema_version AS summary_version,
        summary.payload AS summary,
        summary.type AS summary_type,
@@ -78,7 +80,8 @@ SELECT event.position,
              AND type = 'MemoryEdited' AND user_id = event.user_id AND position <= :as_of
        ) AS overruled,
        turn.schema_version AS turn_version,
-       CASE WHEN event.type IN ('MemoryRestored', 'TurnRestored') AND turn.salt <> '' THEN turn.payload END AS turn,
+       CASE WHEN event.type NOT IN ('TurnRecorded', 'SummaryRecorded', 'MemoryEdited') THEN turn.salt END AS turn_salt,
+       CASE WHEN event.type IN ('MemoryRestored', 'TurnRestored') THEN turn.payload END AS turn,
        summary.schema_version AS summary_version,
        summary.payload AS summary,
        summary.type AS summary_type,

@@ -14,8 +14,9 @@ import msgspec
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from domain.errors import InvalidInput, UnknownResponse
+from domain.errors import InvalidInput
 from domain.events import JsonObject
+from domain.origin import Origin
 from service.answers import Answering
 from service.api import chat
 from service.api.access import Asker
@@ -108,7 +109,7 @@ async def delete(
 ) -> DeletedResponse:
     """Delete a response; the memory that it is, is forgotten."""
     found = await _found(services, request, asker, response_id, user)
-    await asyncio.to_thread(_stored(services, asker, user).delete, found, origin)
+    await asyncio.to_thread(StoredResponses(services.ledger, found.event.user_id).delete, found, origin)
     return {"id": response_id, "object": "response", "deleted": True}
 
 
@@ -143,10 +144,10 @@ async def input_items(
 
 
 async def _asked(
-    body: ResponsesRequest, request: Request, services: Services, asker: Asker, origin: OriginDep
+    body: ResponsesRequest, request: Request, services: Services, asker: Asker, origin: Origin
 ) -> tuple[TurnRequest, Translated]:
     """Return the request of a turn, and how it was translated."""
-    stored = _stored(services, asker, None)
+    stored = StoredResponses(services.ledger, asker.person(body.user, body.safety_identifier).user_id)
     earlier: Earlier | None = None
     if body.previous_response_id:
         earlier = await asyncio.to_thread(stored.earlier, body.previous_response_id)
@@ -160,11 +161,6 @@ async def _asked(
         asked = await chat.turn_request(meant.body, request, services, asker, origin)
     except InvalidInput as error:
         raise named_as_sent(error, meant.fields) from None
-    if stored.owners - {asked.user_id}:
-        # A key for any user finds everybody's. The person whom the request is of goes on with their own only.
-        if body.previous_response_id:
-            raise UnknownResponse("previous_response_id", body.previous_response_id)
-        raise InvalidInput("input", body.referred_ids, "refer to items of the same user")
     return replace(asked, response=meant.repeated, previous=earlier.turn_id if earlier is not None else None), meant
 
 
@@ -263,23 +259,15 @@ def _sse(event: JsonObject) -> bytes:
     return f"event: {event['type']}\n".encode() + as_event(event)
 
 
-def _stored(services: Services, asker: Asker, user: str | None) -> StoredResponses:
-    """Return the responses that a caller may see.
+async def _found(
+    services: Services, request: Request, asker: Asker, response_id: str, user: str | None
+) -> StoredResponse:
+    """Return a response that the caller may see.
 
     Clients name no user where they ask for a response by its id. Nobody guesses such an id, so that a key which may
     speak for any user needs no more.
     """
-    named = asker.named(user)
-
-    def is_allowed(user_id: str) -> bool:
-        return named is None or user_id == named
-
-    return StoredResponses(services.ledger, is_allowed)
-
-
-async def _found(
-    services: Services, request: Request, asker: Asker, response_id: str, user: str | None
-) -> StoredResponse:
-    found = await asyncio.to_thread(_stored(services, asker, user).find, response_id)
+    stored = StoredResponses(services.ledger, asker.named(user))
+    found = await asyncio.to_thread(stored.find, response_id)
     request.state.user_id = found.event.user_id
     return found

@@ -1,6 +1,6 @@
 """The report of a backtest as one JSON document; the table, the JSON output and the page are made from it.
 
-Results hold ids only. Their texts come from the ledger as it is today, so a memory forgotten since shows no text.
+Results hold ids only. Their texts come from the ledger as it is today, so a memory hidden since shows no text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from domain.events import JsonObject, RetrievalRecorded
 from service.audit.backtest import Backtest
 from service.audit.replay import Cost
 
-FORGOTTEN = "(forgotten since)"
+FORGOTTEN = "(forgotten or superseded since)"
 
 
 def report_of(reader: AuditReader, backtest: Backtest) -> JsonObject:

@@ -7,7 +7,7 @@ head and what its verification found, so that a reader knows what it was made of
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -177,11 +177,25 @@ def _questions(reader: AuditReader, span: _Span) -> Iterator[Block]:
     turns = [event for event in span.events if isinstance(event.payload, TurnRecorded | TurnFailed)]
     known = reader.memories(span.user_id, [event.position for event in turns], as_of=span.until)
     yield Heading(f"Questions and answers: {len(turns)}")
+    withdrawn = _withdrawn(span.events)
     for number, event in enumerate(turns, start=1):
-        yield from _question(reader, number, event, known.get(event.position))
+        yield from _question(reader, number, event, known.get(event.position), withdrawn)
 
 
-def _question(reader: AuditReader, number: int, event: Event, memory: Memory | None) -> Iterator[Block]:
+def _withdrawn(events: Sequence[Event]) -> set[str]:
+    """Return the memories that are withdrawn after these events."""
+    withdrawn: set[str] = set()
+    for event in events:
+        if isinstance(event.payload, MemoryForgotten):
+            withdrawn.add(event.payload.memory_id)
+        elif isinstance(event.payload, MemoryRestored):
+            withdrawn.discard(event.payload.memory_id)
+    return withdrawn
+
+
+def _question(
+    reader: AuditReader, number: int, event: Event, memory: Memory | None, withdrawn: Collection[str]
+) -> Iterator[Block]:
     said = event.payload
     assert isinstance(said, TurnRecorded | TurnFailed)
     yield Heading(f"{number}. {_when(said.ts)}, conversation {event.conversation_id}", 3)
@@ -199,8 +213,10 @@ def _question(reader: AuditReader, number: int, event: Event, memory: Memory | N
             yield Said("As far as it came", said.partial_assistant)
     else:
         yield Said("Answer", said.assistant)
-        if memory is None:
+        if memory is None and event.event_id in withdrawn:
             yield Line("Withdrawn: it is remembered no more.")
+        elif memory is None:
+            yield Line("Superseded: the conversation went on without it.")
         elif memory.summary is not None:
             yield Said("Remembered as", memory.summary)
     if event.correlation_id is not None:

@@ -85,6 +85,8 @@ class ResponsesRequest(BaseModel):
     reasoning: dict[str, Any] | None = None
     include: list[str] | None = None
     stream: bool | None = None
+    user: Any = None
+    safety_identifier: Any = None
 
     @property
     def items(self) -> list[JsonObject]:

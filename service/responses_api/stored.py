@@ -10,7 +10,7 @@ image in words.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from domain.client_messages import Message, exchange_messages, said_again
@@ -146,13 +146,12 @@ class StoredResponse:
 class StoredResponses:
     """Finds responses. Calls block; each raises :class:`UnknownResponse` for one that is not kept, or not any more.
 
-    ``is_allowed`` tells whether who asks may see what is of a user. ``owners`` are those of what was found.
+    ``user_id`` is whose responses are looked for, None for anybody's.
     """
 
-    def __init__(self, ledger: Ledger, is_allowed: Callable[[str], bool]) -> None:
+    def __init__(self, ledger: Ledger, user_id: str | None) -> None:
         self._ledger = ledger
-        self._is_allowed = is_allowed
-        self.owners: set[str] = set()
+        self._user_id = user_id
 
     def find(self, response_id: str, field: str = "response_id") -> StoredResponse:
         """Return a response; ``field`` is where the client named it."""
@@ -219,11 +218,10 @@ class StoredResponses:
         if event is None or not isinstance(answered := event.payload, TurnRecorded | ToolsCalled | TurnFailed):
             return None
         given = answered.from_client
-        if given is None or given.response is None or not self._is_allowed(event.user_id):
+        if given is None or given.response is None or self._user_id not in {None, event.user_id}:
             return None
         if self._ledger.conversations.is_withdrawn(event.user_id, event.event_id):
             return None
-        self.owners.add(event.user_id)
         named_ids = [*(given.history or ()), *(each for each in (given.asked, given.tools) if each is not None)]
         events = self._ledger.reader.events_named(named_ids)
         offered = events.get(given.tools or "")

@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from domain.audit_reader import AuditReader, turn_of
 from domain.clock import Clock
-from domain.events import Erased, MemoryEdited, MemoryForgotten, NewEvent, PromptsActivated, RetrievalRecorded
+from domain.events import (
+    Erased,
+    MemoryEdited,
+    MemoryForgotten,
+    MemoryRestored,
+    NewEvent,
+    PromptsActivated,
+    RetrievalRecorded,
+    TurnRestored,
+    TurnSuperseded,
+)
 from domain.identity import SYSTEM_STREAM, StreamId
 from domain.ledger import Ledger
 from domain.sqlite import open_engine
@@ -68,6 +79,14 @@ def test_what_people_did_to_memories_since(ledger: Ledger, audit: AuditReader) -
     assert audit.changes_since("ann", ids, edited.position).keys() == {mine.event_id}
     assert audit.changes_since("ann", ids, gone.position) == {}
     assert audit.changes_since("bob", ids, 0) == {}
+    named: dict[str, Any] = {"memory_id": mine.event_id, "turn_id": 1}
+    for said, what in (
+        (MemoryRestored(**named), "restored"),
+        (TurnSuperseded(**named, reason="left"), "superseded"),
+        (TurnRestored(**named), "returned to"),
+    ):
+        record(ledger, ANN, said, causation_id=mine.event_id)
+        assert audit.changes_since("ann", ids, gone.position)[mine.event_id].what == what
 
 
 def test_the_text_of_a_version_of_a_prompt(ledger: Ledger, audit: AuditReader) -> None:

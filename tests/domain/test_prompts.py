@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.errors import SettingsError
-from domain.prompts import is_chinese, load_prompts, version_of
+from domain.prompts import asks_of_oneself, is_chinese, load_prompts, version_of
 
 
 def test_without_a_folder_the_built_in_prompts_are_used() -> None:
@@ -71,34 +71,72 @@ def test_a_chinese_question_has_the_chinese_chat_prompt_where_there_is_one(tmp_p
 
 
 EN, ZH = "What is my name?", "我叫什么名字？"
-NAMES = ("CHAT_SYSTEM", "CHAT_SYSTEM.zh", "CHAT_SYSTEM.recalled", "CHAT_SYSTEM.recalled.zh")
+NAMES = tuple(f"CHAT_SYSTEM{kind}{language}" for kind in ("", ".recalled", ".asked") for language in ("", ".zh"))
+TOLD_EN, TOLD_ZH = "I live in Rome.", "我住在罗马。"
 
 
 @pytest.mark.parametrize(
     ("there", "expected"),
     [
-        ([], {(EN, False): "", (ZH, False): "", (EN, True): "", (ZH, True): ""}),
-        ([".zh"], {(EN, False): "", (ZH, False): ".zh", (EN, True): "", (ZH, True): ".zh"}),
-        ([".recalled"], {(EN, False): "", (ZH, False): "", (EN, True): ".recalled", (ZH, True): ".recalled"}),
+        ([], {}),
+        ([".zh"], {(ZH, False): ".zh", (TOLD_ZH, False): ".zh", (ZH, True): ".zh", (TOLD_ZH, True): ".zh"}),
+        ([".recalled"], dict.fromkeys([(said, True) for said in (EN, ZH, TOLD_EN, TOLD_ZH)], ".recalled")),
         (
-            [".zh", ".recalled"],
-            {(EN, False): "", (ZH, False): ".zh", (EN, True): ".recalled", (ZH, True): ".recalled"},
+            [".zh", ".recalled", ".asked"],
+            {
+                (ZH, False): ".zh",
+                (TOLD_ZH, False): ".zh",
+                (EN, True): ".asked",
+                (ZH, True): ".asked",
+                (TOLD_EN, True): ".recalled",
+                (TOLD_ZH, True): ".recalled",
+            },
         ),
         (
-            [".zh", ".recalled", ".recalled.zh"],
-            {(EN, False): "", (ZH, False): ".zh", (EN, True): ".recalled", (ZH, True): ".recalled.zh"},
+            [name.removeprefix("CHAT_SYSTEM") for name in NAMES[1:]],
+            {
+                (ZH, False): ".zh",
+                (TOLD_ZH, False): ".zh",
+                (EN, True): ".asked",
+                (ZH, True): ".asked.zh",
+                (TOLD_EN, True): ".recalled",
+                (TOLD_ZH, True): ".recalled.zh",
+            },
         ),
     ],
 )
-def test_the_chat_prompt_goes_by_what_is_recalled_and_by_language(
+def test_the_chat_prompt_goes_by_what_is_recalled_and_asked_and_by_language(
     tmp_path: Path, there: list[str], expected: dict[tuple[str, bool], str]
 ) -> None:
-    for number, ending in enumerate(("", *there)):
-        (tmp_path / f"CHAT_SYSTEM{ending}.txt").write_text(f"You are number {number}.")
+    for ending in ("", *there):
+        (tmp_path / f"CHAT_SYSTEM{ending}.txt").write_text(f"This is {ending}.")
     prompts = load_prompts(tmp_path)
-    by_name = prompts.by_name()
-    for (question, recalled), ending in expected.items():
-        assert prompts.chat_for(question, recalled=recalled) == by_name[f"CHAT_SYSTEM{ending}"]
+    assert set(prompts.by_name()) >= {f"CHAT_SYSTEM{ending}" for ending in there}
+    for said in (EN, ZH, TOLD_EN, TOLD_ZH):
+        for recalled in (False, True):
+            ending = expected.get((said, recalled), "")
+            assert prompts.chat_for(said, recalled=recalled) == prompts.by_name()[f"CHAT_SYSTEM{ending}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "of_oneself"),
+    [
+        ("Where do I live?", True),
+        ("What is my sister called?", True),
+        ("how far did we run yesterday?", True),
+        ("Who are you, and what do you know about me?", True),
+        ("我住在哪里？", True),
+        ("I live in Rome.", False),
+        ("Where is Rome?", False),
+        ("How do I boil an egg?", False),
+        ("Do elephants swim?", False),
+        ("Is the economy growing?", False),
+        ("罗马在哪里？", False),
+        ("", False),
+    ],
+)
+def test_people_ask_about_themselves_where_a_question_names_them(text: str, of_oneself: bool) -> None:
+    assert asks_of_oneself(text) is of_oneself
 
 
 @pytest.mark.parametrize("longer", NAMES)
@@ -108,11 +146,11 @@ def test_of_a_question_of_which_nothing_is_known_yet_the_longer_chat_prompt_is_r
     for name in NAMES:
         (tmp_path / f"{name}.txt").write_text(name + "!" * (len(NAMES[-1]) if name == longer else 0))
     prompts = load_prompts(tmp_path)
-    for question in (EN, ZH):
-        both = [prompts.chat_for(question, recalled=recalled) for recalled in (False, True)]
-        assert prompts.longest_chat_for(question) == max(both, key=lambda prompt: len(prompt.text))
-    chinese = longer.endswith(".zh")
-    assert prompts.longest_chat_for(ZH if chinese else EN) == prompts.by_name()[longer]
+    for said in (EN, ZH, TOLD_EN, TOLD_ZH):
+        both = [prompts.chat_for(said, recalled=recalled) for recalled in (False, True)]
+        assert prompts.longest_chat_for(said) == max(both, key=lambda prompt: len(prompt.text))
+        if prompts.by_name()[longer] in both:
+            assert prompts.longest_chat_for(said) == prompts.by_name()[longer]
 
 
 @pytest.mark.parametrize(

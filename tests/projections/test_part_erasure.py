@@ -21,7 +21,17 @@ from hypothesis import strategies as st
 
 from domain.clock import Clock
 from domain.errors import InvalidInput, LedgerWriteFailed, MemoryErased, UnknownMemory
-from domain.events import ErasureCompleted, Event, GateDecided, MemoriesErased, MemoryEdited, NewEvent, RerankDecided
+from domain.events import (
+    ErasureCompleted,
+    Event,
+    GateDecided,
+    MemoriesErased,
+    MemoryEdited,
+    NewEvent,
+    RerankDecided,
+    ToolCall,
+    ToolsCalled,
+)
 from domain.identity import StreamId, user_stream
 from domain.ledger import Ledger
 from domain.part_erasure import Part, begin, blank, part_of_conversation, part_of_memories
@@ -36,7 +46,7 @@ from projections.mirror.mirror import Mirror
 from projections.part_erasure import ErasedPart, erase_older, erase_part, finish_parts
 from projections.verification.storage import verify_ledger_file, verify_storage
 from tests.byte_search import traces
-from tests.ledgers import all_stored, new_ledger_file, opened, record, record_turn, summary_of, turn
+from tests.ledgers import all_stored, new_ledger_file, one_of_each, opened, record, record_turn, summary_of, turn
 from tests.processes import ROOT
 from tests.projections.world import World, remember, settings_for
 from tests.projections.world import opened as opened_world
@@ -255,6 +265,21 @@ def test_a_decision_for_another_answer_stays_where_it_says_nothing_in_words(
     before = all_stored(ledger)[event.position - 1]
     erase_memory(ledger, storage, memory_id)
     assert all_stored(ledger)[event.position - 1] == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "blanked"), [(json.dumps({"note": [SECRET]}), True), (SECRET, True), ('{"note": "milk"}', False)]
+)
+def test_a_call_of_a_tool_that_says_it_is_erased_too(
+    storage: Path, ledger: Ledger, arguments: str, blanked: bool
+) -> None:
+    told = record_turn(ledger, CHAT, SECRET)
+    called = next(each for each in one_of_each() if isinstance(each, ToolsCalled))
+    said = called.model_copy(update={"calls": (ToolCall(call_id="c", name="note", arguments=arguments),)})
+    [event] = record(ledger, StreamId("ann", "other"), said)
+    erase_memory(ledger, storage, told.event_id)
+    stored = {each.event_id: each for each in all_stored(ledger)}
+    assert is_blanked(stored[event.event_id]) == blanked
 
 
 def test_a_person_can_be_erased_after_a_part_of_them(storage: Path, ledger: Ledger) -> None:

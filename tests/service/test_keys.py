@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from domain.api_keys import NewKey, keys_in, make_key
+from domain.api_keys import NewKey, make_key
 from service.api.access import AccessDenied, AnonymousGuard, is_loopback
 from service.settings import ServiceSettings
 from tests.processes import ROOT, free_port, service_process
@@ -222,7 +222,7 @@ class TestElsewhere:
             refused = there.get("/v1/models", headers={"host": "localhost"})
             assert (refused.status_code, refused.json()["error"]["code"]) == (403, "key_needed")
 
-    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "memory.example"])  # noqa: S104
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104
     def test_the_program_does_not_even_begin_to_listen(self, tmp_path: Path, host: str) -> None:
         ended = started(tmp_path, host)
         assert ended.returncode == 1
@@ -236,14 +236,14 @@ class TestElsewhere:
         [({"ALLOW_ANONYMOUS": "1"}, False), ({"API_KEYS": '{"opm-canary": "ann"}'}, False), ({}, True)],
         ids=["leave", "API_KEYS", "a made key"],
     )
-    def test_with_a_key_or_leave_it_does(self, tmp_path: Path, given: dict[str, str], key: bool) -> None:
+    def test_with_a_key_or_leave_it_does(
+        self, upstream: ScriptedUpstream, tmp_path: Path, given: dict[str, str], key: bool
+    ) -> None:
         if key:
             made(tmp_path, "--user", "ann")
-            assert keys_in(tmp_path / "ledger.sqlite3")
-        # An address that this machine does not have: it gets as far as the port.
-        ended = started(tmp_path, "192.0.2.77", **given)
-        assert "there are no keys" not in ended.stderr
-        assert "192.0.2.77" in ended.stderr
+        options = ("--host", "0.0.0.0")  # noqa: S104
+        with service_process(environment(tmp_path, upstream, **given), app=None, options=options) as service:
+            assert "Uvicorn running on http://0.0.0.0" in service.log()
 
     @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "127.8.9.1", "::1", "[::1]", "chat.localhost"])
     def test_what_is_this_machine(self, name: str) -> None:

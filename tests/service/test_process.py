@@ -217,14 +217,16 @@ def test_a_chinese_question_is_asked_with_the_chinese_prompt_and_proved(
 def test_where_something_is_recalled_the_prompt_for_that_is_used_and_proved(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
-    prompts, told = tmp_path / "prompts", "Answer from the notes."
+    prompts, recalling, asked_of_oneself = tmp_path / "prompts", "There are notes.", "Answer from the notes."
     prompts.mkdir()
-    (prompts / "CHAT_SYSTEM.recalled.txt").write_text(told, encoding="utf-8")
+    (prompts / "CHAT_SYSTEM.recalled.txt").write_text(recalling)
+    (prompts / "CHAT_SYSTEM.asked.txt").write_text(asked_of_oneself)
     with running(upstream, tmp_path / "storage", emb_model="old", prompts_dir=prompts) as service:
         for said, conversation, system in (
             (DOG, "one", CHAT_SYSTEM),
             ("And?", "one", CHAT_SYSTEM),
-            (QUESTION, "two", told),
+            (QUESTION, "two", asked_of_oneself),
+            ("Tell me the name of my dog.", "three", recalling),
         ):
             asked = service.client.tell(said, USER, conversation)
             assert service.messages()[0][1].startswith(system)

@@ -20,14 +20,14 @@ from tests.service.opm import environment, opm
 from tests.service.running import Running, running, until
 from tests.upstream import ScriptedUpstream
 
-KEY, OTHER = "a-key-of-ann", "a-key-of-bob"
+KEY = "a-key-of-ann"
 
 
 @contextmanager
 def keeping(folder: Path, kept: str) -> Iterator[Running]:
     with (
         ScriptedUpstream() as upstream,
-        running(upstream, folder, api_keys={KEY: "ann", OTHER: "bob"}, access_log=kept) as service,
+        running(upstream, folder, api_keys={KEY: "ann"}, access_log=kept) as service,
     ):
         yield service
 

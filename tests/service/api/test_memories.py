@@ -7,11 +7,15 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from domain.branches import moves_to
 from domain.events import MemoryForgotten, SummaryRecorded
 from domain.identity import StreamId
+from domain.settings import StorageSettings
+from projections.verification.storage import verify_storage
 from service.memory_commands import MemoryCommands
 from tests.ledgers import new_ledger_file, opened, record_turn
 from tests.processes import ROOT
@@ -109,6 +113,40 @@ def test_a_memory_that_was_taken_back_shows_everywhere_again(service: Running, u
     assert memory_id in [row["memory_id"] for row in listed(service.client, user)]
     service.client.tell("And now?", user, "music")
     assert VIOLIN in str(service.messages())
+
+
+def test_a_turn_that_was_left_behind_shows_nowhere_until_the_client_returns(service: Running, user: str) -> None:
+    stream = StreamId(user, "music")
+    ferry, violin = service.tell_all([FERRY, VIOLIN], user, "music")
+    service.settle()
+
+    def shows(number: int) -> set[str]:
+        """Return where the violin shows: in searches, window and lists."""
+        found = {
+            mode
+            for mode in ("dense", "lexical")
+            if VIOLIN in service.client.tell(ASKED, user, f"{mode} {number}", retrieval=mode, **LOOK).replayed
+        }
+        service.client.tell("And now?", user, "music", use_gate=False, candidate_n=0)
+        lists = {
+            "window": str(service.messages()),
+            "turns": service.client.get("/v1/turns", user=user, conversation_id="music").text,
+            "memories": "\n".join(row["memory_id"] for row in listed(service.client, user)),
+            "one memory": service.client.get(f"/v1/memories/{violin}", user=user).text,
+        }
+        return found | {where for where, text in lists.items() if (violin if where == "memories" else VIOLIN) in text}
+
+    everywhere = {"dense", "lexical", "window", "turns", "memories", "one memory"}
+    assert shows(1) == everywhere
+    for number, (path, expected) in enumerate((({ferry}, set()), ({ferry, violin}, everywhere)), start=2):
+        with opened(service.ledger.path) as ledger:
+            turns = ledger.reader.branch(stream)
+            moves = moves_to(path, turns, "left", lambda: str(uuid4()))
+            assert violin in {move.causation_id for move in moves}
+            ledger.append(stream, lambda _head, moves=moves: moves).result()  # type: ignore[misc]
+        assert shows(number) == expected
+    service.settle()
+    assert verify_storage(StorageSettings(storage_dir=service.ledger.path.parent)).findings == ()
 
 
 def test_an_older_answer_no_longer_shows_that_it_used_it(service: Running, user: str) -> None:

@@ -291,10 +291,12 @@ class TestReadOnly:
             answer = ask(keyed, made["reader"]["key"], messages=said("My parrot Kiki?"), stream=stream)
             assert answer.status == 200, answer.body
             assert "My parrot is called Kiki." in answer.replayed + answer.summaries
-        keyed.settle()
-        assert keyed.ledger.reader.head_position() == before
         reader = {"authorization": f"Bearer {made['reader']['key']}"}
         http = keyed.client.http
+        response = http.post("/v1/responses", json={"input": "My parrot Kiki?"}, headers=reader)
+        assert (response.status_code, response.json()["store"]) == (200, False)
+        keyed.settle()
+        assert keyed.ledger.reader.head_position() == before
         assert http.get(f"/v1/memories/{memory}", headers=reader).status_code == 200
         for refused in (
             http.patch(f"/v1/memories/{memory}", json={"summary": "s"}, headers=reader),

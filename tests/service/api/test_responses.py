@@ -91,6 +91,7 @@ def test_lists_and_memories(service: Running, asked: str) -> None:
     http = service.client.http
     check(responses.EditedMemory, http.patch(path, json={"user": asked, "summary": "The cabin is sold."}).json())
     check(responses.ForgottenMemory, http.delete(path, params={"user": asked}).json())
+    check(responses.RestoredMemory, http.post(f"{path}/restore", params={"user": asked}).json())
 
 
 @pytest.mark.parametrize("status", [200, 503])
@@ -116,7 +117,7 @@ class TestDocs:
 
     def test_every_route_describes_its_answers_and_its_errors(self, document: dict[str, Any]) -> None:
         operations = [operation for path in document["paths"].values() for operation in path.values()]
-        assert len(operations) == 21
+        assert len(operations) == 22
         for operation in operations:
             described = operation["responses"]
             assert {"200", "4XX", "5XX"} <= set(described)

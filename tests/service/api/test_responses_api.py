@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -270,7 +271,7 @@ def test_items_are_referred_to_by_id(service: Running, client: OpenAI, user: str
     assert asked(service)[1] == ("assistant", first.output_text)
     with pytest.raises(openai.BadRequestError) as error:
         client.responses.create(model="m", input=given, user=someone())
-    assert error.value.param == "input"
+    assert error.value.param == "input.1.id"
 
 
 def test_a_response_is_given_back_as_it_was(client: OpenAI, user: str) -> None:
@@ -353,6 +354,29 @@ def test_nobody_reads_anothers_response(service: Running, client: OpenAI, user: 
         client.responses.create(model="m", input="And?", previous_response_id=made.id, user=someone())
     assert error.value.param == "previous_response_id"
     assert client.responses.retrieve(made.id, extra_query={"user": user}).id == made.id
+
+
+def test_a_key_reads_the_responses_of_its_own_person(tmp_path: Path) -> None:
+    keys = {"ann-key": "ann", "bob-key": "bob", "any-key": "*"}
+    with ScriptedUpstream() as upstream, running(upstream, tmp_path, api_keys=keys) as service:
+
+        def of(key: str) -> OpenAI:
+            return OpenAI(base_url=f"{service.client.base_url}/v1", api_key=key, max_retries=0, timeout=30)
+
+        with of("ann-key") as ann, of("bob-key") as bob, of("any-key") as anybody:
+            made = ann.responses.create(model="m", input="I like tea.", metadata=QUIET)
+            assert ann.responses.retrieve(made.id).output_text == made.output_text
+            assert anybody.responses.retrieve(made.id).output_text == made.output_text
+            with pytest.raises(openai.NotFoundError):
+                bob.responses.retrieve(made.id)
+            with pytest.raises(openai.NotFoundError):
+                bob.responses.delete(made.id)
+            with pytest.raises(openai.BadRequestError):
+                bob.responses.create(model="m", input="And?", previous_response_id=made.id)
+            with pytest.raises(openai.BadRequestError):
+                anybody.responses.create(model="m", input="And?", previous_response_id=made.id)
+            anybody.responses.create(model="m", input="And?", previous_response_id=made.id, user="ann", metadata=QUIET)
+            assert service.ledger.reader.count_turns("ann") == 2
 
 
 @pytest.mark.parametrize(

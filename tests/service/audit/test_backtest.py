@@ -332,7 +332,7 @@ class TestTheReport:
     def test_what_was_forgotten_since_is_not_shown(self, storage: Path, upstream: ScriptedUpstream) -> None:
         ran = backtest(storage, upstream, "--gate-model", "scripted-chat", "--candidate-n", "0", "--json", "--fresh")
         # Later answers quote what was forgotten; they are memories of their own, and nobody has withdrawn them.
-        assert [memory["note"] for memory in ran.json["memories"]].count("(forgotten since)") == 1
+        assert [memory["note"] for memory in ran.json["memories"]].count("(forgotten or superseded since)") == 1
 
 
 class TestWhatCannotBe:

@@ -12,14 +12,18 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
+from domain.events import TurnSuperseded
+from domain.identity import StreamId
 from domain.sqlite import DRIVER
 from service.audit.report import Block, Heading, Line, Said, Table
 from service.audit.report_page import as_html, as_markdown
+from service.memory_commands import MemoryCommands
+from tests.ledgers import new_ledger_file, opened, record, record_turn
 from tests.service.opm import Ran, environment, opm
 from tests.service.running import Running, running, until
 from tests.upstream import ScriptedUpstream, gate_keeps_all
 
-KEYS = {"a-key-of-ann": "ann", "a-key-of-bob": "bob"}
+KEYS = {"a-key-of-ann": "ann"}
 OF_ANN = {"authorization": "Bearer a-key-of-ann"}
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -60,7 +64,7 @@ class Page(HTMLParser):
 
 @contextmanager
 def remembering(folder: Path) -> Iterator[Running]:
-    """Run a service in which ann says things, corrects one, withdraws one, and bob is refused."""
+    """Run a service in which ann says things, corrects one, withdraws one, and a stranger is refused."""
     with (
         ScriptedUpstream() as upstream,
         running(upstream, folder, api_keys=KEYS, access_log="reads", use_rerank_default=True) as service,
@@ -84,8 +88,8 @@ def remembering(folder: Path) -> Iterator[Running]:
         body = {"model": "m", "messages": [{"role": "user", "content": "Which dog is mine, Bruno?"}]}
         body["metadata"] = {"conversation_id": "later"}
         http.post("/v1/chat/completions", json=body, headers=OF_ANN).raise_for_status()
-        refused = http.get("/v1/memories", params={"user": "ann"}, headers={"authorization": "Bearer a-key-of-bob"})
-        assert refused.status_code == 403
+        refused = http.get("/v1/memories", params={"user": "ann"}, headers={"authorization": "Bearer no-key"})
+        assert refused.status_code == 401
         service.settle()
         until("the read is in the log", lambda: _logged(service.ledger.path))
         yield service
@@ -104,6 +108,26 @@ def section(markdown: str, heading: str) -> str:
     found = re.search(rf"^## {heading}.*?(?=^## |\Z)", markdown, re.MULTILINE | re.DOTALL)
     assert found is not None, heading
     return found[0]
+
+
+def test_it_tells_what_was_withdrawn_from_what_was_left_behind(tmp_path: Path) -> None:
+    stream = StreamId("ann", "c")
+    with opened(new_ledger_file(tmp_path)) as ledger:
+        withdrawn, left, back = (record_turn(ledger, stream, f"Turn {number}?").event_id for number in range(3))
+        for memory_id in (withdrawn, back):
+            MemoryCommands(ledger).forget("ann", memory_id)
+        MemoryCommands(ledger).restore("ann", back, "by mistake")
+        superseded = TurnSuperseded(memory_id=left, turn_id=2, reason="regenerated")
+        record(ledger, stream, superseded, causation_id=left)
+    ran = opm(environment(tmp_path), "report", "--user", "ann")
+    assert ran.status == 0, ran.err
+    first, second, third = re.split(r"^### ", section(ran.out, "Questions and answers: 3"), flags=re.MULTILINE)[1:]
+    assert "Withdrawn: it is remembered no more." in first
+    assert "Superseded: the conversation went on without it." in second
+    assert "Withdrawn" not in third
+    assert "Superseded" not in third
+    corrections = section(ran.out, "Corrections and withdrawals: 3")
+    assert re.search(r"\| taken back \|.*\| by mistake \|", corrections)
 
 
 def test_it_holds_all_of_a_person_and_what_the_ledger_is(tmp_path: Path) -> None:

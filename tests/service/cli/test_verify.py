@@ -57,8 +57,10 @@ def altered(path: Path, *statements: str | tuple[str, object]) -> None:
     with closing(DRIVER.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE").fetchall()
         connection.execute("DROP TRIGGER IF EXISTS events_no_update")
-        for figures in ("gate", "rerank", "retrieval", "turn", "summary"):  # they read every payload that is written
-            connection.execute(f"DROP INDEX IF EXISTS events_{figures}_figures")
+        # They read every payload that is written.
+        indices = [f"{what}_figures" for what in ("gate", "rerank", "retrieval", "turn", "summary")]
+        for name in (*indices, "branch", "exchange_key"):
+            connection.execute(f"DROP INDEX IF EXISTS events_{name}")
         for statement in statements:
             connection.execute(*((statement,) if isinstance(statement, str) else (statement[0], (statement[1],))))
 

@@ -347,8 +347,8 @@ def test_the_embedded_chat_model_has_a_prompt_of_its_own_unless_the_operator_bri
     assert own.chat != built_in.chat
     # One word of another language in it, and the small model answers everything in that language.
     assert own.chat.text.isascii()
-    for recalled in (False, True):
-        english, chinese = (own.chat_for(said, recalled=recalled) for said in ("Where do I live?", "我住在哪里？"))
+    for recalled, *both in ((False, "Hi", "你好"), (True, "Hi", "你好"), (True, "Where do I live?", "我住在哪里？")):
+        english, chinese = (own.chat_for(said, recalled=recalled) for said in both)
         assert (is_chinese(english.text), is_chinese(chinese.text)) == (False, True)
         assert not re.search(r"[\u4e00-\u9fff]", english.text)
     assert (own.summary, own.gate, own.rerank) == (built_in.summary, built_in.gate, built_in.rerank)
