@@ -62,13 +62,15 @@ CLIENTS: tuple[Client, ...] = (
         "litellm",
         PythonEnvironment("litellm", ("litellm[proxy]",)),
         "litellm_library.py",
-        ((*_BICYCLE, _OSLO), (_PICTURE_SENT,), ("My hat is green.",), (_BOAT[0],)),
+        ((*_BICYCLE, _OSLO), (_PICTURE_SENT,), (_BOAT[0],)),
+        people={"ada": (("My hat is green.",),)},
     ),
     Program(
         "litellm-proxy",
         PythonEnvironment("litellm", ("litellm[proxy]",)),
         "litellm_proxy.py",
-        ((*_BICYCLE, _OSLO), ("My hat is green.",), (_PICTURE_SENT,), (_BOAT[0],)),
+        ((*_BICYCLE, _OSLO), (_PICTURE_SENT,), (_BOAT[0],)),
+        people={"ada": (("My hat is green.",),)},
     ),
     Program(
         "llm",

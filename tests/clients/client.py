@@ -19,6 +19,15 @@ Chats = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
+class Recall:
+    """What the model is to be told, and what not, with the message of a step."""
+
+    step: str
+    told: tuple[str, ...]
+    untold: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Row:
     """One line of the table: ``failed`` is empty where all went well."""
 
@@ -52,6 +61,11 @@ class Client(Protocol):
         ...
 
     @property
+    def recalls(self) -> tuple[Recall, ...]:
+        """What comes from memory."""
+        ...
+
+    @property
     def left_out(self) -> tuple[str, ...]:
         """How the names of steps begin that are not recorded."""
         ...
@@ -74,15 +88,21 @@ class Program:
     environment: Environment
     program: str
     words: Chats
+    """What is said without naming a person."""
     says: Mapping[str, str] = field(default_factory=dict)
+    people: Mapping[str, Chats] = field(default_factory=dict)
 
     @property
     def chats(self) -> Mapping[str, Chats]:
-        return {"": self.words}
+        return {"": self.words, **self.people}
 
     @property
     def recorded_chats(self) -> Mapping[str, Chats]:
         return self.chats
+
+    @property
+    def recalls(self) -> tuple[Recall, ...]:
+        return ()
 
     @property
     def left_out(self) -> tuple[str, ...]:

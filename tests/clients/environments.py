@@ -80,7 +80,14 @@ Environment = PythonEnvironment | NodeEnvironment
 def clean_environment(**more: str) -> dict[str, str]:
     """Return the environment in which a client runs: none of the developer's keys and proxies."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", **more}
+    return {
+        **kept,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "NO_COLOR": "1",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        **more,
+    }
 
 
 def _make_venv(folder: Path) -> None:

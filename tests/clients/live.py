@@ -12,7 +12,7 @@ from typing import Any
 from domain.events import Event, TurnRecorded
 from domain.identity import DEFAULT_CONVERSATION, DEFAULT_USER
 from service.placing import forked_from
-from tests.clients.client import Chats, Client, Row
+from tests.clients.client import Chats, Client, Recall, Row
 from tests.clients.model import ModelWithTools
 from tests.clients.recording import Exchange, RecordingProxy, Request
 from tests.processes import service_process
@@ -47,6 +47,9 @@ def drive(client: Client, environments: Path) -> Iterator[Row]:
             failed = "" if sorted(found) == sorted(chats) else f"{sorted(found)} instead of {sorted(chats)}"
             yield Row(client.name, f"the ledger{f' of {person}' if person else ''}", failed)
         yield Row(client.name, "what the model was sent", "; ".join(unlike(proxy.exchanges, model.calls)))
+        if client.recalls:
+            failed = "; ".join(misremembered(client.recalls, proxy.exchanges, model.calls))
+            yield Row(client.name, "what comes from memory", failed)
         complaints = [line for line in log.splitlines() if "ERROR" in line or "Traceback" in line]
         yield Row(client.name, "the service's log", "; ".join(complaints)[:300])
 
@@ -98,6 +101,24 @@ def unlike(exchanges: Sequence[Exchange], calls: Sequence[Call]) -> Iterator[str
             yield from (
                 f"{exchange.step}: {said}" for said in _missing_of_response(exchange.body, texts, of_it[-1].body)
             )
+
+
+def misremembered(recalls: Sequence[Recall], exchanges: Sequence[Exchange], calls: Sequence[Call]) -> Iterator[str]:
+    """Say what the model was not told from memory, and what it was told and should not have been."""
+    for recall in recalls:
+        times = [(each.started, each.ended) for each in exchanges if each.step == recall.step]
+        sent = [
+            call.body
+            for call in calls
+            if call.kind == "answer" and any(started <= call.started <= ended for started, ended in times)
+        ]
+        # Of the requests of a step, the person's message is the one that came with memories.
+        prompts = ["\n".join(text for _, text in wire.messages(body)) for body in sent]
+        if not any(all(text in prompt for text in recall.told) for prompt in prompts):
+            yield f"{recall.step}: {recall.told} is not told"
+        for text in recall.untold:
+            if any(text in prompt for prompt in prompts):
+                yield f"{recall.step}: {text!r} is told"
 
 
 def _texts_of_input(body: Mapping[str, Any]) -> list[str]:

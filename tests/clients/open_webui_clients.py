@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.clients.client import Chats, Row
+from tests.clients.client import Chats, Recall, Row
 from tests.clients.environments import PythonEnvironment
 from tests.clients.model import ModelWithTools
 from tests.clients.open_webui import (
@@ -37,6 +37,7 @@ class OpenWebUi:
     says: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     left_out: tuple[str, ...] = ("Bob: ",)
+    recalls: tuple[Recall, ...] = ()
 
     @property
     def chats(self) -> Mapping[str, Chats]:
@@ -72,6 +73,7 @@ class OpenWebUiWithPeople:
             name: (
                 (f"Your {thing} is green.", "What is the current timestamp?"),
                 (f"What does the note say about the {thing}?",),
+                (f"Which colour is my {thing}?",),
             )
             for name, thing in _THINGS.items()
         }
@@ -79,6 +81,18 @@ class OpenWebUiWithPeople:
     @property
     def recorded_chats(self) -> Mapping[str, Chats]:
         return self.chats
+
+    @property
+    def recalls(self) -> tuple[Recall, ...]:
+        return tuple(
+            Recall(
+                f"{name}: another chat",
+                (f"Your {thing} is green.",),
+                # What was edited, what was said in a temporary chat, and what others said.
+                (f"My {thing} is red.", "Forget that", *(other for other in _THINGS.values() if other != thing)),
+            )
+            for name, thing in _THINGS.items()
+        )
 
     def run(self, environments: Path, proxy: RecordingProxy, model: ModelWithTools) -> Iterator[Row]:
         with (
@@ -143,7 +157,7 @@ def _three_chats_of(person: Person, model: str) -> Iterator[tuple[str, Callable[
 
 def _chats_by_id_of(person: Person, model: str) -> Iterator[tuple[str, Callable[[], object]]]:
     thing = _THINGS[person.name]
-    first, second = Chat(person, model), Chat(person, model)
+    first, second, third = (Chat(person, model) for _ in range(3))
     yield "first message", lambda: _says(first, f"My {thing} is red.")
     yield "first message, regenerated", lambda: _regenerates(first)
     yield "first message, edited", lambda: first.edits(str(first.newest), f"Your {thing} is green.")
@@ -151,6 +165,7 @@ def _chats_by_id_of(person: Person, model: str) -> Iterator[tuple[str, Callable[
     note = f"The {thing} sleeps in the harbour."
     yield "document", lambda: second.says(f"What does the note say about the {thing}?", [document(person, note)])
     yield "temporary chat", lambda: person.asks_in_a_temporary_chat(model, f"Forget that I have a {thing}.")
+    yield "another chat", lambda: _says(third, f"Which colour is my {thing}?")
 
 
 def _says(chat: Chat, text: str, holds: str = "Noted") -> None:

@@ -22,8 +22,9 @@ from aiohttp import web
 
 FOLDER = Path(__file__).parent / "recorded"
 LONG_TEXT_CHARS = 2_400
-"""A text longer than this loses its middle, and so does a list of more than so many tools."""
-TOOLS_KEPT = 4
+"""A text longer than this loses its middle."""
+TOOLS_KEPT = 2
+"""Of a longer list of tools the first ones are kept."""
 
 _HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive", "content-length", "host", "accept-encoding"}
 _UNKEPT = _HOP_BY_HOP | {"traceparent", "baggage", "sentry-trace", "date"}

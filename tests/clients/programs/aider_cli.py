@@ -20,7 +20,6 @@ ENVIRONMENT = {
     "GIT_AUTHOR_EMAIL": "ada@example.org",
     "GIT_COMMITTER_NAME": "Ada",
     "GIT_COMMITTER_EMAIL": "ada@example.org",
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
 }
 OPTIONS = [
     "--yes-always",

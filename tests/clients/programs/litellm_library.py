@@ -40,8 +40,8 @@ with step("a person and a session"):
     litellm.completion(
         messages=[{"role": "user", "content": "My hat is green."}],
         user="ada",
-        metadata={"session_id": "hats"},
-        litellm_session_id="hats",
+        allowed_openai_params=["user"],
+        extra_headers={"X-Session-Id": "hats"},
         **WHERE,
     )
 

@@ -26,8 +26,7 @@ model_list:
       model: openai/{MODEL}
       api_base: {BASE_URL}
       api_key: {API_KEY}
-litellm_settings:
-  forward_client_headers_to_llm_api: true
+      allowed_openai_params: ["user"]
 general_settings:
   master_key: sk-master
   forward_client_headers_to_llm_api: true
@@ -36,7 +35,7 @@ general_settings:
 with (folder / "log.txt").open("wb") as log:
     proxy = subprocess.Popen(
         [Path(sys.executable).parent / "litellm", "--config", folder / "config.yaml", "--port", str(PORT)],
-        env={**os.environ, "HOME": str(folder), "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+        env={**os.environ, "HOME": str(folder)},
         stdout=log,
         stderr=subprocess.STDOUT,
     )

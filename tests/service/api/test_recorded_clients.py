@@ -15,7 +15,7 @@ import pytest
 
 from tests.clients.catalogue import CLIENTS
 from tests.clients.client import Chats, Client
-from tests.clients.live import chats_of, unlike, user_of
+from tests.clients.live import chats_of, misremembered, unlike, user_of
 from tests.clients.model import ModelWithTools
 from tests.clients.recording import FOLDER, Answer, Exchange, Recorded, answer_of
 from tests.service.running import running
@@ -32,6 +32,7 @@ class Replayed:
     exchanges: tuple[Exchange, ...]
     chats: dict[str, Chats]
     unlike: tuple[str, ...]
+    misremembered: tuple[str, ...]
     log: str
 
 
@@ -46,7 +47,15 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Replay
             events = service.ledger.reader.events_after(0, 1_000_000)
             people = client.recorded_chats
             chats = {person: chats_of(events, user_of(person, recorded.requests)) for person in people}
-            return Replayed(client, recorded, exchanges, chats, tuple(unlike(exchanges, model.calls)), service.log())
+            return Replayed(
+                client,
+                recorded,
+                exchanges,
+                chats,
+                tuple(unlike(exchanges, model.calls)),
+                tuple(misremembered(client.recalls, exchanges, model.calls)),
+                service.log(),
+            )
 
     return replay
 
@@ -102,6 +111,11 @@ def test_the_ledger_holds_each_chat_and_nothing_else(name: str, replayed: Callab
 @pytest.mark.parametrize("name", list(CLIENT_OF))
 def test_the_model_gets_what_the_client_sent(name: str, replayed: Callable[[str], Replayed]) -> None:
     assert replayed(name).unlike == ()
+
+
+@pytest.mark.parametrize("name", [client.name for client in CLIENTS if client.recalls])
+def test_the_model_is_told_what_is_remembered_of_this_person(name: str, replayed: Callable[[str], Replayed]) -> None:
+    assert replayed(name).misremembered == ()
 
 
 @pytest.mark.parametrize("name", list(CLIENT_OF))
