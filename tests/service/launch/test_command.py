@@ -370,8 +370,10 @@ def test_the_examples_of_the_embedded_chat_prompt_are_notes_as_they_are_shown(qu
         asked=[{"role": "user", "content": "Where?"}],
         asked_at=datetime(2027, 1, 1, tzinfo=UTC),
     )[-1]["content"]
-    heading, note = str(shown).splitlines()[:2]
-    assert own.count(f"\n{heading}\n- (") == len(re.findall(r"\n(?:Answer: |回答：)", own))
+    heading, note, end = str(shown).splitlines()[:3]
+    assert heading == f"What you remember, until the line {end}:"
+    quoted = re.findall(r"\nWhat you remember, until the line (end-[0-9a-f]{10}):\n(?:- \(.*\n)+\1\n", own)
+    assert len(quoted) == len(re.findall(r"\n(?:Answer: |回答：)", own))
     form = re.compile(r"- \(\d{4}-\d\d-\d\d\) .+ — .+")
     assert form.fullmatch(note)
     assert all(form.fullmatch(line) for line in own.splitlines() if line.startswith("- "))
