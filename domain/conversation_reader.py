@@ -24,12 +24,10 @@ class FoundTurn:
 
 @dataclass(frozen=True, slots=True)
 class NewestTurn:
-    """The last turn of a conversation; ``resent`` tells that its client sent its own history with it."""
+    """The last turn of a conversation."""
 
     position: int
     memory_id: str
-    resent: bool
-    client: str | None
 
 
 class ConversationReader(Reader):
@@ -43,7 +41,7 @@ class ConversationReader(Reader):
     def newest_turn(self, stream: StreamId) -> NewestTurn | None:
         """Return the newest turn of a conversation that is not hidden, None where there is none."""
         rows = self._rows("newest_turn", user_id=stream.user_id, conversation_id=stream.conversation_id)
-        return NewestTurn(rows[0].position, rows[0].memory_id, bool(rows[0].resent), rows[0].client) if rows else None
+        return NewestTurn(rows[0].position, rows[0].memory_id) if rows else None
 
     def turn_of_request(self, user_id: str, request_key: str) -> Event | None:
         """Return the turn that a request is recorded with, if it is among the user's last ones."""

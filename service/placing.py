@@ -92,15 +92,14 @@ def place_of(
     *,
     new_each_time: bool,
     plain: bool,
-    client: str | None = None,
     resends: bool = False,
     instead_of: Event | None = None,
     previous: str | None = None,
 ) -> Place:
     """Return where a request goes on; ``conversation_id`` is None where the client did not name one. Blocks.
 
-    ``plain`` tells that nothing but texts was sent, so that no raw messages are looked for. ``resends`` tells that this
-    ``client`` is known to send its history always, ``instead_of`` is the turn of a try whose answer it did not get.
+    ``plain`` tells that nothing but texts was sent, so that no raw messages are looked for. ``resends`` tells that
+    this client sends its history always, ``instead_of`` is the turn of a try whose answer it did not get.
     ``previous`` is the turn before where the client names it, of which the history is then.
     """
     if instead_of is not None:
@@ -120,7 +119,7 @@ def place_of(
     newest = reader.newest_turn(stream)
     follows = newest.memory_id if newest is not None else None
     move: Move | None = None
-    if newest is not None and turns is None and (resends or (newest.resent and newest.client == client)):
+    if newest is not None and turns is None and resends:
         # A client that always sends its history has come to the beginning again.
         turns, follows = [], None
         move = _move(ledger, stream, None, asked)

@@ -155,7 +155,6 @@ class TurnService:
             request.asked,
             new_each_time=self._settings.conversation_without_id == "new",
             plain=request.plain,
-            client=request.origin.client if request.origin is not None else None,
             resends=request.resends,
             instead_of=request.instead_of,
             previous=request.previous,

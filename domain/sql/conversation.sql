@@ -11,13 +11,8 @@ WHERE user_id = :user_id
   AND payload ->> '$.exchange_key' IN (SELECT value FROM json_each(:keys));
 
 -- name: newest_turn
--- The newest turn of a conversation that is not hidden, and whether it was asked with a history of the client's own.
--- A client that names the response before sends none, though its history is recorded as if it had.
-SELECT turn.position,
-       turn.event_id AS memory_id,
-       json_type(turn.payload, '$.from_client.history') = 'array'
-           AND turn.payload ->> '$.from_client.response.previous_response_id' IS NULL AS resent,
-       turn.payload ->> '$.origin.client' AS client
+-- The newest turn of a conversation that is not hidden.
+SELECT turn.position, turn.event_id AS memory_id
 FROM events AS turn
 WHERE turn.user_id = :user_id
   AND turn.conversation_id = :conversation_id
