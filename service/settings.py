@@ -160,6 +160,10 @@ class ServiceSettings(ProjectionSettings):
         default=None, description="folder of CHAT_SYSTEM.txt and others that replace prompts"
     )
 
+    cache_salt: bool = Field(
+        default=False,
+        description="send vLLM a cache_salt for each user, so that no two share what it caches of prompts",
+    )
     conversation_without_id: Literal["shared", "new"] = Field(
         default="shared",
         description="where a message goes that comes with no conversation and no history: one shared conversation, "

@@ -6,6 +6,8 @@ Read :meth:`TurnService.answer` top to bottom and you know the product.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import logging
 import time
 from collections.abc import AsyncGenerator, Iterable
@@ -18,7 +20,7 @@ import anyio
 
 from domain.client_messages import WindowTurn, text_of
 from domain.errors import ContextExceeded, EmbeddingError, IndexUnavailable, UpstreamError
-from domain.events import GateDecided, PromptReport, RerankDecided, RetrievalRecorded
+from domain.events import GateDecided, JsonObject, PromptReport, RerankDecided, RetrievalRecorded
 from domain.identity import DEFAULT_USER
 from domain.ledger import Ledger
 from domain.ledger_reader import turn_chars_max
@@ -167,7 +169,7 @@ class TurnService:
         """
         clock = self._ledger.clock
         answer = AnswerSoFar()
-        async with self._chat.stream(request.messages, request.parameters) as answering:
+        async with self._chat.stream(request.messages, self._parameters(request)) as answering:
             began = False
             async for delta in answering.deltas:
                 if not began:
@@ -209,7 +211,7 @@ class TurnService:
             with anyio.CancelScope(shield=True):
                 await self._recorder.interrupted(turn, answer, DISCONNECTED if gone else STOPPED)
             raise
-        if answer.tool_calls:
+        if request.offers_tools and answer.tool_calls:
             yield await self._recorder.called_tools(turn, answer, answer.finish_reason or "")
         else:
             yield await self._recorder.finished(turn, answer, answer.finish_reason or "")
@@ -388,7 +390,9 @@ class TurnService:
         for last_try in (False, True):
             prompt = turn.prompt = await self._prompt(turn, window, recalled)
             try:
-                async with self._chat.stream(prompt.built.messages, turn.request.parameters, turn.called) as answering:
+                async with self._chat.stream(
+                    prompt.built.messages, self._parameters(turn.request), turn.called
+                ) as answering:
                     turn.called(answering.call)
                     async for delta in answering.deltas:
                         yield delta
@@ -463,6 +467,15 @@ class TurnService:
             messages_hash=messages_hash(built.messages),
         )
         return ShownPrompt(built, report)
+
+    def _parameters(self, request: TurnRequest) -> JsonObject:
+        """Return what goes to the chat model beside the messages."""
+        if not self._settings.cache_salt:
+            return request.parameters
+        # Whoever could guess it could find out by the time an answer takes what others have asked.
+        secret = self._settings.openai_api_key.get_secret_value().encode()
+        salt = hmac.new(secret, request.user_id.encode(), hashlib.sha256).hexdigest()
+        return {"cache_salt": salt, **request.parameters}
 
     def _budget(self, request: TurnRequest) -> int:
         if self._settings.prompt_budget_tokens is not None:

@@ -142,6 +142,11 @@ class TurnRequest:
         return list(self.asked) == asked_alone(self.question) and not self.parameters.get("tools")
 
     @property
+    def offers_tools(self) -> bool:
+        """Whether the model may call tools: what looks like a call of one elsewhere is a part of an answer."""
+        return bool(self.parameters.get("tools") or self.parameters.get("functions"))
+
+    @property
     def begun(self) -> str:
         """The beginning of an answer that the model is to go on with; empty where there is none."""
         last = self.asked[-1]

@@ -185,8 +185,11 @@ WHERE turn.position IN (SELECT value FROM json_each(:positions));
 SELECT (
            SELECT json_group_array(json_array(position, event_id, version, turn_id, follows, exchange_key))
            FROM (
-               SELECT position, event_id, version, payload ->> '$.turn_id' AS turn_id,
-                      payload ->> '$.follows' AS follows, payload ->> '$.exchange_key' AS exchange_key
+               SELECT position, event_id, version,
+                      coalesce(CAST(CASE WHEN json_valid(payload) THEN payload ->> '$.turn_id' END AS INTEGER), 0)
+                          AS turn_id,
+                      CAST(CASE WHEN json_valid(payload) THEN payload ->> '$.follows' END AS TEXT) AS follows,
+                      CAST(CASE WHEN json_valid(payload) THEN payload ->> '$.exchange_key' END AS TEXT) AS exchange_key
                FROM events INDEXED BY events_branch
                WHERE user_id = :user_id AND conversation_id = :conversation_id AND type = 'TurnRecorded' AND salt <> ''
                ORDER BY version

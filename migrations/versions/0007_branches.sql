@@ -1,9 +1,12 @@
 -- The views and the index of revision 0007; 0007_branches.py says why they are as they are.
 
--- The turns of a conversation, for whoever passes over them without reading them.
+-- The turns of a conversation, for whoever passes over them without reading them. json_valid lets a payload be written
+-- that is not JSON, which only damage does.
 CREATE INDEX events_branch ON events (
     user_id, conversation_id, version, event_id,
-    payload ->> '$.turn_id', payload ->> '$.follows', payload ->> '$.exchange_key'
+    CASE WHEN json_valid(payload) THEN payload ->> '$.turn_id' END,
+    CASE WHEN json_valid(payload) THEN payload ->> '$.follows' END,
+    CASE WHEN json_valid(payload) THEN payload ->> '$.exchange_key' END
 ) WHERE type = 'TurnRecorded' AND salt <> '';
 
 -- One row per time that a memory was hidden, with what took that back. An event that was blanked with the answer it came

@@ -85,7 +85,7 @@ def memories(
     full: Annotated[bool, typer.Option("--full", help="Cut no text short.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List a user's memories, newest first, without the forgotten ones. To search by meaning, use `opm recall`."""
+    """List a user's memories, newest first, without hidden ones. To search by meaning, use `opm recall`."""
     if query is not None and not query.strip():
         raise InvalidInput("--query", query, "give at least one visible character, or leave it out")
     with opened_persons() as reader:

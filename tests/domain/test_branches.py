@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import count, pairwise
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.branches import TurnState, moves_to, path_to
 from domain.events import NewEvent, TurnRecorded, TurnRestored, TurnSuperseded
+from domain.sqlite import DRIVER
 from tests.ledgers import STREAM, new_ledger_file, opened, record_turn, turn
 
 
@@ -108,3 +111,19 @@ def test_a_long_conversation_goes_on_from_near_its_beginning(tmp_path: Path) -> 
         assert [each.memory_id for each in ledger.reader.recent_turns(STREAM, 3)] == ids[17:20]
         assert sum(each.superseded for each in ledger.reader.branch(STREAM)) == 1_980
         assert ledger.reader.count_memories("ann") == 20
+
+
+@pytest.mark.parametrize("payload", ["no JSON", '{"turn_id":"x","follows":7,"exchange_key":[]}'])
+def test_a_damaged_turn_does_not_cost_its_conversation(tmp_path: Path, payload: str) -> None:
+    path = new_ledger_file(tmp_path)
+    with opened(path) as ledger:
+        first, second = record_turn(ledger, STREAM), record_turn(ledger, STREAM)
+    with closing(DRIVER.connect(path, isolation_level=None)) as connection:
+        connection.execute("DROP TRIGGER events_no_update")
+        connection.execute("DROP INDEX events_turn_figures")
+        connection.execute("UPDATE events SET payload = ? WHERE position = 1", (payload,))
+    with opened(path) as ledger:
+        damaged, whole = ledger.reader.branch(STREAM)
+        assert (damaged.memory_id, damaged.turn_id) == (first.event_id, 0)
+        assert whole == TurnState(2, second.event_id, 2, 2)
+        assert [memory.memory_id for memory in ledger.reader.recent_turns(STREAM, 10)] == [second.event_id]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -267,3 +268,12 @@ def test_a_history_begun_elsewhere_is_remembered_where_the_request_wants_it(each
     assert_proved(each_anew, first, second)
     elsewhere = Chat(each_anew, user, metadata={"use_gate": False}).say("Where does my aunt live?")
     assert "My aunt lives in Porto." in elsewhere.replayed
+
+
+def test_each_person_has_a_cache_of_their_own(tmp_path: Path) -> None:
+    with ScriptedUpstream() as upstream, running(upstream, tmp_path, cache_salt=True) as service:
+        for someone_else in ("ann", "ben", "ann"):
+            service.client.tell("Hello.", someone_else)
+        salts = [call.body["cache_salt"] for call in upstream.calls_of("answer")]
+    assert salts[0] == salts[2] != salts[1]
+    assert not any("ann" in salt for salt in salts)

@@ -56,8 +56,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ScriptedUps
 def damaged(storage: Path, kind: str, expression: str) -> int:
     """Damage the second event of a kind, or the only one, as a disk would; return its position."""
     with closing(DRIVER.connect(storage / "ledger.sqlite3", isolation_level=None)) as connection:
+        # Of the indices those that refuse to take in such a payload.
         guards = (
-            "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL AND (type = 'trigger' OR sql LIKE '%>>%')"
+            "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL "
+            "AND (type = 'trigger' OR sql LIKE '%>>%' AND sql NOT LIKE '%json_valid%')"
         )
         kept = [guard for guard in connection.execute(guards).fetchall() if guard[0] in {"trigger", "index"}]
         for what, name, _ in kept:

@@ -27,7 +27,7 @@ def _three_people(storage: Path) -> None:
 
 def test_users(opm: Opm) -> None:
     found = json.loads(opm("users", "--json").out)["users"]
-    assert [(user["user_id"], user["memories"]) for user in found] == [("用户", 1), ("ann", 3)]
+    assert [(user["user_id"], user["memories"]) for user in found] == [("用户", 1), ("ann", 2)]
     assert "ann" in opm("users").out
     assert "the first 1: --limit shows more" in opm("users", "-n", "1").out
 
@@ -51,7 +51,7 @@ def test_memories(opm: Opm) -> None:
 
 def test_status(opm: Opm, storage: Path, tmp_path: Path) -> None:
     said = json.loads(opm("status", "--json").out)
-    assert (said["users"], said["memories"], said["events"]) == (2, 4, 6)
+    assert (said["users"], said["memories"], said["events"]) == (2, 3, 6)
     assert (said["in_use"], said["backups"], said["last_backup_at"]) == (False, 0, None)
     assert opm("backup", str(tmp_path / "copy.sqlite3")).status == 0
     with opened(storage / "ledger.sqlite3") as ledger:
