@@ -134,7 +134,7 @@ def _three_chats(thing: str) -> Chats:
     return (
         (f"My {thing} is red.", "What is the current timestamp?", f"The {thing} is old."),
         (f"What is the {thing} here?\n[image: image/png, 70 bytes, sha256 ...", f"Who owns the {thing}?"),
-        (f"What does the note say about the {thing}?", "And what else?"),
+        (f"What does the note say about the {thing}?", "And what else?", "Since when?"),
     )
 
 
@@ -153,6 +153,7 @@ def _three_chats_of(person: Person, model: str) -> Iterator[tuple[str, Callable[
     note = f"The {thing} sleeps in the harbour."
     yield "document", lambda: third.says(f"What does the note say about the {thing}?", [document(person, note)])
     yield "after the document", lambda: _says(third, "And what else?")
+    yield "edit, then back to the branch before", lambda: _leaves_and_returns(third)
 
 
 def _chats_by_id_of(person: Person, model: str) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -178,6 +179,12 @@ def _regenerates(chat: Chat) -> None:
     before = str(chat.newest)
     if chat.text(before) == chat.text(chat.regenerates(before)):
         raise WentWrongError("the answer is the one before")
+
+
+def _leaves_and_returns(chat: Chat) -> None:
+    left = str(chat.newest)
+    chat.edits(left, "And who says so?")
+    chat.says("Since when?", after=left)
 
 
 def _continues(chat: Chat) -> None:
