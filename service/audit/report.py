@@ -203,15 +203,22 @@ def _question(reader: AuditReader, number: int, event: Event, memory: Memory | N
             yield Line("Withdrawn: it is remembered no more.")
         elif memory.summary is not None:
             yield Said("Remembered as", memory.summary)
-    if event.correlation_id is not None:
-        yield from _why(trace_of(reader, reader.events_of_answer(event.correlation_id)))
+    answer = reader.events_of_answer(event.correlation_id) if event.correlation_id is not None else [event]
+    yield from _why(trace_of(reader, answer))
 
 
 def _why(trace: AnswerTrace) -> Iterator[Block]:
     """Yield what was recalled for an answer, what of it was shown, and why."""
-    retrieval, gate, rerank = trace.retrieval, trace.gate, trace.rerank
-    if retrieval is None:
-        return
+    gone = trace.erasures.get(RetrievalRecorded.type)
+    if trace.retrieval is not None:
+        yield from _recalled(trace, trace.retrieval)
+    elif gone is not None:
+        yield Line(f"What was recalled: {gone}.")
+    if trace.proofs:
+        yield Line("Prompts made again: " + "; ".join(f"{name}: {proof.note}" for name, proof in trace.proofs) + ".")
+
+
+def _recalled(trace: AnswerTrace, retrieval: RetrievalRecorded) -> Iterator[Block]:
     if retrieval.outcome != "ok":
         yield Line(
             f"Memory was not searched whole ({retrieval.outcome}): {retrieval.degraded_reason or 'not asked for'}"
@@ -224,22 +231,18 @@ def _why(trace: AnswerTrace) -> Iterator[Block]:
     others = ", ".join(f"{count} {fate.replace('_', ' ')}" for fate, count in sorted(counts.items()))
     yield Line(
         f"Recalled: {len(trace.candidates)} memories, {len(shown)} of them shown{f'; {others}' if others else ''}. "
-        f"Gate: {_decided(gate)}. Rerank: {_decided(rerank)}."
+        f"Gate: {_decided(trace, trace.gate, GateDecided)}. Rerank: {_decided(trace, trace.rerank, RerankDecided)}."
     )
-    rows = [*map(_shown_row, shown), *_unproposed(trace)]
+    rows = [*(_shown_row(trace, candidate) for candidate in shown), *_unproposed(trace)]
     if rows:
         yield Table(("shown as", "rank", "score", "the gate's reason", "memory", "text as it was shown"), tuple(rows))
-    if trace.proofs:
-        names = [*trace.calls, *(["answer"] if trace.prompt is not None else [])]
-        proofs = zip(names, trace.proofs, strict=True)
-        yield Line("Prompts made again: " + "; ".join(f"{name}: {proof.note}" for name, proof in proofs) + ".")
 
 
-def _shown_row(candidate: CandidateTrace) -> tuple[str, ...]:
+def _shown_row(trace: AnswerTrace, candidate: CandidateTrace) -> tuple[str, ...]:
     found, verdict = candidate.found, candidate.verdict
     reason = (verdict.reason if verdict is not None else None) or ""
-    text = _text(candidate.memory, summary=candidate.fate == "summary")
-    if candidate.since is not None:
+    text = _text(trace, found.memory_id, candidate.memory, summary=candidate.fate == "summary")
+    if candidate.since is not None and candidate.since.erasure is None:
         text += f" [since then {candidate.since.what}]"
     return candidate.fate, str(found.rank), f"{found.score:.4f}", reason, found.memory_id, text
 
@@ -253,20 +256,21 @@ def _unproposed(trace: AnswerTrace) -> Iterator[tuple[str, ...]]:
     for fate, ids in (("neighbour", turn.neighbours), ("window", turn.window)):
         for memory_id in ids:
             if memory_id not in proposed:
-                yield fate, "", "", "", memory_id, _text(trace.memories.get(memory_id), summary=False)
+                yield fate, "", "", "", memory_id, _text(trace, memory_id, trace.memories.get(memory_id), summary=False)
 
 
-def _text(memory: Memory | None, *, summary: bool) -> str:
+def _text(trace: AnswerTrace, memory_id: str, memory: Memory | None, *, summary: bool) -> str:
     if memory is None:
-        return "(not in the ledger)"
+        return trace.missing(memory_id)
     if summary and memory.summary is not None:
         return memory.summary
     return f"{memory.user} → {memory.assistant}"
 
 
-def _decided(decision: GateDecided | RerankDecided | None) -> str:
+def _decided(trace: AnswerTrace, decision: GateDecided | RerankDecided | None, kind: type[Payload]) -> str:
     if decision is None:
-        return "none"
+        gone = trace.erasures.get(kind.type)
+        return str(gone) if gone is not None else "none"
     by = f" by {decision.model} with prompt {decision.prompt_version}" if decision.model is not None else ""
     return f"{decision.strategy}, {decision.outcome}{by}{f' ({decision.note})' if decision.note else ''}"
 
