@@ -119,12 +119,12 @@ def _day(memory: Memory, trace: AnswerTrace) -> str:
 
 
 def _erased_events(trace: AnswerTrace) -> Iterator[Text | Table]:
-    yield Text("The texts and ids of this answer were erased. What is left are its events and their hashes:")
-    rows = table("position", "event", "recorded", "erased by")
+    for by in dict.fromkeys(map(str, trace.erasures.values())):
+        yield Text(f"This answer was {by}.")
+    yield Text("What is left are its events and their hashes:")
+    rows = table("position", "event", "recorded")
     for event in trace.events:
-        by = trace.erasures.get(event.type)
-        erased = f"{by.type} {by.event_id}, {utc(by.recorded_at)}" if by is not None else ""
-        rows.add_row(str(event.position), event.type, utc(event.recorded_at), erased)
+        rows.add_row(str(event.position), event.type, utc(event.recorded_at))
     yield rows
 
 
@@ -287,7 +287,8 @@ def _timings(trace: AnswerTrace) -> Iterator[Text | Table]:
 def prompt_parts(trace: AnswerTrace, rebuilt: ReconstructedPrompt | None, full: bool) -> Iterator[Text | Padding]:
     """Yield a prompt of the trace, message by message, and whether it is the one that was sent."""
     if rebuilt is None:
-        yield _heading("Prompt: no model was asked, or the turn ended before it was")
+        why = "it was erased" if trace.erased else "no model was asked, or the turn ended before it was"
+        yield _heading(f"Prompt: {why}")
         return
     asked = trace.turn or trace.failed
     report = asked.prompt if asked is not None and rebuilt is trace.prompt else None
