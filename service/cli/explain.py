@@ -57,7 +57,8 @@ def explain(
         print_json(trace.as_json())
     elif prompt is True or prompt_of is not None:
         stage = prompt_of or PromptStage.ANSWER
-        for rebuilt in [rebuilt for name, rebuilt in trace.proofs if name in _NAMES[stage]] or [None]:
+        made = [rebuilt for name, rebuilt in trace.proofs if name in _NAMES[stage]]
+        for rebuilt in made or (None,):
             for line in prompt_parts(trace, rebuilt, full=True):
                 out.print(line, soft_wrap=True)
     else:
