@@ -160,6 +160,10 @@ class AuditReader(LedgerReader):
             yield from events
             after = events[-1].position
 
+    def count_blanked(self, until: int = LATEST) -> int:
+        """Count the events up to a position that erasures have blanked."""
+        return int(self._rows("count_blanked", until=until)[0][0])
+
     def activations(self, user_id: str, until: int) -> list[Event]:
         """Return what came into use for everybody or for this user up to a position, in order."""
         return [event_of(row) for row in self._rows("activations_until", user_id=user_id, until=until)]

@@ -30,6 +30,12 @@ WHERE causation_id = :memory_id
   AND +user_id = :user_id
 ORDER BY position;
 
+-- name: count_blanked
+-- How many events up to a position were blanked.
+SELECT count(*)
+FROM events
+WHERE salt = '' AND position <= :until;
+
 -- name: last_question
 -- The event with which a user's newest turn ended, answered or not.
 -- One subquery per type: asked for both at once, SQLite reads and sorts all turns of the user.

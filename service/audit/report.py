@@ -13,11 +13,18 @@ from datetime import UTC, datetime
 
 from domain.audit_reader import Access, AuditReader
 from domain.clock import iso
-from domain.errors import InvalidInput
+from domain.errors import (
+    EmbeddingError,
+    EmbeddingMisfit,
+    EmbeddingRejected,
+    EmbeddingUnavailable,
+    InvalidInput,
+)
 from domain.events import (
     EmbeddingModelActivated,
     Event,
     GateDecided,
+    MemoriesErased,
     MemoryEdited,
     MemoryForgotten,
     MemoryRestored,
@@ -39,6 +46,9 @@ from service.audit.explain import AnswerTrace, CandidateTrace, trace_of
 
 _FINDINGS_MAX = 20
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_EMBEDDING_FAILED = frozenset(
+    error.kind for error in (EmbeddingError, EmbeddingUnavailable, EmbeddingRejected, EmbeddingMisfit)
+)
 _SHOWN = ("replayed", "summary", "neighbour", "window")
 
 
@@ -122,7 +132,7 @@ def report_of(
         *_in_force(reader, span),
         *_questions(reader, span),
         *_corrections(span),
-        *_usage(span),
+        *_usage(reader, span),
         *_reads(access),
     ]
 
@@ -140,10 +150,19 @@ def _verification(reader: AuditReader) -> Iterator[Block]:
                 rows.append((str(found.position or ""), found.what))
     yield Line(f"Chain head: {head}")
     if not findings:
-        yield Line(f"All {head.position} events are as they were written: each hash was computed again.")
+        yield Line(_as_written(head.position, reader.count_blanked(head.position)))
         return
     yield Line(f"NOT as it was written: {findings} findings, of which these are the first.")
     yield Table(("event", "what is wrong"), tuple(rows))
+
+
+def _as_written(events: int, blanked: int) -> str:
+    if not blanked:
+        return f"All {events} events are as they were written: each hash was computed again."
+    return (
+        f"All {events} events are as they were written, but for {blanked} that erasures have blanked: each hash was "
+        "computed again, of the blanked ones that of the chain alone, since what the others cover is gone."
+    )
 
 
 def _in_force(reader: AuditReader, span: _Span) -> Iterator[Block]:
@@ -285,20 +304,29 @@ def _corrections(span: _Span) -> Iterator[Block]:
             what, words = "withdrawn", said.reason or ""
         elif isinstance(said, MemoryRestored):
             what, words = "taken back", said.reason or ""
+        elif isinstance(said, MemoriesErased):
+            what, words = f"erased ({said.scope})", said.reason or ""
         else:
             continue
+        about = said.memory_id if not isinstance(said, MemoriesErased) else _extent(said)
         request = (event.origin.request_id if event.origin is not None else None) or ""
-        rows.append((_when(event.recorded_at), what, said.memory_id, words, _who(event.origin), request))
-    yield Heading(f"Corrections and withdrawals: {len(rows)}")
+        rows.append((_when(event.recorded_at), what, about, words, _who(event.origin), request))
+    yield Heading(f"Corrections, withdrawals and erasures: {len(rows)}")
     if rows:
         yield Table(("when", "what", "memory", "new text or reason", "by", "request"), tuple(rows))
 
 
-def _usage(span: _Span) -> Iterator[Block]:
+def _extent(said: MemoriesErased) -> str:
+    return f"{said.memories} memories, {said.events} events"
+
+
+def _usage(reader: AuditReader, span: _Span) -> Iterator[Block]:
     spent: dict[tuple[str, str], _Spent] = {}
     for event in span.events:
         if not is_imported(event.origin):
             _add_usage(spent, event.payload)
+            if isinstance(event.payload, RetrievalRecorded):
+                _add_search(spent, reader, event, event.payload)
     yield Heading("Calls and tokens")
     if not spent:
         yield Line("No model was asked.")
@@ -325,8 +353,19 @@ def _add_usage(spent: dict[tuple[str, str], _Spent], said: Payload) -> None:
             add("summary", said.model, said.usage)
         case SummaryFailed():
             add("summary", said.model, said.usage, failed=True)
-        case RetrievalRecorded():
-            add("embed", said.embedding_model, failed=said.outcome == "degraded")
+
+
+def _add_search(
+    spent: dict[tuple[str, str], _Spent], reader: AuditReader, event: Event, said: RetrievalRecorded
+) -> None:
+    """Count the embedding of a question, a failed one as a call of the model that was in use."""
+    failed = said.degraded_code in _EMBEDDING_FAILED
+    model = said.embedding_model
+    if model is None and failed:
+        active = reader.model_active_at(event.user_id, event.position)
+        model = active.model if active is not None else "not recorded"
+    if model is not None:
+        spent.setdefault(("embed", model), _Spent()).add(None, failed=failed)
 
 
 def _reads(access: Sequence[Access]) -> Iterator[Block]:

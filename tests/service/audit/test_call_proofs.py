@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,7 +71,28 @@ def check_call(call: ModelCall | None, service: Running, kind: Kind) -> None:
     assert (call.answered_by, call.fingerprint) == (service.upstream.answers_as, service.upstream.fingerprint)
 
 
+def by_hand(value: object) -> str:
+    """Return a hash by the recipe of docs/audit.md."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
 class TestEachCallOfAnAnswer:
+    def test_its_hash_can_be_made_by_hand(self, tmp_path: Path, user: str) -> None:
+        with ScriptedUpstream() as upstream:
+            settings = {"rerank_base_url": upstream.base_url, "rerank_model": RERANK_MODEL}
+            with remembering(upstream, tmp_path, user, **settings) as service:
+                asked = service.client.tell("Wie heißt mein 🐕?", user, "friday", retrieve_k=2)
+                gate, rerank = service.ledger.one(GateDecided, asked), service.ledger.one(RerankDecided, asked)
+                body = upstream.calls_of("scores")[-1].body
+                turn = service.ledger.one(TurnRecorded, asked)
+                assert gate.call is not None
+                assert rerank.call is not None
+                assert turn.call is not None
+                assert by_hand(sent(service, "gate")) == gate.call.messages_hash
+                assert by_hand([body["query"], body["documents"]]) == rerank.call.messages_hash
+                assert by_hand(sent(service, "answer")) == turn.call.messages_hash
+
     @pytest.mark.parametrize(
         "refuses",
         [(), ("json_schema",), ("json_schema", "json_object"), ("system",), ("max_tokens", "temperature")],

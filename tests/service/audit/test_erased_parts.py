@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from domain.clock import iso
+from domain.events import Erased as BlankedEvent
 from domain.events import Event, MemoriesErased
 from domain.identity import user_stream
+from tests.ledgers import opened
 from tests.service.audit.test_explain import DOG, DOG_QUESTION
 from tests.service.opm import Ran, environment, opm
 from tests.service.running import Answer, Running, running
@@ -97,6 +99,17 @@ def test_a_prompt_that_showed_it_says_so(erased: Erased) -> None:
     prompt = erased.opm("explain", erased.answer.id, "--json").json["prompt"]
     assert prompt["proof"] == "not_possible"
     assert erased.said in prompt["note"]
+
+
+def test_the_report_says_what_was_erased_and_how_much_is_blanked(erased: Erased) -> None:
+    report = erased.opm("report", "--user", "ann").out.replace("\\", "")
+    [row] = [line for line in report.splitlines() if "| erased (memory) |" in line]
+    assert REASON in row
+    assert "1 memories" in row
+    assert "opm erase" in row
+    with opened(erased.service.ledger.path) as ledger:
+        blanked = sum(isinstance(event.payload, BlankedEvent) for event in ledger.reader.events_after(0, 10_000))
+    assert f"but for {blanked} that erasures have blanked" in report
 
 
 def test_an_erased_answer_has_no_prompt_that_never_was(erased: Erased) -> None:
