@@ -251,7 +251,7 @@ def check_chain(rows: Sequence[StoredEvent]) -> None:
 
 
 def check_chain_with_erasures(rows: Sequence[StoredEvent]) -> None:
-    """Do the same where people or parts were erased: of a blanked row the hashes of text and identity stand for what is gone."""
+    """Do the same after erasures: of a blanked row the hashes of text and identity stand for what is gone."""
     _check_chain(rows, erasures=True)
 
 
