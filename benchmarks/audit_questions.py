@@ -13,12 +13,18 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 from benchmarks.synthetic_history import START, make_ledger
-from domain.clock import iso
+from domain.clock import Clock, iso
+from domain.events import TurnRecorded
+from domain.ledger import Ledger
 from domain.ledger_reader import LedgerReader
+from domain.origin import Origin
+from domain.part_erasure import begin, blank, complete, part_of_memories
 from domain.sqlite import DRIVER, open_engine
 from projections.audit_index import AUDIT_NAME, BroughtUp, bring_up_to_date
 
@@ -66,6 +72,7 @@ def questions() -> list[Question]:
 def small_ledger(folder: Path) -> Path:
     """Make the ledger behind the shown answers: three people, one month, the same every time."""
     ledger = make_ledger(folder, 600, users=3, seed=30, candidates=(6, 60), days=30, in_flight=0)
+    _erase_a_memory(ledger)
     _log_access(ledger)
     _make_keys(ledger)
     index(ledger)
@@ -79,6 +86,24 @@ def index(ledger: Path) -> BroughtUp:
         return bring_up_to_date(LedgerReader(engine), ledger.parent)
     finally:
         engine.dispose()
+
+
+def _erase_a_memory(path: Path) -> None:
+    """Erase the first memory of somebody who is in no other answer."""
+    ids = map(str, count(1))
+    clock = Clock(now=lambda: START + timedelta(days=40), new_id=lambda: str(uuid5(NAMESPACE_OID, next(ids))))
+    ledger = Ledger(path, clock)
+    try:
+        user_id = max(ledger.reader.all_users())
+        turns = ledger.persons.events_of_user(user_id, (TurnRecorded.type,))
+        part = part_of_memories(ledger.persons, user_id, [next(iter(turns)).event_id])
+        origin = Origin(actor="account:opm", route="opm erase", client="opm 1")
+        begin(ledger, user_id, part, "asked by letter", origin)
+        [begun] = ledger.persons.parts_begun()
+        blank(ledger, user_id, begun.event_id, part.positions)
+        complete(ledger, user_id, begun.event_id)
+    finally:
+        ledger.close()
 
 
 def _log_access(ledger: Path) -> None:

@@ -5,14 +5,16 @@ People ask these at a command line; no turn does. What :class:`LedgerReader` ans
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from domain.clock import iso
 from domain.events import (
     EmbeddingModelActivated,
+    Erased,
     Event,
+    MemoriesErased,
     MemoryEdited,
     MemoryForgotten,
     MemoryRestored,
@@ -39,6 +41,21 @@ _CHANGES: Mapping[type[Payload], str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Erasure:
+    """The event by which something was erased; ``reason`` is None where none was given, or it was erased itself."""
+
+    event_id: str
+    position: int
+    recorded_at: datetime
+    type: str
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        why = f": {self.reason}" if self.reason else ""
+        return f"erased by {self.type} {self.event_id}, {iso(self.recorded_at)}{why}"
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """What became of a memory at a position: in a word, and the summary that a person gave it then."""
 
@@ -46,6 +63,7 @@ class Change:
     recorded_at: datetime
     what: str
     summary: str | None = None
+    erasure: Erasure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +96,20 @@ class AuditReader(LedgerReader):
             if event.causation_id is not None and what is not None:
                 summary = event.payload.summary if isinstance(event.payload, MemoryEdited) else None
                 changes[event.causation_id] = Change(event.position, event.recorded_at, what, summary)
+        memories = [event for event in self.events_named(memory_ids).values() if event.user_id == user_id]
+        for memory_id, by in self.erasures_of(memories).items():
+            changes[memory_id] = Change(by.position, by.recorded_at, "erased", erasure=by)
         return changes
+
+    def erasures_of(self, events: Iterable[Event]) -> dict[str, Erasure]:
+        """Return by which erasure each of these events was blanked, by the event's id; the others are missing."""
+        named = {event.event_id: event.payload.erased_by for event in events if isinstance(event.payload, Erased)}
+        begun = self.events_named(set(named.values()))
+        return {event_id: _erasure(begun[by]) for event_id, by in named.items() if by in begun}
+
+    def summaries_about(self, user_id: str, memory_id: str) -> list[Event]:
+        """Return the summaries of a turn and the failed attempts at one, in order."""
+        return [event_of(row) for row in self._rows("summaries_about", user_id=user_id, memory_id=memory_id)]
 
     def prompt_text(self, name: str, version: str) -> str | None:
         """Return the text that a version of a prompt stood for, in any language; None where it was never activated."""
@@ -129,6 +160,10 @@ class AuditReader(LedgerReader):
             yield from events
             after = events[-1].position
 
+    def count_blanked(self, until: int = LATEST) -> int:
+        """Count the events up to a position that erasures have blanked."""
+        return int(self._rows("count_blanked", until=until)[0][0])
+
     def activations(self, user_id: str, until: int) -> list[Event]:
         """Return what came into use for everybody or for this user up to a position, in order."""
         return [event_of(row) for row in self._rows("activations_until", user_id=user_id, until=until)]
@@ -137,6 +172,11 @@ class AuditReader(LedgerReader):
         """Return who read this user's memory or was refused it in [``since``, ``until``), as far as it is logged."""
         rows = self._rows("access_to", user_id=user_id, since=iso(since), until=iso(until))
         return [Access(**{**row._asdict(), "refused": bool(row.refused)}) for row in rows]
+
+
+def _erasure(begun: Event) -> Erasure:
+    reason = begun.payload.reason if isinstance(begun.payload, MemoriesErased) else None
+    return Erasure(begun.event_id, begun.position, begun.recorded_at, begun.type, reason)
 
 
 def turn_of(events: Sequence[Event]) -> Event | None:

@@ -641,11 +641,15 @@ UPCASTERS: dict[tuple[str, int], Callable[[JsonObject], JsonObject]] = {
 
 
 class Erased(Payload):
-    """Read in the place of a payload that an erasure has blanked. It is never appended."""
+    """Read in the place of a payload that an erasure has blanked. It is never appended.
+
+    ``erased_by`` is the id of the event that began the erasure, ``MemoriesErased`` or ``UserErased``.
+    """
 
     type: ClassVar[str] = "Erased"
 
     event_type: str
+    erased_by: str
 
 
 ORIGIN = "origin"
@@ -755,6 +759,11 @@ class Event:
     @property
     def stream(self) -> StreamId:
         return StreamId(self.user_id, self.conversation_id)
+
+    @property
+    def type(self) -> str:
+        """The event's type, even if its payload was blanked or damaged."""
+        return self.payload.event_type if isinstance(self.payload, Erased | Damaged) else self.payload.type
 
 
 def decode_origin(payload: JsonObject) -> Origin | None:

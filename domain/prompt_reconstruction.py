@@ -36,11 +36,15 @@ _NO_HASH = "it cannot be compared with what was sent: schema 1 recorded neither 
 
 @dataclass(frozen=True, slots=True)
 class ReconstructedPrompt:
-    """The messages, whether they are proven to be those that were sent, and the reason in one sentence."""
+    """The messages, whether they are proven to be those that were sent, and the reason in one sentence.
+
+    ``lost`` are the memories, or events of what the client sent, for want of which there are none.
+    """
 
     messages: list[Message]
     proof: Proof
     note: str
+    lost: tuple[str, ...] = ()
 
 
 def memory_from(event: Event, summary: Event | None = None) -> Memory | None:
@@ -120,12 +124,13 @@ def reconstructed_prompt(
     lost = [memory_id for memory_id in named if memory_id not in memories]
     if lost:
         return ReconstructedPrompt(
-            [], "not_possible", f"the ledger does not hold {len(lost)} of the {len(named)} memories"
+            [], "not_possible", f"the ledger does not hold {len(lost)} of the {len(named)} memories", tuple(lost)
         )
     given = turn.from_client
     sent = {event_id: _sent(events.get(event_id)) for event_id in events_named(turn)}
-    if not all(sent.values()):
-        return ReconstructedPrompt([], "not_possible", "the ledger does not hold all of what the client sent")
+    gone = tuple(event_id for event_id, messages in sent.items() if not messages)
+    if gone:
+        return ReconstructedPrompt([], "not_possible", "the ledger does not hold all of what the client sent", gone)
     try:
         zone = zone_named(report.timezone)
     except ValueError:

@@ -30,9 +30,11 @@ from domain.events import (
     TurnRecorded,
     TurnRestored,
     TurnSuperseded,
+    blanked_by,
     decode_origin,
     decode_payload,
 )
+from domain.identity import ERASED_PREFIX
 from domain.memory import FacetText, Memory, exchange_text
 from domain.origin import Origin
 from domain.temporal.zones import in_zone, recorded_zone
@@ -53,7 +55,8 @@ def event_of(row: Row[Any]) -> Event:
     if row.salt:
         payload, origin = payload_and_origin(row.position, row.type, row.schema_version, row.payload)
     else:
-        payload, origin = Erased(event_type=row.type), None
+        erased_by = blanked_by(row.payload) or row.user_id.removeprefix(ERASED_PREFIX)
+        payload, origin = Erased(event_type=row.type, erased_by=erased_by), None
     return Event(
         position=row.position,
         event_id=row.event_id,

@@ -86,6 +86,23 @@ def schema_revision(ledger_path: Path, name: str | None = None) -> str:
     return revision
 
 
+def newest_revision() -> str:
+    """Return the revision of the schema that this code reads and writes."""
+    newest = ScriptDirectory.from_config(_config()).get_current_head()
+    assert newest is not None
+    return newest
+
+
+def check_current(ledger_path: Path) -> None:
+    """Raise :class:`LedgerSchemaError` as :func:`schema_revision` does, and for a ledger of an older version."""
+    revision, newest = schema_revision(ledger_path), newest_revision()
+    if revision != newest:
+        raise LedgerSchemaError(
+            f"{ledger_path.name} is of an older version (schema {revision}, this version reads {newest}): bring it up "
+            "to date with `opm migrate`, or a copy of it where it must stay as it is"
+        )
+
+
 def schema_objects(ledger_path: Path) -> dict[tuple[str, str], str]:
     """Return a ledger's schema: the SQL of each table, index, trigger and view by kind and name."""
     engine = open_engine(ledger_path, writer=False)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import example, given, settings
 
+from domain import part_erasure
 from domain.api_keys import NewKey, make_key, revoke_key
 from domain.clock import iso
 from domain.events import (
@@ -45,12 +46,12 @@ from domain.events import (
 )
 from domain.identity import SYSTEM_STREAM, StreamId
 from domain.ledger import Ledger
-from domain.origin import is_imported
+from domain.origin import Origin, is_imported
 from domain.sqlite import DRIVER
 from domain.statements import LATEST
 from projections.audit_index import AUDIT_NAME, bring_up_to_date
 from tests.audit_history import HIDES, NOT_ASKED, RICH, STEPS, Step, erase, hidden_by, hiding, history
-from tests.ledgers import ROOT, STREAM, new_ledger_file, opened, record, record_turn, summary_of
+from tests.ledgers import ROOT, STREAM, activated, new_ledger_file, opened, record, record_turn, summary_of
 
 VIEWS = (
     "turns",
@@ -71,7 +72,9 @@ VIEWS = (
     "usage_by_month",
     "hidings",
     "keys",
+    "erasures",
 )
+EMBEDDING_FAILED = {"embedding_failed", "embedding_unavailable", "embedding_rejected", "embedding_misfit"}
 Row = dict[str, Any]
 P = TypeVar("P", bound=Payload)
 
@@ -671,8 +674,10 @@ def test_usage_by_month(ledger: Ledger) -> None:
                 add(event, "summary", said.model, False, said.usage)
             case SummaryFailed() as said:
                 add(event, "summary", said.model, True, said.usage)
-            case RetrievalRecorded() as said if said.embedding_model is not None:
-                add(event, "embed", said.embedding_model, said.outcome == "degraded", None)
+            case RetrievalRecorded() as said:
+                failed = said.degraded_code in EMBEDDING_FAILED
+                if failed or said.embedding_model is not None:
+                    add(event, "embed", said.embedding_model, failed, None)
     found = {
         (row["month"], row["user_id"], row["stage"], row["model"]): [
             row["calls"],
@@ -748,8 +753,51 @@ def test_an_erased_person_is_in_no_view(tmp_path: Path) -> None:
         record_turn(ledger, STREAM)
         assert rows(ledger, "SELECT user FROM memories") == [{"user": "Where to?"}]
         erase(ledger, STREAM.user_id)
-        assert all(rows(ledger, f"SELECT * FROM {view}") == [] for view in VIEWS)  # noqa: S608 - constants
+        left = {view: rows(ledger, f"SELECT * FROM {view}") for view in VIEWS}  # noqa: S608 - constants
+        [erased] = left.pop("erasures")
+        assert all(found == [] for found in left.values())
+        assert (erased["scope"], erased["memories"], erased["events"]) == ("person", 1, 2)
+        assert STREAM.user_id not in json.dumps(erased)
         assert rows(ledger, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]  # the figures' indices followed
+
+
+def test_an_erased_part_is_told_by_whom_when_and_why(tmp_path: Path) -> None:
+    with opened(new_ledger_file(tmp_path)) as ledger:
+        turn = record_turn(ledger, STREAM)
+        record(ledger, STREAM, summary_of(turn.event_id), causation_id=turn.event_id)
+        kept = record_turn(ledger, STREAM, "What is two and two?", "Four.")
+        user = STREAM.user_id
+        origin = Origin(actor="account:opm", route="opm erase", client="opm 1", request_id="req-1")
+        part = part_erasure.part_of_memories(ledger.persons, user, [turn.event_id])
+        part_erasure.begin(ledger, user, part, "asked by letter", origin)
+        [begun] = ledger.persons.parts_begun()
+        part_erasure.blank(ledger, user, begun.event_id, part.positions)
+        [open_still] = rows(ledger, "SELECT * FROM erasures")
+        assert open_still["completed_at"] is None
+        part_erasure.complete(ledger, user, begun.event_id)
+        own = {**fields(envelope(begun), "position", "recorded_at", "user_id"), "reason": "asked by letter"}
+        [erased] = rows(ledger, "SELECT * FROM erasures")
+        assert erased.pop("completed_at") is not None
+        counted = {"scope": "memory", "memories": 1, "events": 2, "positions": "[[1,2]]"}
+        assert erased == {**own, "erasure_id": begun.event_id, **counted, **origin_of(begun)}
+        [change] = rows(ledger, "SELECT * FROM changes WHERE what = 'erased'")
+        said = {"conversation_id": "", "memory_id": None, "what": "erased", "text": "memory: 1 memories, 2 events"}
+        assert change == {**own, **said, **origin_of(begun)}
+        [last] = rows(ledger, "SELECT * FROM memory_history WHERE memory_id = ?", turn.event_id)
+        assert (last["what"], last["position"], last["text"]) == ("erased", begun.position, "asked by letter")
+        assert (last["actor"], last["correlation_id"]) == ("account:opm", turn.correlation_id)
+        lives = rows(ledger, "SELECT what FROM memory_history WHERE memory_id = ?", kept.event_id)
+        assert lives == [{"what": "said"}]
+
+
+def test_a_failed_embedding_is_a_failed_call_of_the_model_in_use(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"query": "q", "knobs": {}, "window": (), "outcome": "degraded"}
+    with opened(new_ledger_file(tmp_path)) as ledger:
+        record(ledger, SYSTEM_STREAM, activated("emb-1"))
+        record(ledger, STREAM, RetrievalRecorded(**asked, degraded_code="embedding_unavailable"))
+        record(ledger, STREAM, RetrievalRecorded(**asked, degraded_code="index_catching_up", embedding_model="emb-1"))
+        [used] = rows(ledger, "SELECT stage, model, calls, failed FROM usage_by_month")
+    assert used == {"stage": "embed", "model": "emb-1", "calls": 2, "failed": 1}
 
 
 def test_the_document_names_each_view_with_its_columns(tmp_path: Path) -> None:
@@ -784,6 +832,9 @@ def test_the_document_names_each_view_with_its_columns(tmp_path: Path) -> None:
         ("hidings WHERE user_id = 'x'", "events_user_type (user_id=? AND type=?)"),
         ("summaries WHERE memory_id = 'x'", "events_causation (causation_id=? AND type=?)"),
         ("conversations WHERE user_id = 'x'", "(user_id=?)"),
+        ("changes WHERE user_id = 'x'", "events_user_type (user_id=? AND type=?)"),
+        ("memory_history WHERE memory_id = 'x' AND user_id = 'y'", "(event_id=?)"),
+        ("erasures WHERE user_id = 'x'", "events_user_type (user_id=? AND type=?)"),
     ],
 )
 def test_a_filter_reaches_the_index_through_the_view(tmp_path: Path, asked: str, index: str) -> None:

@@ -10,9 +10,9 @@
 -- Answer, of the small synthetic ledger:
 --
 --   stage             calls  p50_ms    p95_ms    prompt_tokens  completion_tokens
---   embed             117    9.11      17.204
---   search by vector  117    1.534     2.831
---   search by word    57     0.881     1.695
+--   embed             116    8.791     17.204
+--   search by vector  116    1.534     2.831
+--   search by word    56     0.872     1.695
 --   gate              95     350.993   636.091   93722          4159
 --   rerank            30     265.312   365.102   27455          756
 --   first token       115    288.374   733.386

@@ -12,7 +12,7 @@
 -- Answer, of the small synthetic ledger:
 --
 --   month    strategy  model          prompt_version  decisions  excluded  not_asked  decided  kept  over_limit  percent_kept
---   2025-01  llm       Qwen3-14B      1               38         214       0          419      127   0           30.31
+--   2025-01  llm       Qwen3-14B      1               37         208       0          407      126   0           30.96
 --   2025-01  llm       Mistral-Small  1               36         178       0          791      237   3           29.96
 --   2025-01  llm       Qwen3-8B       1               18         100       0          64       22    0           34.38
 SELECT

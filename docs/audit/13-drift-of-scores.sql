@@ -11,7 +11,7 @@
 -- Answer, of the small synthetic ledger:
 --
 --   month    embedding_model  searches  candidates  mean_of_candidates  best    replayed  mean_of_replayed
---   2025-01  bge-m3           114       1800        0.7418              0.7939  281       0.7502
+--   2025-01  bge-m3           113       1783        0.7409              0.7931  280       0.75
 SELECT
     substr(recorded_at, 1, 7)                                          AS month,
     embedding_model,

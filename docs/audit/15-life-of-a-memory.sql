@@ -1,7 +1,7 @@
 -- What happened to this memory, from first to last?
 --
--- Said or imported, summed up, corrected, withdrawn, and each answer that was given with it, with who asked for it. Cut:
--- the first 200, of all times.
+-- Said or imported, summed up, corrected, withdrawn, erased, and each answer that was given with it, with who asked for
+-- it. Cut: the first 200, of all times.
 --
 --   .param set :memory "'6519153e-c0c8-4972-953d-c93e7e5c2a72'"
 --
@@ -20,6 +20,6 @@
 SELECT recorded_at, what, text, actor, request_id, correlation_id
 FROM memory_history
 WHERE memory_id = :memory
-  AND user_id = (SELECT user_id FROM memories WHERE memory_id = :memory)
+  AND user_id = (SELECT user_id FROM events WHERE event_id = :memory)
 ORDER BY position, what
 LIMIT 200;

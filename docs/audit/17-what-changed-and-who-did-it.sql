@@ -1,7 +1,7 @@
 -- What changed between two dates in what is remembered of this person, and who did it?
 --
 -- `actor` is the label of an API key or the account that ran a command; NULL where no keys are set, and for summaries,
--- which the service writes by itself. Cut: the first 200, of the last seven days unless another time is given.
+-- which the service writes by itself. Erasures of a part are rows without a memory. Cut: the first 200, of the last seven days unless another time is given.
 --
 --   .param set :user "'ann'"
 --   .param set :since "'2025-01-22'"     (empty: seven days ago)

@@ -20,6 +20,22 @@ SELECT *
 FROM events
 WHERE position IN (SELECT value FROM json_each(:positions));
 
+-- name: summaries_about
+-- The summaries of a turn and the failed attempts at one, in order; those of an imported turn have no correlation id.
+-- The two + leave the planner the index on causation_id.
+SELECT *
+FROM events
+WHERE causation_id = :memory_id
+  AND +type IN ('SummaryRecorded', 'SummaryFailed')
+  AND +user_id = :user_id
+ORDER BY position;
+
+-- name: count_blanked
+-- How many events up to a position were blanked.
+SELECT count(*)
+FROM events
+WHERE salt = '' AND position <= :until;
+
 -- name: last_question
 -- The event with which a user's newest turn ended, answered or not.
 -- One subquery per type: asked for both at once, SQLite reads and sorts all turns of the user.

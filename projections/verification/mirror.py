@@ -65,6 +65,14 @@ def verified_mirror(
     Events after position ``head`` are not missed. ``running`` tells whether a service is mirroring now. Keeps one path
     per conversation in memory.
     """
+    if next(mirror_files(storage_dir), None) is None and not running():
+        if head:
+            yield Finding(
+                "mirror",
+                f"there is no mirror, so none of the {head} events is in a second place: the next start of the service "
+                "makes it; to check a copy of a ledger alone, run `opm verify FILE`",
+            )
+        return
     check = _Check(reader, storage_dir, state, head, running())
     known: set[Path] = set()
     for stream in _streams(reader):

@@ -70,9 +70,9 @@ def gate_prompt(
     if gate.asked.layout not in DECISION_LAYOUTS:
         return _not_possible(_NEWER_LAYOUT)
     system = prompt_text("GATE_SYSTEM", gate.prompt_version)
-    shown = _shown([verdict.memory_id for verdict in gate.verdicts], gate.asked, memories)
-    if system is None or shown is None:
-        return _lost(system)
+    shown, lost = _shown([verdict.memory_id for verdict in gate.verdicts], gate.asked, memories)
+    if system is None or lost:
+        return _lost(system, lost)
     question = excerpt(retrieval.query, gate.asked.question_chars)
     asked_at = _asked_at(asked_ts, retrieval)
     messages = gate_messages(system, question, asked_at, shown, gate.asked.line_chars, gate.asked.layout)
@@ -92,19 +92,19 @@ def rerank_prompt(
         return None
     if rerank.asked is None or rerank.call is None:
         return _not_possible(_NOT_RECORDED)
-    shown = _shown([verdict.memory_id for verdict in gate.verdicts if verdict.keep], rerank.asked, memories)
+    shown, lost = _shown([verdict.memory_id for verdict in gate.verdicts if verdict.keep], rerank.asked, memories)
     asked_at = _asked_at(asked_ts, retrieval)
     if rerank.strategy == "endpoint":
-        if shown is None:
-            return _lost("")
+        if lost:
+            return _lost("", lost)
         request = rerank_request(rerank.model, retrieval.query, asked_at, shown)
         messages = [{"role": "user", "content": "\n".join([request["query"], *request["documents"]])}]
         return _compared(messages, request_hash(request), rerank.call)
     if rerank.asked.layout not in DECISION_LAYOUTS:
         return _not_possible(_NEWER_LAYOUT)
     system = prompt_text("RERANK_SYSTEM", rerank.prompt_version) if rerank.prompt_version is not None else None
-    if system is None or shown is None:
-        return _lost(system)
+    if system is None or lost:
+        return _lost(system, lost)
     question = excerpt(retrieval.query, rerank.asked.question_chars)
     asked = rerank.asked
     messages = rerank_messages(system, question, asked_at, shown, rerank.retrieve_k, asked.line_chars, asked.layout)
@@ -125,11 +125,13 @@ def _asked_at(ts: datetime, retrieval: RetrievalRecorded) -> datetime:
     return in_zone(ts, recorded_zone(retrieval.knobs.get("timezone") or "UTC"))
 
 
-def _shown(ids: Sequence[str], asked: DecisionAsked, memories: Mapping[str, Memory]) -> list[Memory] | None:
-    """Return the memories that were shown, None where the ledger does not hold one of them."""
-    shown = [memories.get(memory_id) for memory_id in ids[: asked.candidates]]
-    known = [memory for memory in shown if memory is not None]
-    return known if len(known) == len(shown) else None
+def _shown(
+    ids: Sequence[str], asked: DecisionAsked, memories: Mapping[str, Memory]
+) -> tuple[list[Memory], tuple[str, ...]]:
+    """Return the memories that were shown, and the ids of those among them that the ledger does not hold."""
+    shown = ids[: asked.candidates]
+    lost = tuple(memory_id for memory_id in shown if memory_id not in memories)
+    return [memories[memory_id] for memory_id in shown if memory_id in memories], lost
 
 
 def _proved(messages: list[Message], call: ModelCall) -> ReconstructedPrompt:
@@ -147,9 +149,9 @@ def _compared(messages: list[Message], made_hash: str, call: ModelCall) -> Recon
     return ReconstructedPrompt(messages, "differs", _DIFFERS.format(call.messages_hash))
 
 
-def _lost(system: str | None) -> ReconstructedPrompt:
+def _lost(system: str | None, lost: tuple[str, ...] = ()) -> ReconstructedPrompt:
     what = "the text of its system prompt" if system is None else "all of the memories that it was shown"
-    return _not_possible(f"the ledger does not hold {what}")
+    return ReconstructedPrompt([], "not_possible", f"the ledger does not hold {what}", lost)
 
 
 def _not_possible(note: str) -> ReconstructedPrompt:

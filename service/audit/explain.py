@@ -6,16 +6,14 @@ An :class:`AnswerTrace` holds values only; the command line renders it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from domain.audit_reader import AuditReader, Change, turn_of
+from domain.audit_reader import AuditReader, Change, Erasure, turn_of
 from domain.decisions import was_asked
 from domain.errors import InvalidInput
 from domain.events import (
     CandidateFound,
-    Damaged,
-    Erased,
     Event,
     GateDecided,
     JsonObject,
@@ -41,6 +39,7 @@ from service.audit.call_proofs import answer_prompt, gate_prompt, rerank_prompt,
 
 P = TypeVar("P", bound=Payload)
 
+ANSWER_WITH_TOOLS, FAILED_SUMMARY = "answer that called tools", "failed summary"
 Stage = Literal["gate", "rerank", "summary"]
 Fate = Literal[
     "replayed",
@@ -81,8 +80,8 @@ class CandidateTrace:
 class AnswerTrace:
     """All that the ledger holds about one answer. What was erased or never happened is None or empty.
 
-    ``summary`` is the first summary of the turn, found by its correlation id. ``memories`` are all memories that the
-    answer refers to, by id, with the texts that were shown.
+    ``summary`` is the first summary of the turn. ``memories`` are all memories that the answer refers to, by id, with
+    the texts that were shown. ``erasures`` tell by which erasure the events of a type that are missing here are gone.
     """
 
     events: tuple[Event, ...]
@@ -98,11 +97,14 @@ class AnswerTrace:
     candidates: tuple[CandidateTrace, ...]
     memories: Mapping[str, Memory]
     changes: Mapping[str, Change]
+    erasures: Mapping[str, Erasure]
     prompt: ReconstructedPrompt | None
     calls: Mapping[Stage, ReconstructedPrompt]
     """The prompts of the other calls: gate, rerank and summary, as far as a model was asked."""
     tool_prompts: tuple[ReconstructedPrompt, ...]
     """The prompts of the answers that called tools, in order."""
+    summary_attempts: tuple[ReconstructedPrompt, ...]
+    """The prompts of failed attempts at the summary, in order; without the one in ``calls``."""
 
     @property
     def ending(self) -> Event:
@@ -135,7 +137,7 @@ class AnswerTrace:
                 {
                     "position": event.position,
                     "event_id": event.event_id,
-                    "type": type_of(event),
+                    "type": event.type,
                     "recorded_at": event.recorded_at.isoformat(),
                 }
                 for event in self.events
@@ -168,17 +170,27 @@ class AnswerTrace:
             "prompt": _proof_json(self.prompt) if self.prompt is not None else None,
             "calls": {stage: _proof_json(rebuilt) for stage, rebuilt in self.calls.items()},
             "tool_prompts": [_proof_json(rebuilt) for rebuilt in self.tool_prompts],
+            "summary_attempts": [_proof_json(rebuilt) for rebuilt in self.summary_attempts],
+            "erased": {kind: _erasure_json(erasure) for kind, erasure in self.erasures.items()},
         }
 
     @property
-    def proofs(self) -> list[ReconstructedPrompt]:
-        """The prompts of all model calls."""
-        return [*self.calls.values(), *self.tool_prompts, *([self.prompt] if self.prompt is not None else [])]
+    def proofs(self) -> list[tuple[str, ReconstructedPrompt]]:
+        """The prompts of all model calls in the order in which they went out, each with what the call was for."""
+        gate_and_rerank = [(name, rebuilt) for name, rebuilt in self.calls.items() if name != "summary"]
+        summary = self.calls.get("summary")
+        return [
+            *gate_and_rerank,
+            *((ANSWER_WITH_TOOLS, rebuilt) for rebuilt in self.tool_prompts),
+            *([("answer", self.prompt)] if self.prompt is not None else []),
+            *((FAILED_SUMMARY, rebuilt) for rebuilt in self.summary_attempts),
+            *([("summary", summary)] if summary is not None else []),
+        ]
 
-
-def type_of(event: Event) -> str:
-    """Return an event's type, even if its payload was blanked or damaged."""
-    return event.payload.event_type if isinstance(event.payload, Erased | Damaged) else event.payload.type
+    def missing(self, memory_id: str) -> str:
+        """Say why a memory that this answer names is not there."""
+        change = self.changes.get(memory_id)
+        return f"({change.erasure})" if change is not None and change.erasure is not None else "(not in the ledger)"
 
 
 def find_answer(reader: AuditReader, given: str) -> list[Event]:
@@ -197,18 +209,18 @@ def find_answer(reader: AuditReader, given: str) -> list[Event]:
     if isinstance(named.payload, TurnRecorded):
         return [named]
     about = f", and {named.causation_id} is what it is about" if named.causation_id is not None else ""
-    raise InvalidInput("COMPLETION_ID", given, f"this is a {type_of(named)} event, not an answer{about}")
+    raise InvalidInput("COMPLETION_ID", given, f"this is a {named.type} event, not an answer{about}")
 
 
 def trace_of(reader: AuditReader, events: Sequence[Event]) -> AnswerTrace:
     """Return the trace of one answer's events, of which there is at least one."""
+    events = _with_summaries(reader, events)
     turn, failed = _only(TurnRecorded, events), _only(TurnFailed, events)
     retrieval, gate, rerank = (
         _only(RetrievalRecorded, events),
         _only(GateDecided, events),
         _only(RerankDecided, events),
     )
-    summary = _only(SummaryRecorded, events)
     tools = tuple(event.payload for event in events if isinstance(event.payload, ToolsCalled))
     ended_by = turn or failed
     answers: list[Answered] = [*tools, *([ended_by] if ended_by is not None else [])]
@@ -217,26 +229,52 @@ def trace_of(reader: AuditReader, events: Sequence[Event]) -> AnswerTrace:
     for answer in answers:
         memories |= _memories(reader, events, answer, retrieval)
     named = [event_id for answer in answers for event_id in events_named(answer)]
+    considered = [memory_id for answer in (None, *answers) for memory_id in memories_named(answer, retrieval)]
     user_id = events[0].user_id
     sent = {key: event for key, event in reader.events_named(named).items() if event.user_id == user_id}
     ended = turn_of(events) or events[-1]
-    changes = reader.changes_since(ended.user_id, memories, ended.position)
+    changes = reader.changes_since(ended.user_id, considered, ended.position)
+    erased_events = reader.erasures_of(events)
+    erasures = {event.type: erased_events[event.event_id] for event in events if event.event_id in erased_events}
+    gone = {memory_id: change.erasure for memory_id, change in changes.items() if change.erasure is not None}
+    gone |= reader.erasures_of(sent.values())
     window_ids = turn.window if turn is not None else retrieval.window if retrieval is not None else ()
     text = reader.prompt_text
-    calls: dict[Stage, ReconstructedPrompt | None] = {}
+    calls: dict[Stage, ReconstructedPrompt | None] = {
+        "gate": _of_erased(erasures, TurnRecorded, TurnFailed, RetrievalRecorded, GateDecided),
+        "rerank": _of_erased(erasures, TurnRecorded, TurnFailed, RetrievalRecorded, GateDecided, RerankDecided),
+        "summary": _of_erased(erasures, TurnRecorded),
+    }
     if asked is not None and retrieval is not None and gate is not None:
         calls["gate"] = gate_prompt(gate, retrieval, asked.ts, text, memories)
         if rerank is not None:
             calls["rerank"] = rerank_prompt(rerank, gate, retrieval, asked.ts, text, memories)
-    said = summary or _only(SummaryFailed, events)
-    if said is not None and turn is not None:
-        calls["summary"] = summary_prompt(said, turn, text)
+    said = [event.payload for event in events if isinstance(event.payload, SummaryRecorded | SummaryFailed)]
+    summarised = [each for each in said if isinstance(each, SummaryRecorded)]
+    proved = next((each for each in summarised if each.call is not None), None) or next(iter(summarised or said), None)
+    attempts = [each for each in said if isinstance(each, SummaryFailed) and each is not proved]
+    prompt = None
+    if turn is not None:
+        calls["summary"] = (
+            summary_prompt(proved, turn, text)
+            if proved is not None
+            else _of_erased(erasures, SummaryRecorded, SummaryFailed)
+        )
+    if ended_by is not None:
+        prompt = answer_prompt(ended_by, text, memories, sent)
+    elif (TurnRecorded.type in erasures) or (TurnFailed.type in erasures):
+        prompt = _of_erased(erasures, TurnRecorded, TurnFailed)
+
+    def explained(rebuilt: ReconstructedPrompt) -> ReconstructedPrompt:
+        by = dict.fromkeys(str(gone[event_id]) for event_id in rebuilt.lost if event_id in gone)
+        return replace(rebuilt, note="; ".join((rebuilt.note, *by))) if by else rebuilt
+
     return AnswerTrace(
         events=tuple(events),
         turn=turn,
         failed=failed,
         tools=tools,
-        summary=summary,
+        summary=next(iter(summarised), None),
         retrieval=retrieval,
         gate=gate,
         rerank=rerank,
@@ -247,12 +285,37 @@ def trace_of(reader: AuditReader, events: Sequence[Event]) -> AnswerTrace:
         ),
         memories=memories,
         changes=changes,
-        prompt=answer_prompt(ended_by, text, memories, sent) if ended_by is not None else None,
-        calls={stage: rebuilt for stage, rebuilt in calls.items() if rebuilt is not None},
+        erasures=erasures,
+        prompt=explained(prompt) if prompt is not None else None,
+        calls={stage: explained(rebuilt) for stage, rebuilt in calls.items() if rebuilt is not None},
         tool_prompts=tuple(
-            rebuilt for called in tools if (rebuilt := answer_prompt(called, text, memories, sent)) is not None
+            explained(rebuilt)
+            for called in tools
+            if (rebuilt := answer_prompt(called, text, memories, sent)) is not None
+        ),
+        summary_attempts=tuple(
+            explained(rebuilt)
+            for attempt in attempts
+            if turn is not None and (rebuilt := summary_prompt(attempt, turn, text)) is not None
         ),
     )
+
+
+def _with_summaries(reader: AuditReader, events: Sequence[Event]) -> list[Event]:
+    """Add the summaries of the turn that do not carry its answer's id: an imported turn belongs to no answer."""
+    by_position = {event.position: event for event in events}
+    for turn in events:
+        if turn.type == TurnRecorded.type:
+            by_position |= {event.position: event for event in reader.summaries_about(turn.user_id, turn.event_id)}
+    return [by_position[position] for position in sorted(by_position)]
+
+
+def _of_erased(erasures: Mapping[str, Erasure], *needed: type[Payload]) -> ReconstructedPrompt | None:
+    """Return that a call cannot be made again, where one of the events that it takes was erased."""
+    for kind in reversed(needed):
+        if kind.type in erasures:
+            return ReconstructedPrompt([], "not_possible", f"its {kind.type} event was {erasures[kind.type]}")
+    return None
 
 
 def _memories(
@@ -363,4 +426,15 @@ def change_json(change: Change | None) -> JsonObject | None:
         "position": change.position,
         "recorded_at": change.recorded_at.isoformat(),
         "summary": change.summary,
+        "by": change.erasure.event_id if change.erasure is not None else None,
+    }
+
+
+def _erasure_json(erasure: Erasure) -> JsonObject:
+    return {
+        "by": erasure.event_id,
+        "type": erasure.type,
+        "position": erasure.position,
+        "recorded_at": erasure.recorded_at.isoformat(),
+        "reason": erasure.reason,
     }

@@ -13,11 +13,18 @@ from datetime import UTC, datetime
 
 from domain.audit_reader import Access, AuditReader
 from domain.clock import iso
-from domain.errors import InvalidInput
+from domain.errors import (
+    EmbeddingError,
+    EmbeddingMisfit,
+    EmbeddingRejected,
+    EmbeddingUnavailable,
+    InvalidInput,
+)
 from domain.events import (
     EmbeddingModelActivated,
     Event,
     GateDecided,
+    MemoriesErased,
     MemoryEdited,
     MemoryForgotten,
     MemoryRestored,
@@ -39,6 +46,9 @@ from service.audit.explain import AnswerTrace, CandidateTrace, trace_of
 
 _FINDINGS_MAX = 20
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_EMBEDDING_FAILED = frozenset(
+    error.kind for error in (EmbeddingError, EmbeddingUnavailable, EmbeddingRejected, EmbeddingMisfit)
+)
 _SHOWN = ("replayed", "summary", "neighbour", "window")
 
 
@@ -122,7 +132,7 @@ def report_of(
         *_in_force(reader, span),
         *_questions(reader, span),
         *_corrections(span),
-        *_usage(span),
+        *_usage(reader, span),
         *_reads(access),
     ]
 
@@ -140,10 +150,19 @@ def _verification(reader: AuditReader) -> Iterator[Block]:
                 rows.append((str(found.position or ""), found.what))
     yield Line(f"Chain head: {head}")
     if not findings:
-        yield Line(f"All {head.position} events are as they were written: each hash was computed again.")
+        yield Line(_as_written(head.position, reader.count_blanked(head.position)))
         return
     yield Line(f"NOT as it was written: {findings} findings, of which these are the first.")
     yield Table(("event", "what is wrong"), tuple(rows))
+
+
+def _as_written(events: int, blanked: int) -> str:
+    if not blanked:
+        return f"All {events} events are as they were written: each hash was computed again."
+    return (
+        f"All {events} events are as they were written, but for {blanked} that erasures have blanked: each hash was "
+        "computed again, of the blanked ones that of the chain alone, since what the others cover is gone."
+    )
 
 
 def _in_force(reader: AuditReader, span: _Span) -> Iterator[Block]:
@@ -219,15 +238,22 @@ def _question(
             yield Line("Superseded: the conversation went on without it.")
         elif memory.summary is not None:
             yield Said("Remembered as", memory.summary)
-    if event.correlation_id is not None:
-        yield from _why(trace_of(reader, reader.events_of_answer(event.correlation_id)))
+    answer = reader.events_of_answer(event.correlation_id) if event.correlation_id is not None else [event]
+    yield from _why(trace_of(reader, answer))
 
 
 def _why(trace: AnswerTrace) -> Iterator[Block]:
     """Yield what was recalled for an answer, what of it was shown, and why."""
-    retrieval, gate, rerank = trace.retrieval, trace.gate, trace.rerank
-    if retrieval is None:
-        return
+    gone = trace.erasures.get(RetrievalRecorded.type)
+    if trace.retrieval is not None:
+        yield from _recalled(trace, trace.retrieval)
+    elif gone is not None:
+        yield Line(f"What was recalled: {gone}.")
+    if trace.proofs:
+        yield Line("Prompts made again: " + "; ".join(f"{name}: {proof.note}" for name, proof in trace.proofs) + ".")
+
+
+def _recalled(trace: AnswerTrace, retrieval: RetrievalRecorded) -> Iterator[Block]:
     if retrieval.outcome != "ok":
         yield Line(
             f"Memory was not searched whole ({retrieval.outcome}): {retrieval.degraded_reason or 'not asked for'}"
@@ -240,22 +266,18 @@ def _why(trace: AnswerTrace) -> Iterator[Block]:
     others = ", ".join(f"{count} {fate.replace('_', ' ')}" for fate, count in sorted(counts.items()))
     yield Line(
         f"Recalled: {len(trace.candidates)} memories, {len(shown)} of them shown{f'; {others}' if others else ''}. "
-        f"Gate: {_decided(gate)}. Rerank: {_decided(rerank)}."
+        f"Gate: {_decided(trace, trace.gate, GateDecided)}. Rerank: {_decided(trace, trace.rerank, RerankDecided)}."
     )
-    rows = [*map(_shown_row, shown), *_unproposed(trace)]
+    rows = [*(_shown_row(trace, candidate) for candidate in shown), *_unproposed(trace)]
     if rows:
         yield Table(("shown as", "rank", "score", "the gate's reason", "memory", "text as it was shown"), tuple(rows))
-    if trace.proofs:
-        names = [*trace.calls, *(["answer"] if trace.prompt is not None else [])]
-        proofs = zip(names, trace.proofs, strict=True)
-        yield Line("Prompts made again: " + "; ".join(f"{name}: {proof.note}" for name, proof in proofs) + ".")
 
 
-def _shown_row(candidate: CandidateTrace) -> tuple[str, ...]:
+def _shown_row(trace: AnswerTrace, candidate: CandidateTrace) -> tuple[str, ...]:
     found, verdict = candidate.found, candidate.verdict
     reason = (verdict.reason if verdict is not None else None) or ""
-    text = _text(candidate.memory, summary=candidate.fate == "summary")
-    if candidate.since is not None:
+    text = _text(trace, found.memory_id, candidate.memory, summary=candidate.fate == "summary")
+    if candidate.since is not None and candidate.since.erasure is None:
         text += f" [since then {candidate.since.what}]"
     return candidate.fate, str(found.rank), f"{found.score:.4f}", reason, found.memory_id, text
 
@@ -269,20 +291,21 @@ def _unproposed(trace: AnswerTrace) -> Iterator[tuple[str, ...]]:
     for fate, ids in (("neighbour", turn.neighbours), ("window", turn.window)):
         for memory_id in ids:
             if memory_id not in proposed:
-                yield fate, "", "", "", memory_id, _text(trace.memories.get(memory_id), summary=False)
+                yield fate, "", "", "", memory_id, _text(trace, memory_id, trace.memories.get(memory_id), summary=False)
 
 
-def _text(memory: Memory | None, *, summary: bool) -> str:
+def _text(trace: AnswerTrace, memory_id: str, memory: Memory | None, *, summary: bool) -> str:
     if memory is None:
-        return "(not in the ledger)"
+        return trace.missing(memory_id)
     if summary and memory.summary is not None:
         return memory.summary
     return f"{memory.user} → {memory.assistant}"
 
 
-def _decided(decision: GateDecided | RerankDecided | None) -> str:
+def _decided(trace: AnswerTrace, decision: GateDecided | RerankDecided | None, kind: type[Payload]) -> str:
     if decision is None:
-        return "none"
+        gone = trace.erasures.get(kind.type)
+        return str(gone) if gone is not None else "none"
     by = f" by {decision.model} with prompt {decision.prompt_version}" if decision.model is not None else ""
     return f"{decision.strategy}, {decision.outcome}{by}{f' ({decision.note})' if decision.note else ''}"
 
@@ -297,20 +320,29 @@ def _corrections(span: _Span) -> Iterator[Block]:
             what, words = "withdrawn", said.reason or ""
         elif isinstance(said, MemoryRestored):
             what, words = "taken back", said.reason or ""
+        elif isinstance(said, MemoriesErased):
+            what, words = f"erased ({said.scope})", said.reason or ""
         else:
             continue
+        about = said.memory_id if not isinstance(said, MemoriesErased) else _extent(said)
         request = (event.origin.request_id if event.origin is not None else None) or ""
-        rows.append((_when(event.recorded_at), what, said.memory_id, words, _who(event.origin), request))
-    yield Heading(f"Corrections and withdrawals: {len(rows)}")
+        rows.append((_when(event.recorded_at), what, about, words, _who(event.origin), request))
+    yield Heading(f"Corrections, withdrawals and erasures: {len(rows)}")
     if rows:
         yield Table(("when", "what", "memory", "new text or reason", "by", "request"), tuple(rows))
 
 
-def _usage(span: _Span) -> Iterator[Block]:
+def _extent(said: MemoriesErased) -> str:
+    return f"{said.memories} memories, {said.events} events"
+
+
+def _usage(reader: AuditReader, span: _Span) -> Iterator[Block]:
     spent: dict[tuple[str, str], _Spent] = {}
     for event in span.events:
         if not is_imported(event.origin):
             _add_usage(spent, event.payload)
+            if isinstance(event.payload, RetrievalRecorded):
+                _add_search(spent, reader, event, event.payload)
     yield Heading("Calls and tokens")
     if not spent:
         yield Line("No model was asked.")
@@ -337,8 +369,19 @@ def _add_usage(spent: dict[tuple[str, str], _Spent], said: Payload) -> None:
             add("summary", said.model, said.usage)
         case SummaryFailed():
             add("summary", said.model, said.usage, failed=True)
-        case RetrievalRecorded():
-            add("embed", said.embedding_model, failed=said.outcome == "degraded")
+
+
+def _add_search(
+    spent: dict[tuple[str, str], _Spent], reader: AuditReader, event: Event, said: RetrievalRecorded
+) -> None:
+    """Count the embedding of a question, a failed one as a call of the model that was in use."""
+    failed = said.degraded_code in _EMBEDDING_FAILED
+    model = said.embedding_model
+    if model is None and failed:
+        active = reader.model_active_at(event.user_id, event.position)
+        model = active.model if active is not None else "not recorded"
+    if model is not None:
+        spent.setdefault(("embed", model), _Spent()).add(None, failed=failed)
 
 
 def _reads(access: Sequence[Access]) -> Iterator[Block]:

@@ -9,7 +9,7 @@ import typer
 
 from domain.audit_reader import AuditReader
 from domain.errors import InvalidInput
-from service.audit.explain import Stage, find_answer, trace_of
+from service.audit.explain import ANSWER_WITH_TOOLS, FAILED_SUMMARY, find_answer, trace_of
 from service.cli.render_trace import prompt_parts, render_trace
 from service.cli.shell import FAILED, AsJson, opened_audit, out, print_json, print_parts, user_named
 
@@ -23,11 +23,13 @@ class PromptStage(StrEnum):
     SUMMARY = "summary"
 
 
-_STAGES: dict[PromptStage, Stage] = {
-    PromptStage.GATE: "gate",
-    PromptStage.RERANK: "rerank",
-    PromptStage.SUMMARY: "summary",
+_NAMES = {
+    PromptStage.GATE: ("gate",),
+    PromptStage.RERANK: ("rerank",),
+    PromptStage.ANSWER: (ANSWER_WITH_TOOLS, "answer"),
+    PromptStage.SUMMARY: (FAILED_SUMMARY, "summary"),
 }
+"""What each is called among the proofs of a trace."""
 
 
 def explain(
@@ -54,13 +56,14 @@ def explain(
     if as_json:
         print_json(trace.as_json())
     elif prompt is True or prompt_of is not None:
-        asked_for = prompt_of or PromptStage.ANSWER
-        rebuilt = trace.prompt if asked_for is PromptStage.ANSWER else trace.calls.get(_STAGES[asked_for])
-        for line in prompt_parts(trace, rebuilt, full=True):
-            out.print(line, soft_wrap=True)
+        stage = prompt_of or PromptStage.ANSWER
+        made = [rebuilt for name, rebuilt in trace.proofs if name in _NAMES[stage]]
+        for rebuilt in made or (None,):
+            for line in prompt_parts(trace, rebuilt, full=True):
+                out.print(line, soft_wrap=True)
     else:
         print_parts(render_trace(trace, full=full, with_prompt=prompt is None))
-    if any(rebuilt.proof == "differs" for rebuilt in trace.proofs):
+    if any(rebuilt.proof == "differs" for _, rebuilt in trace.proofs):
         raise typer.Exit(FAILED)
 
 

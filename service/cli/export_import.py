@@ -34,6 +34,7 @@ from service.cli.shell import (
     User,
     complain,
     err,
+    opened_audit,
     opened_ledger,
     opened_persons,
     out,
@@ -97,12 +98,12 @@ def export(
         raise InvalidInput("--json", "without --output", "name a file: the lines themselves are JSON already")
     if output is not None and output.exists():
         raise InvalidInput("--output", str(output), "name a file that does not exist yet")
-    with opened_ledger() as ledger:
-        user_id = user_named(ledger.persons, user)
-        if not ledger.persons.extent_of(user_id)[0]:
+    with opened_persons() as persons, opened_audit() as reader:
+        user_id = user_named(persons, user)
+        if not persons.extent_of(user_id)[0]:
             raise InvalidInput("--user", user_id, "name a user of whom something is kept")
         events = kind is ExportFormat.EVENTS
-        lines = _event_lines(ledger.persons, user_id) if events else _message_lists(ledger.reader, user_id)
+        lines = _event_lines(persons, user_id) if events else _message_lists(reader, user_id)
         count = _write_file(output, lines) if output is not None else _write_lines(sys.stdout, lines)
     if as_json and output is not None:
         left_out = {} if events else {"left_out": _LEFT_OUT}
@@ -145,7 +146,7 @@ def import_(
             user_id = user_named(reader, user) if reader is not None else user_id
             recorded, parsed = _counted(reader, user_id, source)
     else:
-        if migrate(settings.ledger_path):
+        if absent and migrate(settings.ledger_path):
             err.print(new_ledger_notice(settings), markup=False)
         with opened_ledger(settings) as ledger:
             recorded, parsed = _recorded(ledger, user_named(ledger.persons, user), source)

@@ -64,7 +64,7 @@ def create(
     settings = load_settings(StorageSettings)
     now = datetime.now(UTC)
     named, until = _checked_name(name), _expiry(expires, now) if expires is not None else None
-    if migrate(settings.ledger_path):
+    if not settings.ledger_path.exists() and migrate(settings.ledger_path):
         err.print(new_ledger_notice(settings), markup=False)
     with opened_ledger(settings) as ledger:
         wanted = NewKey(

@@ -26,6 +26,7 @@ from service.cli.export_import import export, import_
 from service.cli.forget import edit, forget, unforget
 from service.cli.keys import create, list_, revoke
 from service.cli.lists import conversations, memories, users
+from service.cli.migrate import migrate
 from service.cli.recall import recall
 from service.cli.report import report
 from service.cli.restore import restore
@@ -100,6 +101,7 @@ _COMMANDS = (
     _Command("export", export, "Write everything stored about a user as JSONL.", "opm export -u ann -o ann.jsonl"),
     # Keep.
     _Command("verify", verify, "Check that everything is as it was written.", "opm verify --since POSITION:HASH"),
+    _Command("migrate", migrate, "Bring a ledger of an older version up to date.", "opm migrate --json"),
     _Command("backup", backup, "Copy the ledger; the service may be running.", "opm backup ledger-copy.sqlite3"),
     _Command("restore", restore, "Replace the ledger with a backup.", "opm restore ledger-copy.sqlite3"),
 )

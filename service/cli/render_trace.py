@@ -10,17 +10,18 @@ from rich.table import Table
 from rich.text import Text
 
 from domain.console import safe
-from domain.events import JsonObject, PromptReport, Usage
+from domain.events import GateDecided, JsonObject, PromptReport, RerankDecided, RetrievalRecorded, Usage
 from domain.memory import Memory
 from domain.prompt_reconstruction import ReconstructedPrompt
 from domain.temporal.zones import in_zone, recorded_zone
 from service.audit.backtest_page import counted
-from service.audit.explain import AnswerTrace, Stage, type_of
+from service.audit.explain import AnswerTrace, Stage
 from service.cli.shell import out
 from service.cli.texts import cell, cut_lines, one_line, scored, table, utc
 
 _LINES = 8
 _BAR_CELLS = 40
+_STATES = {"failed": "FAILED", "tools_called": "called tools"}
 _REASON_CELLS = 40
 _FATES = {
     "replayed": ("replayed", "bold green"),
@@ -75,7 +76,7 @@ def render_trace(trace: AnswerTrace, *, full: bool, with_prompt: bool) -> Iterat
 def _header(trace: AnswerTrace, full: bool) -> Iterator[Text | Padding]:
     ending = trace.ending
     record = trace.turn or trace.failed
-    state = "erased" if trace.erased else "answered" if trace.turn is not None else "FAILED"
+    state = _STATES.get(trace.state, trace.state)
     title = Text(safe(ending.correlation_id or ending.event_id), style="bold")
     title.append(f"  {state} {utc(record.ts if record is not None else ending.recorded_at)}", style="not bold")
     yield title
@@ -118,22 +119,33 @@ def _day(memory: Memory, trace: AnswerTrace) -> str:
 
 
 def _erased_events(trace: AnswerTrace) -> Iterator[Text | Table]:
-    yield Text("The texts and ids of this answer were erased. What is left are its events and their hashes:")
+    for by in dict.fromkeys(map(str, trace.erasures.values())):
+        yield Text(f"This answer was {by}.")
+    yield Text("What is left are its events and their hashes:")
     rows = table("position", "event", "recorded")
     for event in trace.events:
-        rows.add_row(str(event.position), type_of(event), utc(event.recorded_at))
+        rows.add_row(str(event.position), event.type, utc(event.recorded_at))
     yield rows
 
 
 def _window(trace: AnswerTrace, full: bool) -> Iterator[Text]:
     named = trace.turn.window if trace.turn is not None else trace.retrieval.window if trace.retrieval else ()
     yield _heading(f"Window: {counted(len(named), 'turn')} of this conversation")
-    for memory in trace.window:
+    for memory_id in named:
+        memory = trace.memories.get(memory_id)
+        if memory is None:
+            yield Text(f"       {memory_id} {trace.missing(memory_id)}")
+            continue
         yield Text(f"  {memory.turn_id:>3}  {_day(memory, trace)}  {_exchange(memory, _cells_left(22, full))}")
 
 
 def _candidates(trace: AnswerTrace, full: bool) -> Iterator[Text | Table]:
     asked = trace.retrieval
+    gone = trace.erasures.get(RetrievalRecorded.type)
+    if asked is None and gone is not None:
+        yield _heading(f"Candidates: {gone}")
+        yield from _decisions(trace)
+        return
     if asked is None:
         yield _heading("Candidates: memory had not been asked yet")
         return
@@ -176,9 +188,10 @@ def _candidate_table(trace: AnswerTrace, full: bool) -> Table:
         rerank = "" if item.place is None else str(item.place)
         if item.rerank_score is not None:
             rerank += f" ({item.rerank_score:.3f})"
-        line = f"{_day(item.memory, trace)} {item.memory.line}" if item.memory is not None else "(not in the ledger)"
-        memory = cell(line, full=full)
-        if item.since is not None:
+        known = item.memory
+        line = f"{_day(known, trace)} {known.line}" if known is not None else trace.missing(found.memory_id)
+        memory = cell(line, full=full or known is None)
+        if item.since is not None and item.since.erasure is None:
             prefix = f"[since {item.since.what}] "
             memory = cell(prefix + line, full=full)
             memory.stylize("yellow", 0, len(prefix))
@@ -194,12 +207,16 @@ def _decisions(trace: AnswerTrace) -> Iterator[Text]:
         yield _decision("Gate", gate.strategy, gate.outcome, [done, gate.note, gate.model, _tokens(gate.usage)])
         if gate.score_rule is not None:
             yield Text(f"  {_pairs(gate.score_rule)}", "dim")
+    elif (gone := trace.erasures.get(GateDecided.type)) is not None:
+        yield Text(f"Gate: {gone}", "yellow")
     yield from _call(trace, "gate")
     if rerank is not None:
         done = f"put {rerank.named} in order" if rerank.outcome != "skipped" else "skipped"
         yield _decision(
             "Rerank", rerank.strategy, rerank.outcome, [done, rerank.note, rerank.model, _tokens(rerank.usage)]
         )
+    elif (gone := trace.erasures.get(RerankDecided.type)) is not None:
+        yield Text(f"Rerank: {gone}", "yellow")
     yield from _call(trace, "rerank")
 
 
@@ -228,7 +245,7 @@ def _prompt_memories(trace: AnswerTrace, full: bool) -> Iterator[Text]:
         for memory_id in ids:
             memory = trace.memories.get(memory_id)
             if memory is None:
-                yield Text(f"  {name:<10}{memory_id} (not in the ledger)")
+                yield Text(f"  {name:<10}{memory_id} {trace.missing(memory_id)}")
                 continue
             cells_max = _cells_left(26, full)
             text = one_line(memory.line, cells_max) if name == "summary" else _exchange(memory, cells_max)
@@ -270,7 +287,8 @@ def _timings(trace: AnswerTrace) -> Iterator[Text | Table]:
 def prompt_parts(trace: AnswerTrace, rebuilt: ReconstructedPrompt | None, full: bool) -> Iterator[Text | Padding]:
     """Yield a prompt of the trace, message by message, and whether it is the one that was sent."""
     if rebuilt is None:
-        yield _heading("Prompt: no model was asked, or the turn ended before it was")
+        why = "it was erased" if trace.erased else "no model was asked, or the turn ended before it was"
+        yield _heading(f"Prompt: {why}")
         return
     asked = trace.turn or trace.failed
     report = asked.prompt if asked is not None and rebuilt is trace.prompt else None

@@ -12,7 +12,6 @@ import typer
 from domain.clock import Clock
 from domain.errors import InvalidInput
 from domain.settings import StorageSettings, load_settings
-from migrations.runner import migrate, schema_revision
 from projections.durable import replace_durably
 from service.audit.report import report_of
 from service.audit.report_page import as_html, as_markdown
@@ -47,8 +46,6 @@ def report(
     begin = moment_of("--since", since) if since is not None else None
     end = moment_of("--until", until) if until is not None else None
     settings = load_settings(StorageSettings)
-    schema_revision(settings.ledger_path)
-    migrate(settings.ledger_path)
     with opened_audit(settings) as reader:
         blocks = report_of(reader, user_named(reader, user), begin, end, Clock().now())
     if json:

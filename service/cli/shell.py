@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console, RenderableType
+from sqlalchemy import Engine
 
 from domain.audit_reader import AuditReader
 from domain.history_reader import HistoryReader
@@ -22,7 +23,7 @@ from domain.reader import Reader
 from domain.settings import StorageSettings, load_settings
 from domain.sqlite import open_engine
 from domain.verification import Finding
-from migrations.runner import migrate, schema_revision
+from migrations.runner import check_current, migrate, schema_revision
 
 DONE, FAILED, BAD_ARGUMENTS = 0, 1, 2
 """Exit statuses: success; something differs or failed; bad arguments."""
@@ -80,8 +81,9 @@ def opened_ledger(settings: StorageSettings | None = None) -> Iterator[Ledger]:
     Raises :class:`LedgerSchemaError` when there is no ledger, or a newer version has migrated it.
     """
     settings = settings or load_settings(StorageSettings)
-    schema_revision(settings.ledger_path)
-    migrate(settings.ledger_path)
+    before, after = brought_up_to_date(settings)
+    if before != after:
+        err.print(f"{settings.ledger_path.name}: migrated from schema {before} to {after}", markup=False)
     tighten(settings.storage_dir)
     ledger = Ledger(settings.ledger_path)
     give_to_owner(settings.storage_dir)  # and again when the command ends, but a killed one must not lock others out
@@ -91,49 +93,55 @@ def opened_ledger(settings: StorageSettings | None = None) -> Iterator[Ledger]:
         ledger.close()
 
 
+def brought_up_to_date(settings: StorageSettings) -> tuple[str, str]:
+    """Migrate the ledger in ``STORAGE_DIR`` to the schema of this code; return its schema before and now."""
+    before = schema_revision(settings.ledger_path)
+    migrate(settings.ledger_path)
+    return before, schema_revision(settings.ledger_path)
+
+
+@contextmanager
+def _reading(settings: StorageSettings) -> Iterator[Engine]:
+    """Open the ledger in ``STORAGE_DIR`` read-only. What reads never migrates: a ledger is evidence.
+
+    Raises :class:`LedgerSchemaError` when there is no ledger, or another version has migrated it last.
+    """
+    check_current(settings.ledger_path)
+    engine = open_engine(settings.ledger_path, writer=False)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
 @contextmanager
 def opened_audit(settings: StorageSettings | None = None) -> Iterator[AuditReader]:
     """Open the ledger in ``STORAGE_DIR`` read-only.
 
-    Raises :class:`LedgerSchemaError` as :func:`opened_ledger` does.
+    Raises :class:`LedgerSchemaError` when there is none, or another version has migrated it last.
     """
-    settings = settings or load_settings(StorageSettings)
-    schema_revision(settings.ledger_path)
-    engine = open_engine(settings.ledger_path, writer=False)
-    try:
+    with _reading(settings or load_settings(StorageSettings)) as engine:
         yield AuditReader(engine)
-    finally:
-        engine.dispose()
 
 
 @contextmanager
 def opened_persons(settings: StorageSettings | None = None) -> Iterator[PersonReader]:
     """Open the ledger in ``STORAGE_DIR`` read-only, to ask about a person.
 
-    Raises :class:`LedgerSchemaError` as :func:`opened_ledger` does.
+    Raises :class:`LedgerSchemaError` when there is none, or another version has migrated it last.
     """
-    settings = settings or load_settings(StorageSettings)
-    schema_revision(settings.ledger_path)
-    engine = open_engine(settings.ledger_path, writer=False)
-    try:
+    with _reading(settings or load_settings(StorageSettings)) as engine:
         yield PersonReader(engine)
-    finally:
-        engine.dispose()
 
 
 @contextmanager
 def opened_history() -> Iterator[HistoryReader]:
     """Open the ledger in ``STORAGE_DIR`` read-only, to list what is kept of whom.
 
-    Raises :class:`LedgerSchemaError` as :func:`opened_ledger` does.
+    Raises :class:`LedgerSchemaError` when there is none, or another version has migrated it last.
     """
-    settings = load_settings(StorageSettings)
-    schema_revision(settings.ledger_path)
-    engine = open_engine(settings.ledger_path, writer=False)
-    try:
+    with _reading(load_settings(StorageSettings)) as engine:
         yield HistoryReader(engine)
-    finally:
-        engine.dispose()
 
 
 def print_parts(parts: Iterable[RenderableType]) -> None:

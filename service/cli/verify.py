@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from domain.errors import InvalidInput, LedgerSchemaError
+from domain.audit_reader import AuditReader
+from domain.errors import InvalidInput, LedgerReadFailed, LedgerSchemaError
 from domain.settings import StorageSettings, load_settings
+from domain.sqlite import open_engine
 from domain.verification import Finding, LedgerHead, parse_head
 from projections.mirror.mirror import mirror_files
 from projections.verification.mirror import MirrorState
@@ -47,11 +49,11 @@ def verify(
             return
         if path is not None:
             reached, findings = verify_ledger_file(path, wanted, deep=deep)
-            _print(reached, findings, None, None, json)
+            _print(reached, findings, _blanked_in(path), None, None, json)
         else:
             verified = verify_storage(settings, wanted, deep=deep)
             reached, findings = verified.head, list(verified.findings)
-            _print(reached, findings, verified.mirror, verified.advice, json)
+            _print(reached, findings, _blanked_in(settings.ledger_path), verified.mirror, verified.advice, json)
     except LedgerSchemaError as error:
         if path is not None or next(mirror_files(settings.storage_dir), None) is None:
             raise
@@ -70,18 +72,35 @@ def _print_head(head: LedgerHead, as_json: bool) -> None:
         out.print(str(head), markup=False)
 
 
+def _blanked_in(path: Path) -> int | None:
+    """Count the events that erasures have blanked; None where the file cannot be read."""
+    engine = open_engine(path, writer=False)
+    try:
+        return AuditReader(engine).count_blanked()
+    except LedgerReadFailed:
+        return None
+    finally:
+        engine.dispose()
+
+
 def _print(
-    head: LedgerHead, findings: list[Finding], mirror: MirrorState | None, advice: str | None, as_json: bool
+    head: LedgerHead,
+    findings: list[Finding],
+    blanked: int | None,
+    mirror: MirrorState | None,
+    advice: str | None,
+    as_json: bool,
 ) -> None:
     if as_json:
-        found: dict[str, object] = {"well": not findings, "head": str(head)}
+        found: dict[str, object] = {"well": not findings, "head": str(head), "blanked": blanked}
         if mirror is not None:
             found["mirror"] = asdict(mirror)
         print_json({**found, "findings": [asdict(finding) for finding in findings], "advice": advice})
         return
     for finding in findings:
         out.print(finding_line(finding), markup=False)
-    out.print(f"ledger: {head.position} events, head {head}", markup=False)
+    of_them = f", {blanked} of them blanked by erasures" if blanked else ""
+    out.print(f"ledger: {head.position} events{of_them}, head {head}", markup=False)
     if mirror is not None:
         behind = f", {mirror.behind} events not mirrored yet" if mirror.behind else ""
         upto = min(mirror.position, head.position)

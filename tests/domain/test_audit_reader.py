@@ -176,9 +176,9 @@ def blank(ledger_path: Path, user_id: str) -> None:
     try:
         with engine.begin() as connection:
             connection.exec_driver_sql(
-                "UPDATE events SET payload = '{}', salt = '', user_id = 'erased:1', conversation_id = 'erased:c' "
-                "WHERE user_id = ?",
-                (user_id,),
+                "UPDATE events SET payload = '{}', salt = '', conversation_id = 'erased:c', user_id = 'erased:' || "
+                "(SELECT event_id FROM events WHERE type = 'UserErased' AND user_id = ?) WHERE user_id = ?",
+                (user_id, user_id),
             )
     finally:
         engine.dispose()

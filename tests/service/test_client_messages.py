@@ -72,7 +72,7 @@ def assert_proved_exchange(service: Running, correlation_id: str) -> None:
     try:
         reader = AuditReader(engine)
         trace = trace_of(reader, reader.events_of_answer(correlation_id))
-        assert [(proof.proof, proof.note) for proof in trace.proofs if proof.proof != "same_as_sent"] == []
+        assert [(proof.proof, proof.note) for _, proof in trace.proofs if proof.proof != "same_as_sent"] == []
         assert trace.prompt is not None
     finally:
         engine.dispose()

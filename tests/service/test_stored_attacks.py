@@ -118,7 +118,7 @@ def assert_proved(service: Running, answer: Answer) -> None:
     try:
         reader = AuditReader(engine)
         trace = trace_of(reader, reader.events_of_answer(answer.id))
-        assert {proof.proof for proof in trace.proofs} == {"same_as_sent"}
+        assert {proof.proof for _, proof in trace.proofs} == {"same_as_sent"}
     finally:
         engine.dispose()
 

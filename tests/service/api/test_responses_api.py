@@ -522,7 +522,7 @@ def test_every_prompt_of_a_conversation_is_proved(service: Running, client: Open
         for response in (second, third):
             events = reader.events_of_answer(f"chatcmpl-{response.id[5:37]}")
             trace = trace_of(reader, events)
-            assert [proof.proof for proof in trace.proofs] == ["same_as_sent"] * len(trace.proofs)
+            assert [proof.proof for _, proof in trace.proofs] == ["same_as_sent"] * len(trace.proofs)
             assert trace.prompt is not None
     finally:
         engine.dispose()

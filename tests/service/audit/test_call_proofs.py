@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +25,10 @@ from domain.sqlite import open_engine
 from service.audit.call_proofs import gate_prompt
 from service.audit.explain import trace_of
 from service.dialect import Dialect
+from tests.ledgers import new_ledger_file
 from tests.service.audit.test_explain import explained
+from tests.service.importing.exports import chatgpt, written
+from tests.service.opm import environment, opm
 from tests.service.running import Running, running, until
 from tests.upstream import RERANK_MODEL, Fault, ScriptedUpstream, gate_keeps_all
 from tests.upstream.script import Kind
@@ -66,7 +71,28 @@ def check_call(call: ModelCall | None, service: Running, kind: Kind) -> None:
     assert (call.answered_by, call.fingerprint) == (service.upstream.answers_as, service.upstream.fingerprint)
 
 
+def by_hand(value: object) -> str:
+    """Return a hash by the recipe of docs/audit.md."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
 class TestEachCallOfAnAnswer:
+    def test_its_hash_can_be_made_by_hand(self, tmp_path: Path, user: str) -> None:
+        with ScriptedUpstream() as upstream:
+            settings = {"rerank_base_url": upstream.base_url, "rerank_model": RERANK_MODEL}
+            with remembering(upstream, tmp_path, user, **settings) as service:
+                asked = service.client.tell("Wie heißt mein 🐕?", user, "friday", retrieve_k=2)
+                gate, rerank = service.ledger.one(GateDecided, asked), service.ledger.one(RerankDecided, asked)
+                body = upstream.calls_of("scores")[-1].body
+                turn = service.ledger.one(TurnRecorded, asked)
+                assert gate.call is not None
+                assert rerank.call is not None
+                assert turn.call is not None
+                assert by_hand(sent(service, "gate")) == gate.call.messages_hash
+                assert by_hand([body["query"], body["documents"]]) == rerank.call.messages_hash
+                assert by_hand(sent(service, "answer")) == turn.call.messages_hash
+
     @pytest.mark.parametrize(
         "refuses",
         [(), ("json_schema",), ("json_schema", "json_object"), ("system",), ("max_tokens", "temperature")],
@@ -195,3 +221,32 @@ class TestACallThatFailed:
             assert summary.attempts == 2
             assert summary.usage is not None
             assert summary.usage.completion_tokens > 3
+
+
+def test_every_attempt_at_the_summary_of_an_imported_memory_is_proved(tmp_path: Path) -> None:
+    """It belongs to no answer, so its summary is found by what it is about."""
+    storage = tmp_path / "storage"
+    storage.mkdir()
+    new_ledger_file(storage)
+    export = written(tmp_path / "export.json", [chatgpt("c1", "My cat is called Miso.", "Nice.")])
+    assert opm(environment(storage), "import", str(export), "--user", "ann").status == 0
+    with ScriptedUpstream() as upstream:
+        upstream.fail_always("summary", Fault(status=500))
+        with running(upstream, storage) as first:
+            [memory] = first.client.get("/v1/memories", user="ann").json()["data"]
+            conversation = memory["conversation_id"]
+            until("it failed", lambda: first.ledger.all(SummaryFailed, "ann", conversation))
+        failed = upstream.calls_of("summary")[-1].body["messages"]
+        upstream.heal()
+        with running(upstream, storage) as second:
+            until("it is there", lambda: second.ledger.all(SummaryRecorded, "ann", conversation))
+            trace = explained(second, memory["memory_id"], "--json").json
+            assert trace["calls"]["summary"]["proof"] == "same_as_sent"
+            assert trace["calls"]["summary"]["messages"] == sent(second, "summary")
+            assert [made["proof"] for made in trace["summary_attempts"]] == ["same_as_sent"]
+            assert trace["summary_attempts"][0]["messages"] == failed
+            told = explained(second, memory["memory_id"], "--prompt-of", "summary").out
+            assert told.count("the same as sent") == 2
+            assert "no model was asked" not in told
+            report = opm(environment(storage), "report", "--user", "ann").out
+            assert "failed summary: the same as sent" in report

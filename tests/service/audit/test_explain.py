@@ -315,7 +315,9 @@ class TestOldAndOdd:
         assert "erased" in told.out
         assert "TurnRecorded" in told.out
         trace = opm(environment(tmp_path), "explain", turn.correlation_id, "--json").json
-        assert (trace["state"], trace["turn"], trace["prompt"]) == ("erased", None, None)
+        assert (trace["state"], trace["turn"]) == ("erased", None)
+        assert trace["prompt"]["messages"] == []
+        assert "erased by UserErased" in trace["prompt"]["note"]
         assert "Lisbon" not in json.dumps(trace)
 
     def test_a_layout_or_a_system_text_that_is_not_known(self, tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_it_holds_all_of_a_person_and_what_the_ledger_is(tmp_path: Path) -> None
     assert re.search(r"^\| replayed \|.*My dog is called Bruno\.", newest, re.MULTILINE)
     assert newest.count("the same as sent, by its hash") >= 2
     assert "DIFFERS" not in questions
-    corrections = section(ran.out, "Corrections and withdrawals: 2")
+    corrections = section(ran.out, "Corrections, withdrawals and erasures: 2")
     assert "corrected" in corrections
     assert "withdrawn" in corrections
     assert corrections.count("key:") == 2

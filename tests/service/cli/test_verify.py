@@ -57,10 +57,9 @@ def altered(path: Path, *statements: str | tuple[str, object]) -> None:
     with closing(DRIVER.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE").fetchall()
         connection.execute("DROP TRIGGER IF EXISTS events_no_update")
-        # They read every payload that is written.
-        indices = [f"{what}_figures" for what in ("gate", "rerank", "retrieval", "turn", "summary")]
-        for name in (*indices, "branch", "exchange_key"):
-            connection.execute(f"DROP INDEX IF EXISTS events_{name}")
+        reading = "SELECT name FROM sqlite_schema WHERE type = 'index' AND sql LIKE '%payload ->>%'"
+        for (name,) in connection.execute(reading).fetchall():  # they read every payload that is written
+            connection.execute(f"DROP INDEX {name}")
         for statement in statements:
             connection.execute(*((statement,) if isinstance(statement, str) else (statement[0], (statement[1],))))
 
@@ -275,3 +274,27 @@ def test_sqlite_is_the_one_that_quotes() -> None:
     """The driver's own words for a text that is not UTF-8 hold that text, which is why they are cut."""
     with closing(sqlite3.connect(":memory:")) as connection, pytest.raises(sqlite3.OperationalError, match=SECRET):
         connection.execute(f"SELECT CAST(x'ff' || '{SECRET}' AS TEXT)").fetchall()
+
+
+def test_a_ledger_without_a_mirror_is_one_finding(opm: Opm, storage: Path) -> None:
+    with opened(storage / "ledger.sqlite3") as ledger:
+        for number in range(5):
+            record_turn(ledger, StreamId("ann", f"c{number}"))
+    ran = opm("verify")
+    assert ran.status == FAILED
+    [finding] = [line for line in ran.out.splitlines() if line.startswith("mirror: there is no")]
+    assert "there is no mirror" in finding
+    assert "opm verify FILE" in finding
+    assert "1 findings" in ran.out
+    assert opm("verify", str(storage / "ledger.sqlite3")).status == DONE
+
+
+def test_it_says_how_many_events_erasures_have_blanked(opm: Opm, storage: Path) -> None:
+    with opened(storage / "ledger.sqlite3") as ledger:
+        turn = record_turn(ledger, STREAM)
+        record_turn(ledger, STREAM, "What is two and two?", "Four.")
+    path = str(storage / "ledger.sqlite3")
+    assert "blanked" not in opm("verify", path).out
+    assert opm("erase", "-u", STREAM.user_id, "--memory", turn.event_id, "--yes").status == DONE
+    assert "ledger: 4 events, 1 of them blanked by erasures" in opm("verify", path).out
+    assert json.loads(opm("verify", path, "--json").out)["blanked"] == 1
