@@ -157,6 +157,7 @@ class TurnService:
             plain=request.plain,
             client=request.origin.client if request.origin is not None else None,
             resends=request.resends,
+            imports=bool(self.effective(request.knobs, request.user_id).memory_import),
             instead_of=request.instead_of,
             previous=request.previous,
         )

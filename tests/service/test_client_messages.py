@@ -270,6 +270,18 @@ def test_a_history_begun_elsewhere_is_remembered_where_the_request_wants_it(each
     assert "My aunt lives in Porto." in elsewhere.replayed
 
 
+def test_a_long_history_is_imported_once(each_anew: Running, user: str) -> None:
+    chat = Chat(each_anew, user, metadata={"memory_import": True, "use_gate": False, "candidate_n": 0})
+    for number in range(250):
+        chat.messages.append({"role": "user", "content": f"My number {number} is {number * 7}."})
+        chat.messages.append({"role": "assistant", "content": f"Noted: {number * 7}."})
+    told = [str(message["content"]) for message in chat.messages[::2]]
+    first = chat.say("She is 70.")
+    chat.say("She likes figs.")
+    turns = each_anew.ledger.all(TurnRecorded, user, conversation_of(first))
+    assert [turn.user for turn in turns] == [*told, "She is 70.", "She likes figs."]
+
+
 def test_each_person_has_a_cache_of_their_own(tmp_path: Path) -> None:
     with ScriptedUpstream() as upstream, running(upstream, tmp_path, cache_salt=True) as service:
         for someone_else in ("ann", "ben", "ann"):
