@@ -12,7 +12,7 @@ import pytest
 from domain.audit_reader import AuditReader
 from domain.events import MessagesSent, TurnRecorded
 from domain.sqlite import open_engine
-from service.audit.explain import trace_of
+from service.audit.explain import find_answer, trace_of
 from tests.service.running import Answer, Running, running, someone
 from tests.upstream import ScriptedUpstream
 
@@ -67,11 +67,11 @@ def assert_proved(service: Running, *answers: Answer) -> None:
         assert_proved_exchange(service, answer.id)
 
 
-def assert_proved_exchange(service: Running, correlation_id: str) -> None:
+def assert_proved_exchange(service: Running, answer_id: str) -> None:
     engine = open_engine(service.ledger.path, writer=False)
     try:
         reader = AuditReader(engine)
-        trace = trace_of(reader, reader.events_of_answer(correlation_id))
+        trace = trace_of(reader, find_answer(reader, answer_id))
         assert [(proof.proof, proof.note) for proof in trace.proofs if proof.proof != "same_as_sent"] == []
         assert trace.prompt is not None
     finally:

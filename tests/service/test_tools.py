@@ -115,6 +115,8 @@ def test_one_turn_is_recorded_when_the_last_text_comes(
     assert (kinds.count(ToolsCalled), kinds.count(RetrievalRecorded), kinds.count(ToolsOffered)) == (2, 1, 1)
     assert {event.conversation_id for event in exchange} == {conversation or "default"}
     assert_proved_exchange(service, turns[-1].correlation_id or "")
+    # The id that the client has of the last answer.
+    assert_proved_exchange(service, f"{turns[-1].correlation_id}-2")
 
 
 def test_the_next_question_follows_a_turn_with_tools(service: Running, client: openai.OpenAI, user: str) -> None:
