@@ -163,6 +163,15 @@ def test_results_of_an_unknown_call_are_answered(service: Running, client: opena
     assert any(FACT in str(each["content"]) for each in service.upstream.calls_of("answer")[-1].body["messages"][:-4])
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_is_not_lost_where_a_tool_is_none(
+    service: Running, client: openai.OpenAI, user: str, stream: bool
+) -> None:
+    """An endpoint may overlook it, and what it answers is recorded."""
+    answer = service.client.tell("What do you know?", user, stream=stream, tools=[None])
+    assert_proved_exchange(service, answer.id)
+
+
 def test_an_exchange_that_is_never_finished_is_no_memory(service: Running, client: openai.OpenAI, user: str) -> None:
     ask(client, user, [{"role": "user", "content": QUESTION}], stream=False)
     events = [event for event in service.ledger.reader.events_after(0, 1_000_000) if event.user_id == user]
