@@ -197,7 +197,7 @@ def _part_text(part: Any) -> str:
     if not isinstance(part, dict):
         return ""
     kind = part.get("type")
-    if kind in {"text", "input_text", "output_text"} or (kind is None and "text" in part):
+    if kind in ("text", "input_text", "output_text") or (kind is None and "text" in part):
         text = part.get("text")
         return text if isinstance(text, str) else ""
     if kind == "refusal":

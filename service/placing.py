@@ -35,7 +35,7 @@ from domain.memory import Memory
 from domain.prompt_reconstruction import memories_as_shown, memories_named
 
 _MATCHED_MAX = 200
-"""How many of the newest exchanges of a history are looked for among the recorded turns."""
+"""How many of the newest exchanges of a history are looked for among the recorded turns, unless it is imported."""
 _TOOL_ANSWERS_MAX = 50
 """How many of a person's last answers that called tools may wait for results."""
 
@@ -93,13 +93,15 @@ def place_of(
     new_each_time: bool,
     plain: bool,
     resends: bool = False,
+    imports: bool = False,
     instead_of: Event | None = None,
     previous: str | None = None,
 ) -> Place:
     """Return where a request goes on; ``conversation_id`` is None where the client did not name one. Blocks.
 
     ``plain`` tells that nothing but texts was sent, so that no raw messages are looked for. ``resends`` tells that
-    this client sends its history always, ``instead_of`` is the turn of a try whose answer it did not get.
+    this client sends its history always, ``instead_of`` is the turn of a try whose answer it did not get, ``imports``
+    that what is not found of the history will be recorded, so that all of it is looked for.
     ``previous`` is the turn before where the client names it, of which the history is then.
     """
     if instead_of is not None:
@@ -109,7 +111,7 @@ def place_of(
     if continued is not None:
         conversation_id = continued.event.conversation_id
     turns = turns_of(history) if history is not None else None
-    found = _found(reader, user_id, turns or [])
+    found = _found(reader, user_id, (turns or []) if imports else (turns or [])[-_MATCHED_MAX:])
     if conversation_id is None:
         conversation_id = _conversation_of(reader, user_id, turns or [], found)
     if conversation_id is None:
@@ -196,7 +198,7 @@ def forked_from(memory_id: str) -> str:
 
 def _found(reader: ConversationReader, user_id: str, turns: Sequence[ClientTurn]) -> dict[str, list[FoundTurn]]:
     """Return the recorded turns that may be those of a history, by their keys, newest first."""
-    keys = {turn.key for turn in turns[-_MATCHED_MAX:] if turn.assistant}
+    keys = {turn.key for turn in turns if turn.assistant}
     found: dict[str, list[FoundTurn]] = {}
     if keys:
         for one in sorted(reader.turns_by_exchange(user_id, keys), key=lambda one: -one.position):

@@ -156,6 +156,7 @@ class TurnService:
             new_each_time=self._settings.conversation_without_id == "new",
             plain=request.plain,
             resends=request.resends,
+            imports=bool(self.effective(request.knobs, request.user_id).memory_import),
             instead_of=request.instead_of,
             previous=request.previous,
         )

@@ -533,8 +533,8 @@ class _Sent:
 def _apart(parameters: JsonObject) -> tuple[JsonObject, list[JsonObject]]:
     """Return parameters with the names of the tools, and the tools, of which there may be many long ones."""
     tools = parameters.get("tools")
-    if not isinstance(tools, list) or not tools:
-        return parameters, []
+    if not isinstance(tools, list) or not tools or not all(isinstance(tool, dict) for tool in tools):
+        return parameters, []  # what is no tool at all is for the endpoint to refuse
     return {**parameters, "tools": [_tool_name(tool) for tool in tools]}, tools
 
 

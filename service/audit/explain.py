@@ -5,6 +5,7 @@ An :class:`AnswerTrace` holds values only; the command line renders it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
@@ -40,6 +41,8 @@ from service.audit.call_proofs import answer_prompt, gate_prompt, rerank_prompt,
 P = TypeVar("P", bound=Payload)
 
 ANSWER_WITH_TOOLS, FAILED_SUMMARY = "answer that called tools", "failed summary"
+_LATER = re.compile(r"(chatcmpl-[0-9a-f]{32})-\d{1,6}\Z", re.ASCII)
+
 Stage = Literal["gate", "rerank", "summary"]
 Fate = Literal[
     "replayed",
@@ -198,7 +201,8 @@ def find_answer(reader: AuditReader, given: str) -> list[Event]:
 
     Raises :class:`InvalidInput` if the id belongs to no answer.
     """
-    events = reader.events_of_answer(given)
+    # The answers of an exchange after the first have a number behind its id.
+    events = reader.events_of_answer(given) or reader.events_of_answer(_LATER.sub(r"\1", given))
     if events:
         return events
     named = reader.events_named([given]).get(given)

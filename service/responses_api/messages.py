@@ -17,7 +17,7 @@ from service.responses_api.events import call_item, output_message, output_text
 from service.responses_api.tools import custom_arguments
 
 _ROLES = ("user", "assistant", "system", "developer")
-_TEXTS = frozenset({"input_text", "output_text", "text", "summary_text"})
+_TEXTS = ("input_text", "output_text", "text", "summary_text")
 _NOT_SENT_ON = frozenset(
     {
         # What the model thought is shown and never kept, and a chat completion has no place for it.
@@ -104,7 +104,7 @@ def _add(made: list[Sent], item: JsonObject, field: str, calls: set[str]) -> Non
             _add_call(made, call, field)
         case "function_call_output" | "custom_tool_call_output":
             call_id = item.get("call_id")
-            if call_id not in calls:
+            if not isinstance(call_id, str) or call_id not in calls:
                 fix = "no call with this id comes before: send it, or name its response in previous_response_id"
                 raise InvalidInput(f"{field}.call_id", call_id, fix)
             content = _output(item.get("output"), f"{field}.output")
@@ -178,7 +178,7 @@ def _part(part: Any, field: str) -> JsonObject:
         return {"type": "image_url", "image_url": _image(part, field)}
     if kind == "input_file":
         return {"type": "file", "file": _file(part, field)}
-    if kind in {"image_url", "input_audio", "file", "refusal", "video_url", "audio_url"}:
+    if kind in ("image_url", "input_audio", "file", "refusal", "video_url", "audio_url"):
         return dict(part)  # as in a chat completion
     raise InvalidInput(f"{field}.type", kind, "send input_text, input_image, input_file or input_audio")
 

@@ -104,7 +104,7 @@ def custom_input(arguments: str) -> str:
 
 
 def _is_callable(tool: JsonObject) -> bool:
-    return tool.get("type") in {"function", "custom"}
+    return tool.get("type") in ("function", "custom")
 
 
 def _is_offered_by_default(tool: JsonObject) -> bool:
@@ -160,7 +160,7 @@ def _choice(choice: Any) -> tuple[Any, set[str] | None]:
     if choice is None or choice in _MODES:
         return choice, None
     kind = choice.get("type") if isinstance(choice, dict) else None
-    if kind in {"function", "custom"}:
+    if kind in ("function", "custom"):
         named = _nested(choice, kind).get("name")
         if not isinstance(named, str):
             raise InvalidInput("tool_choice.name", named, "name the tool")

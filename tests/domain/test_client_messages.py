@@ -75,6 +75,7 @@ def test_what_is_kept_has_no_bytes_and_stays_as_it_is(messages: list[Message]) -
         ({"type": "image_url", "image_url": f"data:image/png;base64,{BASE64}"}, f"[image: image/png, {SAID}]"),
         ({"type": "file", "file": {"file_id": "file-7"}}, "[file: file-7]"),
         ({"type": "image_url"}, "[image]"),
+        ({"type": ["text"], "text": "A list is no name of a kind."}, "[['text']]"),
         ({"type": "thing", "thing": 7}, "[thing]"),
         ({"type": "refusal", "refusal": "No."}, "No."),
         ({"type": "input_text", "text": "Hi."}, "Hi."),

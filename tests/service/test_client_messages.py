@@ -12,7 +12,7 @@ import pytest
 from domain.audit_reader import AuditReader
 from domain.events import MessagesSent, TurnRecorded
 from domain.sqlite import open_engine
-from service.audit.explain import trace_of
+from service.audit.explain import find_answer, trace_of
 from tests.service.running import Answer, Running, running, someone
 from tests.upstream import ScriptedUpstream
 
@@ -67,11 +67,11 @@ def assert_proved(service: Running, *answers: Answer) -> None:
         assert_proved_exchange(service, answer.id)
 
 
-def assert_proved_exchange(service: Running, correlation_id: str) -> None:
+def assert_proved_exchange(service: Running, answer_id: str) -> None:
     engine = open_engine(service.ledger.path, writer=False)
     try:
         reader = AuditReader(engine)
-        trace = trace_of(reader, reader.events_of_answer(correlation_id))
+        trace = trace_of(reader, find_answer(reader, answer_id))
         assert [(proof.proof, proof.note) for _, proof in trace.proofs if proof.proof != "same_as_sent"] == []
         assert trace.prompt is not None
     finally:
@@ -268,6 +268,18 @@ def test_a_history_begun_elsewhere_is_remembered_where_the_request_wants_it(each
     assert_proved(each_anew, first, second)
     elsewhere = Chat(each_anew, user, metadata={"use_gate": False}).say("Where does my aunt live?")
     assert "My aunt lives in Porto." in elsewhere.replayed
+
+
+def test_a_long_history_is_imported_once(each_anew: Running, user: str) -> None:
+    chat = Chat(each_anew, user, metadata={"memory_import": True, "use_gate": False, "candidate_n": 0})
+    for number in range(250):
+        chat.messages.append({"role": "user", "content": f"My number {number} is {number * 7}."})
+        chat.messages.append({"role": "assistant", "content": f"Noted: {number * 7}."})
+    told = [str(message["content"]) for message in chat.messages[::2]]
+    first = chat.say("She is 70.")
+    chat.say("She likes figs.")
+    turns = each_anew.ledger.all(TurnRecorded, user, conversation_of(first))
+    assert [turn.user for turn in turns] == [*told, "She is 70.", "She likes figs."]
 
 
 def test_each_person_has_a_cache_of_their_own(tmp_path: Path) -> None:

@@ -115,6 +115,8 @@ def test_one_turn_is_recorded_when_the_last_text_comes(
     assert (kinds.count(ToolsCalled), kinds.count(RetrievalRecorded), kinds.count(ToolsOffered)) == (2, 1, 1)
     assert {event.conversation_id for event in exchange} == {conversation or "default"}
     assert_proved_exchange(service, turns[-1].correlation_id or "")
+    # The id that the client has of the last answer.
+    assert_proved_exchange(service, f"{turns[-1].correlation_id}-2")
 
 
 def test_the_next_question_follows_a_turn_with_tools(service: Running, client: openai.OpenAI, user: str) -> None:
@@ -159,6 +161,15 @@ def test_results_of_an_unknown_call_are_answered(service: Running, client: opena
     answer = ask(client, user, messages, stream=False)
     assert answer.content == "It is rainy and night."
     assert any(FACT in str(each["content"]) for each in service.upstream.calls_of("answer")[-1].body["messages"][:-4])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_is_not_lost_where_a_tool_is_none(
+    service: Running, client: openai.OpenAI, user: str, stream: bool
+) -> None:
+    """An endpoint may overlook it, and what it answers is recorded."""
+    answer = service.client.tell("What do you know?", user, stream=stream, tools=[None])
+    assert_proved_exchange(service, answer.id)
 
 
 def test_an_exchange_that_is_never_finished_is_no_memory(service: Running, client: openai.OpenAI, user: str) -> None:
