@@ -15,7 +15,7 @@ from service.keys import Caller
 _CLIENT_CHARS_MAX = 200
 _API_KEY = HTTPBearer(auto_error=False, description="A key; none is needed while there are no keys.")
 _READS = ("GET", "HEAD")
-RECALLS = frozenset({"/v1/chat/completions", "/v1/responses"})
+RECALLS = frozenset({"/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions"})
 """Routes that record nothing for a key that may only read."""
 
 

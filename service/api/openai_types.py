@@ -114,7 +114,7 @@ class ChatCompletionRequest(BaseModel):
     top_p: Number | None = Field(default=None, ge=0, le=1)
     max_tokens: Limit | None = None
     max_completion_tokens: Limit | None = None
-    n: Whole | None = Field(default=None, ge=1)
+    n: Whole | None = Field(default=None, ge=1, le=128)
 
     @property
     def wants_usage(self) -> bool:
