@@ -133,10 +133,7 @@ class ChatClient:
 
     @asynccontextmanager
     async def stream(
-        self,
-        messages: Sequence[Message],
-        parameters: JsonObject,
-        broken_off: Callable[[ModelCall], None] | None = None,
+        self, messages: Sequence[Message], parameters: JsonObject, broken_off: Callable[[ModelCall], None] | None = None
     ) -> AsyncIterator[Answering]:
         """Open an answer; leaving the context closes the connection, which makes the endpoint stop generating.
 
