@@ -171,6 +171,7 @@ class TestSigned:
         ids=["secret", "expired", "future", "for ever", "nobody", "HS512", "unsigned", "shape", "text"],
     )
     def test_one_that_proves_nobody_is_refused(self, keyed: Running, forged: str) -> None:
+        keyed.settle()
         before = keyed.ledger.reader.head_position()
         answer = ask(keyed, ANY_KEY, {"x-openwebui-user-jwt": forged})
         assert (answer.status, answer.error["code"]) == (401, "invalid_user_token")
