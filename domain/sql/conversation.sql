@@ -1,14 +1,15 @@
 -- What a request that comes with a client's own history asks: to which recorded turns does it go on?
 
 -- name: turns_by_exchange
--- A user's turns whose exchange is one of :keys (a JSON array), see TurnRecorded.exchange_key.
-SELECT position, event_id AS memory_id, conversation_id, version, payload ->> '$.exchange_key' AS key
-FROM events
+-- A user's turns whose exchange is one of :keys (a JSON array), see TurnRecorded.exchange_key. The key is written as the
+-- index has it.
+SELECT position, event_id AS memory_id, conversation_id, version,
+       CASE WHEN json_valid(payload) THEN payload ->> '$.exchange_key' END AS key
+FROM events INDEXED BY events_exchange_key
 WHERE user_id = :user_id
   AND type = 'TurnRecorded'
   AND salt <> ''
-  AND payload ->> '$.exchange_key' IS NOT NULL
-  AND payload ->> '$.exchange_key' IN (SELECT value FROM json_each(:keys));
+  AND CASE WHEN json_valid(payload) THEN payload ->> '$.exchange_key' END IN (SELECT value FROM json_each(:keys));
 
 -- name: newest_turn
 -- The newest turn of a conversation that is not hidden.

@@ -198,7 +198,11 @@ SELECT (
        (
            SELECT json_group_array(json_array(memory_id, hidden_by))
            FROM hidings
-           WHERE user_id = :user_id AND conversation_id = :conversation_id AND until_position IS NULL
+           WHERE user_id = :user_id AND until_position IS NULL
+             AND memory_id IN (
+                 SELECT event_id FROM events INDEXED BY events_branch
+                 WHERE user_id = :user_id AND conversation_id = :conversation_id AND type = 'TurnRecorded' AND salt <> ''
+             )
        ) AS hidden;
 
 -- name: memory_state

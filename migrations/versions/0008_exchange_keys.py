@@ -1,6 +1,6 @@
 """An index by which the exchanges of a client's history are found among the recorded turns; tokens of calls of tools.
 
-The index holds the keys of turns that have one. Turns of before they were recorded have none, and are not found by it.
+Turns of before keys were recorded have none, and are not found by it. A damaged payload has none either.
 An answer that calls tools is an event of its own, and costs what any answer costs: ``usage_by_month`` counts it too.
 """
 
@@ -31,8 +31,9 @@ _CALLS_OF_TOOLS = """WITH tools AS MATERIALIZED (
 def upgrade() -> None:
     op.execute(
         """
-        CREATE INDEX events_exchange_key ON events (user_id, payload ->> '$.exchange_key')
-        WHERE type = 'TurnRecorded' AND salt <> '' AND payload ->> '$.exchange_key' IS NOT NULL
+        CREATE INDEX events_exchange_key ON events (
+            user_id, CASE WHEN json_valid(payload) THEN payload ->> '$.exchange_key' END
+        ) WHERE type = 'TurnRecorded' AND salt <> ''
         """
     )
     connection = op.get_bind()

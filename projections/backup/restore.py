@@ -180,6 +180,7 @@ def _put_in_place(settings: StorageSettings, new: Path, clock: Clock) -> Path | 
         )
         for part in present:
             _link_or_copy(part, aside / part.name)
+            (aside / part.name).chmod(PRIVATE_FILE)
         fsync_path(aside)
         fsync_path(storage_dir)
     if (vectors := storage_dir / _VECTOR_CACHE).exists():

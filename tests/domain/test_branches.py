@@ -13,16 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.branches import TurnState, moves_to, path_to
-from domain.events import NewEvent, TurnRecorded, TurnRestored, TurnSuperseded
+from domain.events import NewEvent, TurnRestored, TurnSuperseded
 from domain.sqlite import DRIVER
 from tests.ledgers import STREAM, new_ledger_file, opened, record_turn, turn
-
-
-class FollowingTurn(TurnRecorded):
-    """A turn that says which one it follows."""
-
-    follows: str | None = None
-    exchange_key: str | None = None
 
 
 @st.composite
@@ -83,7 +76,7 @@ def test_a_branch_is_read_with_what_its_turns_follow(tmp_path: Path) -> None:
     with opened(new_ledger_file(tmp_path)) as ledger:
         first = record_turn(ledger, STREAM)
         second = str(uuid4())
-        said = FollowingTurn(**turn(2).model_dump(), follows=first.event_id, exchange_key="sha256:1")
+        said = turn(2).model_copy(update={"follows": first.event_id, "exchange_key": "sha256:1"})
         ledger.append(STREAM, lambda _head: [NewEvent(second, said)]).result()
         assert ledger.reader.branch(STREAM) == [
             TurnState(1, first.event_id, 1, 1),

@@ -126,7 +126,7 @@ def test_it_tells_what_was_withdrawn_from_what_was_left_behind(tmp_path: Path) -
     assert "Superseded: the conversation went on without it." in second
     assert "Withdrawn" not in third
     assert "Superseded" not in third
-    corrections = section(ran.out, "Corrections and withdrawals: 3")
+    corrections = section(ran.out, "Corrections, withdrawals and erasures: 3")
     assert re.search(r"\| taken back \|.*\| by mistake \|", corrections)
 
 
