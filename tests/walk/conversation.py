@@ -18,7 +18,7 @@ class Answer:
 
 
 def ask(base_url: str, question: str, conversation: str, user: str = "ann") -> Answer:
-    """Ask one question of a running service."""
+    """Ask one question of a running service; a small model may not find an end by itself."""
     with OpenAI(base_url=f"{base_url}/v1", api_key="unused", max_retries=0) as client:
         completion = client.chat.completions.create(
             model="default",
@@ -26,6 +26,7 @@ def ask(base_url: str, question: str, conversation: str, user: str = "ann") -> A
             metadata={"conversation_id": conversation},
             messages=[{"role": "user", "content": question}],
             temperature=0,
+            max_tokens=60,
         )
     extra = completion.model_extra or {}
     return Answer(
