@@ -140,6 +140,7 @@ WHERE (:user_id IS NULL OR held.user_id = :user_id)
 -- The next turns after a position that are not hidden and that nobody has summarised or edited yet, in order; and the
 -- earlier ones that were brought back after it. "since" is the event that recorded or brought back the turn.
 -- Two questions whose answers are merged: asked for all these types at once, SQLite would sort all turns that follow.
+-- CROSS JOIN and the unary + keep it from walking all turns to find the few that were brought back.
 SELECT turn.*, turn.position AS since
 FROM events AS turn
 WHERE turn.type = 'TurnRecorded'
@@ -158,11 +159,11 @@ WHERE turn.type = 'TurnRecorded'
 UNION ALL
 SELECT turn.*, back.position AS since
 FROM events AS back
-JOIN events AS turn ON turn.event_id = back.causation_id AND turn.user_id = back.user_id
+CROSS JOIN events AS turn ON turn.event_id = back.causation_id AND +turn.user_id = back.user_id
 WHERE back.type IN ('MemoryRestored', 'TurnRestored')
   AND back.position > :position
-  AND turn.type = 'TurnRecorded'
-  AND turn.position <= :position
+  AND +turn.type = 'TurnRecorded'
+  AND +turn.position <= :position
   AND turn.salt <> ''
   AND NOT EXISTS (
     SELECT 1 FROM events AS about
@@ -199,11 +200,11 @@ FROM (
   UNION ALL
   SELECT DISTINCT turn.position
   FROM events AS back
-  JOIN events AS turn ON turn.event_id = back.causation_id AND turn.user_id = back.user_id
+  CROSS JOIN events AS turn ON turn.event_id = back.causation_id AND +turn.user_id = back.user_id
   WHERE back.type IN ('MemoryRestored', 'TurnRestored')
     AND back.position > :position
-    AND turn.type = 'TurnRecorded'
-    AND turn.position <= :position
+    AND +turn.type = 'TurnRecorded'
+    AND +turn.position <= :position
     AND turn.salt <> ''
     AND NOT EXISTS (
       SELECT 1 FROM events AS about

@@ -40,6 +40,11 @@ TURN = (
     "hash_at",
     "stream_head",
     "is_event_of",
+    "turns_by_exchange",
+    "newest_turn",
+    "newest_answer",
+    "tools_called",
+    "turn_of_request",
 )
 """What a turn asks, from its window to its append; ``head``, the last row of the table, is looked at below."""
 KEYED_BY_INTEGER = "INTEGER PRIMARY KEY (rowid=?)"
@@ -108,6 +113,14 @@ def test_the_statements_of_a_turn_use_an_index(name: str, ledger_connection: Any
     assert any(step.startswith("SEARCH ") for step in plan), plan
     walked = [step for step in plan if step.startswith("SCAN") and not SMALL.fullmatch(step)]
     assert not walked + [step for step in plan if "TEMP B-TREE" in step], plan
+
+
+@pytest.mark.parametrize("name", ["turns_without_summary", "count_turns_without_summary"])
+def test_what_was_brought_back_is_not_looked_for_among_all_turns(name: str, ledger_connection: Any) -> None:
+    """The summaries' follower asks this after every few turns."""
+    plan = plan_of(ledger_connection, name)
+    assert "SEARCH turn USING INDEX sqlite_autoindex_events_1 (event_id=?)" in plan, plan
+    assert not [step for step in plan if "position<?" in step], plan
 
 
 @pytest.mark.parametrize(
